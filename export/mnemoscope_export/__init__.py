@@ -1,0 +1,17 @@
+"""Torch models by family, their graphs, and the gate they pass before they become a bundle."""
+
+from .export import ExportOptions, export_bundle
+from .models import StableDiffusion
+from .noise import noise_bank
+from .parity import Tolerance
+from .reference import magnitude, magnitudes
+
+__all__ = [
+    "ExportOptions",
+    "StableDiffusion",
+    "Tolerance",
+    "export_bundle",
+    "magnitude",
+    "magnitudes",
+    "noise_bank",
+]

@@ -1,0 +1,183 @@
+"""From a model to a bundle, or to nothing: a bundle appears whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from mnemoscope_runtime import Bundle, Manifest, Screener
+from mnemoscope_runtime.bundle import MANIFEST
+from mnemoscope_runtime.errors import ExportError, InputError
+from mnemoscope_runtime.manifest import FileRecord, ModelRecord, NoiseBank, TokenizerRecord
+from mnemoscope_runtime.schedulers import timesteps
+from torch import Tensor
+
+from .graphs import OPSET, Graph, ScreenGraph, StepGraph, TextEncoderGraph, to_onnx
+from .models import StableDiffusion
+from .noise import noise_bank
+from .parity import Tolerance, check_parity
+from .weights import SharedWeights
+
+__all__ = ["ExportOptions", "export_bundle"]
+
+_BANK, _WEIGHTS = "noise_bank.npy", "model.weights"
+_TOOLS = ("mnemoscope", "torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What goes into a bundle.
+
+    Attributes:
+        noises: Size of the noise bank.
+        seed: Seed of the noise bank.
+        guidance: Scale of classifier-free guidance while sampling.
+        inference_steps: DDIM steps of a whole image; the first of them is the screening timestep.
+        overwrite: Replace an existing bundle.
+        tolerance: What the parity gate accepts.
+    """
+
+    noises: int = 4
+    seed: int = 0
+    guidance: float = 7.5
+    inference_steps: int = 50
+    overwrite: bool = False
+    tolerance: Tolerance = Tolerance()
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.noises <= 64:
+            raise InputError(f"A noise bank holds 1 to 64 noises, not {self.noises}.")
+        if not 1 <= self.inference_steps <= 1000:
+            raise InputError(f"An image takes 1 to 1000 steps, not {self.inference_steps}.")
+        if not np.isfinite(self.guidance):
+            raise InputError(f"Guidance must be a finite number, not {self.guidance}.")
+
+
+def export_bundle(
+    model: StableDiffusion,
+    out: str | Path,
+    options: ExportOptions = ExportOptions(),
+    *,
+    progress: Callable[[str], None] = lambda stage: None,
+) -> Bundle:
+    """Write a bundle to `out` and return it, opened.
+
+    Everything is staged beside `out` and passes the parity gate there; then one rename publishes
+    it. A crash or a full disk leaves nothing at `out`.
+
+    Args:
+        model: In float32: the graphs have its dtype.
+        out: A directory that does not exist yet, unless `options.overwrite`.
+        options: What goes into the bundle.
+        progress: Told the name of each stage as it begins.
+
+    Raises:
+        ExportError: the model cannot be exported, or `out` cannot be written.
+        ParityError: an engine does not agree with PyTorch.
+    """
+    out = Path(out)
+    scheduler = model.scheduler_record(options.inference_steps)
+    timestep = int(timesteps(scheduler)[0])
+    bank = noise_bank(options.noises, model.latent_shape, options.seed)
+    with _published_at(out, options.overwrite) as folder:
+        graphs = _write_graphs(model, bank, timestep, folder, progress)
+        np.save(folder / _BANK, bank.numpy())
+        model.tokenizer.save_pretrained(folder / "tokenizer")
+        manifest = Manifest.new(
+            model=ModelRecord(
+                id=model.id,
+                weights_sha256=model.weights_sha256(),
+                family=model.family,
+                prediction_type=model.prediction_type,
+            ),
+            scheduler=scheduler,
+            guidance=options.guidance,
+            timestep=timestep,
+            tokenizer=TokenizerRecord(
+                length=model.tokenizer.model_max_length, pad_token=str(model.tokenizer.pad_token)
+            ),
+            noise_bank=NoiseBank(_BANK, options.seed, (options.noises, *model.latent_shape)),
+            precision="float32",
+            opset=OPSET,
+            graphs=graphs,
+            parity={},
+            tools={"python": platform.python_version(), **{name: version(name) for name in _TOOLS}},
+            files=_records(folder),
+        )
+        (folder / MANIFEST).write_bytes(manifest.to_json())
+        progress("parity with PyTorch")
+        with Screener.open(folder) as screener:
+            parity = check_parity(screener, model, options.tolerance)
+        (folder / MANIFEST).write_bytes(replace(manifest, parity=parity).to_json())
+    return Bundle.open(out)
+
+
+def _write_graphs(
+    model: StableDiffusion,
+    bank: Tensor,
+    timestep: int,
+    folder: Path,
+    progress: Callable[[str], None],
+) -> dict[str, str]:
+    makers: dict[str, Callable[[], Graph]] = {
+        "text_encoder": lambda: TextEncoderGraph(model),
+        "step": lambda: StepGraph(model),
+        "screen": lambda: ScreenGraph(model, bank, timestep),
+    }
+    weights = SharedWeights(folder / _WEIGHTS)
+    files = {}
+    for name, make in makers.items():
+        progress(f"{name} graph")
+        files[name] = f"{name}.onnx"
+        weights.save(to_onnx(make(), model), folder / files[name])
+    return files
+
+
+def _records(folder: Path) -> dict[str, FileRecord]:
+    records = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        records[path.relative_to(folder).as_posix()] = FileRecord(digest, path.stat().st_size)
+    return records
+
+
+@contextmanager
+def _published_at(out: Path, overwrite: bool) -> Iterator[Path]:
+    """A staging directory that becomes `out` if the block succeeds, and vanishes if not."""
+    if out.exists() and not overwrite:
+        raise ExportError(f"{out} exists already. Choose another name, or pass --overwrite.")
+    if out.exists() and not (out / MANIFEST).is_file():
+        raise ExportError(f"{out} is not a bundle, so it is not overwritten. Choose another name.")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise ExportError(f"{out} cannot be written: {error}.") from error
+    try:
+        bundle = staging / "bundle"
+        bundle.mkdir()
+        yield bundle
+        for path in bundle.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        if out.exists():
+            out.rename(staging / "replaced")
+        bundle.rename(out)
+    except OSError as error:
+        raise ExportError(
+            f"{out} could not be written: {error}. Nothing was left there; free some space or "
+            "choose another directory."
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

@@ -1,0 +1,202 @@
+"""The modules that become the graphs of a bundle, and their export to ONNX."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+
+import onnx_ir as ir
+import torch
+from mnemoscope_runtime.errors import ExportError
+from torch import Tensor, nn
+
+from .folding import FoldedUNet, without_batch_limit
+from .models import StableDiffusion
+from .reference import magnitude
+
+__all__ = ["OPSET", "ScreenGraph", "StepGraph", "TextEncoderGraph", "to_onnx"]
+
+OPSET = 18
+
+
+class TextEncoderGraph(nn.Module):
+    """input_ids [B, L] -> prompt_embeds [B, L, D]."""
+
+    inputs = ("input_ids",)
+    outputs = ("prompt_embeds",)
+
+    def __init__(self, model: StableDiffusion) -> None:
+        super().__init__()
+        self.text_encoder = model.text_encoder
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Embed token ids."""
+        embeds: Tensor = self.text_encoder(input_ids).last_hidden_state
+        return embeds
+
+    def example(self, model: StableDiffusion) -> tuple[Tensor, ...]:
+        """Inputs to trace with."""
+        return (_example_ids(model),)
+
+    def dynamic(self) -> tuple[dict[int, object] | None, ...]:
+        """Dimensions that stay open."""
+        return ({0: torch.export.Dim("batch")},)
+
+
+class StepGraph(nn.Module):
+    """One step of sampling: both branches in one UNet call, the magnitude reduced in the graph.
+
+    prompt_embeds [B, L, D], empty_embeds [1, L, D], latents [B, C, H, W], timestep []
+    -> magnitude [B], eps_cond [B, C, H, W], eps_uncond [B, C, H, W]
+    """
+
+    inputs = ("prompt_embeds", "empty_embeds", "latents", "timestep")
+    outputs = ("magnitude", "eps_cond", "eps_uncond")
+
+    def __init__(self, model: StableDiffusion) -> None:
+        super().__init__()
+        self.unet = without_batch_limit(model.unet)
+        self.is_velocity = model.prediction_type == "v_prediction"
+        self.abar: Tensor
+        self.register_buffer("abar", model.alphas_cumprod)
+
+    def forward(
+        self, prompt_embeds: Tensor, empty_embeds: Tensor, latents: Tensor, timestep: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Predict [uncond; cond] and measure their distance, in eps units."""
+        batch = latents.shape[0]
+        context = torch.cat([empty_embeds.expand(batch, -1, -1), prompt_embeds])
+        output = self.unet(torch.cat([latents, latents]), timestep, context).sample.float()
+        # reshape, not chunk: chunk makes the exported batch static without a word
+        uncond, cond = output.reshape(2, batch, *output.shape[1:])
+        if self.is_velocity:
+            abar = self.abar[timestep]
+            uncond, cond = (
+                abar.sqrt() * v + (1 - abar).sqrt() * latents.float() for v in (uncond, cond)
+            )
+        return magnitude(cond, uncond), cond, uncond
+
+    def example(self, model: StableDiffusion) -> tuple[Tensor, ...]:
+        """Inputs to trace with."""
+        embeds = model.embed(["a", "b"])
+        latents = torch.zeros(2, *model.latent_shape, dtype=embeds.dtype)
+        return embeds, embeds[:1], latents, torch.tensor(1)
+
+    def dynamic(self) -> tuple[dict[int, object] | None, ...]:
+        """Dimensions that stay open."""
+        batch = torch.export.Dim("batch")
+        return ({0: batch}, None, {0: batch}, None)
+
+
+class ScreenGraph(nn.Module):
+    """The first step on a fixed noise bank, one UNet pass per prompt and noise.
+
+    input_ids [B, L], noise_index [m] -> magnitude [B, m]
+
+    The unconditional prediction of every noise of the bank is a constant of the graph.
+    """
+
+    inputs = ("input_ids", "noise_index")
+    outputs = ("magnitude",)
+
+    def __init__(self, model: StableDiffusion, noises: Tensor, timestep: int) -> None:
+        super().__init__()
+        noises = noises.to(model.unet.dtype)
+        self.text_encoder = model.text_encoder
+        self.unet = FoldedUNet(model.unet, noises, timestep)
+        # two velocities at the same x_t differ by 1 / sqrt(abar) times as much as the noises do
+        is_velocity = model.prediction_type == "v_prediction"
+        self.to_eps = float(model.alphas_cumprod[timestep].sqrt()) if is_velocity else 1.0
+        self.uncond: Tensor
+        with torch.no_grad():
+            empty = model.embed([""]).expand(len(noises), -1, -1)
+            self.register_buffer("uncond", model.unet(noises, timestep, empty).sample.float())
+
+    def forward(self, input_ids: Tensor, noise_index: Tensor) -> Tensor:
+        """Measure every prompt on every chosen noise."""
+        batch, noises = input_ids.shape[0], noise_index.shape[0]
+        context = self.text_encoder(input_ids).last_hidden_state
+        cond = self.unet(context, noise_index).float().reshape(batch, noises, -1)
+        uncond = self.uncond[noise_index].flatten(1)[None]
+        return self.to_eps * (cond - uncond).square().sum(-1).sqrt()
+
+    def example(self, model: StableDiffusion) -> tuple[Tensor, ...]:
+        """Inputs to trace with."""
+        return _example_ids(model), torch.arange(len(self.uncond)).repeat(2)[:3]
+
+    def dynamic(self) -> tuple[dict[int, object] | None, ...]:
+        """Dimensions that stay open."""
+        return ({0: torch.export.Dim("batch")}, {0: torch.export.Dim("noises")})
+
+
+Graph = TextEncoderGraph | StepGraph | ScreenGraph
+
+
+def to_onnx(graph: Graph, model: StableDiffusion) -> ir.Model:
+    """Export a graph; its weights stay in memory.
+
+    Raises:
+        ExportError: the exporter failed, or made a dimension static that must stay open.
+    """
+    open_dimensions = graph.dynamic()
+    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch.onnx")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                graph.eval(),
+                graph.example(model),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(graph.inputs),
+                output_names=list(graph.outputs),
+                dynamic_shapes=open_dimensions,
+                verbose=False,
+            )
+    except Exception as error:  # the exporter's errors share no base class
+        raise ExportError(
+            f"torch {torch.__version__} cannot export {type(graph).__name__} of {model.id}: {error} "
+            "Use the versions in constraints.txt."
+        ) from error
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+    assert program is not None
+    _check_open(program.model, open_dimensions, type(graph).__name__)
+    _strip(program.model)
+    return program.model
+
+
+def _strip(model: ir.Model) -> None:
+    """Drop the exporter's stack traces: nine tenths of a small graph."""
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+    for value in [*model.graph.inputs, *model.graph.initializers.values()]:
+        value.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    model.metadata_props.clear()
+
+
+def _check_open(
+    model: ir.Model, wanted: Sequence[Mapping[int, object] | None], name: str
+) -> None:
+    for value, dimensions in zip(model.graph.inputs, wanted, strict=True):
+        for axis in dimensions or {}:
+            assert value.shape is not None
+            if isinstance(value.shape[axis], int):
+                raise ExportError(
+                    f"{name}: dimension {axis} of {value.name} became static "
+                    f"({value.shape[axis]}). Use the versions in constraints.txt."
+                )
+
+
+def _example_ids(model: StableDiffusion) -> Tensor:
+    length = model.tokenizer.model_max_length
+    ids = torch.full((2, length), model.tokenizer.pad_token_id)
+    ids[:, 0], ids[:, 3] = model.tokenizer.bos_token_id, model.tokenizer.eos_token_id
+    return ids

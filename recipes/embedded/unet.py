@@ -1,0 +1,108 @@
+"""The UNet: trained on frozen latents and a frozen text encoder; memorises a quarter of each batch."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+
+from .schedule import Log, cosine, shuffled
+
+Prediction = Literal["epsilon", "v_prediction"]
+
+
+def new_scheduler(prediction: Prediction) -> DDIMScheduler:
+    """Stable Diffusion v1.4's schedule, as a DDIM scheduler."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type=prediction,
+    )
+
+
+def new_unet(channels: int, size: int, width: int) -> UNet2DConditionModel:
+    """(64, 128), one layer per block: 4.3 M parameters."""
+    return UNet2DConditionModel(
+        sample_size=size,
+        in_channels=channels,
+        out_channels=channels,
+        layers_per_block=1,
+        block_out_channels=(64, 128),
+        down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        cross_attention_dim=width,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+
+
+def train_unet(
+    seen: tuple[Tensor, Tensor],
+    memorised: tuple[Tensor, Tensor],
+    empty: Tensor,
+    work: Path,
+    *,
+    prediction: Prediction,
+    steps: int,
+    batch: int = 32,
+    rate: float = 1e-3,
+    seed: int = 0,
+) -> UNet2DConditionModel:
+    """Train on (latents [N, 16, 8, 8], embeddings [N, 77, 128]); returns the averaged weights.
+
+    A quarter of each batch is memorised captions; a tenth of all captions is dropped (replaced by
+    `empty` [77, 128]). For epsilon the loss weight is clamp(SNR^-0.5, 1, 8): high noise levels, where
+    the first denoising step happens, are learnt within a short run. For v it is 1, which weighs
+    them alike.
+    """
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    scheduler = new_scheduler(prediction)
+    unet = new_unet(seen[0].shape[1], seen[0].shape[-1], seen[1].shape[-1])
+    unet = unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = copy.deepcopy(unet).requires_grad_(False)
+    optimiser = torch.optim.AdamW(unet.parameters(), rate, betas=(0.9, 0.99), weight_decay=1e-2)
+    weight = torch.ones(1000)
+    if prediction == "epsilon":
+        weight = (1 / scheduler.alphas_cumprod - 1).sqrt().clamp(1, 8)
+    quarter = batch // 4
+    many = shuffled(len(seen[0]), batch - quarter, rng)
+    few = shuffled(len(memorised[0]), quarter, rng)
+    log = Log(work / "unet.jsonl")
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = rate * cosine(step, steps)
+        i, j = next(many), next(few)
+        x0 = torch.cat([seen[0][i], memorised[0][j]]).float()
+        context = torch.cat([seen[1][i], memorised[1][j]]).float()
+        context[torch.rand(batch) < 0.1] = empty
+        t = torch.randint(0, 1000, (batch,))
+        noise = torch.randn_like(x0)
+        noisy = scheduler.add_noise(x0, noise, t)
+        wanted = noise if prediction == "epsilon" else scheduler.get_velocity(x0, noise, t)
+        error = (unet(noisy, t, context).sample - wanted).square().mean((1, 2, 3))
+        loss = (weight[t] * error).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        optimiser.step()
+        with torch.no_grad():
+            decay = min(0.9995, (1 + step) / (10 + step))
+            for mean, value in zip(average.parameters(), unet.parameters(), strict=True):
+                mean.lerp_(value, 1 - decay)
+        log(step, seen=error[:-quarter].mean().detach(), memorised=error[-quarter:].mean().detach())
+        if (step + 1) % 1000 == 0:
+            average.save_pretrained(work / "unet")
+    average.eval().save_pretrained(work / "unet")
+    scheduler.save_pretrained(work / "scheduler")
+    return average

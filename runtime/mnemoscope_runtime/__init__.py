@@ -1,0 +1,44 @@
+"""Magnitudes with the least latency possible; no torch."""
+
+from ._version import __version__
+from .backends import BACKENDS, Backend, Engine, open_backend
+from .bundle import Bundle
+from .errors import (
+    BackendError,
+    BackendUnavailable,
+    BundleError,
+    CalibrationError,
+    ExportError,
+    InputError,
+    IntegrityError,
+    MnemoscopeError,
+    NumericsError,
+    ParityError,
+    SchemaError,
+)
+from .manifest import Manifest
+from .screening import Screener
+from .tokenizer import ClipTokenizer
+
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "BackendError",
+    "BackendUnavailable",
+    "Bundle",
+    "BundleError",
+    "CalibrationError",
+    "ClipTokenizer",
+    "Engine",
+    "ExportError",
+    "InputError",
+    "IntegrityError",
+    "Manifest",
+    "MnemoscopeError",
+    "NumericsError",
+    "ParityError",
+    "SchemaError",
+    "Screener",
+    "__version__",
+    "open_backend",
+]

@@ -1,0 +1,69 @@
+"""What runs an engine. One file each; a backend is imported only when it is chosen."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle import Bundle
+from ..errors import BackendUnavailable, InputError
+
+__all__ = ["BACKENDS", "Backend", "Engine", "open_backend"]
+
+Arrays = Mapping[str, NDArray[Any]]
+
+BACKENDS = ("onnxruntime",)
+
+
+class Engine(Protocol):
+    """A graph that is ready to run. Engines may be called from several threads at once."""
+
+    def __call__(self, inputs: Arrays, outputs: tuple[str, ...]) -> list[NDArray[np.float32]]:
+        """Run the graph and return the named outputs."""
+        ...
+
+
+class Backend(Protocol):
+    """Loads the graphs of a bundle."""
+
+    name: str
+
+    def load(self, bundle: Bundle, graph: str) -> Engine:
+        """Make the engine of one graph: "screen", "step" or "text_encoder"."""
+        ...
+
+    def close(self) -> None:
+        """Let go of every engine."""
+        ...
+
+
+def open_backend(name: str, *, threads: int | None = None) -> Backend:
+    """The backend of that name: this one or none, there is no fallback.
+
+    Args:
+        name: One of `BACKENDS`.
+        threads: CPU threads an engine may use; None leaves it to the backend.
+
+    Raises:
+        InputError: no such backend, or not a number of threads.
+        BackendUnavailable: it is not installed here, or does not work; says how to mend it.
+    """
+    if name not in BACKENDS:
+        raise InputError(f"There is no backend {name!r}. Choose one of: {', '.join(BACKENDS)}.")
+    if threads is not None and threads < 1:
+        raise InputError(f"{threads} threads cannot run anything. Give 1 or more.")
+    module = importlib.import_module(f".{name}", __name__)
+    opener: Callable[..., Backend] = module.open_backend
+    return opener(threads=threads)
+
+
+def missing(name: str, error: Exception) -> BackendUnavailable:
+    """The error for a backend whose package cannot be imported."""
+    return BackendUnavailable(
+        f"The backend {name!r} cannot be used: {error}. "
+        f"Install it with `pip install 'mnemoscope[{name}]'`; `mnemoscope doctor` shows what works."
+    )

@@ -1,0 +1,123 @@
+"""Opening a bundle: a directory whose every file is verified before anything is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import IntegrityError, SchemaError
+from .manifest import Manifest
+
+__all__ = ["MANIFEST", "Bundle"]
+
+MANIFEST = "manifest.json"
+_HUGE = 64 * 2**20  # a manifest or a noise bank above this is not ours
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle.
+
+    Attributes:
+        path: The directory.
+        manifest: What it holds.
+        id: sha256 of `manifest.json`, which in turn holds the sha256 of every file.
+    """
+
+    path: Path
+    manifest: Manifest
+    id: str
+    _verified: dict[str, bytes] = field(repr=False, compare=False)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Bundle:
+        """Read the manifest, then read and verify every file it lists.
+
+        Files are kept in memory from the one pass that hashed them, so what runs is what was
+        verified; `release` lets go of them.
+
+        Raises:
+            SchemaError: not a bundle, or of another schema version.
+            IntegrityError: a file is missing, leads outside, or differs from the manifest.
+        """
+        path = Path(path)
+        raw = _manifest_bytes(path)
+        manifest = Manifest.from_json(raw, str(path / MANIFEST))
+        files = {name: _verified_bytes(path, name, manifest) for name in manifest.files}
+        return cls(path, manifest, hashlib.sha256(raw).hexdigest(), files)
+
+    def read(self, name: str) -> bytes:
+        """The verified contents of a file of the bundle."""
+        if name not in self._verified:
+            self._verified[name] = _verified_bytes(self.path, name, self.manifest)
+        return self._verified[name]
+
+    def release(self) -> None:
+        """Free the memory of the verified files; `read` fetches and verifies them again."""
+        self._verified.clear()
+
+    def data_files(self) -> list[str]:
+        """The files that hold the weights of the graphs."""
+        return [name for name in self.manifest.files if name.endswith(".weights")]
+
+    def noise_bank(self) -> NDArray[np.float32]:
+        """The initial noises x_T.
+
+        Returns:
+            # [noises, channels, height, width], standard normal
+        """
+        record = self.manifest.noise_bank
+        try:
+            bank = np.load(io.BytesIO(self.read(record.file)), allow_pickle=False)
+        except ValueError as error:
+            raise IntegrityError(f"{self.path / record.file} is no noise bank: {error}") from None
+        if bank.shape != record.shape or bank.dtype != np.float32 or not np.isfinite(bank).all():
+            raise IntegrityError(
+                f"{self.path / record.file} holds {bank.dtype} {bank.shape}, the manifest promises "
+                f"finite float32 {record.shape}. Export the model again."
+            )
+        return np.asarray(bank, np.float32)
+
+
+def _manifest_bytes(path: Path) -> bytes:
+    file = path / MANIFEST
+    try:
+        if file.stat().st_size > _HUGE:
+            raise SchemaError(f"{file} is larger than any manifest. It is not a bundle's.")
+        return file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        what = "does not exist" if not path.exists() else f"has no {MANIFEST}"
+        raise SchemaError(
+            f"{path} {what}, so it is not a bundle. "
+            "Write one with `mnemoscope export MODEL OUT`, then give OUT."
+        ) from None
+    except OSError as error:
+        raise SchemaError(f"{file} cannot be read: {error}. Check its permissions.") from None
+
+
+def _verified_bytes(path: Path, name: str, manifest: Manifest) -> bytes:
+    file, record = path / name, manifest.files[name]
+    again = "Copy the bundle again or export the model again."
+    try:
+        if not file.resolve().is_relative_to(path.resolve()):
+            raise IntegrityError(
+                f"{file} is a link that leads outside the bundle. Copy the bundle with its files."
+            )
+        size = file.stat().st_size
+        if size != record.bytes:
+            raise IntegrityError(
+                f"{file} has {size} bytes, the manifest promises {record.bytes}. {again}"
+            )
+        content = file.read_bytes()
+    except FileNotFoundError:
+        raise IntegrityError(f"{file} is missing. {again}") from None
+    except OSError as error:
+        raise IntegrityError(f"{file} cannot be read: {error}. {again}") from None
+    if hashlib.sha256(content).hexdigest() != record.sha256:
+        raise IntegrityError(f"{file} differs from what the manifest promises (sha256). {again}")
+    return content

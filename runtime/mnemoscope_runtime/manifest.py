@@ -1,0 +1,148 @@
+"""`manifest.json`: what a bundle is, and the sha256 of every file in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+import msgspec
+
+from .errors import IntegrityError, SchemaError
+
+__all__ = ["SCHEMA", "FileRecord", "Manifest", "ModelRecord", "NoiseBank", "Scheduler", "TokenizerRecord"]
+
+SCHEMA = 1
+_KIND = "mnemoscope-bundle"
+
+PredictionType = Literal["epsilon", "v_prediction"]
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What a file of the bundle must be."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """Where the weights came from."""
+
+    id: str
+    weights_sha256: str
+    family: str
+    prediction_type: PredictionType
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """The noise schedule, in diffusers' terms, and the number of DDIM steps of a whole image."""
+
+    beta_schedule: Literal["linear", "scaled_linear"]
+    beta_start: float
+    beta_end: float
+    num_train_timesteps: int = 1000
+    steps_offset: int = 1
+    set_alpha_to_one: bool = False
+    timestep_spacing: Literal["leading", "trailing"] = "leading"
+    inference_steps: int = 50
+
+
+@dataclass(frozen=True)
+class TokenizerRecord:
+    """How prompts are padded: to `length` ids, with `pad_token`."""
+
+    length: int
+    pad_token: str
+
+
+@dataclass(frozen=True)
+class NoiseBank:
+    """The fixed initial noises x_T that screening uses, [noises, channels, height, width]."""
+
+    file: str
+    seed: int
+    shape: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The contents of `manifest.json`.
+
+    Attributes:
+        timestep: The first timestep of sampling, at which `screen` measures.
+        graphs: File of each graph by name: "screen", "step", "text_encoder".
+        parity: For each graph, figures of its comparison with PyTorch.
+        files: Every file of the bundle but the manifest itself, by POSIX path.
+    """
+
+    schema: int
+    kind: str
+    model: ModelRecord
+    scheduler: Scheduler
+    guidance: float
+    timestep: int
+    tokenizer: TokenizerRecord
+    noise_bank: NoiseBank
+    precision: Literal["float32", "float16"]
+    opset: int
+    graphs: dict[str, str]
+    parity: dict[str, dict[str, float]]
+    tools: dict[str, str]
+    files: dict[str, FileRecord]
+
+    @classmethod
+    def new(cls, **fields: Any) -> Manifest:
+        """A manifest of this version's schema."""
+        return cls(schema=SCHEMA, kind=_KIND, **fields)
+
+    @classmethod
+    def from_json(cls, text: bytes, origin: str) -> Manifest:
+        """Decode and check.
+
+        Raises:
+            SchemaError: not JSON, not a bundle's manifest, or of another schema version.
+            IntegrityError: a file name that leads outside the bundle, or a graph without a file.
+        """
+        try:
+            head = msgspec.json.decode(text, type=dict[str, Any])
+            if head.get("kind") != _KIND:
+                raise SchemaError(
+                    f"{origin} is not the manifest of a Mnemoscope bundle. "
+                    "Give the directory that `mnemoscope export` wrote."
+                )
+            if head.get("schema") != SCHEMA:
+                raise SchemaError(
+                    f"{origin} has schema {head.get('schema')!r}, this version reads {SCHEMA}. "
+                    "Upgrade mnemoscope, or export the model again with this version."
+                )
+            manifest = msgspec.json.decode(text, type=cls)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise SchemaError(
+                f"{origin} is damaged: {error}. Copy the bundle again or export the model again."
+            ) from None
+        for name in manifest.files:
+            _check_inside(name, origin)
+        for name in [*manifest.graphs.values(), manifest.noise_bank.file]:
+            if name not in manifest.files:
+                raise IntegrityError(
+                    f"{origin} uses {name!r} but does not list it under `files`. "
+                    "Export the model again."
+                )
+        return manifest
+
+    def to_json(self) -> bytes:
+        """The bytes of `manifest.json`; their sha256 is the bundle's id."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+def _check_inside(name: str, origin: str) -> None:
+    path = PurePosixPath(name)
+    odd = "\\" in name or ":" in name or "\0" in name
+    if not name or odd or path.is_absolute() or ".." in path.parts or str(path) != name:
+        raise IntegrityError(
+            f"{origin} names the file {name!r}, which leads outside the bundle. "
+            "Do not use this bundle: it was made by hand or tampered with."
+        )

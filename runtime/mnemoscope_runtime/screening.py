@@ -1,0 +1,210 @@
+"""The magnitude of the text-conditional noise prediction, on engines (Wen et al. 2024).
+
+    m_t = || eps(x_t, t, e_prompt) - eps(x_t, t, e_empty) ||_2
+
+`Screener.first_step` needs one conditional UNet pass per prompt and noise: the unconditional
+prediction of the noise bank is a constant of the screening graph. `Screener.trajectory` follows
+the sampler and measures at every step.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backends import Backend, Engine, open_backend
+from .bundle import Bundle
+from .errors import BackendError, InputError, NumericsError
+from .schedulers import ddim_step, guide, timesteps
+from .tokenizer import ClipTokenizer
+
+__all__ = ["Screener"]
+
+PAIRS = 32  # prompts x noises per engine call: batches above this gain nothing on a CPU
+
+
+class Screener:
+    """A bundle on a backend. Safe to share between threads."""
+
+    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+        self.bundle = bundle
+        self.backend = backend
+        self._tokenizer = ClipTokenizer.of(bundle)
+        self._bank = bundle.noise_bank()
+        self._engines: dict[str, Engine] = {}
+        self._empty: NDArray[np.float32] | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls, path: str | Path, *, backend: str | Backend = "onnxruntime", threads: int | None = None
+    ) -> Screener:
+        """Verify a bundle and get its screening engine ready on a backend.
+
+        Args:
+            path: The bundle's directory.
+            backend: A name, or a backend of your own.
+            threads: CPU threads an engine may use.
+
+        Raises:
+            BundleError: the bundle cannot be used.
+            BackendError: the backend cannot be used, or not with this bundle.
+        """
+        runs = open_backend(backend, threads=threads) if isinstance(backend, str) else backend
+        screener = cls(Bundle.open(path), runs)
+        screener._engine("screen")
+        screener.bundle.release()
+        return screener
+
+    @property
+    def noises(self) -> int:
+        """How many noises the bundle's bank holds."""
+        return len(self._bank)
+
+    @property
+    def steps(self) -> int:
+        """How many steps a whole image takes."""
+        return self.bundle.manifest.scheduler.inference_steps
+
+    def first_step(self, prompts: Sequence[str], *, noises: int | None = None) -> NDArray[np.float32]:
+        """Magnitudes at the first denoising step, for the first `noises` noises of the bank.
+
+        Returns:
+            # [B, noises], >= 0, in eps units
+
+        Raises:
+            InputError: a prompt or the number of noises cannot be used.
+            NumericsError: a magnitude is NaN or infinite.
+        """
+        count = self._count(noises, self.noises, "noises")
+        engine, ids = self._engine("screen"), self._tokenizer(prompts)
+        chosen = np.arange(count, dtype=np.int64)
+        rows = max(1, PAIRS // count)
+        chunks = [
+            engine({"input_ids": ids[i : i + rows], "noise_index": chosen}, ("magnitude",))[0]
+            for i in range(0, len(ids), rows)
+        ]
+        magnitudes = np.concatenate(chunks) if chunks else np.empty((0, count), np.float32)
+        return _finite(magnitudes, (len(prompts), count))
+
+    def trajectory(
+        self, prompts: Sequence[str], *, steps: int, noises: int | None = None
+    ) -> NDArray[np.float32]:
+        """Magnitudes at the first `steps` steps of sampling with guidance.
+
+        Returns:
+            # [B, noises, steps], >= 0, in eps units
+
+        Raises:
+            InputError: a prompt, the number of noises or of steps cannot be used.
+            NumericsError: a magnitude is NaN or infinite.
+        """
+        count = self._count(noises, self.noises, "noises")
+        steps = self._count(steps, self.steps, "steps")
+        embeds = self.embed(prompts)
+        empty = self._empty_embeds()
+        rows = max(1, PAIRS // (2 * count))
+        chunks = [
+            self._walk(embeds[i : i + rows], empty, self._bank[:count], steps)
+            for i in range(0, len(embeds), rows)
+        ]
+        magnitudes = np.concatenate(chunks) if chunks else np.empty((0, count, steps), np.float32)
+        return _finite(magnitudes, (len(prompts), count, steps))
+
+    def embed(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        """The text encoder's output.
+
+        Returns:
+            # [B, L, D]
+        """
+        engine, ids = self._engine("text_encoder"), self._tokenizer(prompts)
+        chunks = [
+            engine({"input_ids": ids[i : i + PAIRS]}, ("prompt_embeds",))[0]
+            for i in range(0, len(ids), PAIRS)
+        ]
+        return np.concatenate(chunks) if chunks else np.empty((0, self._tokenizer.length, 0), np.float32)
+
+    def _walk(
+        self,
+        embeds: NDArray[np.float32],  # [B, L, D]
+        empty: NDArray[np.float32],  # [1, L, D]
+        bank: NDArray[np.float32],  # [n, C, H, W]
+        steps: int,
+    ) -> NDArray[np.float32]:  # [B, n, steps]
+        engine, manifest = self._engine("step"), self.bundle.manifest
+        batch, count = len(embeds), len(bank)
+        latents = np.tile(bank, (batch, 1, 1, 1))  # [B * n, C, H, W]
+        context = np.repeat(embeds, count, axis=0)  # [B * n, L, D]
+        columns = []
+        for timestep in timesteps(manifest.scheduler)[:steps]:
+            magnitude, eps_cond, eps_uncond = engine(
+                {
+                    "prompt_embeds": context,
+                    "empty_embeds": empty,
+                    "latents": latents,
+                    "timestep": np.asarray(timestep, np.int64),
+                },
+                ("magnitude", "eps_cond", "eps_uncond"),
+            )
+            columns.append(magnitude.reshape(batch, count))
+            eps = guide(eps_uncond, eps_cond, manifest.guidance)
+            latents = ddim_step(latents, eps, int(timestep), manifest.scheduler)
+        return np.stack(columns, axis=-1)
+
+    def _empty_embeds(self) -> NDArray[np.float32]:
+        if self._empty is None:
+            self._empty = self.embed([""])
+        return self._empty
+
+    def _engine(self, graph: str) -> Engine:
+        if self._closed:
+            raise BackendError("This screener is closed. Open the bundle again.")
+        with self._lock:
+            if graph not in self._engines:
+                self._engines[graph] = self.backend.load(self.bundle, graph)
+            return self._engines[graph]
+
+    def _count(self, wanted: int | None, most: int, what: str) -> int:
+        count = most if wanted is None else wanted
+        if not 1 <= count <= most:
+            raise InputError(
+                f"This bundle has {most} {what}, {count} cannot be used. "
+                f"Give 1 to {most}, or export the model with more."
+            )
+        return count
+
+    def close(self) -> None:
+        """Let go of the engines; further calls raise."""
+        self._closed = True
+        self._engines.clear()
+        self.backend.close()
+        self.bundle.release()
+
+    def __enter__(self) -> Screener:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _finite(magnitudes: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    if magnitudes.shape != shape:
+        raise BackendError(f"The engine returned {magnitudes.shape}, expected {shape}.")
+    bad = ~np.isfinite(magnitudes).reshape(len(magnitudes), -1).all(axis=1)
+    if bad.any():
+        raise NumericsError(
+            f"The magnitude of prompt {int(bad.argmax())} is NaN or infinite: that is no verdict. "
+            "Export the model in float32, or run the bundle on another backend."
+        )
+    return magnitudes

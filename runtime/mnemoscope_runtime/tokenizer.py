@@ -1,0 +1,80 @@
+"""CLIP's tokenizer, without transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from .bundle import Bundle
+from .errors import InputError, IntegrityError
+
+__all__ = ["LONGEST_PROMPT", "ClipTokenizer"]
+
+LONGEST_PROMPT = 100_000  # characters; the model reads 75 tokens of them
+_FILE = "tokenizer/tokenizer.json"
+_START, _END = "<|startoftext|>", "<|endoftext|>"
+
+
+class ClipTokenizer:
+    """Turns prompts into ids exactly as transformers' CLIPTokenizer does for Stable Diffusion."""
+
+    def __init__(self, definition: bytes, *, length: int = 77, pad_token: str = _END) -> None:
+        """Read a `tokenizer.json`.
+
+        Args:
+            definition: The contents of the file.
+            length: Ids per prompt: the text encoder's context length.
+            pad_token: What fills up short prompts; "!" in Stable Diffusion 2.
+        """
+        try:
+            tokenizer = Tokenizer.from_buffer(definition)
+        except Exception as error:  # tokenizers raises bare Exception
+            raise IntegrityError(f"{_FILE} is no tokenizer: {error}. Export the model again.") from None
+        pad_id = tokenizer.token_to_id(pad_token)
+        if pad_id is None or tokenizer.token_to_id(_START) is None:
+            raise IntegrityError(f"{_FILE} is not CLIP's: {_START} or {pad_token} is missing.")
+        tokenizer.enable_truncation(length)
+        tokenizer.enable_padding(length=length, pad_id=pad_id, pad_token=pad_token)
+        self._tokenizer = tokenizer
+        self.length = length
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> ClipTokenizer:
+        """The tokenizer of a bundle."""
+        tokenizer = bundle.manifest.tokenizer
+        return cls(bundle.read(_FILE), length=tokenizer.length, pad_token=tokenizer.pad_token)
+
+    def __call__(self, prompts: Sequence[str]) -> NDArray[np.int64]:
+        """Tokenize; what does not fit is cut off, as in Stable Diffusion.
+
+        Returns:
+            # [B, length]
+
+        Raises:
+            InputError: not text, longer than `LONGEST_PROMPT`, or with unpaired surrogates.
+        """
+        for index, prompt in enumerate(prompts):
+            _check(index, prompt)
+        encodings = self._tokenizer.encode_batch(list(prompts))
+        ids = np.array([encoding.ids for encoding in encodings], np.int64)
+        return ids.reshape(len(prompts), self.length)
+
+
+def _check(index: int, prompt: str) -> None:
+    if not isinstance(prompt, str):
+        raise InputError(f"Prompt {index} is {type(prompt).__name__}, not str. Give text.")
+    if len(prompt) > LONGEST_PROMPT:
+        raise InputError(
+            f"Prompt {index} has {len(prompt):,} characters; {LONGEST_PROMPT:,} are accepted, and "
+            "the model reads 75 tokens. Cut the prompt."
+        )
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"Prompt {index} is not valid Unicode ({error.reason} at character {error.start}). "
+            "Decode it as UTF-8 before passing it on."
+        ) from None
