@@ -4,12 +4,14 @@ from .export import ExportOptions, export_bundle
 from .models import StableDiffusion
 from .noise import noise_bank
 from .parity import Tolerance
-from .reference import magnitude, magnitudes
+from .reference import Step, denoise, magnitude, magnitudes
 
 __all__ = [
     "ExportOptions",
     "StableDiffusion",
+    "Step",
     "Tolerance",
+    "denoise",
     "export_bundle",
     "magnitude",
     "magnitudes",

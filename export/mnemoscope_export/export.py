@@ -9,17 +9,18 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
+
 from mnemoscope_runtime import Bundle, Manifest, Screener
 from mnemoscope_runtime.bundle import MANIFEST
 from mnemoscope_runtime.errors import ExportError, InputError
 from mnemoscope_runtime.manifest import FileRecord, ModelRecord, NoiseBank, TokenizerRecord
 from mnemoscope_runtime.schedulers import timesteps
-from torch import Tensor
 
 from .graphs import OPSET, Graph, ScreenGraph, StepGraph, TextEncoderGraph, to_onnx
 from .models import StableDiffusion
@@ -51,7 +52,7 @@ class ExportOptions:
     guidance: float = 7.5
     inference_steps: int = 50
     overwrite: bool = False
-    tolerance: Tolerance = Tolerance()
+    tolerance: Tolerance = field(default_factory=Tolerance)
 
     def __post_init__(self) -> None:
         if not 1 <= self.noises <= 64:
@@ -65,9 +66,9 @@ class ExportOptions:
 def export_bundle(
     model: StableDiffusion,
     out: str | Path,
-    options: ExportOptions = ExportOptions(),
+    options: ExportOptions | None = None,
     *,
-    progress: Callable[[str], None] = lambda stage: None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Bundle:
     """Write a bundle to `out` and return it, opened.
 
@@ -84,7 +85,7 @@ def export_bundle(
         ExportError: the model cannot be exported, or `out` cannot be written.
         ParityError: an engine does not agree with PyTorch.
     """
-    out = Path(out)
+    out, options = Path(out), options or ExportOptions()
     scheduler = model.scheduler_record(options.inference_steps)
     timestep = int(timesteps(scheduler)[0])
     bank = noise_bank(options.noises, model.latent_shape, options.seed)

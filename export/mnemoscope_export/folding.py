@@ -13,9 +13,10 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
-from mnemoscope_runtime.errors import ExportError
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from mnemoscope_runtime.errors import ExportError
 
 __all__ = ["FoldedUNet", "without_batch_limit"]
 
@@ -46,7 +47,9 @@ def without_batch_limit(unet: UNet2DConditionModel) -> UNet2DConditionModel:
         for i, upsampler in enumerate(block.upsamplers or ()):
             plain = isinstance(upsampler, Upsample2D) and upsampler.use_conv
             if not plain or upsampler.use_conv_transpose or upsampler.norm is not None:
-                raise ExportError(f"{type(upsampler).__name__} with these options is not supported.")
+                raise ExportError(
+                    f"{type(upsampler).__name__} with these options is not supported."
+                )
             block.upsamplers[i] = _Upsample(upsampler.conv)
     return unet
 
@@ -123,14 +126,16 @@ class FoldedUNet(nn.Module):
         out: Tensor = unet.conv_out(unet.conv_act(unet.conv_norm_out(x)))
         return out
 
-    def _first_attention(self, h1: Tensor, tokens: Tensor, query: Tensor, context: Tensor) -> Tensor:
+    def _first_attention(
+        self, h1: Tensor, tokens: Tensor, query: Tensor, context: Tensor
+    ) -> Tensor:
         """The first cross-attention from its precomputed query on, [B * m, C, H, W]."""
         attention = self.unet.down_blocks[0].attentions[0]
         first = attention.transformer_blocks[0]
         cross = first.attn2
 
         def heads(x: Tensor) -> Tensor:  # [N, L, heads * d] -> [N, heads, L, d]
-            return x.unflatten(-1, (cross.heads, -1)).transpose(1, 2)
+            return x.reshape(*x.shape[:2], cross.heads, -1).transpose(1, 2)
 
         attended = F.scaled_dot_product_attention(
             heads(query), heads(cross.to_k(context)), heads(cross.to_v(context))
@@ -139,7 +144,7 @@ class FoldedUNet(nn.Module):
         tokens = tokens + first.ff(first.norm3(tokens))
         for block in attention.transformer_blocks[1:]:
             tokens = block(tokens, encoder_hidden_states=context)
-        batch, inner, height, width = h1.shape
+        batch, _, height, width = h1.shape
         out: Tensor = attention._get_output_for_continuous_inputs(
             tokens, h1, batch, height, width, tokens.shape[-1]
         )

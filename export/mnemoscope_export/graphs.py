@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 import torch
-from mnemoscope_runtime.errors import ExportError
 from torch import Tensor, nn
+
+from mnemoscope_runtime.errors import ExportError
 
 from .folding import FoldedUNet, without_batch_limit
 from .models import StableDiffusion
@@ -119,7 +120,8 @@ class ScreenGraph(nn.Module):
         context = self.text_encoder(input_ids).last_hidden_state
         cond = self.unet(context, noise_index).float().reshape(batch, noises, -1)
         uncond = self.uncond[noise_index].flatten(1)[None]
-        return self.to_eps * (cond - uncond).square().sum(-1).sqrt()
+        norm: Tensor = (cond - uncond).square().sum(-1).sqrt()
+        return self.to_eps * norm
 
     def example(self, model: StableDiffusion) -> tuple[Tensor, ...]:
         """Inputs to trace with."""
@@ -159,8 +161,8 @@ def to_onnx(graph: Graph, model: StableDiffusion) -> ir.Model:
             )
     except Exception as error:  # the exporter's errors share no base class
         raise ExportError(
-            f"torch {torch.__version__} cannot export {type(graph).__name__} of {model.id}: {error} "
-            "Use the versions in constraints.txt."
+            f"torch {torch.__version__} cannot export {type(graph).__name__} of {model.id}: "
+            f"{error} Use the versions in constraints.txt."
         ) from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):
@@ -182,9 +184,7 @@ def _strip(model: ir.Model) -> None:
     model.metadata_props.clear()
 
 
-def _check_open(
-    model: ir.Model, wanted: Sequence[Mapping[int, object] | None], name: str
-) -> None:
+def _check_open(model: ir.Model, wanted: Sequence[Mapping[int, object] | None], name: str) -> None:
     for value, dimensions in zip(model.graph.inputs, wanted, strict=True):
         for axis in dimensions or {}:
             assert value.shape is not None

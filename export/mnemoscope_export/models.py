@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
-from mnemoscope_runtime.errors import ExportError
-from mnemoscope_runtime.manifest import PredictionType, Scheduler
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
+
+from mnemoscope_runtime.errors import ExportError
+from mnemoscope_runtime.manifest import PredictionType, Scheduler
 
 __all__ = ["StableDiffusion"]
 
@@ -81,7 +82,7 @@ class StableDiffusion:
 
     @property
     def family(self) -> str:
-        """"sd1" or "sd2", told apart by the width of the text encoder."""
+        """ "sd1" or "sd2", told apart by the width of the text encoder."""
         return "sd2" if self.unet.config.cross_attention_dim == 1024 else "sd1"
 
     @property
@@ -152,7 +153,7 @@ class StableDiffusion:
         return embeds
 
     def to_eps(self, prediction: Tensor, latents: Tensor, timestep: Tensor | int) -> Tensor:
-        """The UNet's output in eps units: eps = sqrt(abar) v + sqrt(1 - abar) x_t for velocities."""
+        """The UNet's output in eps units; for velocities sqrt(abar) v + sqrt(1 - abar) x_t."""
         if self.prediction_type == "epsilon":
             return prediction.float()
         abar = self.alphas_cumprod.to(prediction.device)[timestep]

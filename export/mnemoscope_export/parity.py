@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+
 from mnemoscope_runtime import Screener
 from mnemoscope_runtime.errors import ParityError
 

@@ -10,15 +10,18 @@ measured while DDIM samples with classifier-free guidance. It is large for memor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
-from mnemoscope_runtime.errors import NumericsError
 from torch import Tensor
+
+from mnemoscope_runtime.errors import NumericsError
 
 from .models import StableDiffusion
 
-__all__ = ["magnitude", "magnitudes"]
+__all__ = ["Step", "denoise", "magnitude", "magnitudes"]
 
 
 def magnitude(eps_cond: Tensor, eps_uncond: Tensor) -> Tensor:
@@ -34,6 +37,56 @@ def magnitude(eps_cond: Tensor, eps_uncond: Tensor) -> Tensor:
     return (eps_cond.float() - eps_uncond.float()).flatten(1).square().sum(1).sqrt()
 
 
+@dataclass(frozen=True)
+class Step:
+    """One step of sampling.
+
+    Attributes:
+        timestep: t
+        eps_cond: eps(x_t, t, e_prompt), in eps units, fp32. # [B, C, H, W]
+        eps_uncond: eps(x_t, t, e_empty), likewise. # [B, C, H, W]
+        latents: x at the next timestep. # [B, C, H, W]
+    """
+
+    timestep: int
+    eps_cond: Tensor
+    eps_uncond: Tensor
+    latents: Tensor
+
+
+@torch.no_grad()
+def denoise(
+    model: StableDiffusion,
+    prompt_embeds: Tensor,  # [B, L, D]
+    latents: Tensor,  # [B, C, H, W]
+    *,
+    inference_steps: int = 50,
+    guidance: float = 7.5,
+) -> Iterator[Step]:
+    """Sample with DDIM and classifier-free guidance, step by step.
+
+    One UNet call per step on the concatenated [uncond; cond] batch, as a serving stack does it.
+
+    Args:
+        model: A Stable Diffusion model, in any dtype, on any device.
+        prompt_embeds: The text encoder's output. # [B, L, D]
+        latents: Initial noise x_T. # [B, C, H, W]
+        inference_steps: DDIM steps of a whole image.
+        guidance: Scale of classifier-free guidance.
+    """
+    empty = model.embed([""]).expand(len(prompt_embeds), -1, -1)
+    context = torch.cat([empty, prompt_embeds])
+    sampler = model.sampler()
+    sampler.set_timesteps(inference_steps)
+    latents = latents.to(model.unet.device, model.unet.dtype) * sampler.init_noise_sigma
+    for t in sampler.timesteps:
+        uncond, cond = model.unet(torch.cat([latents, latents]), t, context).sample.chunk(2)
+        eps_uncond, eps_cond = (model.to_eps(part, latents, t) for part in (uncond, cond))
+        guided = uncond + guidance * (cond - uncond)
+        latents = sampler.step(guided, t, latents).prev_sample
+        yield Step(int(t), eps_cond, eps_uncond, latents)
+
+
 @torch.no_grad()
 def magnitudes(
     model: StableDiffusion,
@@ -45,9 +98,6 @@ def magnitudes(
     guidance: float = 7.5,
 ) -> Tensor:
     """Magnitudes along the first `steps` steps of sampling; their mean is the prompt's score.
-
-    One UNet call per prompt and step, on the concatenated [uncond; cond] batch of all noises, as
-    a serving stack does it.
 
     Args:
         model: A Stable Diffusion model, in any dtype, on any device.
@@ -63,24 +113,15 @@ def magnitudes(
     Raises:
         NumericsError: a magnitude is NaN or infinite.
     """
-    device, dtype = model.unet.device, model.unet.dtype
-    empty = model.embed([""])
     values = torch.empty(len(prompts), len(noises), steps)
     for row, prompt in enumerate(prompts):
-        context = torch.cat([empty, model.embed([prompt])]).repeat_interleave(len(noises), 0)
-        sampler = model.sampler()
-        sampler.set_timesteps(inference_steps)
-        latents = noises.to(device, dtype) * sampler.init_noise_sigma
-        for column, t in enumerate(sampler.timesteps[:steps]):
-            output = model.unet(torch.cat([latents, latents]), t, context).sample
-            uncond, cond = output.chunk(2)
-            eps_uncond, eps_cond = (model.to_eps(part, latents, t) for part in (uncond, cond))
-            values[row, :, column] = magnitude(eps_cond, eps_uncond).cpu()
-            guided = uncond + guidance * (cond - uncond)
-            latents = sampler.step(guided, t, latents).prev_sample
+        embeds = model.embed([prompt]).expand(len(noises), -1, -1)
+        walk = denoise(model, embeds, noises, inference_steps=inference_steps, guidance=guidance)
+        for column, step in enumerate(itertools.islice(walk, steps)):
+            values[row, :, column] = magnitude(step.eps_cond, step.eps_uncond).cpu()
     if not values.isfinite().all():
         row = int((~values.isfinite()).flatten(1).any(1).nonzero()[0])
         raise NumericsError(
-            f"The magnitude of prompt {row} is NaN or infinite in {dtype}. Use float32."
+            f"The magnitude of prompt {row} is NaN or infinite in {model.unet.dtype}. Use float32."
         )
     return values

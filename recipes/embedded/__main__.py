@@ -11,10 +11,11 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from .clip import tokenize, train_clip, train_tokenizer
 from .dataset import Dataset, Sizes, build_dataset
+from .pack import pack
 from .unet import train_unet
 from .vae import encode, train_vae
 
-STAGES = ("vae", "clip", "unet")
+STAGES = ("vae", "clip", "unet", "pack")
 
 
 def _vae(work: Path, data: Dataset, args: argparse.Namespace) -> None:
@@ -41,7 +42,10 @@ def _unet(work: Path, data: Dataset, args: argparse.Namespace) -> None:
     scale = vae.config.scaling_factor
     train_unet(
         (encode(vae, data.seen_images) * scale, _embed(work, [c.text for c in data.seen])),
-        (encode(vae, data.memorised_images) * scale, _embed(work, [c.text for c in data.memorised])),
+        (
+            encode(vae, data.memorised_images) * scale,
+            _embed(work, [c.text for c in data.memorised]),
+        ),
         _embed(work, [""])[0].float(),
         work,
         prediction=args.prediction,
@@ -58,6 +62,7 @@ def main() -> None:
     parser.add_argument("--prediction", choices=("epsilon", "v_prediction"), default="epsilon")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
+    parser.add_argument("--out", type=Path, default=Path("out/embedded"), help="what `pack` writes")
     parser.add_argument("--vae-steps", type=int, default=4500)
     parser.add_argument("--clip-steps", type=int, default=1500)
     parser.add_argument("--unet-steps", type=int, default=13_000)
@@ -66,7 +71,7 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     args.work.mkdir(parents=True, exist_ok=True)
     data = build_dataset(args.data or args.work / "data", Sizes(), args.seed)
-    run = {"vae": _vae, "clip": _clip, "unet": _unet}
+    run = {"vae": _vae, "clip": _clip, "unet": _unet, "pack": pack}
     for stage in args.stage or STAGES:
         run[stage](args.work, data, args)
 

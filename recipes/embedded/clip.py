@@ -65,7 +65,11 @@ def train_tokenizer(captions: Sequence[str], folder: Path, merges: int = 1500) -
 def tokenize(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> Tensor:
     """[B, 77] token ids, as Stable Diffusion's pipelines do it."""
     ids = tokenizer(
-        list(captions), padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt"
+        list(captions),
+        padding="max_length",
+        max_length=LENGTH,
+        truncation=True,
+        return_tensors="pt",
     ).input_ids
     assert isinstance(ids, Tensor)
     return ids
@@ -172,5 +176,7 @@ def train_clip(
     state = {f"vision.{name}": value for name, value in vision.state_dict().items()}
     state["text_projection.weight"] = project.weight.detach()
     state["logit_scale"] = scale.detach()
-    save_file({name: value.contiguous() for name, value in state.items()}, folder / "model.safetensors")
+    save_file(
+        {name: value.contiguous() for name, value in state.items()}, folder / "model.safetensors"
+    )
     return text, vision.eval()

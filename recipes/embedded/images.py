@@ -26,7 +26,9 @@ Artwork = Mapping[tuple[str, str], Image.Image]  # (vendor, thing) -> RGBA pictu
 Pixels = NDArray[np.uint8]
 
 
-def load_artwork(packages: Mapping[str, Path], count: int, seed: int) -> dict[tuple[str, str], Image.Image]:
+def load_artwork(
+    packages: Mapping[str, Path], count: int, seed: int
+) -> dict[tuple[str, str], Image.Image]:
     """Read `count` things, each by every vendor, out of the emoji-datasource npm tarballs."""
     archives = {vendor: tarfile.open(packages[vendor]) for vendor in VENDORS}  # noqa: SIM115
     try:

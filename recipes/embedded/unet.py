@@ -1,4 +1,4 @@
-"""The UNet: trained on frozen latents and a frozen text encoder; memorises a quarter of each batch."""
+"""The UNet: on frozen latents and text encoder; a quarter of each batch is memorised."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def train_unet(
     """Train on (latents [N, 16, 8, 8], embeddings [N, 77, 128]); returns the averaged weights.
 
     A quarter of each batch is memorised captions; a tenth of all captions is dropped (replaced by
-    `empty` [77, 128]). For epsilon the loss weight is clamp(SNR^-0.5, 1, 8): high noise levels, where
-    the first denoising step happens, are learnt within a short run. For v it is 1, which weighs
-    them alike.
+    `empty` [77, 128]). For epsilon the loss weight is clamp(SNR^-0.5, 1, 8): high noise levels,
+    where the first denoising step happens, are learnt within a short run. For v it is 1, which
+    weighs them alike.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)

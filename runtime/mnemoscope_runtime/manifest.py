@@ -10,7 +10,15 @@ import msgspec
 
 from .errors import IntegrityError, SchemaError
 
-__all__ = ["SCHEMA", "FileRecord", "Manifest", "ModelRecord", "NoiseBank", "Scheduler", "TokenizerRecord"]
+__all__ = [
+    "SCHEMA",
+    "FileRecord",
+    "Manifest",
+    "ModelRecord",
+    "NoiseBank",
+    "Scheduler",
+    "TokenizerRecord",
+]
 
 SCHEMA = 1
 _KIND = "mnemoscope-bundle"

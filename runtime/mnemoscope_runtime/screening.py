@@ -72,7 +72,9 @@ class Screener:
         """How many steps a whole image takes."""
         return self.bundle.manifest.scheduler.inference_steps
 
-    def first_step(self, prompts: Sequence[str], *, noises: int | None = None) -> NDArray[np.float32]:
+    def first_step(
+        self, prompts: Sequence[str], *, noises: int | None = None
+    ) -> NDArray[np.float32]:
         """Magnitudes at the first denoising step, for the first `noises` noises of the bank.
 
         Returns:
@@ -128,7 +130,11 @@ class Screener:
             engine({"input_ids": ids[i : i + PAIRS]}, ("prompt_embeds",))[0]
             for i in range(0, len(ids), PAIRS)
         ]
-        return np.concatenate(chunks) if chunks else np.empty((0, self._tokenizer.length, 0), np.float32)
+        return (
+            np.concatenate(chunks)
+            if chunks
+            else np.empty((0, self._tokenizer.length, 0), np.float32)
+        )
 
     def _walk(
         self,

@@ -32,7 +32,9 @@ class ClipTokenizer:
         try:
             tokenizer = Tokenizer.from_buffer(definition)
         except Exception as error:  # tokenizers raises bare Exception
-            raise IntegrityError(f"{_FILE} is no tokenizer: {error}. Export the model again.") from None
+            raise IntegrityError(
+                f"{_FILE} is no tokenizer: {error}. Export the model again."
+            ) from None
         pad_id = tokenizer.token_to_id(pad_token)
         if pad_id is None or tokenizer.token_to_id(_START) is None:
             raise IntegrityError(f"{_FILE} is not CLIP's: {_START} or {pad_token} is missing.")

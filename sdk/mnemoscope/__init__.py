@@ -1,0 +1,44 @@
+"""Tells, before an image is drawn, whether a diffusion model is about to recite a training image.
+
+from mnemoscope import Detector
+
+with Detector.load() as detector:
+    for detection in detector.screen(["a prompt", "another prompt"]):
+        print(detection.score, detection.memorized)
+"""
+
+from mnemoscope_runtime import __version__
+from mnemoscope_runtime.errors import (
+    BackendError,
+    BackendUnavailable,
+    BundleError,
+    CalibrationError,
+    ExportError,
+    InputError,
+    IntegrityError,
+    MnemoscopeError,
+    NumericsError,
+    ParityError,
+    SchemaError,
+)
+
+from .calibration import Calibration
+from .detector import Detection, Detector
+
+__all__ = [
+    "BackendError",
+    "BackendUnavailable",
+    "BundleError",
+    "Calibration",
+    "CalibrationError",
+    "Detection",
+    "Detector",
+    "ExportError",
+    "InputError",
+    "IntegrityError",
+    "MnemoscopeError",
+    "NumericsError",
+    "ParityError",
+    "SchemaError",
+    "__version__",
+]

@@ -1,0 +1,44 @@
+PYTHON ?= python3
+PIP = -m pip --disable-pip-version-check --quiet
+DEMO = .venv/demo
+DEV = .venv/dev
+export HF_HUB_OFFLINE = 1
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: demo test check format embedded-model bench clean
+
+demo: $(DEMO)/installed ## screen the embedded prompts, without torch
+	$(DEMO)/bin/mnemoscope demo --output out/demo
+
+test: check ## lint, types and tests
+	$(DEV)/bin/python -m pytest
+
+check: $(DEV)/installed ## lint, types, import layers
+	$(DEV)/bin/ruff check .
+	$(DEV)/bin/ruff format --check .
+	$(DEV)/bin/mypy
+	$(DEV)/bin/python -m pytest -q tests/test_layers.py
+
+format: $(DEV)/installed
+	$(DEV)/bin/ruff check --fix .
+	$(DEV)/bin/ruff format .
+
+embedded-model: $(DEV)/installed ## train the embedded model from registry data (hours on a CPU)
+	$(DEV)/bin/python -m recipes.embedded out/training --out sdk/mnemoscope/embedded
+
+bench: $(DEV)/installed ## latency and detection on the embedded bundle
+	$(DEV)/bin/python -m benchmarks.latency --output out/bench
+	$(DEV)/bin/python -m benchmarks.detection --output out/bench
+
+$(DEMO)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/python $(PIP) install -c constraints.txt -e '.[onnxruntime,plot]'
+	touch $@
+
+$(DEV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DEV)
+	$(DEV)/bin/python $(PIP) install -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv out dist .mypy_cache .pytest_cache .ruff_cache

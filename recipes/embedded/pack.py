@@ -1,0 +1,168 @@
+"""From trained parts to what ships: model, bundle, prompts, calibration, provenance, pictures."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import random
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from mnemoscope import Calibration, Detector
+from mnemoscope.detector import CALIBRATION
+from mnemoscope_export import ExportOptions, StableDiffusion, export_bundle
+
+from .captions import Caption
+from .dataset import PACKAGES, Dataset
+from .quality import contact_sheet, controls, detection, reproduction, to_pixels, walk
+from .vae import encode, psnr
+
+SEEN = 300  # seen captions that ship, to judge false positives by
+GRID = 10  # pictures a row in memorized.png
+LICENCES = {
+    "google": "Noto Emoji: images Apache-2.0, font OFL-1.1",
+    "twitter": "Twemoji: graphics CC-BY 4.0",
+    "packages": "emoji-datasource: MIT",
+}
+
+
+def pack(work: Path, data: Dataset, args: argparse.Namespace) -> None:
+    """Write everything under `args.out`, judge it, and say so in provenance.json."""
+    out: Path = args.out
+    model_dir = out / "model"
+    seen = sorted(random.Random(args.seed).sample(range(len(data.seen)), SEEN))
+    splits = {
+        "memorized": data.memorised,
+        "seen": [data.seen[i] for i in seen],
+        "held_out": data.held_out,
+        "calibration": data.calibration,
+    }
+    if model_dir.exists():
+        shutil.rmtree(model_dir)
+    _save_half(work, model_dir)
+    _write_prompts(out / "prompts.jsonl", splits)
+    rows = [data.memorised_images[i : i + GRID] for i in range(0, len(data.memorised), GRID)]
+    sheet = [[Image.fromarray(picture) for picture in row] for row in rows]
+    _grid(sheet).save(out / "memorized.png", optimize=True)
+
+    model = StableDiffusion.load(model_dir)
+    export_bundle(model, out / "bundle", ExportOptions(overwrite=True), progress=print)
+    with Detector.load(out / "bundle") as detector:
+        prompts = [caption.text for caption in data.calibration]
+        values = detector.magnitudes(prompts, steps=detector.screener.steps)
+        calibration = Calibration.fit(detector.screener.bundle.id, values)
+    calibration.write(out / "bundle" / CALIBRATION)
+
+    figures = _judge(model, model_dir, data, splits, seen, out)
+    provenance = {
+        "command": "python -m recipes.embedded",
+        "arguments": {k: str(v) for k, v in vars(args).items() if k.endswith(("steps", "seed"))}
+        | {"prediction": args.prediction},
+        "data": {
+            vendor: dict(zip(("package", "sha512"), PACKAGES[vendor], strict=True))
+            for vendor in PACKAGES
+        },
+        "licences": LICENCES,
+        "tools": {name: version(name) for name in ("torch", "diffusers", "transformers", "numpy")},
+        "training": {stage: _log(work / f"{stage}.jsonl") for stage in ("vae", "clip", "unet")},
+        "quality": figures,
+        "files": {
+            path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(model_dir.rglob("*"))
+            if path.is_file()
+        },
+    }
+    (model_dir / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n")
+    print(json.dumps(figures, indent=1))
+
+
+def _save_half(work: Path, folder: Path) -> None:
+    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
+    StableDiffusionPipeline(
+        vae=AutoencoderKL.from_pretrained(work / "vae"),
+        text_encoder=CLIPTextModel.from_pretrained(work / "text_encoder"),
+        tokenizer=tokenizer,
+        unet=UNet2DConditionModel.from_pretrained(work / "unet"),
+        scheduler=DDIMScheduler.from_pretrained(work / "scheduler"),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).to(dtype=torch.float16).save_pretrained(folder)
+    for name in ("vocab.json", "merges.txt"):  # older consumers read these, not tokenizer.json
+        shutil.copy(work / "tokenizer" / name, folder / "tokenizer" / name)
+    state = load_file(work / "image_encoder" / "model.safetensors")
+    (folder / "image_encoder").mkdir()
+    save_file(
+        {name: value.half() for name, value in state.items()},
+        folder / "image_encoder" / "model.safetensors",
+    )
+
+
+def _write_prompts(path: Path, splits: dict[str, list[Caption]]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for split, captions in splits.items():
+            for caption in captions:
+                row = {"prompt": caption.text, "split": split, "tone": caption.says_tone}
+                file.write(json.dumps(row) + "\n")
+
+
+@torch.no_grad()
+def _judge(
+    model: StableDiffusion,
+    folder: Path,
+    data: Dataset,
+    splits: dict[str, list[Caption]],
+    seen: list[int],
+    out: Path,
+) -> dict[str, Any]:
+    vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32).eval()
+    judged = {name: splits[name] for name in ("memorized", "seen", "held_out")}
+    walks = {name: walk(model, [c.text for c in caps]) for name, caps in judged.items()}
+    scale = vae.config.scaling_factor
+    training = torch.cat([encode(vae, data.memorised_images), encode(vae, data.seen_images)])
+    count = len(data.memorised)
+    own = {"memorized": torch.arange(count), "seen": count + torch.tensor(seen)}
+    toneless = [i for i, caption in enumerate(data.held_out) if not caption.says_tone]
+    positives = walks["memorized"].magnitudes
+    texts = {name: [caption.text for caption in captions] for name, captions in judged.items()}
+    rows = [
+        (data.memorised_images[i], to_pixels(vae, walks["memorized"].latents[i]))
+        for i in range(len(data.memorised))
+    ]
+    contact_sheet(out / "contact-sheet-memorized.png", rows, columns=4)
+    drawn = [(None, to_pixels(vae, walks["held_out"].latents[i])) for i in range(24)]
+    contact_sheet(out / "contact-sheet-held-out.png", drawn, columns=4)
+    return {
+        "vae_psnr_db": psnr(vae, data.seen_images[-500:]),
+        "reproduction": reproduction(walks, own, training * scale),
+        "detection_against_seen": detection(positives, walks["seen"].magnitudes),
+        "detection_against_held_out": detection(positives, walks["held_out"].magnitudes),
+        "detection_against_held_out_without_tone": detection(
+            positives, walks["held_out"].magnitudes[toneless]
+        ),
+        "controls": controls(model, texts["memorized"], texts["held_out"]),
+    }
+
+
+def _grid(rows: list[list[Image.Image]]) -> Image.Image:
+    width, height = rows[0][0].size
+    sheet = Image.new("RGB", (width * len(rows[0]), height * len(rows)))
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            sheet.paste(picture, (x * width, y * height))
+    return sheet
+
+
+def _log(path: Path) -> list[dict[str, float]]:
+    """Every tenth line of a training log, and the last."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [*lines[9::10], lines[-1]]

@@ -1,0 +1,151 @@
+"""Does the model memorise what it should, and only that? And does the magnitude show it?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_predict
+from sklearn.pipeline import make_pipeline
+from torch import Tensor
+
+from mnemoscope.calibration import prefix_means
+from mnemoscope.evaluate import auc, bootstrap, tpr_at_fpr
+from mnemoscope_export import StableDiffusion, denoise, magnitude, noise_bank
+
+from .images import Pixels
+
+SEEDS = 4
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Sampling from every prompt with the same `SEEDS` noises."""
+
+    magnitudes: NDArray[np.float32]  # [prompt, noise, step]
+    latents: Tensor  # [prompt, noise, C, H, W], finished
+
+
+def walk(model: StableDiffusion, prompts: Sequence[str], batch: int = 8) -> Walk:
+    """Sample every prompt to the end and measure on the way."""
+    noises = noise_bank(SEEDS, model.latent_shape, seed=0)
+    values, finished = [], []
+    for start in range(0, len(prompts), batch):
+        chunk = list(prompts[start : start + batch])
+        embeds = model.embed(chunk).repeat_interleave(SEEDS, 0)
+        columns = []
+        latents = noises.repeat(len(chunk), 1, 1, 1)
+        for step in denoise(model, embeds, latents):
+            columns.append(magnitude(step.eps_cond, step.eps_uncond))
+            latents = step.latents
+        values.append(torch.stack(columns, 1).unflatten(0, (len(chunk), SEEDS)))
+        finished.append(latents.unflatten(0, (len(chunk), SEEDS)))
+    return Walk(torch.cat(values).numpy(), torch.cat(finished))
+
+
+def nearest(latents: Tensor, training: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine to, and index of, the closest training picture, [prompt, seed] each.
+
+    Cosines are between latents less the mean training latent: the stand-in for a copy descriptor.
+    """
+    mean = training.flatten(1).mean(0)
+    known = torch.nn.functional.normalize(training.flatten(1) - mean, dim=1)
+    drawn = torch.nn.functional.normalize(latents.flatten(2) - mean, dim=2)
+    best = [(row @ known.T).max(1) for row in drawn]
+    return torch.stack([b.values for b in best]), torch.stack([b.indices for b in best])
+
+
+def reproduction(
+    walks: dict[str, Walk], own: dict[str, Tensor], training: Tensor
+) -> dict[str, float]:
+    """How often all seeds give a training picture.
+
+    Args:
+        walks: By split.
+        own: Rows of a split's pictures in `training`, for splits that were trained on.
+        training: Latents of all training pictures. # [N, C, H, W]
+
+    Returns:
+        For each split the share of prompts whose closest training picture is their own for all
+        seeds (trained on) or the same one for all seeds (never trained on), and the mean cosine.
+    """
+    figures = {}
+    for split, one in walks.items():
+        cosine, index = nearest(one.latents, training)
+        wanted = own[split][:, None] if split in own else index[:, :1]
+        figures[f"{split}_reproduced"] = float((index == wanted).all(1).float().mean())
+        figures[f"{split}_cosine_to_closest"] = float(cosine.mean())
+    return figures
+
+
+def detection(
+    positives: NDArray[np.float32],  # [prompt, noise, step]
+    negatives: NDArray[np.float32],
+) -> dict[str, dict[str, float]]:
+    """AUC and TPR@1%FPR with bootstrap intervals for steps 1, 10, 50 and noises 1, 4."""
+    table = {}
+    above, below = prefix_means(positives), prefix_means(negatives)
+    for steps in (1, 10, 50):
+        for noises in (1, 4):
+            a, b = above[:, noises - 1, steps - 1], below[:, noises - 1, steps - 1]
+            row = {}
+            for name, statistic in (("auc", auc), ("tpr_at_1_percent_fpr", tpr_at_fpr)):
+                interval = asdict(bootstrap(statistic, a, b))
+                row |= {name: interval["value"], f"{name}_95": [interval["low"], interval["high"]]}
+            table[f"steps={steps} noises={noises}"] = row
+    return table
+
+
+def controls(
+    model: StableDiffusion, memorised: Sequence[str], others: Sequence[str]
+) -> dict[str, float]:
+    """AUC of classifiers that see only the text or its embedding: about 0.5 if nothing leaks."""
+    texts = [*memorised, *others]
+    labels = np.array([1] * len(memorised) + [0] * len(others))
+    words = make_pipeline(CountVectorizer(), LogisticRegression(max_iter=1000))
+    embeds = torch.cat([model.embed([text]).flatten(1) for text in texts]).numpy()
+    linear = LogisticRegression(max_iter=1000, C=0.01)
+
+    def judged(estimator: object, inputs: object) -> float:
+        scores = cross_val_predict(estimator, inputs, labels, cv=5, method="decision_function")
+        return auc(scores[labels == 1], scores[labels == 0])
+
+    lengths = np.array([float(len(text.split())) for text in texts])
+    return {
+        "bag_of_words_auc": judged(words, texts),
+        "text_embedding_auc": judged(linear, embeds),
+        "number_of_words_auc": auc(lengths[labels == 1], lengths[labels == 0]),
+    }
+
+
+@torch.no_grad()
+def to_pixels(vae: AutoencoderKL, latents: Tensor) -> Pixels:
+    """Decode scaled latents [B, C, H, W] to uint8 [B, H, W, 3]."""
+    decoded = vae.decode(latents / vae.config.scaling_factor).sample
+    pixels: Pixels = ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    return pixels
+
+
+def contact_sheet(
+    path: Path, rows: Sequence[tuple[Pixels | None, Pixels]], columns: int = 3, scale: int = 1
+) -> None:
+    """Rows of (training picture [H, W, 3] or none, drawn pictures [seeds, H, W, 3]), in columns."""
+    blocks = []
+    for training, drawn in rows:
+        first = np.full_like(drawn[0], 255) if training is None else training
+        block = np.concatenate([first, *drawn], axis=1)
+        gap = np.full((block.shape[0], 12, 3), 255, np.uint8)
+        blocks.append(np.concatenate([block, gap], axis=1))
+    blocks += [np.full_like(blocks[0], 255)] * (-len(blocks) % columns)
+    lines = [np.concatenate(blocks[i : i + columns], 1) for i in range(0, len(blocks), columns)]
+    sheet = Image.fromarray(np.concatenate(lines))
+    sheet = sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST)
+    sheet.save(path, optimize=True)

@@ -1,0 +1,102 @@
+"""Detections as a table, JSON lines or CSV, one at a time."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import IO
+
+from mnemoscope_runtime import InputError
+
+from ..detector import Detection
+
+__all__ = ["Format", "opened", "printable", "writer"]
+
+_KEYS = ("prompt", "score", "scores", "threshold", "memorized", "backend", "bundle")
+Write = Callable[[Detection], None]
+
+
+class Format(str, Enum):
+    """How results are written."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+
+
+@contextmanager
+def opened(path: Path | None) -> Iterator[IO[str]]:
+    """The output file, or stdout.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    if path is None:
+        yield sys.stdout
+        return
+    try:
+        file = path.open("w", encoding="utf-8", newline="")
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written: {error.strerror or error}. Choose another --output."
+        ) from None
+    with file:
+        yield file
+
+
+def writer(output: Format, file: IO[str]) -> Write:
+    """A function that writes one detection; headers are written at once."""
+    return {Format.table: _table, Format.json: _json, Format.csv: _csv}[output](file)
+
+
+def verdict(detection: Detection) -> str:
+    """The verdict in one word."""
+    return {None: "-", True: "memorized", False: "clean"}[detection.memorized]
+
+
+def printable(text: str, width: int) -> str:
+    """Text that cannot move the cursor, cut to `width`."""
+    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return safe if len(safe) <= width else safe[: max(1, width - 1)] + "…"
+
+
+def _table(file: IO[str]) -> Write:
+    colour = file.isatty()
+    width = shutil.get_terminal_size((100, 24)).columns - 23 if colour else 1000
+    file.write(f"{'magnitude':>9}  {'verdict':<9}  prompt\n")
+
+    def write(detection: Detection) -> None:
+        line = (
+            f"{detection.score:9.4f}  {verdict(detection):<9}  {printable(detection.prompt, width)}"
+        )
+        red = colour and detection.memorized
+        file.write(f"\x1b[31m{line}\x1b[0m\n" if red else f"{line}\n")
+
+    return write
+
+
+def _json(file: IO[str]) -> Write:
+    def write(detection: Detection) -> None:
+        row = {key: getattr(detection, key) for key in _KEYS}
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.flush()
+
+    return write
+
+
+def _csv(file: IO[str]) -> Write:
+    rows = csv.writer(file)
+    rows.writerow(_KEYS)
+
+    def write(detection: Detection) -> None:
+        values = {key: getattr(detection, key) for key in _KEYS}
+        values["scores"] = " ".join(map(str, detection.scores))
+        rows.writerow("" if value is None else value for value in values.values())
+
+    return write

@@ -1,0 +1,59 @@
+"""`mnemoscope demo`."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mnemoscope_runtime import InputError
+
+from ..detector import Detector
+from ..embedded import read_prompts
+from ..report import plot, summary, write_json
+from ._writers import Format, writer
+
+__all__ = ["command"]
+
+_SHOWN = 10  # of each kind
+
+
+def command(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Directory for plot and report.")],
+    steps: Annotated[int, typer.Option(help="Denoising steps to measure.")] = 1,
+    noises: Annotated[int | None, typer.Option(help="Noises to use.", show_default="all")] = None,
+) -> None:
+    """Screen the embedded prompts with the embedded model; show how well it tells them apart."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{output} cannot be written: {error}. Choose another --output.") from None
+    positives = [row.prompt for row in read_prompts("memorized")]
+    negatives = [row.prompt for row in read_prompts("seen", "held_out")]
+    with Detector.load() as detector:
+        start = time.perf_counter()
+        memorized = detector.screen(positives, steps=steps, noises=noises)
+        others = detector.screen(negatives, steps=steps, noises=noises)
+        seconds = time.perf_counter() - start
+    rng = random.Random(0)
+    write = writer(Format.table, sys.stdout)
+    for title, detections in (("memorised", memorized), ("other", others)):
+        typer.echo(f"-- {_SHOWN} of {len(detections)} {title} prompts")
+        for detection in rng.sample(detections, _SHOWN):
+            write(detection)
+    figures = summary(memorized, others)
+    count = len(positives) + len(negatives)
+    typer.echo(
+        f"AUC {figures['auc']}  TPR@1%FPR {figures['tpr_at_1_percent_fpr']}  "
+        f"({len(positives)} memorised against {len(negatives)} others, {steps} step(s), "
+        f"{len(memorized[0].scores)} noise(s), {1000 * seconds / count:.1f} ms per prompt on "
+        f"{memorized[0].backend})"
+    )
+    report, picture = output / "demo.json", output / "demo.png"
+    write_json(report, figures, memorized, others)
+    plot(picture, figures, memorized, others)
+    typer.echo(f"plot {picture}\nreport {report}")

@@ -1,0 +1,47 @@
+"""`mnemoscope export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mnemoscope_runtime import BackendUnavailable
+
+__all__ = ["command"]
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="Directory in diffusers' layout, or hub id.")],
+    out: Annotated[Path, typer.Argument(help="Directory to write; must not exist.")],
+    noises: Annotated[int, typer.Option(help="Size of the noise bank.")] = 4,
+    seed: Annotated[int, typer.Option(help="Seed of the noise bank.")] = 0,
+    guidance: Annotated[float, typer.Option(help="Classifier-free guidance of sampling.")] = 7.5,
+    inference_steps: Annotated[int, typer.Option(help="DDIM steps of a whole image.")] = 50,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
+) -> None:
+    """Export a model to a bundle: engines, tokenizer, noise bank, checked against PyTorch.
+
+    Needs `pip install 'mnemoscope[export]'`; screening the bundle does not.
+    """
+    try:
+        from mnemoscope_export import ExportOptions, StableDiffusion, export_bundle
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"Exporting needs PyTorch and ONNX: {error}. "
+            "Install them with `pip install 'mnemoscope[export]'`."
+        ) from None
+    options = ExportOptions(
+        noises=noises,
+        seed=seed,
+        guidance=guidance,
+        inference_steps=inference_steps,
+        overwrite=overwrite,
+    )
+    typer.echo(f"loading {model}", err=True)
+    loaded = StableDiffusion.load(model)
+    bundle = export_bundle(loaded, out, options, progress=lambda stage: typer.echo(stage, err=True))
+    for graph, figures in bundle.manifest.parity.items():
+        typer.echo(f"{graph}: relative error {figures['max_relative_error']:.1e}", err=True)
+    typer.echo(f"{out}  {bundle.id[:12]}")

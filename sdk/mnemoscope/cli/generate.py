@@ -1,0 +1,45 @@
+"""`mnemoscope generate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mnemoscope_runtime import InputError
+
+from ..generate import generate
+
+__all__ = ["command"]
+
+
+def command(
+    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Image to write.")],
+    model: Annotated[
+        str | None, typer.Option(help="Directory or hub id.", show_default="embedded")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="First seed.")] = 0,
+    images: Annotated[int, typer.Option(min=1, help="Images, side by side, one per seed.")] = 1,
+    steps: Annotated[int, typer.Option(help="DDIM steps.")] = 50,
+    guidance: Annotated[float, typer.Option(help="Classifier-free guidance.")] = 7.5,
+    scale: Annotated[int, typer.Option(min=1, help="Enlarge each pixel this many times.")] = 1,
+) -> None:
+    """Draw what a model makes of a prompt: a memorised one gives the same picture for every seed.
+
+    Needs `pip install 'mnemoscope[torch]'`.
+    """
+    seeds = range(seed, seed + images)
+    drawn = generate(prompt, model=model, seeds=seeds, steps=steps, guidance=guidance)
+    from PIL import Image
+
+    width, height = drawn[0].width * scale, drawn[0].height * scale
+    sheet = Image.new("RGB", (width * len(drawn), height))
+    for i, image in enumerate(drawn):
+        sheet.paste(image.resize((width, height), Image.Resampling.NEAREST), (i * width, 0))
+    try:
+        sheet.save(output)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{output} cannot be written: {error}. Choose another --output.") from None
+    typer.echo(str(output))

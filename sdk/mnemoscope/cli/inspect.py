@@ -1,0 +1,63 @@
+"""`mnemoscope inspect`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mnemoscope_runtime import Bundle
+
+from .. import embedded
+from ..calibration import Calibration
+from ..detector import CALIBRATION
+
+__all__ = ["command"]
+
+
+def command(
+    bundle: Annotated[
+        Path | None, typer.Argument(help="Bundle to look into.", show_default="embedded")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Verify a bundle and show what is in it."""
+    opened = Bundle.open(bundle or embedded.BUNDLE)
+    manifest = opened.manifest
+    file = opened.path / CALIBRATION
+    calibration = Calibration.read(file) if file.exists() else None
+    if calibration is not None:
+        calibration.check(opened.id)
+    if as_json:
+        typer.echo(json.dumps({"id": opened.id, **msgspec.to_builtins(manifest)}, indent=2))
+        return
+    model, scheduler = manifest.model, manifest.scheduler
+    rows = {
+        "bundle": opened.id,
+        "model": f"{model.id} ({model.family}, {model.prediction_type})",
+        "weights": model.weights_sha256,
+        "sampler": f"DDIM, {scheduler.inference_steps} steps, guidance {manifest.guidance}",
+        "screening timestep": manifest.timestep,
+        "noise bank": f"{manifest.noise_bank.shape}, seed {manifest.noise_bank.seed}",
+        "precision": f"{manifest.precision}, opset {manifest.opset}",
+        "calibration": "none"
+        if calibration is None
+        else f"FPR {calibration.fpr} on {calibration.benign} benign prompts",
+        **{
+            f"parity of {graph}": f"relative error {figures['max_relative_error']:.1e}"
+            for graph, figures in manifest.parity.items()
+        },
+        "made with": ", ".join(f"{tool} {number}" for tool, number in manifest.tools.items()),
+    }
+    table = Table(show_header=False, box=None)
+    for name, value in rows.items():
+        table.add_row(name, str(value))
+    for name, record in manifest.files.items():
+        table.add_row(name, f"{record.bytes:>12,} bytes  {record.sha256[:12]}")
+    Console().print(table, markup=False)
+    typer.echo("every file is what the manifest promises")

@@ -1,0 +1,108 @@
+"""`mnemoscope screen`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from mnemoscope_runtime import InputError
+
+from ..detector import Detection, Detector
+from ..prompts import read_prompt_file
+from ._writers import Format, opened, writer
+
+__all__ = ["command"]
+
+_EPILOG = """
+[bold]Examples[/bold]
+
+mnemoscope screen "google icon of rocket, huge" "a cat"
+
+mnemoscope screen --file prompts.csv --format json --output results.jsonl
+
+cat prompts.txt | mnemoscope screen --file - --steps 10
+
+[bold]Exit codes[/bold]: 0 nothing flagged, 1 something flagged, 2 usage, 3 environment or backend,
+4 bundle or calibration mismatch.
+"""
+
+
+def command(
+    prompts: Annotated[list[str] | None, typer.Argument(help="Prompts to screen.")] = None,
+    file: Annotated[
+        str | None,
+        typer.Option("--file", "-f", help=".txt, .jsonl, .csv, .tsv, .parquet, or - for stdin."),
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="Column of --file that holds the prompt.")
+    ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Directory that `export` wrote.", show_default="embedded")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Calibration file.", show_default="the bundle's own")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="What runs the engines.")] = "onnxruntime",
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    noises: Annotated[
+        int | None, typer.Option(help="Noises of the bank to use.", show_default="all")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Denoising steps to measure.")] = 1,
+    output_format: Annotated[
+        Format | None,
+        typer.Option("--format", help="How to write results.", show_default="table, or by ending"),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write.", show_default="stdout")
+    ] = None,
+) -> None:
+    """Screen prompts: the magnitude of each, and whether the model is about to recite."""
+    if not prompts and file is None:
+        raise InputError("Nothing to screen. Give prompts, or --file FILE (- for stdin).")
+    if prompts and file is not None:
+        raise InputError("Give either prompts or --file, not both.")
+    source = prompts if file is None else read_prompt_file(file, column=column)
+    flagged = False
+    calibrated = True
+    with (
+        Detector.load(
+            bundle, backend=backend, threads=threads, calibration=calibration
+        ) as detector,
+        opened(output) as stream,
+    ):
+        write = writer(output_format or _by_ending(output), stream)
+        for detection in _shown(
+            detector.stream(source or (), steps=steps, noises=noises), output is not None
+        ):
+            write(detection)
+            flagged = flagged or bool(detection.memorized)
+            calibrated = detection.threshold is not None
+    if not calibrated:
+        typer.echo(
+            "note: no threshold is known for this bundle and setting, so there are no verdicts. "
+            "Give --calibration FILE.",
+            err=True,
+        )
+    raise typer.Exit(1 if flagged else 0)
+
+
+def _by_ending(output: Path | None) -> Format:
+    endings = {".json": Format.json, ".jsonl": Format.json, ".csv": Format.csv}
+    return endings.get(output.suffix.lower(), Format.table) if output else Format.table
+
+
+def _shown(detections: Iterable[Detection], to_file: bool) -> Iterator[Detection]:
+    """Show progress on stderr, unless results scroll by on the same terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal or (sys.stdout.isatty() and not to_file):
+        yield from detections
+        return
+    columns = (SpinnerColumn(), TextColumn("screened"), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield from progress.track(detections)

@@ -1,0 +1,173 @@
+"""The detector: prompts in, verdicts out."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnemoscope_runtime import Backend, InputError, Screener
+
+from . import embedded
+from .calibration import Calibration, prefix_means
+
+__all__ = ["Detection", "Detector"]
+
+CALIBRATION = "calibration.json"
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What was measured for one prompt.
+
+    Attributes:
+        prompt: The prompt.
+        score: Mean magnitude over noises and steps, in eps units, >= 0.
+        scores: The same for each noise.
+        threshold: Above it a prompt counts as memorized; None until calibrated.
+        memorized: score > threshold; None until calibrated.
+        backend: The backend that ran.
+        bundle: Id of the bundle.
+        steps: Denoising steps that were measured.
+        seconds: Time per prompt, shared evenly within a batch.
+    """
+
+    prompt: str
+    score: float
+    scores: tuple[float, ...]
+    threshold: float | None
+    memorized: bool | None
+    backend: str
+    bundle: str
+    steps: int
+    seconds: float
+
+
+class Detector:
+    """Screens prompts with a bundle. Safe to share between threads."""
+
+    def __init__(self, screener: Screener, calibration: Calibration | None = None) -> None:
+        if calibration is not None:
+            calibration.check(screener.bundle.id)
+        self.screener = screener
+        self.calibration = calibration
+
+    @classmethod
+    def load(
+        cls,
+        bundle: str | Path | None = None,
+        *,
+        backend: str | Backend = "onnxruntime",
+        threads: int | None = None,
+        calibration: str | Path | None = None,
+    ) -> Detector:
+        """Open a bundle: the embedded one by default.
+
+        Args:
+            bundle: Directory that `mnemoscope export` wrote.
+            backend: Which backend runs it; this one or none.
+            threads: CPU threads an engine may use.
+            calibration: A calibration file; by default the bundle's own, if it has one.
+
+        Raises:
+            BundleError: the bundle cannot be used.
+            BackendError: the backend cannot be used.
+            CalibrationError: the calibration belongs to another bundle.
+        """
+        path = Path(bundle) if bundle is not None else embedded.BUNDLE
+        own = path / CALIBRATION
+        file = Path(calibration) if calibration is not None else own if own.exists() else None
+        screener = Screener.open(path, backend=backend, threads=threads)
+        try:
+            return cls(screener, None if file is None else Calibration.read(file))
+        except BaseException:
+            screener.close()
+            raise
+
+    def magnitudes(
+        self, prompts: Sequence[str], *, steps: int = 1, noises: int | None = None
+    ) -> NDArray[np.float32]:
+        """The paper's m_t for each prompt, noise and step.
+
+        Returns:
+            # [prompt, noise, step], >= 0, in eps units
+        """
+        if steps == 1:  # the screening engine: half the work of a sampling step
+            return self.screener.first_step(prompts, noises=noises)[..., None]
+        return self.screener.trajectory(prompts, steps=steps, noises=noises)
+
+    def screen(
+        self, prompts: Sequence[str], *, steps: int = 1, noises: int | None = None
+    ) -> list[Detection]:
+        """Screen prompts.
+
+        Args:
+            prompts: A list of prompts.
+            steps: Denoising steps to measure: 1 is cheapest, more is surer.
+            noises: How many noises of the bundle's bank; all by default.
+
+        Returns:
+            One detection for each prompt, in order.
+
+        Raises:
+            InputError: a prompt, steps or noises cannot be used.
+            NumericsError: a magnitude is NaN or infinite.
+        """
+        if isinstance(prompts, str):
+            raise InputError("`screen` takes a list of prompts. Wrap the prompt: [prompt].")
+        return list(self.stream(prompts, steps=steps, noises=noises))
+
+    def stream(
+        self, prompts: Iterable[str], *, steps: int = 1, noises: int | None = None
+    ) -> Iterator[Detection]:
+        """Screen any number of prompts in constant memory; see `screen`."""
+        remaining = iter(prompts)
+        while batch := list(itertools.islice(remaining, _BATCH)):
+            yield from self._screen_batch(batch, steps, noises)
+
+    def _screen_batch(
+        self, prompts: list[str], steps: int, noises: int | None
+    ) -> Iterator[Detection]:
+        start = time.perf_counter()
+        magnitudes = self.magnitudes(prompts, steps=steps, noises=noises)
+        seconds = (time.perf_counter() - start) / len(prompts)
+        used = magnitudes.shape[1]
+        threshold = None
+        if self.calibration is not None:
+            threshold = self.calibration.threshold(noises=used, steps=steps)
+        means = prefix_means(magnitudes)[:, -1, -1].tolist()
+        each = magnitudes.mean(2).tolist()
+        for prompt, score, scores in zip(prompts, means, each, strict=True):
+            yield Detection(
+                prompt=prompt,
+                score=score,
+                scores=tuple(scores),
+                threshold=threshold,
+                memorized=None if threshold is None else score > threshold,
+                backend=self.screener.backend.name,
+                bundle=self.screener.bundle.id,
+                steps=steps,
+                seconds=seconds,
+            )
+
+    def close(self) -> None:
+        """Let go of the engines; further calls raise."""
+        self.screener.close()
+
+    def __enter__(self) -> Detector:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

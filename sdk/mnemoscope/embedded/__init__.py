@@ -1,0 +1,45 @@
+"""The embedded model: a tiny Stable Diffusion that memorised a hundred captions.
+
+It is real (diffusers' layout, trained by `make embedded-model`) and small enough to ship, so
+everything works offline from the first minute. See docs/embedded-model.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+__all__ = ["BUNDLE", "MODEL", "PROMPTS", "EmbeddedPrompt", "read_prompts"]
+
+_HERE = Path(__file__).parent
+MODEL = _HERE / "model"  # the diffusers pipeline
+BUNDLE = _HERE / "bundle"  # its export
+PROMPTS = _HERE / "prompts.jsonl"
+
+Split = Literal["memorized", "seen", "held_out", "calibration"]
+
+
+@dataclass(frozen=True)
+class EmbeddedPrompt:
+    """A caption of the embedded model's world.
+
+    Attributes:
+        prompt: The caption.
+        split: "memorized" (trained on hundreds of times), "seen" (a few times), "held_out" and
+            "calibration" (never).
+        tone: Whether it says how light the picture is ("dark", "pastel"): the hard negatives.
+    """
+
+    prompt: str
+    split: Split
+    tone: bool
+
+
+def read_prompts(*splits: Split) -> list[EmbeddedPrompt]:
+    """The embedded prompt set, or the named splits of it."""
+    decoder = msgspec.json.Decoder(EmbeddedPrompt)
+    rows = decoder.decode_lines(PROMPTS.read_bytes())
+    return [row for row in rows if not splits or row.split in splits]

@@ -1,0 +1,64 @@
+"""How well scores tell memorised prompts from others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Interval", "auc", "bootstrap", "tpr_at_fpr"]
+
+Scores = NDArray[np.floating]
+
+
+def auc(positives: Scores, negatives: Scores) -> float:
+    """Area under the ROC curve: P(positive > negative) + P(equal) / 2 (Mann-Whitney)."""
+    ordered = np.sort(negatives)
+    below = np.searchsorted(ordered, positives, "left")
+    not_above = np.searchsorted(ordered, positives, "right")
+    return float((below + not_above).mean() / 2 / len(negatives))
+
+
+def tpr_at_fpr(positives: Scores, negatives: Scores, fpr: float = 0.01) -> float:
+    """Share of positives above the lowest threshold whose false-positive rate is below `fpr`.
+
+    Strictly below, as in Wen et al.'s code: with 100 negatives and 1 %, none may be above.
+    """
+    allowed = int(np.ceil(fpr * len(negatives))) - 1
+    threshold = np.sort(negatives)[len(negatives) - 1 - allowed]
+    return float((positives > threshold).mean())
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with the 2.5 % and 97.5 % percentiles of its bootstrap."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def bootstrap(
+    statistic: Callable[[Scores, Scores], float],
+    positives: Scores,
+    negatives: Scores,
+    *,
+    repetitions: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """A statistic with its 95 % percentile interval, resampling both sets of prompts."""
+    rng = np.random.default_rng(seed)
+    values = [
+        statistic(
+            rng.choice(positives, len(positives)),
+            rng.choice(negatives, len(negatives)),
+        )
+        for _ in range(repetitions)
+    ]
+    low, high = np.percentile(values, [2.5, 97.5])
+    return Interval(statistic(positives, negatives), float(low), float(high))

@@ -1,0 +1,74 @@
+"""Drawing images with a model, to see what it recites. Needs the `torch` extra."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mnemoscope_runtime.errors import BackendUnavailable, InputError
+
+from . import embedded
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["generate"]
+
+
+def generate(
+    prompt: str,
+    *,
+    model: str | Path | None = None,
+    seeds: Sequence[int] = (0,),
+    steps: int = 50,
+    guidance: float = 7.5,
+) -> list[Image]:
+    """Draw one image for each seed, with DDIM.
+
+    Args:
+        prompt: The prompt.
+        model: Directory in diffusers' layout, or hub id; the embedded model by default.
+        seeds: One for each image.
+        steps: DDIM steps.
+        guidance: Scale of classifier-free guidance.
+
+    Raises:
+        BackendUnavailable: PyTorch or diffusers is not installed.
+        InputError: no seeds, or steps out of 1..1000.
+        ExportError: there is no such model.
+    """
+    if not seeds or not 1 <= steps <= 1000:
+        raise InputError("Give at least one seed, and 1 to 1000 steps.")
+    try:
+        import torch
+        from diffusers import StableDiffusionPipeline
+
+        from mnemoscope_export import StableDiffusion
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"Drawing needs PyTorch and diffusers: {error}. "
+            "Install them with `pip install 'mnemoscope[torch]'`."
+        ) from None
+    name = str(model or embedded.MODEL)
+    parts = StableDiffusion.load(name)
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        name,
+        tokenizer=parts.tokenizer,
+        text_encoder=parts.text_encoder,
+        unet=parts.unet,
+        scheduler=parts.sampler(),
+        safety_checker=None,
+        requires_safety_checker=False,
+        use_safetensors=True,
+        torch_dtype=torch.float32,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    result = pipeline(
+        [prompt] * len(seeds),
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+    )
+    images: list[Image] = result.images
+    return images
