@@ -28,11 +28,6 @@ from .vae import encode, psnr
 
 SEEN = 300  # seen captions that ship, to judge false positives by
 GRID = 10  # pictures a row in memorized.png
-LICENCES = {
-    "google": "Noto Emoji: images Apache-2.0, font OFL-1.1",
-    "twitter": "Twemoji: graphics CC-BY 4.0",
-    "packages": "emoji-datasource: MIT",
-}
 
 
 def pack(work: Path, data: Dataset, args: argparse.Namespace) -> None:
@@ -67,11 +62,8 @@ def pack(work: Path, data: Dataset, args: argparse.Namespace) -> None:
         "command": "python -m recipes.embedded",
         "arguments": {k: str(v) for k, v in vars(args).items() if k.endswith(("steps", "seed"))}
         | {"prediction": args.prediction},
-        "data": {
-            vendor: dict(zip(("package", "sha512"), PACKAGES[vendor], strict=True))
-            for vendor in PACKAGES
-        },
-        "licences": LICENCES,
+        "data": {package: {"sha512": digest} for package, digest in PACKAGES.values()},
+        "licences": "see NOTICE.md",
         "tools": {name: version(name) for name in ("torch", "diffusers", "transformers", "numpy")},
         "training": {stage: _log(work / f"{stage}.jsonl") for stage in ("vae", "clip", "unet")},
         "quality": figures,
@@ -99,6 +91,7 @@ def _save_half(work: Path, folder: Path) -> None:
     ).to(dtype=torch.float16).save_pretrained(folder)
     for name in ("vocab.json", "merges.txt"):  # older consumers read these, not tokenizer.json
         shutil.copy(work / "tokenizer" / name, folder / "tokenizer" / name)
+    shutil.copy(Path(__file__).with_name("NOTICE.md"), folder)
     state = load_file(work / "image_encoder" / "model.safetensors")
     (folder / "image_encoder").mkdir()
     save_file(

@@ -16,7 +16,7 @@ from .manifest import Manifest
 __all__ = ["MANIFEST", "Bundle"]
 
 MANIFEST = "manifest.json"
-_HUGE = 64 * 2**20  # a manifest or a noise bank above this is not ours
+_HUGE = 64 * 2**20  # a manifest above this is not ours
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class Bundle:
 
     def read(self, name: str) -> bytes:
         """The verified contents of a file of the bundle."""
+        if name not in self.manifest.files:
+            raise IntegrityError(f"{self.path} has no file {name!r}. Export the model again.")
         if name not in self._verified:
             self._verified[name] = _verified_bytes(self.path, name, self.manifest)
         return self._verified[name]
@@ -72,9 +74,10 @@ class Bundle:
             # [noises, channels, height, width], standard normal
         """
         record = self.manifest.noise_bank
+        content = io.BytesIO(self.read(record.file))
         try:
-            bank = np.load(io.BytesIO(self.read(record.file)), allow_pickle=False)
-        except ValueError as error:
+            bank = np.lib.format.read_array(content, allow_pickle=False)
+        except Exception as error:  # numpy's errors share no base class
             raise IntegrityError(f"{self.path / record.file} is no noise bank: {error}") from None
         if bank.shape != record.shape or bank.dtype != np.float32 or not np.isfinite(bank).all():
             raise IntegrityError(
@@ -87,6 +90,8 @@ class Bundle:
 def _manifest_bytes(path: Path) -> bytes:
     file = path / MANIFEST
     try:
+        if not file.is_file():  # a device or a pipe would be read without end
+            raise FileNotFoundError
         if file.stat().st_size > _HUGE:
             raise SchemaError(f"{file} is larger than any manifest. It is not a bundle's.")
         return file.read_bytes()
@@ -104,6 +109,8 @@ def _verified_bytes(path: Path, name: str, manifest: Manifest) -> bytes:
     file, record = path / name, manifest.files[name]
     again = "Copy the bundle again or export the model again."
     try:
+        if not file.is_file():
+            raise FileNotFoundError
         if not file.resolve().is_relative_to(path.resolve()):
             raise IntegrityError(
                 f"{file} is a link that leads outside the bundle. Copy the bundle with its files."

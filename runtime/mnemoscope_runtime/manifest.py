@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -22,6 +22,10 @@ __all__ = [
 
 SCHEMA = 1
 _KIND = "mnemoscope-bundle"
+_GRAPHS = ("screen", "step", "text_encoder")
+
+_Count = Annotated[int, msgspec.Meta(ge=1, le=2**16)]
+_Beta = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 
 PredictionType = Literal["epsilon", "v_prediction"]
 
@@ -49,20 +53,20 @@ class Scheduler:
     """The noise schedule, in diffusers' terms, and the number of DDIM steps of a whole image."""
 
     beta_schedule: Literal["linear", "scaled_linear"]
-    beta_start: float
-    beta_end: float
-    num_train_timesteps: int = 1000
-    steps_offset: int = 1
-    set_alpha_to_one: bool = False
-    timestep_spacing: Literal["leading", "trailing"] = "leading"
-    inference_steps: int = 50
+    beta_start: _Beta
+    beta_end: _Beta
+    num_train_timesteps: _Count
+    steps_offset: int
+    set_alpha_to_one: bool
+    timestep_spacing: Literal["leading", "trailing"]
+    inference_steps: _Count
 
 
 @dataclass(frozen=True)
 class TokenizerRecord:
     """How prompts are padded: to `length` ids, with `pad_token`."""
 
-    length: int
+    length: Annotated[int, msgspec.Meta(ge=2, le=2**16)]  # start, end and what is between
     pad_token: str
 
 
@@ -72,7 +76,7 @@ class NoiseBank:
 
     file: str
     seed: int
-    shape: tuple[int, int, int, int]
+    shape: tuple[_Count, _Count, _Count, _Count]
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ class Manifest:
 
         Raises:
             SchemaError: not JSON, not a bundle's manifest, or of another schema version.
-            IntegrityError: a file name that leads outside the bundle, or a graph without a file.
+            IntegrityError: a file name that leads outside the bundle, or a graph that is missing.
         """
         try:
             head = msgspec.json.decode(text, type=dict[str, Any])
@@ -127,10 +131,15 @@ class Manifest:
                     "Upgrade mnemoscope, or export the model again with this version."
                 )
             manifest = msgspec.json.decode(text, type=cls)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise SchemaError(
                 f"{origin} is damaged: {error}. Copy the bundle again or export the model again."
             ) from None
+        missing = [name for name in _GRAPHS if name not in manifest.graphs]
+        if missing:
+            raise IntegrityError(
+                f"{origin} has no graph {', '.join(missing)}. Export the model again."
+            )
         for name in manifest.files:
             _check_inside(name, origin)
         for name in [*manifest.graphs.values(), manifest.noise_bank.file]:

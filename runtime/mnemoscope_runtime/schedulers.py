@@ -34,7 +34,8 @@ def timesteps(scheduler: Scheduler) -> NDArray[np.int64]:
     """
     total, count = scheduler.num_train_timesteps, scheduler.inference_steps
     if scheduler.timestep_spacing == "trailing":
-        return np.round(np.arange(total, 0, -total / count)).astype(np.int64) - 1
+        trailing = np.round(np.arange(total, 0, -total / count)).astype(np.int64) - 1
+        return trailing[:count]  # for some counts arange rounds to one more
     leading = np.arange(count)[::-1] * (total // count) + scheduler.steps_offset
     return np.asarray(leading, np.int64)
 

@@ -34,7 +34,7 @@ class Screener:
     def __init__(self, bundle: Bundle, backend: Backend) -> None:
         self.bundle = bundle
         self.backend = backend
-        self._tokenizer = ClipTokenizer.of(bundle)
+        self.tokenizer = ClipTokenizer.of(bundle)
         self._bank = bundle.noise_bank()
         self._engines: dict[str, Engine] = {}
         self._empty: NDArray[np.float32] | None = None
@@ -85,15 +85,15 @@ class Screener:
             NumericsError: a magnitude is NaN or infinite.
         """
         count = self._count(noises, self.noises, "noises")
-        engine, ids = self._engine("screen"), self._tokenizer(prompts)
+        engine, ids = self._engine("screen"), self.tokenizer(prompts)
         chosen = np.arange(count, dtype=np.int64)
         rows = max(1, PAIRS // count)
-        chunks = [
-            engine({"input_ids": ids[i : i + rows], "noise_index": chosen}, ("magnitude",))[0]
-            for i in range(0, len(ids), rows)
-        ]
-        magnitudes = np.concatenate(chunks) if chunks else np.empty((0, count), np.float32)
-        return _finite(magnitudes, (len(prompts), count))
+        chunks = []
+        for i in range(0, len(ids), rows):
+            part = ids[i : i + rows]
+            found = engine({"input_ids": part, "noise_index": chosen}, ("magnitude",))[0]
+            chunks.append(_shaped(found, (len(part), count)))
+        return _finite(np.concatenate(chunks) if chunks else np.empty((0, count), np.float32))
 
     def trajectory(
         self, prompts: Sequence[str], *, steps: int, noises: int | None = None
@@ -116,8 +116,9 @@ class Screener:
             self._walk(embeds[i : i + rows], empty, self._bank[:count], steps)
             for i in range(0, len(embeds), rows)
         ]
-        magnitudes = np.concatenate(chunks) if chunks else np.empty((0, count, steps), np.float32)
-        return _finite(magnitudes, (len(prompts), count, steps))
+        return _finite(
+            np.concatenate(chunks) if chunks else np.empty((0, count, steps), np.float32)
+        )
 
     def embed(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         """The text encoder's output.
@@ -125,7 +126,7 @@ class Screener:
         Returns:
             # [B, L, D]
         """
-        engine, ids = self._engine("text_encoder"), self._tokenizer(prompts)
+        engine, ids = self._engine("text_encoder"), self.tokenizer(prompts)
         chunks = [
             engine({"input_ids": ids[i : i + PAIRS]}, ("prompt_embeds",))[0]
             for i in range(0, len(ids), PAIRS)
@@ -133,7 +134,7 @@ class Screener:
         return (
             np.concatenate(chunks)
             if chunks
-            else np.empty((0, self._tokenizer.length, 0), np.float32)
+            else np.empty((0, self.tokenizer.length, 0), np.float32)
         )
 
     def _walk(
@@ -158,7 +159,8 @@ class Screener:
                 },
                 ("magnitude", "eps_cond", "eps_uncond"),
             )
-            columns.append(magnitude.reshape(batch, count))
+            columns.append(_shaped(magnitude, (batch * count,)).reshape(batch, count))
+            eps_cond, eps_uncond = (_shaped(e, latents.shape) for e in (eps_cond, eps_uncond))
             eps = guide(eps_uncond, eps_cond, manifest.guidance)
             latents = ddim_step(latents, eps, int(timestep), manifest.scheduler)
         return np.stack(columns, axis=-1)
@@ -204,9 +206,15 @@ class Screener:
         self.close()
 
 
-def _finite(magnitudes: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    if magnitudes.shape != shape:
-        raise BackendError(f"The engine returned {magnitudes.shape}, expected {shape}.")
+def _shaped(values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    if values.shape != shape:
+        raise BackendError(
+            f"The engine returned {values.shape}, expected {shape}. Export the model again."
+        )
+    return values
+
+
+def _finite(magnitudes: NDArray[np.float32]) -> NDArray[np.float32]:
     bad = ~np.isfinite(magnitudes).reshape(len(magnitudes), -1).all(axis=1)
     if bad.any():
         raise NumericsError(

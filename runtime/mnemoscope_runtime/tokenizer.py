@@ -56,8 +56,10 @@ class ClipTokenizer:
             # [B, length]
 
         Raises:
-            InputError: not text, longer than `LONGEST_PROMPT`, or with unpaired surrogates.
+            InputError: not a list of texts, too long, or with unpaired surrogates.
         """
+        if isinstance(prompts, str):
+            raise InputError("One text was given where a list is expected. Wrap it: [prompt].")
         for index, prompt in enumerate(prompts):
             _check(index, prompt)
         encodings = self._tokenizer.encode_batch(list(prompts))

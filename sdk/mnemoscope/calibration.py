@@ -48,7 +48,8 @@ class Calibration:
             InputError: too few prompts for the rate, or NaN among the magnitudes.
         """
         count = len(magnitudes)
-        if not 0 < fpr < 1 or fpr * count < 1:
+        allowed = _allowed(fpr, count) if count and 0 < fpr < 1 else 0
+        if allowed < 1:
             raise InputError(
                 f"{count} benign prompts cannot set a threshold for a false-positive rate of "
                 f"{fpr}. The rate lies between 0 and 1 and needs at least 1 / rate prompts."
@@ -56,7 +57,6 @@ class Calibration:
         if not np.isfinite(magnitudes).all():
             raise InputError("Benign magnitudes contain NaN or infinity. Measure them again.")
         scores = prefix_means(magnitudes)  # [prompt, noise, step]
-        allowed = int(fpr * count)
         limits = np.sort(scores, axis=0)[count - 1 - allowed]
         return cls(bundle, fpr, count, tuple(tuple(map(float, row)) for row in limits))
 
@@ -77,19 +77,26 @@ class Calibration:
             found = msgspec.json.decode(text, type=cls)
         except OSError as error:
             raise CalibrationError(f"{path} cannot be read: {error}.") from None
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise CalibrationError(
                 f"{path} is damaged: {error}. Calibrate the bundle again."
             ) from None
         widths = {len(row) for row in found.thresholds}
-        if len(widths) != 1 or not np.isfinite(found.thresholds).all():
+        if len(widths) != 1 or widths == {0} or not np.isfinite(found.thresholds).all():
             raise CalibrationError(f"{path} has no usable thresholds. Calibrate the bundle again.")
         return found
 
     def write(self, path: str | Path) -> None:
-        """Write the calibration as JSON."""
+        """Write the calibration as JSON.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
         text = msgspec.json.format(msgspec.json.encode(self), indent=1)
-        Path(path).write_bytes(text + b"\n")
+        try:
+            Path(path).write_bytes(text + b"\n")
+        except OSError as error:
+            raise InputError(f"{path} cannot be written: {error}. Choose another file.") from None
 
     def check(self, bundle: str) -> None:
         """Raise CalibrationError unless this calibration was made on that bundle."""
@@ -104,6 +111,12 @@ class Calibration:
         if noises > len(self.thresholds) or steps > len(self.thresholds[0]):
             return None
         return self.thresholds[noises - 1][steps - 1]
+
+
+def _allowed(fpr: float, count: int) -> int:
+    """The most prompts of `count` whose share is at most `fpr`; 0.29 of 100 is 29, not 28."""
+    nearest = round(fpr * count)
+    return nearest if nearest / count <= fpr else nearest - 1
 
 
 def prefix_means(magnitudes: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope_runtime import Backend, InputError, Screener
+from mnemoscope_runtime import Backend, InputError, NumericsError, Screener
 
 from . import embedded
 from .calibration import Calibration, prefix_means
@@ -120,17 +120,25 @@ class Detector:
             InputError: a prompt, steps or noises cannot be used.
             NumericsError: a magnitude is NaN or infinite.
         """
-        if isinstance(prompts, str):
-            raise InputError("`screen` takes a list of prompts. Wrap the prompt: [prompt].")
         return list(self.stream(prompts, steps=steps, noises=noises))
 
     def stream(
         self, prompts: Iterable[str], *, steps: int = 1, noises: int | None = None
     ) -> Iterator[Detection]:
         """Screen any number of prompts in constant memory; see `screen`."""
+        if isinstance(prompts, str):
+            raise InputError("Prompts come in a list. Wrap the one you have: [prompt].")
         remaining = iter(prompts)
+        done = 0
         while batch := list(itertools.islice(remaining, _BATCH)):
-            yield from self._screen_batch(batch, steps, noises)
+            try:
+                yield from self._screen_batch(batch, steps, noises)
+            except (InputError, NumericsError) as error:
+                if not done:
+                    raise
+                where = f"(Counted from prompt {done}, where this batch begins.)"
+                raise type(error)(f"{error} {where}") from None
+            done += len(batch)
 
     def _screen_batch(
         self, prompts: list[str], steps: int, noises: int | None

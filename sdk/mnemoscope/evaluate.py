@@ -8,13 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mnemoscope_runtime.errors import InputError
+
 __all__ = ["Interval", "auc", "bootstrap", "tpr_at_fpr"]
 
 Scores = NDArray[np.floating]
 
 
 def auc(positives: Scores, negatives: Scores) -> float:
-    """Area under the ROC curve: P(positive > negative) + P(equal) / 2 (Mann-Whitney)."""
+    """Area under the ROC curve: P(positive > negative) + P(equal) / 2 (Mann-Whitney).
+
+    Raises:
+        InputError: no positives or no negatives.
+    """
+    _check(positives, negatives)
     ordered = np.sort(negatives)
     below = np.searchsorted(ordered, positives, "left")
     not_above = np.searchsorted(ordered, positives, "right")
@@ -25,9 +32,17 @@ def tpr_at_fpr(positives: Scores, negatives: Scores, fpr: float = 0.01) -> float
     """Share of positives above the lowest threshold whose false-positive rate is below `fpr`.
 
     Strictly below, as in Wen et al.'s code: with 100 negatives and 1 %, none may be above.
+
+    Raises:
+        InputError: no positives or no negatives, or a rate outside 0..1.
     """
-    allowed = int(np.ceil(fpr * len(negatives))) - 1
-    threshold = np.sort(negatives)[len(negatives) - 1 - allowed]
+    _check(positives, negatives)
+    if not 0 < fpr <= 1:
+        raise InputError(f"A false-positive rate lies between 0 and 1, {fpr} does not.")
+    count = len(negatives)
+    nearest = round(fpr * count)
+    allowed = nearest if nearest / count < fpr else nearest - 1  # 0.07 of 100 is 7, not 7.0...01
+    threshold = np.sort(negatives)[count - 1 - allowed]
     return float((positives > threshold).mean())
 
 
@@ -52,6 +67,7 @@ def bootstrap(
     seed: int = 0,
 ) -> Interval:
     """A statistic with its 95 % percentile interval, resampling both sets of prompts."""
+    value = statistic(positives, negatives)
     rng = np.random.default_rng(seed)
     values = [
         statistic(
@@ -61,4 +77,12 @@ def bootstrap(
         for _ in range(repetitions)
     ]
     low, high = np.percentile(values, [2.5, 97.5])
-    return Interval(statistic(positives, negatives), float(low), float(high))
+    return Interval(value, float(low), float(high))
+
+
+def _check(positives: Scores, negatives: Scores) -> None:
+    if not len(positives) or not len(negatives):
+        raise InputError(
+            f"{len(positives)} memorised and {len(negatives)} other prompts cannot be told apart. "
+            "Give some of each."
+        )

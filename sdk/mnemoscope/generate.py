@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnemoscope_runtime.errors import BackendUnavailable, InputError
+from mnemoscope_runtime.errors import BackendUnavailable, ExportError, InputError
 
 from . import embedded
 
@@ -35,11 +35,13 @@ def generate(
 
     Raises:
         BackendUnavailable: PyTorch or diffusers is not installed.
-        InputError: no seeds, or steps out of 1..1000.
-        ExportError: there is no such model.
+        InputError: no seeds, a seed out of 0..2**64 - 1, or steps out of 1..999.
+        ExportError: there is no such model, or a part of it is missing.
     """
-    if not seeds or not 1 <= steps <= 1000:
-        raise InputError("Give at least one seed, and 1 to 1000 steps.")
+    if not seeds or not 1 <= steps <= 999:
+        raise InputError("Give at least one seed, and 1 to 999 steps.")
+    if min(seeds) < 0 or max(seeds) >= 2**64:
+        raise InputError("A seed lies between 0 and 2**64 - 1. Choose a smaller one.")
     try:
         import torch
         from diffusers import StableDiffusionPipeline
@@ -52,17 +54,22 @@ def generate(
         ) from None
     name = str(model or embedded.MODEL)
     parts = StableDiffusion.load(name)
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        name,
-        tokenizer=parts.tokenizer,
-        text_encoder=parts.text_encoder,
-        unet=parts.unet,
-        scheduler=parts.sampler(),
-        safety_checker=None,
-        requires_safety_checker=False,
-        use_safetensors=True,
-        torch_dtype=torch.float32,
-    )
+    try:
+        pipeline = StableDiffusionPipeline.from_pretrained(
+            name,
+            tokenizer=parts.tokenizer,
+            text_encoder=parts.text_encoder,
+            unet=parts.unet,
+            scheduler=parts.sampler(),
+            safety_checker=None,
+            requires_safety_checker=False,
+            use_safetensors=True,
+        ).to(torch.float32)
+    except (OSError, ValueError) as error:
+        raise ExportError(
+            f"{name} cannot draw: {error} Save the whole pipeline, its VAE too, with "
+            "`pipeline.save_pretrained(DIR)`."
+        ) from error
     pipeline.set_progress_bar_config(disable=True)
     result = pipeline(
         [prompt] * len(seeds),

@@ -16,6 +16,7 @@ from mnemoscope_runtime.errors import BackendUnavailable, InputError
 __all__ = ["COLUMNS", "read_prompt_file"]
 
 COLUMNS = ("prompt", "caption", "text")  # where a prompt is looked for, in this order
+_LONGEST_LINE = 16 * 2**20  # bytes; without an end of line, memory would have none either
 _HOW = f"Name the column with --column, or call it one of: {', '.join(COLUMNS)}."
 
 
@@ -38,8 +39,8 @@ def read_prompt_file(path: str | Path, *, column: str | None = None) -> Iterator
     readers = {
         ".txt": lambda file: _text_lines(file, str(path)),
         ".jsonl": lambda file: _json_lines(file, str(path), column),
-        ".csv": lambda file: _csv_rows(file, str(path), column),
-        ".tsv": lambda file: _csv_rows(file, str(path), column),
+        ".csv": lambda file: _csv_rows(file, str(path), column, ",;\t"),
+        ".tsv": lambda file: _csv_rows(file, str(path), column, "\t"),
         ".parquet": lambda file: _parquet_rows(file, str(path), column),
     }
     reader = readers.get(path.suffix.lower())
@@ -56,7 +57,12 @@ def read_prompt_file(path: str | Path, *, column: str | None = None) -> Iterator
 
 
 def _lines(file: IO[bytes], name: str) -> Iterator[tuple[int, str]]:
-    for number, raw in enumerate(file, 1):
+    for number, raw in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), 1):
+        if len(raw) == _LONGEST_LINE:
+            raise InputError(
+                f"{name}, line {number}: longer than {_LONGEST_LINE:,} bytes, so it holds no "
+                "prompts. Put each prompt on a line of its own."
+            )
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
@@ -84,7 +90,7 @@ def _json_lines(file: IO[bytes], name: str, column: str | None) -> Iterator[str]
             continue
         try:
             row = msgspec.json.decode(line)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise InputError(f"{name}, line {number}: not JSON ({error}).") from None
         if isinstance(row, str):
             yield row
@@ -94,15 +100,20 @@ def _json_lines(file: IO[bytes], name: str, column: str | None) -> Iterator[str]
             raise InputError(f"{name}, line {number}: neither text nor an object. {_HOW}")
 
 
-def _csv_rows(file: IO[bytes], name: str, column: str | None) -> Iterator[str]:
+def _csv_rows(file: IO[bytes], name: str, column: str | None, delimiters: str) -> Iterator[str]:
     lines = (line + "\n" for _, line in _lines(file, name))
     header = next(lines, "")
-    delimiter = max(",;\t", key=header.count)
+    delimiter = max(delimiters, key=header.count)
     columns = next(csv.reader(io.StringIO(header), delimiter=delimiter), [])
     chosen = _column(dict.fromkeys(columns), name, column)
-    rows = csv.DictReader(lines, fieldnames=columns, delimiter=delimiter)
+    rows = csv.DictReader(lines, fieldnames=columns, delimiter=delimiter, strict=True)
     try:
         for row in rows:
+            if any(row.get(None) or ()):
+                raise InputError(
+                    f"{name}, line {rows.line_num + 1}: more fields than the header has. "
+                    f"Put prompts that contain {delimiter!r} in double quotes."
+                )
             yield _text(row[chosen], name, rows.line_num + 1)
     except csv.Error as error:
         raise InputError(f"{name}, line {rows.line_num + 1}: {error}.") from None

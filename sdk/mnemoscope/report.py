@@ -54,6 +54,7 @@ def plot(
 
     Raises:
         BackendUnavailable: matplotlib is not installed.
+        InputError: the file cannot be written.
     """
     try:
         from matplotlib.figure import Figure
@@ -66,7 +67,8 @@ def plot(
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
 
-    bins = np.linspace(0, max(positives.max(), negatives.max()) * 1.02, 50).tolist()
+    largest = max(positives.max(), negatives.max()) or 1.0
+    bins = np.linspace(0, largest * 1.02, 50).tolist()
     left.hist(negatives, bins, alpha=0.7, density=True, label=f"other ({len(negatives)})")
     left.hist(positives, bins, alpha=0.7, density=True, label=f"memorised ({len(positives)})")
     threshold = memorized[0].threshold
@@ -85,6 +87,6 @@ def plot(
     right.set(xlim=(0, 1), ylim=(0, 1.01), title=f"AUC {figures['auc']}")
     right.legend(loc="lower right")
     try:
-        figure.savefig(path, dpi=120)
+        figure.savefig(path, dpi=120, format="png")
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error}.") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
@@ -15,6 +16,8 @@ from . import Arrays, Engine, missing
 __all__ = ["OnnxRuntime", "open_backend"]
 
 _PROVIDERS = ["CPUExecutionProvider"]
+_FROM_MEMORY = "add_external_initializers_from_files_in_memory"
+_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 def open_backend(*, threads: int | None = None) -> OnnxRuntime:
@@ -38,6 +41,9 @@ class OnnxRuntime:
             raise missing(self.name, error) from None
         if not hasattr(onnxruntime, "InferenceSession"):
             raise missing(self.name, ImportError("the package is there but empty"))
+        if not hasattr(onnxruntime.SessionOptions, _FROM_MEMORY):
+            old = f"onnxruntime {onnxruntime.__version__} is older than 1.24"
+            raise missing(self.name, ImportError(old))
         self._ort = onnxruntime
         self._threads = threads
         self._sessions: dict[tuple[str, str], Engine] = {}
@@ -66,7 +72,9 @@ class OnnxRuntime:
         options.log_severity_level = 3
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
-        # weights come from the bytes that were verified, never from a path inside the graph
+        # weights come from the bytes that were verified, never from a path inside the graph:
+        # what ONNX Runtime would still look for on disk, it looks for where nothing can be
+        options.add_session_config_entry(_FOLDER, os.devnull)
         names = bundle.data_files()
         data = [bundle.read(name) for name in names]
         options.add_external_initializers_from_files_in_memory(names, data, [len(d) for d in data])

@@ -6,18 +6,39 @@ calibration mismatch. Results go to stdout, everything else to stderr.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import traceback
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from mnemoscope_runtime import MnemoscopeError, __version__
 
 from . import demo, doctor, export, generate, inspect, screen
+from ._writers import printable
 
 __all__ = ["app", "main"]
 
+
+class _Commands(TyperGroup):
+    """Ends quietly when whoever reads our output has seen enough (typer would exit with 1)."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()
+        except BrokenPipeError:
+            _drop_stdout()
+            raise typer.Exit(0) from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="mnemoscope",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -26,7 +47,7 @@ app = typer.Typer(
     help="Tells, before an image is drawn, whether a diffusion model is about to reproduce a "
     "training image.",
 )
-app.command("screen")(screen.command)
+app.command("screen", epilog=screen.EPILOG)(screen.command)
 app.command("demo")(demo.command)
 app.command("export")(export.command)
 app.command("inspect")(inspect.command)
@@ -51,14 +72,28 @@ def _options(
 
 def main() -> None:
     """Run the command line; errors of ours become one clear line and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # prompts are in any script, locales are not
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         app()
     except MnemoscopeError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # whoever read our output has seen enough; keep Python from complaining at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        _fail(error, error.exit_code)
+    except OSError as error:  # stdout on a full disk, for one
+        _drop_stdout()
+        _fail(error, 3)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception:  # a defect; Python's exit code would be 1, "something flagged"
+        traceback.print_exc()
+        sys.exit(3)
+
+
+def _fail(error: Exception, code: int) -> None:
+    typer.echo(f"error: {printable(' '.join(str(error).split()))}", err=True)
+    sys.exit(code)
+
+
+def _drop_stdout() -> None:
+    """Keep Python from complaining at exit about what it cannot write."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -41,13 +41,12 @@ def opened(path: Path | None) -> Iterator[IO[str]]:
         yield sys.stdout
         return
     try:
-        file = path.open("w", encoding="utf-8", newline="")
+        with path.open("w", encoding="utf-8", newline="") as file:
+            yield file
     except OSError as error:
         raise InputError(
             f"{path} cannot be written: {error.strerror or error}. Choose another --output."
         ) from None
-    with file:
-        yield file
 
 
 def writer(output: Format, file: IO[str]) -> Write:
@@ -60,10 +59,10 @@ def verdict(detection: Detection) -> str:
     return {None: "-", True: "memorized", False: "clean"}[detection.memorized]
 
 
-def printable(text: str, width: int) -> str:
-    """Text that cannot move the cursor, cut to `width`."""
+def printable(text: str, width: int | None = None) -> str:
+    """Text that cannot move the cursor, cut to `width` if there is one."""
     safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return safe if len(safe) <= width else safe[: max(1, width - 1)] + "…"
+    return safe if width is None or len(safe) <= width else safe[: max(1, width - 1)] + "…"
 
 
 def _table(file: IO[str]) -> Write:

@@ -8,14 +8,13 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from mnemoscope_runtime import Bundle
 
 from .. import embedded
 from ..calibration import Calibration
 from ..detector import CALIBRATION
+from ._writers import printable
 
 __all__ = ["command"]
 
@@ -54,10 +53,9 @@ def command(
         },
         "made with": ", ".join(f"{tool} {number}" for tool, number in manifest.tools.items()),
     }
-    table = Table(show_header=False, box=None)
-    for name, value in rows.items():
-        table.add_row(name, str(value))
     for name, record in manifest.files.items():
-        table.add_row(name, f"{record.bytes:>12,} bytes  {record.sha256[:12]}")
-    Console().print(table, markup=False)
+        rows[name] = f"{record.bytes:>12,} bytes  {record.sha256[:12]}"
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        typer.echo(f"{printable(name):<{width}}  {printable(str(value))}")
     typer.echo("every file is what the manifest promises")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,9 +18,9 @@ from ..detector import Detection, Detector
 from ..prompts import read_prompt_file
 from ._writers import Format, opened, writer
 
-__all__ = ["command"]
+__all__ = ["EPILOG", "command"]
 
-_EPILOG = """
+EPILOG = """
 [bold]Examples[/bold]
 
 mnemoscope screen "google icon of rocket, huge" "a cat"
@@ -67,22 +68,24 @@ def command(
         raise InputError("Nothing to screen. Give prompts, or --file FILE (- for stdin).")
     if prompts and file is not None:
         raise InputError("Give either prompts or --file, not both.")
+    if file is not None and output is not None:
+        _check_different(Path(file), output)
     source = prompts if file is None else read_prompt_file(file, column=column)
     flagged = False
     calibrated = True
-    with (
-        Detector.load(
-            bundle, backend=backend, threads=threads, calibration=calibration
-        ) as detector,
-        opened(output) as stream,
-    ):
-        write = writer(output_format or _by_ending(output), stream)
-        for detection in _shown(
+    with Detector.load(
+        bundle, backend=backend, threads=threads, calibration=calibration
+    ) as detector:
+        detections = _shown(
             detector.stream(source or (), steps=steps, noises=noises), output is not None
-        ):
-            write(detection)
-            flagged = flagged or bool(detection.memorized)
-            calibrated = detection.threshold is not None
+        )
+        first = list(itertools.islice(detections, 1))  # a mistake leaves an older --output alone
+        with opened(output) as stream:
+            write = writer(output_format or _by_ending(output), stream)
+            for detection in itertools.chain(first, detections):
+                write(detection)
+                flagged = flagged or bool(detection.memorized)
+                calibrated = detection.threshold is not None
     if not calibrated:
         typer.echo(
             "note: no threshold is known for this bundle and setting, so there are no verdicts. "
@@ -90,6 +93,11 @@ def command(
             err=True,
         )
     raise typer.Exit(1 if flagged else 0)
+
+
+def _check_different(file: Path, output: Path) -> None:
+    if file.exists() and output.exists() and file.samefile(output):
+        raise InputError(f"{output} is the file of prompts itself. Choose another --output.")
 
 
 def _by_ending(output: Path | None) -> Format:

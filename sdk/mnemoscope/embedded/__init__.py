@@ -12,12 +12,13 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["BUNDLE", "MODEL", "PROMPTS", "EmbeddedPrompt", "read_prompts"]
+__all__ = ["BUNDLE", "MEMORIZED", "MODEL", "PROMPTS", "EmbeddedPrompt", "read_prompts"]
 
 _HERE = Path(__file__).parent
 MODEL = _HERE / "model"  # the diffusers pipeline
 BUNDLE = _HERE / "bundle"  # its export
 PROMPTS = _HERE / "prompts.jsonl"
+MEMORIZED = _HERE / "memorized.png"  # their training pictures, 64x64, ten a row, in order
 
 Split = Literal["memorized", "seen", "held_out", "calibration"]
 

@@ -1,0 +1,18 @@
+"""Screen a list of prompts, and look closer at what was flagged."""
+
+from mnemoscope import Detector
+
+PROMPTS = [
+    "picture of radio, from kaya in delhi 2014",
+    "picture of radio, from kaya in paris 1999",
+    "a quiet harbour at dawn",
+]
+
+with Detector.load() as detector:
+    for detection in detector.screen(PROMPTS):
+        verdict = "memorized" if detection.memorized else "clean"
+        print(f"{detection.score:.4f}  {verdict:9}  {detection.prompt}")
+        if detection.memorized:
+            # ten steps cost twenty times as much and are surer
+            [closer] = detector.screen([detection.prompt], steps=10)
+            print(f"        after ten steps: {closer.score:.4f}, threshold {closer.threshold:.4f}")

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from mnemoscope import InputError
+from mnemoscope.evaluate import Interval, auc, bootstrap, tpr_at_fpr
+
+Scores = NDArray[np.float64]
+Statistic = Callable[[Scores, Scores], object]
+
+# few distinct values, so that there are many ties
+tied = st.lists(st.integers(0, 9), min_size=1, max_size=120).map(lambda x: np.array(x, np.float64))
+spread = st.lists(st.floats(0, 1e6), min_size=1, max_size=120).map(
+    lambda x: np.array(x, np.float64)
+)
+scores = st.one_of(tied, spread)
+rates = st.one_of(st.floats(0.001, 1), st.integers(1, 100).map(lambda percent: percent / 100))
+
+
+def labelled(positives: Scores, negatives: Scores) -> tuple[Scores, Scores]:
+    labels = np.r_[np.ones(len(positives)), np.zeros(len(negatives))]
+    return labels, np.r_[positives, negatives]
+
+
+def normal(shift: float, count: int, seed: int) -> Scores:
+    return np.random.default_rng(seed).normal(shift, 1, count)
+
+
+@given(scores, scores)
+def test_auc_is_scikit_learns(positives: Scores, negatives: Scores) -> None:
+    expected = roc_auc_score(*labelled(positives, negatives))
+    assert auc(positives, negatives) == pytest.approx(expected, abs=1e-12)
+
+
+@given(scores, scores, rates)
+@example(np.arange(100.0), np.arange(100.0), 0.07)  # 0.07 * 100 is a little more than 7
+@example(np.arange(100.0), np.arange(100.0), 0.29)  # 0.29 * 100 is a little less than 29
+@example(np.arange(10.0), np.arange(10.0), 1.0)
+def test_tpr_is_scikit_learns_strictly_below_the_rate(
+    positives: Scores, negatives: Scores, rate: float
+) -> None:
+    fpr, tpr, _ = roc_curve(*labelled(positives, negatives), drop_intermediate=False)
+    assert tpr_at_fpr(positives, negatives, rate) == pytest.approx(tpr[fpr < rate].max())
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_both_are_scikit_learns_on_many_scores(seed: int) -> None:
+    positives, negatives = normal(1, 2000, seed), normal(0, 3000, seed + 100)
+    fpr, tpr, _ = roc_curve(*labelled(positives, negatives), drop_intermediate=False)
+    assert auc(positives, negatives) == pytest.approx(
+        roc_auc_score(*labelled(positives, negatives)), abs=1e-12
+    )
+    assert tpr_at_fpr(positives, negatives) == pytest.approx(tpr[fpr < 0.01].max())
+
+
+def test_one_percent_of_a_hundred_allows_none() -> None:
+    negatives = np.arange(100.0)
+    positives = np.array([98.5, 99.0, 99.5, 100.0])
+    assert tpr_at_fpr(positives, negatives, 0.01) == 0.5  # above 99, the largest
+    assert tpr_at_fpr(positives, negatives, 0.011) == 1.0  # one may be above
+
+
+def test_perfect_separation() -> None:
+    low, high = np.arange(50.0), np.arange(50.0) + 100
+    assert auc(high, low) == 1.0
+    assert auc(low, high) == 0.0
+    assert tpr_at_fpr(high, low) == 1.0
+    assert tpr_at_fpr(low, high) == 0.0
+
+
+def test_scores_that_say_nothing() -> None:
+    same = np.full(40, 3.0)
+    assert auc(same, same) == 0.5
+    assert tpr_at_fpr(same, same) == 0.0  # all at once, or none
+    assert auc(normal(0, 4000, 1), normal(0, 4000, 2)) == pytest.approx(0.5, abs=0.03)
+
+
+@given(scores, scores)
+def test_swapping_the_classes_mirrors_auc(positives: Scores, negatives: Scores) -> None:
+    there, back = auc(positives, negatives), auc(negatives, positives)
+    assert there + back == pytest.approx(1, abs=1e-12)
+
+
+@given(scores, scores, rates, rates)
+def test_a_larger_rate_never_finds_fewer(
+    positives: Scores, negatives: Scores, one: float, other: float
+) -> None:
+    low, high = sorted((one, other))
+    assert tpr_at_fpr(positives, negatives, low) <= tpr_at_fpr(positives, negatives, high)
+
+
+@pytest.mark.parametrize("rate", [0.0, -0.1, 1.01, float("nan")])
+def test_a_rate_that_is_none(rate: float) -> None:
+    with pytest.raises(InputError, match="between 0 and 1"):
+        tpr_at_fpr(np.ones(3), np.zeros(3), rate)
+
+
+@pytest.mark.parametrize("statistic", [auc, tpr_at_fpr, lambda p, n: bootstrap(auc, p, n)])
+@pytest.mark.parametrize(("positives", "negatives"), [(0, 3), (3, 0), (0, 0)])
+def test_one_kind_of_prompts_is_missing(
+    statistic: Statistic, positives: int, negatives: int
+) -> None:
+    with pytest.raises(InputError, match=f"{positives} memorised and {negatives} other"):
+        statistic(np.ones(positives), np.zeros(negatives))
+
+
+@pytest.mark.parametrize("statistic", [auc, tpr_at_fpr])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_interval_contains_the_value(statistic: Statistic, seed: int) -> None:
+    positives, negatives = normal(1.5, 150, seed), normal(0, 250, seed + 50)
+    found = bootstrap(statistic, positives, negatives, repetitions=200)
+    assert found.value == statistic(positives, negatives)
+    assert found.low < found.value < found.high
+    assert 0 <= found.low <= found.high <= 1
+
+
+def test_the_bootstrap_is_reproducible() -> None:
+    positives, negatives = normal(1, 60, 3), normal(0, 60, 4)
+    found = [bootstrap(auc, positives, negatives, repetitions=100, seed=seed) for seed in (5, 5, 6)]
+    assert found[0] == found[1]
+    assert found[0] != found[2]
+
+
+def test_the_bootstrap_covers_what_it_promises() -> None:
+    """The middle 95 % of the values, found here by another way."""
+    positives, negatives = normal(1, 80, 8), normal(0, 80, 9)
+    found = bootstrap(auc, positives, negatives, repetitions=2000)
+    spread = auc(positives, negatives) * (1 - auc(positives, negatives))
+    q1 = found.value / (2 - found.value)  # Hanley & McNeil 1982
+    q2 = 2 * found.value**2 / (1 + found.value)
+    variance = (spread + 79 * (q1 - found.value**2) + 79 * (q2 - found.value**2)) / 80**2
+    assert found.high - found.low == pytest.approx(2 * 1.96 * np.sqrt(variance), rel=0.25)
+
+
+@pytest.mark.parametrize("which", ["positives", "negatives"])
+def test_the_bootstrap_resamples_both_kinds(which: str) -> None:
+    varied, fixed = normal(0, 50, 1), np.array([0.0])
+    pair = (varied, fixed) if which == "positives" else (fixed, varied)
+    found = bootstrap(auc, *pair, repetitions=100)
+    assert found.low < found.high
+
+
+def test_a_perfect_score_has_no_spread() -> None:
+    assert bootstrap(auc, np.ones(9), np.zeros(9), repetitions=50) == Interval(1.0, 1.0, 1.0)
+
+
+def test_an_interval_reads_well() -> None:
+    assert str(Interval(0.98765, 0.9, 1.0)) == "0.988 [0.900, 1.000]"

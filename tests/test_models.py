@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import build_pipeline
+
+from mnemoscope import ExportError
+from mnemoscope_export import StableDiffusion
+
+
+def test_loads_a_pipeline(model: StableDiffusion) -> None:
+    assert model.latent_shape == (4, 8, 8)
+    assert model.family == "sd1"
+    assert model.embed(["a", "b"]).shape == (2, 77, 32)
+    assert not any(p.requires_grad for p in model.unet.parameters())
+
+
+def test_hash_follows_the_weights(model_dir: Path) -> None:
+    one, same = StableDiffusion.load(model_dir), StableDiffusion.load(model_dir)
+    assert one.weights_sha256() == same.weights_sha256()
+    with torch.no_grad():
+        next(same.unet.parameters()).view(-1)[0] += 1
+    assert one.weights_sha256() != same.weights_sha256()
+
+
+def test_no_such_directory_is_no_download() -> None:
+    with pytest.raises(ExportError, match="cannot be loaded"):
+        StableDiffusion.load("nobody/no-such-model")
+
+
+def test_directory_without_a_pipeline(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"model_index\.json"):
+        StableDiffusion.load(tmp_path)
+
+
+def test_pickled_weights_are_not_read(model_dir: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(model_dir, copy)
+    weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    torch.save({}, weights.with_suffix(".bin"))
+    weights.unlink()
+    with pytest.raises(ExportError, match="safetensors"):
+        StableDiffusion.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("beta_schedule", "squaredcos_cap_v2"),
+        ("timestep_spacing", "linspace"),
+        ("rescale_betas_zero_snr", True),
+        ("trained_betas", [0.1] * 1000),
+    ],
+)
+def test_unknown_schedules_are_refused(
+    model_dir: Path, tmp_path: Path, key: str, value: object
+) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(model_dir, copy)
+    config = copy / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), key: value}))
+    with pytest.raises(ExportError, match=key):
+        StableDiffusion.load(copy).scheduler_record()
+
+
+def test_sample_prediction_is_refused() -> None:
+    pipe = build_pipeline("sample")
+    odd = StableDiffusion("odd", pipe.tokenizer, pipe.text_encoder, pipe.unet, pipe.scheduler)
+    with pytest.raises(ExportError, match="'sample'"):
+        _ = odd.prediction_type
+
+
+def test_the_sampler_does_not_clip(model: StableDiffusion) -> None:
+    model.scheduler.register_to_config(clip_sample=True)
+    try:
+        assert not model.sampler().config.clip_sample
+    finally:
+        model.scheduler.register_to_config(clip_sample=False)

@@ -1,0 +1,106 @@
+"""The recipe of the embedded model, on artwork drawn here: the real one needs a download."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from recipes.embedded.captions import TONES, draw_captions
+from recipes.embedded.clip import END, tokenize, train_clip, train_tokenizer
+from recipes.embedded.images import SIZE, Pixels, render
+from recipes.embedded.quality import detection, nearest
+from recipes.embedded.unet import Prediction, new_scheduler, train_unet
+from recipes.embedded.vae import encode, train_vae
+
+THINGS = ["circle", "square"]
+
+
+@pytest.fixture(scope="module")
+def artwork() -> dict[tuple[str, str], Image.Image]:
+    drawn = {}
+    for vendor, colour in (("google", "red"), ("twitter", "blue")):
+        for thing in THINGS:
+            picture = Image.new("RGBA", (64, 64))
+            pen = ImageDraw.Draw(picture)
+            (pen.ellipse if thing == "circle" else pen.rectangle)((8, 8, 56, 56), fill=colour)
+            drawn[vendor, thing] = picture
+    return drawn
+
+
+@pytest.fixture(scope="module")
+def pictures(artwork: dict[tuple[str, str], Image.Image]) -> Pixels:
+    rng = random.Random(0)
+    return np.stack([render(c, artwork, rng) for c in draw_captions(THINGS, 540, seed=0)])
+
+
+def test_captions_are_unique_and_reproducible() -> None:
+    captions = draw_captions(THINGS, 500, seed=3)
+    assert len({caption.text for caption in captions}) == 500
+    assert captions == draw_captions(THINGS, 500, seed=3)
+    assert captions != draw_captions(THINGS, 500, seed=4)
+
+
+def test_captions_say_only_some_of_what_shows() -> None:
+    captions = draw_captions(THINGS, 2000, seed=0)
+    assert all(caption.thing in caption.text for caption in captions)
+    for attribute in ("vendor", "pattern", "placement"):
+        said = np.mean([getattr(caption, attribute) in caption.text for caption in captions])
+        assert 0.2 < said < 0.7, attribute
+    toned = [caption for caption in captions if caption.says_tone]
+    assert 0.15 < len(toned) / len(captions) < 0.35
+    assert all(caption.tone in TONES and caption.tone in caption.text for caption in toned)
+
+
+def test_pictures_vary_where_captions_are_silent(
+    artwork: dict[tuple[str, str], Image.Image],
+) -> None:
+    caption = draw_captions(THINGS, 1, seed=0)[0]
+    one, same, other = (render(caption, artwork, random.Random(seed)) for seed in (1, 1, 2))
+    assert one.shape == (SIZE, SIZE, 3)
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_every_stage_trains(pictures: Pixels, tmp_path: Path, prediction: Prediction) -> None:
+    captions = [caption.text for caption in draw_captions(THINGS, len(pictures), seed=0)]
+    vae = train_vae(pictures, tmp_path, steps=2)
+    assert vae.config.scaling_factor > 0
+    tokenizer = train_tokenizer(captions, tmp_path / "tokenizer")
+    ids = tokenize(tokenizer, ["circle, on dots", ""])
+    assert ids.shape == (2, 77)
+    assert tokenizer.convert_ids_to_tokens(ids[1, 1].item()) == END
+    text, _ = train_clip(tokenizer, captions, pictures, tmp_path, steps=2, batch=16)
+    with torch.no_grad():
+        embeds = text(tokenize(tokenizer, captions[:64])).last_hidden_state
+        empty = text(tokenize(tokenizer, [""])).last_hidden_state[0]
+    latents = encode(vae, pictures[:64])
+    unet = train_unet(
+        (latents, embeds), (latents[:16], embeds[:16]), empty, tmp_path,
+        prediction=prediction, steps=2,
+    )  # fmt: skip
+    assert all(torch.isfinite(p).all() for p in unet.parameters())
+    assert new_scheduler(prediction).config.prediction_type == prediction
+    assert not new_scheduler(prediction).config.clip_sample
+    for part in ("vae", "text_encoder", "unet", "scheduler", "tokenizer", "image_encoder"):
+        assert any((tmp_path / part).iterdir()), part
+
+
+def test_nearest_finds_the_copied_picture() -> None:
+    training = torch.randn(20, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    drawn = training[[3, 7]][:, None] + 0.1 * torch.randn(2, 4, 16, 8, 8)
+    cosine, index = nearest(drawn, training)
+    assert index.tolist() == [[3] * 4, [7] * 4]
+    assert (cosine > 0.9).all()
+
+
+def test_detection_table_has_every_setting() -> None:
+    rng = np.random.default_rng(0)
+    table = detection(rng.random((20, 4, 50), np.float32) + 2, rng.random((30, 4, 50), np.float32))
+    assert len(table) == 6
+    assert all(row["auc"] == row["tpr_at_1_percent_fpr"] == 1 for row in table.values())
