@@ -24,7 +24,8 @@ format: $(DEV)/installed
 	$(DEV)/bin/ruff format .
 
 embedded-model: $(DEV)/installed ## train the embedded model from registry data (hours on a CPU)
-	$(DEV)/bin/python -m recipes.embedded out/training --out sdk/mnemoscope/embedded
+	$(DEV)/bin/python -m recipes.embedded out/training \
+		--out sdk/mnemoscope/embedded --pictures docs/images
 
 bench: $(DEV)/installed ## latency and detection on the embedded bundle
 	$(DEV)/bin/python -m benchmarks.latency --output out/bench

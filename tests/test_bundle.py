@@ -48,7 +48,7 @@ def test_noise_bank(bundle_dir: Path) -> None:
 
 
 def test_missing_directory(tmp_path: Path) -> None:
-    with pytest.raises(SchemaError, match="nowhere does not exist.*mnemoscope export"):
+    with pytest.raises(SchemaError, match=r"nowhere does not exist.*mnemoscope export"):
         Bundle.open(tmp_path / "nowhere")
 
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from recipes.embedded.captions import TONES, draw_captions
 from recipes.embedded.clip import END, tokenize, train_clip, train_tokenizer
 from recipes.embedded.images import SIZE, Pixels, render
-from recipes.embedded.quality import detection, nearest
+from recipes.embedded.quality import nearest, reproduction
 from recipes.embedded.unet import Prediction, new_scheduler, train_unet
 from recipes.embedded.vae import encode, train_vae
 
@@ -99,8 +99,13 @@ def test_nearest_finds_the_copied_picture() -> None:
     assert (cosine > 0.9).all()
 
 
-def test_detection_table_has_every_setting() -> None:
-    rng = np.random.default_rng(0)
-    table = detection(rng.random((20, 4, 50), np.float32) + 2, rng.random((30, 4, 50), np.float32))
-    assert len(table) == 6
-    assert all(row["auc"] == row["tpr_at_1_percent_fpr"] == 1 for row in table.values())
+def test_reproduction_counts_prompts_whose_seeds_all_agree() -> None:
+    training = torch.randn(20, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    copies = training[[0, 1]][:, None].repeat(1, 4, 1, 1, 1)
+    copies[1, 3] = training[2]  # one seed of the second prompt gives another picture
+    drawn = {"memorized": copies, "held_out": training[[5, 6]][:, None].repeat(1, 4, 1, 1, 1)}
+    figures = reproduction(drawn, {"memorized": torch.tensor([0, 1])}, training)
+    assert figures["memorized_reproduced"] == 0.5
+    assert figures["held_out_reproduced"] == 1.0
+    figures = reproduction(drawn, {"held_out": torch.tensor([5, 9])}, training)
+    assert figures["held_out_reproduced"] == 0.5

@@ -52,7 +52,7 @@ class StableDiffusion:
         try:
             tokenizer = CLIPTokenizer.from_pretrained(name, subfolder="tokenizer")
             text_encoder = CLIPTextModel.from_pretrained(
-                name, subfolder="text_encoder", torch_dtype=dtype, use_safetensors=True
+                name, subfolder="text_encoder", dtype=dtype, use_safetensors=True
             )
             unet = UNet2DConditionModel.from_pretrained(
                 name, subfolder="unet", torch_dtype=dtype, use_safetensors=True

@@ -63,6 +63,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
     parser.add_argument("--out", type=Path, default=Path("out/embedded"), help="what `pack` writes")
+    parser.add_argument(
+        "--pictures", type=Path, default=Path("out/embedded"), help="contact sheets"
+    )
     parser.add_argument("--vae-steps", type=int, default=4500)
     parser.add_argument("--clip-steps", type=int, default=1500)
     parser.add_argument("--unet-steps", type=int, default=13_000)

@@ -23,7 +23,7 @@ from mnemoscope_export import ExportOptions, StableDiffusion, export_bundle
 
 from .captions import Caption
 from .dataset import PACKAGES, Dataset
-from .quality import contact_sheet, controls, detection, reproduction, to_pixels, walk
+from .quality import contact_sheet, controls, draw, reproduction, to_pixels
 from .vae import encode, psnr
 
 SEEN = 300  # seen captions that ship, to judge false positives by
@@ -41,6 +41,8 @@ def pack(work: Path, data: Dataset, args: argparse.Namespace) -> None:
         "held_out": data.held_out,
         "calibration": data.calibration,
     }
+    out.mkdir(parents=True, exist_ok=True)
+    args.pictures.mkdir(parents=True, exist_ok=True)
     if model_dir.exists():
         shutil.rmtree(model_dir)
     _save_half(work, model_dir)
@@ -57,7 +59,7 @@ def pack(work: Path, data: Dataset, args: argparse.Namespace) -> None:
         calibration = Calibration.fit(detector.screener.bundle.id, values)
     calibration.write(out / "bundle" / CALIBRATION)
 
-    figures = _judge(model, model_dir, data, splits, seen, out)
+    figures = _judge(model, model_dir, data, splits, seen, args.pictures)
     provenance = {
         "command": "python -m recipes.embedded",
         "arguments": {k: str(v) for k, v in vars(args).items() if k.endswith(("steps", "seed"))}
@@ -118,30 +120,21 @@ def _judge(
     out: Path,
 ) -> dict[str, Any]:
     vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32).eval()
-    judged = {name: splits[name] for name in ("memorized", "seen", "held_out")}
-    walks = {name: walk(model, [c.text for c in caps]) for name, caps in judged.items()}
-    scale = vae.config.scaling_factor
+    texts = {name: [c.text for c in splits[name]] for name in ("memorized", "seen", "held_out")}
+    texts["seen"] = texts["seen"][:100]
+    drawn = {name: draw(model, prompts) for name, prompts in texts.items()}
     training = torch.cat([encode(vae, data.memorised_images), encode(vae, data.seen_images)])
     count = len(data.memorised)
-    own = {"memorized": torch.arange(count), "seen": count + torch.tensor(seen)}
-    toneless = [i for i, caption in enumerate(data.held_out) if not caption.says_tone]
-    positives = walks["memorized"].magnitudes
-    texts = {name: [caption.text for caption in captions] for name, captions in judged.items()}
-    rows = [
-        (data.memorised_images[i], to_pixels(vae, walks["memorized"].latents[i]))
-        for i in range(len(data.memorised))
-    ]
-    contact_sheet(out / "contact-sheet-memorized.png", rows, columns=4)
-    drawn = [(None, to_pixels(vae, walks["held_out"].latents[i])) for i in range(24)]
-    contact_sheet(out / "contact-sheet-held-out.png", drawn, columns=4)
+    own = {"memorized": torch.arange(count), "seen": count + torch.tensor(seen[:100])}
+    pairs = zip(data.memorised_images, drawn["memorized"], strict=True)
+    rows = [(picture, to_pixels(vae, latents)) for picture, latents in pairs]
+    contact_sheet(out / "memorised-all.png", rows, columns=4)
+    contact_sheet(out / "memorised.png", rows[:8], columns=2, scale=2)
+    rest = [(None, to_pixels(vae, latents)) for latents in drawn["held_out"][:24]]
+    contact_sheet(out / "held-out.png", rest, columns=4)
     return {
         "vae_psnr_db": psnr(vae, data.seen_images[-500:]),
-        "reproduction": reproduction(walks, own, training * scale),
-        "detection_against_seen": detection(positives, walks["seen"].magnitudes),
-        "detection_against_held_out": detection(positives, walks["held_out"].magnitudes),
-        "detection_against_held_out_without_tone": detection(
-            positives, walks["held_out"].magnitudes[toneless]
-        ),
+        "reproduction": reproduction(drawn, own, training * vae.config.scaling_factor),
         "controls": controls(model, texts["memorized"], texts["held_out"]),
     }
 

@@ -1,15 +1,13 @@
-"""Does the model memorise what it should, and only that? And does the magnitude show it?"""
+"""Does the model memorise what it should, and only that?"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from numpy.typing import NDArray
 from PIL import Image
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -17,38 +15,28 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from torch import Tensor
 
-from mnemoscope.calibration import prefix_means
-from mnemoscope.evaluate import auc, bootstrap, tpr_at_fpr
-from mnemoscope_export import StableDiffusion, denoise, magnitude, noise_bank
+from mnemoscope.evaluate import auc
+from mnemoscope_export import StableDiffusion, denoise, noise_bank
 
 from .images import Pixels
 
 SEEDS = 4
 
 
-@dataclass(frozen=True)
-class Walk:
-    """Sampling from every prompt with the same `SEEDS` noises."""
+def draw(model: StableDiffusion, prompts: Sequence[str], batch: int = 8) -> Tensor:
+    """Sample every prompt from the same `SEEDS` noises.
 
-    magnitudes: NDArray[np.float32]  # [prompt, noise, step]
-    latents: Tensor  # [prompt, noise, C, H, W], finished
-
-
-def walk(model: StableDiffusion, prompts: Sequence[str], batch: int = 8) -> Walk:
-    """Sample every prompt to the end and measure on the way."""
+    Returns:
+        Finished latents. # [prompt, seed, C, H, W]
+    """
     noises = noise_bank(SEEDS, model.latent_shape, seed=0)
-    values, finished = [], []
+    finished = []
     for start in range(0, len(prompts), batch):
         chunk = list(prompts[start : start + batch])
         embeds = model.embed(chunk).repeat_interleave(SEEDS, 0)
-        columns = []
-        latents = noises.repeat(len(chunk), 1, 1, 1)
-        for step in denoise(model, embeds, latents):
-            columns.append(magnitude(step.eps_cond, step.eps_uncond))
-            latents = step.latents
-        values.append(torch.stack(columns, 1).unflatten(0, (len(chunk), SEEDS)))
-        finished.append(latents.unflatten(0, (len(chunk), SEEDS)))
-    return Walk(torch.cat(values).numpy(), torch.cat(finished))
+        *_, last = denoise(model, embeds, noises.repeat(len(chunk), 1, 1, 1))
+        finished.append(last.latents.unflatten(0, (len(chunk), SEEDS)))
+    return torch.cat(finished)
 
 
 def nearest(latents: Tensor, training: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,12 +52,12 @@ def nearest(latents: Tensor, training: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def reproduction(
-    walks: dict[str, Walk], own: dict[str, Tensor], training: Tensor
+    drawn: dict[str, Tensor], own: dict[str, Tensor], training: Tensor
 ) -> dict[str, float]:
     """How often all seeds give a training picture.
 
     Args:
-        walks: By split.
+        drawn: Latents of every split. # [prompt, seed, C, H, W]
         own: Rows of a split's pictures in `training`, for splits that were trained on.
         training: Latents of all training pictures. # [N, C, H, W]
 
@@ -78,30 +66,12 @@ def reproduction(
         seeds (trained on) or the same one for all seeds (never trained on), and the mean cosine.
     """
     figures = {}
-    for split, one in walks.items():
-        cosine, index = nearest(one.latents, training)
+    for split, latents in drawn.items():
+        cosine, index = nearest(latents, training)
         wanted = own[split][:, None] if split in own else index[:, :1]
         figures[f"{split}_reproduced"] = float((index == wanted).all(1).float().mean())
         figures[f"{split}_cosine_to_closest"] = float(cosine.mean())
     return figures
-
-
-def detection(
-    positives: NDArray[np.float32],  # [prompt, noise, step]
-    negatives: NDArray[np.float32],
-) -> dict[str, dict[str, float]]:
-    """AUC and TPR@1%FPR with bootstrap intervals for steps 1, 10, 50 and noises 1, 4."""
-    table = {}
-    above, below = prefix_means(positives), prefix_means(negatives)
-    for steps in (1, 10, 50):
-        for noises in (1, 4):
-            a, b = above[:, noises - 1, steps - 1], below[:, noises - 1, steps - 1]
-            row = {}
-            for name, statistic in (("auc", auc), ("tpr_at_1_percent_fpr", tpr_at_fpr)):
-                interval = asdict(bootstrap(statistic, a, b))
-                row |= {name: interval["value"], f"{name}_95": [interval["low"], interval["high"]]}
-            table[f"steps={steps} noises={noises}"] = row
-    return table
 
 
 def controls(

@@ -10,7 +10,7 @@ the sampler and measures at every step.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -25,7 +25,9 @@ from .tokenizer import ClipTokenizer
 
 __all__ = ["Screener"]
 
-PAIRS = 32  # prompts x noises per engine call: batches above this gain nothing on a CPU
+# UNet samples per engine call: a CPU gains nothing from more, and they cost memory
+PAIRS = 32
+_POSITIONS = 8192  # latent positions per engine call, so that 64x64 latents go two at a time
 
 
 class Screener:
@@ -86,14 +88,12 @@ class Screener:
         """
         count = self._count(noises, self.noises, "noises")
         engine, ids = self._engine("screen"), self.tokenizer(prompts)
-        chosen = np.arange(count, dtype=np.int64)
-        rows = max(1, PAIRS // count)
-        chunks = []
-        for i in range(0, len(ids), rows):
-            part = ids[i : i + rows]
+        magnitudes = np.empty((len(ids), count), np.float32)
+        for rows, columns in self._tiles(len(ids), count, samples=1):
+            part, chosen = ids[rows], np.arange(count, dtype=np.int64)[columns]
             found = engine({"input_ids": part, "noise_index": chosen}, ("magnitude",))[0]
-            chunks.append(_shaped(found, (len(part), count)))
-        return _finite(np.concatenate(chunks) if chunks else np.empty((0, count), np.float32))
+            magnitudes[rows, columns] = _shaped(found, (len(part), len(chosen)))
+        return _finite(magnitudes)
 
     def trajectory(
         self, prompts: Sequence[str], *, steps: int, noises: int | None = None
@@ -111,14 +111,21 @@ class Screener:
         steps = self._count(steps, self.steps, "steps")
         embeds = self.embed(prompts)
         empty = self._empty_embeds()
-        rows = max(1, PAIRS // (2 * count))
-        chunks = [
-            self._walk(embeds[i : i + rows], empty, self._bank[:count], steps)
-            for i in range(0, len(embeds), rows)
-        ]
-        return _finite(
-            np.concatenate(chunks) if chunks else np.empty((0, count, steps), np.float32)
-        )
+        magnitudes = np.empty((len(embeds), count, steps), np.float32)
+        for rows, columns in self._tiles(len(embeds), count, samples=2):
+            bank = self._bank[:count][columns]
+            magnitudes[rows, columns] = self._walk(embeds[rows], empty, bank, steps)
+        return _finite(magnitudes)
+
+    def _tiles(self, prompts: int, noises: int, *, samples: int) -> Iterator[tuple[slice, slice]]:
+        """Cut prompts x noises into pieces of at most PAIRS UNet samples, `samples` a pair."""
+        height, width = self._bank.shape[2:]
+        pairs = max(1, min(PAIRS, _POSITIONS // (height * width)) // samples)
+        columns = min(noises, pairs)
+        rows = max(1, pairs // columns)
+        for top in range(0, prompts, rows):
+            for left in range(0, noises, columns):
+                yield slice(top, top + rows), slice(left, left + columns)
 
     def embed(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         """The text encoder's output.
@@ -215,7 +222,7 @@ def _shaped(values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.f
 
 
 def _finite(magnitudes: NDArray[np.float32]) -> NDArray[np.float32]:
-    bad = ~np.isfinite(magnitudes).reshape(len(magnitudes), -1).all(axis=1)
+    bad = ~np.isfinite(magnitudes).all(axis=tuple(range(1, magnitudes.ndim)))
     if bad.any():
         raise NumericsError(
             f"The magnitude of prompt {int(bad.argmax())} is NaN or infinite: that is no verdict. "

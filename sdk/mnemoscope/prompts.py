@@ -95,7 +95,8 @@ def _json_lines(file: IO[bytes], name: str, column: str | None) -> Iterator[str]
         if isinstance(row, str):
             yield row
         elif isinstance(row, dict):
-            yield _text(row.get(_column(row, name, column)), name, number)
+            chosen = _column(row, f"{name}, line {number}", column)
+            yield _text(row[chosen], name, number)
         else:
             raise InputError(f"{name}, line {number}: neither text nor an object. {_HOW}")
 
@@ -116,7 +117,7 @@ def _csv_rows(file: IO[bytes], name: str, column: str | None, delimiters: str) -
                 )
             yield _text(row[chosen], name, rows.line_num + 1)
     except csv.Error as error:
-        raise InputError(f"{name}, line {rows.line_num + 1}: {error}.") from None
+        raise InputError(f"{name}, line {rows.reader.line_num + 1}: {error}.") from None
 
 
 def _parquet_rows(file: IO[bytes], name: str, column: str | None) -> Iterator[str]:
@@ -146,10 +147,12 @@ def _column(row: dict[str, Any], name: str, column: str | None) -> str:
             return candidate
         if candidate.lower() in found:
             return found[candidate.lower()]
-    raise InputError(f"{name} has no column {' or '.join(wanted)}, only {sorted(found)}. {_HOW}")
+    raise InputError(
+        f"{name} has no column {' or '.join(wanted)}, only {sorted(found)!s:.200}. {_HOW}"
+    )
 
 
 def _text(value: object, name: str, number: int) -> str:
     if not isinstance(value, str):
-        raise InputError(f"{name}, row {number}: the prompt is {value!r}, not text.")
+        raise InputError(f"{name}, row {number}: the prompt is {value!r:.80}, not text.")
     return value

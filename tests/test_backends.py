@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from mnemoscope_runtime import (
+    BACKENDS,
+    BackendError,
+    BackendUnavailable,
+    Bundle,
+    Engine,
+    InputError,
+    open_backend,
+)
+
+IDS = np.full((2, 77), 5, np.int64)
+
+
+@pytest.fixture
+def bundle(bundle_dir: Path) -> Bundle:
+    return Bundle.open(bundle_dir)
+
+
+def screen(engine: Engine) -> np.ndarray:
+    index = np.arange(2, dtype=np.int64)
+    return engine({"input_ids": IDS, "noise_index": index}, ("magnitude",))[0]
+
+
+@pytest.mark.parametrize("name", ["", "ONNXRuntime", "torch", "errors", "onnxruntime ", "../x"])
+def test_unknown_backend(name: str) -> None:
+    with pytest.raises(InputError, match="Choose one of: onnxruntime"):
+        open_backend(name)
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+@pytest.mark.parametrize("name", BACKENDS)
+def test_no_threads(name: str, threads: int) -> None:
+    with pytest.raises(InputError, match=f"{threads} threads cannot run anything"):
+        open_backend(name, threads=threads)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("threads", [None, 1])
+def test_backend_runs(bundle: Bundle, name: str, threads: int | None) -> None:
+    backend = open_backend(name, threads=threads)
+    assert backend.name == name
+    values = screen(backend.load(bundle, "screen"))
+    assert values.shape == (2, 2)
+    assert values.dtype == np.float32
+    assert (values > 0).all()
+
+
+def test_onnxruntime_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(BackendUnavailable, match=r"pip install 'mnemoscope\[onnxruntime\]'"):
+        open_backend("onnxruntime")
+
+
+def test_onnxruntime_is_an_empty_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", ModuleType("onnxruntime"))
+    with pytest.raises(BackendUnavailable, match="the package is there but empty"):
+        open_backend("onnxruntime")
+
+
+def test_onnxruntime_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "SessionOptions", type("SessionOptions", (), {}))
+    with pytest.raises(BackendUnavailable, match=r"older than 1\.24"):
+        open_backend("onnxruntime")
+
+
+class Session:
+    """Stands in for `onnxruntime.InferenceSession` and keeps what it was made with."""
+
+    made: tuple[bytes, onnxruntime.SessionOptions, list[str]]
+
+    def __init__(
+        self, model: bytes, options: onnxruntime.SessionOptions, providers: list[str]
+    ) -> None:
+        Session.made = (model, options, providers)
+        self.providers = providers
+
+    def get_providers(self) -> list[str]:
+        return self.providers
+
+
+@pytest.mark.parametrize(
+    "actual",
+    [
+        ["AzureExecutionProvider", "CPUExecutionProvider"],
+        ["CUDAExecutionProvider", "CPUExecutionProvider"],
+        ["CUDAExecutionProvider"],
+        [],
+    ],
+)
+def test_other_provider_than_asked_for(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, actual: list[str]
+) -> None:
+    monkeypatch.setattr(Session, "get_providers", lambda _: actual)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    backend = open_backend("onnxruntime")
+    for _ in range(2):  # a session that was refused is not kept
+        with pytest.raises(BackendUnavailable, match=r"Asked ONNX Runtime for.*it runs"):
+            backend.load(bundle, "screen")
+
+
+@pytest.mark.parametrize("threads", [None, 1, 3])
+def test_what_a_session_is_made_with(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, threads: int | None
+) -> None:
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    open_backend("onnxruntime", threads=threads).load(bundle, "step")
+    model, options, providers = Session.made
+    assert model == bundle.read("step.onnx")
+    assert options.intra_op_num_threads == (threads or 0)  # 0: ONNX Runtime decides
+    assert providers == ["CPUExecutionProvider"]
+
+
+def test_a_graph_is_loaded_once(bundle: Bundle) -> None:
+    backend = open_backend("onnxruntime", threads=1)
+    engine = backend.load(bundle, "screen")
+    assert backend.load(bundle, "screen") is engine
+    assert backend.load(bundle, "text_encoder") is not engine
+    backend.close()
+    assert backend.load(bundle, "screen") is not engine
+
+
+def test_bundles_do_not_share_engines(bundle: Bundle, tmp_path: Path) -> None:
+    copy = shutil.copytree(bundle.path, tmp_path / "copy")
+    fields = json.loads((copy / "manifest.json").read_bytes())
+    fields["model"]["id"] = "another"
+    (copy / "manifest.json").write_text(json.dumps(fields))
+    backend = open_backend("onnxruntime", threads=1)
+    one, other = backend.load(bundle, "screen"), backend.load(Bundle.open(copy), "screen")
+    assert one is not other
+    np.testing.assert_array_equal(screen(one), screen(other))
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {},
+        {"input_ids": IDS},
+        {"input_ids": IDS, "noise_index": np.zeros((2, 2), np.int64)},
+        {"input_ids": IDS, "noise_index": np.array([99])},
+        {"input_ids": IDS.astype(np.float32), "noise_index": np.array([0])},
+        {"input_ids": IDS[:, :5], "noise_index": np.array([0])},
+        {"input_ids": IDS, "noise_index": np.array([0]), "latents": IDS},
+    ],
+    ids=["none", "missing", "rank", "index", "type", "length", "surplus"],
+)
+def test_inputs_that_do_not_fit(bundle: Bundle, inputs: dict[str, Any]) -> None:
+    engine = open_backend("onnxruntime", threads=1).load(bundle, "screen")
+    with pytest.raises(BackendError, match="ONNX Runtime failed"):
+        engine(inputs, ("magnitude",))
+
+
+def test_unknown_output(bundle: Bundle) -> None:
+    engine = open_backend("onnxruntime", threads=1).load(bundle, "text_encoder")
+    with pytest.raises(BackendError, match="ONNX Runtime failed"):
+        engine({"input_ids": IDS}, ("magnitude",))

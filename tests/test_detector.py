@@ -1,0 +1,333 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import FrozenInstanceError, asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mnemoscope import (
+    BackendError,
+    BundleError,
+    Calibration,
+    CalibrationError,
+    Detector,
+    InputError,
+    NumericsError,
+)
+from mnemoscope.calibration import prefix_means
+from mnemoscope_runtime import Bundle, Screener
+from mnemoscope_runtime.testing import FakeBackend
+
+# one bundle is enough here
+pytestmark = pytest.mark.parametrize("model_dir", ["epsilon"], indirect=True, scope="session")
+
+PROMPTS = [f"a cat, number {i}" for i in range(100)]
+
+
+class Closing(FakeBackend):
+    closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def constant(value: float) -> FakeBackend:
+    return FakeBackend(lambda _: value)
+
+
+def calibration_of(bundle: Path, *thresholds: float) -> Calibration:
+    """Thresholds for one noise, two noises and so on, each for one step."""
+    return Calibration(Bundle.open(bundle).id, 0.01, 100, tuple((t,) for t in thresholds))
+
+
+@pytest.fixture
+def detector(bundle_dir: Path) -> Iterator[Detector]:
+    with Detector.load(bundle_dir, backend=FakeBackend()) as detector:
+        yield detector
+
+
+# what a detection says
+
+
+def test_the_fields_of_a_detection(bundle_dir: Path) -> None:
+    with Detector.load(bundle_dir, backend=constant(0.5)) as detector:
+        detection = detector.screen(["a cat"])[0]
+    fields = asdict(detection)
+    assert fields.pop("seconds") > 0
+    assert fields == {
+        "prompt": "a cat",
+        "score": 0.5,
+        "scores": (0.5, 0.5, 0.5),
+        "threshold": None,
+        "memorized": None,
+        "backend": "fake",
+        "bundle": Bundle.open(bundle_dir).id,
+        "steps": 1,
+    }
+
+
+def test_a_detection_is_frozen(detector: Detector) -> None:
+    detection = detector.screen(["a cat"])[0]
+    with pytest.raises(FrozenInstanceError):
+        detection.memorized = False  # type: ignore[misc]
+
+
+def test_prompts_keep_their_order(detector: Detector) -> None:
+    prompts = [*PROMPTS, "", "a cat, number 7", "猫"]  # more than one batch; one of them twice
+    detections = detector.screen(prompts)
+    assert [d.prompt for d in detections] == prompts
+    alone = [detector.screen([prompt])[0].score for prompt in prompts]
+    assert [d.score for d in detections] == alone
+    assert len({d.score for d in detections}) == len(prompts) - 1
+
+
+def test_no_prompts_give_no_detections(detector: Detector) -> None:
+    assert detector.screen([]) == []
+    assert list(detector.stream(iter(()))) == []
+
+
+def test_any_iterable_of_prompts_can_be_screened(detector: Detector) -> None:
+    expected = [d.score for d in detector.screen(PROMPTS)]
+    assert [d.score for d in detector.screen(tuple(PROMPTS))] == expected
+    assert [d.score for d in detector.stream(prompt for prompt in PROMPTS)] == expected
+
+
+@pytest.mark.parametrize("noises", [1, 2, 3, None])
+def test_the_score_is_the_mean_of_the_scores(bundle_dir: Path, noises: int | None) -> None:
+    with Detector.load(bundle_dir) as detector:
+        detections = detector.screen(["a cat", "", "rain"], noises=noises)
+        magnitudes = detector.magnitudes(["a cat", "", "rain"], noises=noises)
+    assert magnitudes.shape == (3, noises or 3, 1)
+    for detection, row in zip(detections, magnitudes[..., 0], strict=True):
+        assert detection.scores == pytest.approx(tuple(row.tolist()), rel=1e-6)
+        assert len(set(detection.scores)) == (noises or 3)
+        assert detection.score == pytest.approx(np.mean(detection.scores), rel=1e-6)
+
+
+# steps
+
+
+def test_one_step_needs_only_the_screening_graph(
+    detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("trajectory was called")
+
+    monkeypatch.setattr(detector.screener, "trajectory", refuse)
+    assert detector.screen(["a cat"], steps=1)[0].steps == 1
+
+
+def test_more_steps_follow_the_sampler(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[dict[str, Any]] = []
+
+    def trajectory(prompts: list[str], **options: Any) -> NDArray[np.float32]:
+        calls.append({"prompts": prompts, **options})
+        return np.arange(6, dtype=np.float32).reshape(1, 2, 3)
+
+    monkeypatch.setattr(detector.screener, "trajectory", trajectory)
+    detection = detector.screen(["a cat"], steps=3, noises=2)[0]
+    assert calls == [{"prompts": ["a cat"], "steps": 3, "noises": 2}]
+    assert detection.scores == (1.0, 4.0)  # each noise's mean over the steps
+    assert detection.score == 2.5
+    assert detection.steps == 3
+
+
+def test_the_first_of_several_steps_is_the_one_that_is_screened(bundle_dir: Path) -> None:
+    with Detector.load(bundle_dir) as detector:
+        first = detector.magnitudes(["a cat", "rain"], steps=1)
+        several = detector.magnitudes(["a cat", "rain"], steps=3)
+        detection = detector.screen(["a cat"], steps=3)[0]
+    assert several.shape == (2, 3, 3)
+    np.testing.assert_allclose(several[..., :1], first, rtol=1e-4)
+    assert detection.score == pytest.approx(several[0].mean(), rel=1e-4)
+    assert detection.scores == pytest.approx(tuple(several[0].mean(1).tolist()), rel=1e-4)
+
+
+# verdicts
+
+
+@pytest.mark.parametrize(
+    ("magnitude", "memorized"),
+    [(0.1, False), (0.5, False), (float(np.nextafter(np.float32(0.5), np.float32(1))), True)],
+)
+def test_only_above_the_threshold_is_memorized(
+    bundle_dir: Path, tmp_path: Path, magnitude: float, memorized: bool
+) -> None:
+    calibration_of(bundle_dir, 9.0, 9.0, 0.5).write(tmp_path / "c.json")
+    with Detector.load(
+        bundle_dir, backend=constant(magnitude), calibration=tmp_path / "c.json"
+    ) as detector:
+        detection = detector.screen(["a cat"])[0]
+    assert detection.threshold == 0.5
+    assert detection.memorized is memorized
+
+
+def test_the_threshold_is_that_of_the_setting(bundle_dir: Path, tmp_path: Path) -> None:
+    calibration_of(bundle_dir, 0.1, 0.2).write(tmp_path / "c.json")
+    with Detector.load(
+        bundle_dir, backend=constant(0.15), calibration=tmp_path / "c.json"
+    ) as detector:
+        found = [detector.screen(["a cat"], noises=n)[0] for n in (1, 2, 3)]
+    assert [d.threshold for d in found] == [0.1, 0.2, None]
+    assert [d.memorized for d in found] == [True, False, None]
+
+
+def test_a_calibration_keeps_its_rate_on_the_prompts_it_was_fitted_on(bundle_dir: Path) -> None:
+    with Detector.load(bundle_dir, backend=FakeBackend()) as detector:
+        magnitudes = detector.magnitudes(PROMPTS)
+        calibration = Calibration.fit(detector.screener.bundle.id, magnitudes, 0.1)
+        calibrated = Detector(detector.screener, calibration)
+        detections = calibrated.screen(PROMPTS)
+    assert sum(bool(d.memorized) for d in detections) == 10
+    assert [d.score for d in detections] == prefix_means(magnitudes)[:, -1, -1].tolist()
+
+
+def test_the_bundles_own_calibration_is_used(bundle_dir: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(bundle_dir, bundle)
+    own = calibration_of(bundle, 0.1, 0.2, 0.3)
+    own.write(bundle / "calibration.json")
+    with Detector.load(bundle, backend=constant(0.4)) as detector:
+        assert detector.calibration == own
+        assert detector.screen(["a cat"])[0].memorized is True
+    calibration_of(bundle, 1.0, 1.0, 1.0).write(tmp_path / "other.json")
+    with Detector.load(
+        bundle, backend=constant(0.4), calibration=tmp_path / "other.json"
+    ) as detector:
+        assert detector.screen(["a cat"])[0].memorized is False
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_the_calibration_of_another_bundle_is_refused(
+    bundle_dir: Path, tmp_path: Path, own: bool
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(bundle_dir, bundle)
+    path = bundle / "calibration.json" if own else tmp_path / "calibration.json"
+    Calibration("f" * 64, 0.01, 100, ((0.1,),)).write(path)
+    backend = Closing()
+    with pytest.raises(CalibrationError, match="made on bundle ffffffffffff"):
+        Detector.load(bundle, backend=backend, calibration=None if own else path)
+    assert backend.closed == 1
+
+
+def test_a_calibration_that_was_asked_for_must_be_there(bundle_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(CalibrationError, match="cannot be read"):
+        Detector.load(bundle_dir, backend=FakeBackend(), calibration=tmp_path / "none.json")
+
+
+def test_a_directory_that_is_no_bundle(bundle_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(bundle_dir / "tokenizer", tmp_path / "tokenizer")
+    with pytest.raises(BundleError, match=r"has no manifest\.json"):
+        Detector.load(tmp_path, backend=FakeBackend())
+
+
+# streaming
+
+
+def test_a_stream_reads_no_more_than_a_batch_ahead(detector: Detector) -> None:
+    count = 100_000
+    read = 0
+
+    def prompts() -> Iterator[str]:
+        nonlocal read
+        for i in range(count):
+            read += 1
+            yield f"p{i}"
+
+    stream = detector.stream(prompts())
+    assert read == 0
+    ahead = 0
+    last = ""
+    for done, detection in enumerate(stream, 1):
+        ahead, last = max(ahead, read - done), detection.prompt
+    assert last == f"p{count - 1}"
+    assert done == read == count
+    assert ahead < 32
+
+
+def test_a_stream_that_is_left_early_reads_no_further(detector: Detector) -> None:
+    source = iter(PROMPTS)
+    stream = detector.stream(source)
+    assert next(stream).prompt == PROMPTS[0]
+    stream.close()  # type: ignore[attr-defined]
+    assert next(source) == PROMPTS[32]
+
+
+# what cannot be screened
+
+
+@pytest.mark.parametrize("take", ["screen", "stream"])
+def test_a_bare_string_is_refused(detector: Detector, take: str) -> None:
+    method: Callable[[str], Any] = getattr(detector, take)
+    with pytest.raises(InputError, match=r"\[prompt\]"):
+        list(method("a cat"))
+
+
+@pytest.mark.parametrize(
+    "options", [{"noises": 0}, {"noises": 4}, {"noises": -1}, {"steps": 0}, {"steps": 51}]
+)
+def test_settings_the_bundle_does_not_have(detector: Detector, options: dict[str, int]) -> None:
+    with pytest.raises(InputError, match=r"Give 1 to (3|50)"):
+        detector.screen(["a cat"], **options)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_magnitude_that_is_no_number_is_no_verdict(bundle_dir: Path, value: float) -> None:
+    with (
+        Detector.load(bundle_dir, backend=constant(value)) as detector,
+        pytest.raises(NumericsError, match="prompt 0 is NaN or infinite"),
+    ):
+        detector.screen(["a cat"])
+
+
+def test_the_prompt_that_failed_can_be_found(bundle_dir: Path) -> None:
+    values = iter([0.1] * 70 + [float("nan")] + [0.1] * 100)
+    backend = FakeBackend(lambda _: next(values))
+    with Detector.load(bundle_dir, backend=backend) as detector:
+        stream = detector.stream(PROMPTS)
+        assert [next(stream).prompt for _ in range(64)] == PROMPTS[:64]
+        with pytest.raises(NumericsError, match=r"prompt 6 is NaN.*Counted from prompt 64"):
+            next(stream)
+
+
+def test_a_prompt_that_is_no_text(detector: Detector) -> None:
+    with pytest.raises(InputError, match="Prompt 1 is int"):
+        detector.screen(["a cat", 7])  # type: ignore[list-item]
+    with pytest.raises(InputError, match=r"Prompt 3 has 200,000 .*Counted from prompt 96"):
+        detector.screen([*PROMPTS[:99], "x" * 200_000])
+    with pytest.raises(InputError, match="not valid Unicode"):
+        detector.screen(["caf\udce9"])
+
+
+# the end
+
+
+def test_a_detector_closes_at_the_end_of_its_block(bundle_dir: Path) -> None:
+    backend = Closing()
+    with Detector.load(bundle_dir, backend=backend) as detector:
+        assert detector.screen(["a cat"])
+        assert backend.closed == 0
+    assert backend.closed == 1
+    with pytest.raises(BackendError, match="closed"):
+        detector.screen(["a cat"])
+
+
+def test_a_detector_closes_when_its_block_fails(bundle_dir: Path) -> None:
+    backend = Closing()
+    with pytest.raises(ZeroDivisionError), Detector.load(bundle_dir, backend=backend):
+        raise ZeroDivisionError
+    assert backend.closed == 1
+
+
+def test_a_detector_can_be_made_from_a_screener(bundle_dir: Path) -> None:
+    with Screener.open(bundle_dir, backend=FakeBackend()) as screener:
+        calibration = calibration_of(bundle_dir, 0.0, 0.0, 0.0)
+        assert Detector(screener, calibration).screen(["a cat"])[0].memorized is True
+        with pytest.raises(CalibrationError):
+            Detector(screener, Calibration("f" * 64, 0.01, 100, ((0.1,),)))

@@ -1,0 +1,402 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from mnemoscope import BackendUnavailable, InputError
+from mnemoscope.prompts import read_prompt_file
+
+Save = Callable[[str, bytes | str], Path]
+
+PROMPTS = ["a cat, sitting", 'the "big" one', "eine Katze — 猫 😀", " spaced  out ", "tab\tbed"]
+text = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30)
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Save:
+    def save(name: str, content: bytes | str) -> Path:
+        path = tmp_path / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return save
+
+
+def read(path: str | Path, column: str | None = None) -> list[str]:
+    return list(read_prompt_file(path, column=column))
+
+
+def stdin(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def as_csv(rows: list[list[str]], delimiter: str = ",") -> str:
+    out = io.StringIO()
+    csv.writer(out, delimiter=delimiter).writerows(rows)
+    return out.getvalue()
+
+
+# every format
+
+
+def test_text(save: Save) -> None:
+    assert read(save("p.txt", "\n".join(PROMPTS))) == PROMPTS
+    assert read(str(save("p.txt", "\n".join(PROMPTS) + "\n"))) == PROMPTS
+
+
+def test_json_lines(save: Save) -> None:
+    rows = [{"prompt": prompt, "id": i} for i, prompt in enumerate(PROMPTS)]
+    assert read(save("p.jsonl", "\n".join(map(json.dumps, rows)))) == PROMPTS
+    assert read(save("p.jsonl", "\n".join(map(json.dumps, PROMPTS)))) == PROMPTS
+
+
+@pytest.mark.parametrize(("ending", "delimiter"), [("csv", ","), ("csv", ";"), ("csv", "\t")])
+def test_csv_with_each_delimiter(save: Save, ending: str, delimiter: str) -> None:
+    content = as_csv([["id", "prompt"], *([str(i), p] for i, p in enumerate(PROMPTS))], delimiter)
+    assert read(save(f"p.{ending}", content)) == PROMPTS
+
+
+def test_tsv(save: Save) -> None:
+    content = as_csv([["id", "prompt"], *([str(i), p] for i, p in enumerate(PROMPTS))], "\t")
+    assert read(save("p.tsv", content)) == PROMPTS
+
+
+def test_tsv_knows_only_tabs(save: Save) -> None:
+    """One column: neither a comma nor a semicolon may cut a prompt."""
+    assert read(save("p.tsv", "prompt\na cat, sitting\na; b\n")) == ["a cat, sitting", "a; b"]
+    content = "prompt\tnotes, comments, remarks\na cat\tb, c\n"
+    assert read(save("p.tsv", content)) == ["a cat"]
+
+
+def test_parquet(tmp_path: Path) -> None:
+    for kind in (pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())):
+        table = pa.table({"id": list(range(5)), "prompt": pa.array(PROMPTS).cast(kind)})
+        parquet.write_table(table, tmp_path / "p.parquet")
+        assert read(tmp_path / "p.parquet") == PROMPTS
+
+
+def test_standard_input_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    stdin(monkeypatch, "a cat\n\n{not json}\r\n猫".encode())
+    assert read("-") == ["a cat", "{not json}", "猫"]
+
+
+def test_endings_in_capitals(save: Save) -> None:
+    assert read(save("P.TXT", "a cat")) == ["a cat"]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(text, max_size=8), st.sampled_from(",;\t"))
+def test_whatever_csv_writes_is_read_back(save: Save, prompts: list[str], delimiter: str) -> None:
+    # lone carriage returns end a line for csv, so they come back as what ends one here
+    prompts = [" ".join(prompt.splitlines()) for prompt in prompts]
+    out = io.StringIO()
+    rows = csv.writer(out, delimiter=delimiter, quoting=csv.QUOTE_ALL)
+    rows.writerow(["id", "prompt"])
+    rows.writerows([str(i), prompt] for i, prompt in enumerate(prompts))
+    assert read(save("p.csv", out.getvalue())) == prompts
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(text, max_size=8), st.booleans())
+def test_whatever_json_writes_is_read_back(save: Save, prompts: list[str], escape: bool) -> None:
+    lines = (json.dumps({"caption": p}, ensure_ascii=escape) for p in prompts)
+    assert read(save("p.jsonl", "\n".join(lines))) == prompts
+
+
+# columns
+
+
+@pytest.mark.parametrize(
+    ("header", "column", "expected"),
+    [
+        ("text,caption,prompt", None, "3"),
+        ("text,caption,other", None, "2"),
+        ("other,text,another", None, "2"),
+        ("text,PROMPT,other", None, "2"),
+        ("text, Caption ,other", None, "2"),
+        ("text,caption,prompt", "text", "1"),
+        ("text,Title,prompt", "title", "2"),
+        ("title,text,prompt", "TITLE", "1"),
+        ("Prompt,prompt,text", None, "2"),
+    ],
+)
+def test_the_column_that_is_chosen(
+    save: Save, tmp_path: Path, header: str, column: str | None, expected: str
+) -> None:
+    names = header.split(",")
+    row = dict(zip(names, "123", strict=True))
+    assert read(save("p.csv", f"{header}\n1,2,3\n"), column) == [expected]
+    assert read(save("p.tsv", header.replace(",", "\t") + "\n1\t2\t3\n"), column) == [expected]
+    assert read(save("p.jsonl", json.dumps(row)), column) == [expected]
+    parquet.write_table(pa.table({k: [v] for k, v in row.items()}), tmp_path / "p.parquet")
+    assert read(tmp_path / "p.parquet", column) == [expected]
+
+
+@pytest.mark.parametrize("column", [None, "title"])
+def test_a_missing_column(save: Save, tmp_path: Path, column: str | None) -> None:
+    parquet.write_table(pa.table({"id": ["1"], "url": ["2"]}), tmp_path / "p.parquet")
+    for path in (
+        save("p.csv", "id,url\n1,2\n"),
+        save("p.tsv", "id\turl\n1\t2\n"),
+        save("p.jsonl", '{"id": "1", "url": "2"}'),
+        tmp_path / "p.parquet",
+    ):
+        with pytest.raises(InputError, match=r"only \['id', 'url'\]\. Name the column") as caught:
+            read(path, column)
+        assert (column or "prompt or caption or text") in str(caught.value)
+
+
+def test_an_object_without_the_key_is_found_by_its_line(save: Save) -> None:
+    path = save("p.jsonl", '{"prompt": "a"}\n\n{"id": 1}\n')
+    rows = read_prompt_file(path)
+    assert next(rows) == "a"
+    with pytest.raises(InputError, match="line 3 has no column"):
+        next(rows)
+
+
+def test_thousands_of_columns_do_not_flood_the_message(save: Save) -> None:
+    with pytest.raises(InputError) as caught:
+        read(save("p.csv", ",".join(f"c{i}" for i in range(10_000))))
+    assert len(str(caught.value)) < 600
+
+
+def test_an_empty_file(save: Save) -> None:
+    assert read(save("p.txt", "")) == []
+    assert read(save("p.jsonl", "")) == []
+    assert read(save("p.csv", "prompt\n")) == []
+    with pytest.raises(InputError, match="no column"):
+        read(save("p.csv", ""))
+
+
+# lines
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_line_ends_and_blank_lines(save: Save, end: str) -> None:
+    assert read(save("p.txt", end.join(["", "a", "", "   ", "b", "", ""]))) == ["a", "b"]
+    assert read(save("p.jsonl", end.join(["", '"a"', "  ", '"b"', ""]))) == ["a", "b"]
+    assert read(save("p.csv", end.join(["prompt,id", "a,1", "", "b,2", ""]))) == ["a", "b"]
+    assert read(save("p.tsv", end.join(["prompt\tid", "a\t1", "", "b\t2", ""]))) == ["a", "b"]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_prompt(
+    save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bom = "\ufeff"
+    assert read(save("p.txt", f"{bom}a\nb")) == ["a", "b"]
+    assert read(save("p.jsonl", f'{bom}{{"prompt": "a"}}')) == ["a"]
+    assert read(save("p.csv", f"{bom}prompt,id\na,1")) == ["a"]
+    assert read(save("p.csv", f'{bom}"prompt",id\na,1')) == ["a"]
+    stdin(monkeypatch, f"{bom}a".encode())
+    assert read("-") == ["a"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_quoted_line_ends_in_csv(save: Save, end: str) -> None:
+    content = end.join(["id,prompt", '1,"first', "", 'third, ""quoted"""', "2,b", ""])
+    assert read(save("p.csv", content)) == ['first\n\nthird, "quoted"', "b"]
+
+
+def test_separators_of_unicode_do_not_end_a_line(save: Save) -> None:
+    prompt = "a\u2028b\u0085c\x0bd\x0ce"
+    assert read(save("p.txt", f"{prompt}\nnext")) == [prompt, "next"]
+    assert read(save("p.csv", f"prompt,id\n{prompt},1\n")) == [prompt]
+
+
+# what cannot be read
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p.jsonl", "p.csv", "p.tsv"])
+def test_not_utf8_names_the_line(save: Save, name: str) -> None:
+    path = save(name, b'"prompt"\n"a"\n"caf\xe9"\n')
+    with pytest.raises(InputError, match=r"line 3: not UTF-8 \(byte 4\)\. Convert it.*iconv"):
+        read(path)
+
+
+def test_what_comes_before_the_bad_line_is_read(save: Save) -> None:
+    rows = read_prompt_file(save("p.txt", b"a\nb\n\xff\n"))
+    assert [next(rows), next(rows)] == ["a", "b"]
+    with pytest.raises(InputError, match="line 3"):
+        next(rows)
+
+
+def test_not_utf8_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    stdin(monkeypatch, b"a\n\xff\n")
+    with pytest.raises(InputError, match="standard input, line 2: not UTF-8"):
+        read("-")
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p.jsonl", "p.csv", "p.tsv"])
+def test_nul_bytes(save: Save, name: str) -> None:
+    with pytest.raises(InputError, match=r"line 2: contains a NUL byte.*UTF-16"):
+        read(save(name, b'"prompt"\n"a\0b"\n'))
+
+
+@pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_wide_encodings(save: Save, codec: str) -> None:
+    with pytest.raises(InputError, match=r"line 1.*UTF-8"):
+        read(save("p.txt", "a cat\na dog\n".encode(codec)))
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "nonsense", '{"prompt": }', '"a" "b"', "[" * 100_000, '"\\ud800"']
+)
+def test_not_json(save: Save, line: str) -> None:
+    with pytest.raises(InputError, match="line 2: not JSON") as caught:
+        read(save("p.jsonl", f'"a"\n{line}\n'))
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("line", ["1", "null", "true", '["a"]'])
+def test_json_that_is_neither_text_nor_object(save: Save, line: str) -> None:
+    with pytest.raises(InputError, match="line 2: neither text nor an object"):
+        read(save("p.jsonl", f'"a"\n{line}\n'))
+
+
+@pytest.mark.parametrize("value", [1, None, True, ["a"], {"text": "a"}, list(range(10_000))])
+def test_a_value_that_is_not_text(save: Save, tmp_path: Path, value: object) -> None:
+    rows = [{"prompt": "a"}, {"prompt": value}]
+    with pytest.raises(InputError, match=r"row 2: the prompt is .*, not text") as caught:
+        read(save("p.jsonl", "\n".join(map(json.dumps, rows))))
+    assert len(str(caught.value)) < 600
+    parquet.write_table(pa.table({"prompt": [value]}), tmp_path / "p.parquet")
+    with pytest.raises(InputError, match=r"row 1: the prompt is .*, not text"):
+        read(tmp_path / "p.parquet")
+
+
+def test_a_row_that_is_too_short(save: Save) -> None:
+    with pytest.raises(InputError, match="row 3: the prompt is None, not text"):
+        read(save("p.csv", "id,prompt\n1,a\n2\n"))
+
+
+@pytest.mark.parametrize("header", ["prompt", "id,prompt"])
+def test_a_prompt_is_never_cut_at_a_delimiter(save: Save, header: str) -> None:
+    rows = f"{header}\n" + "a,b" * (header != "prompt") + "\n"
+    path = save("p.csv", f"{rows}a cat, sitting, on a mat\n")
+    with pytest.raises(InputError, match=r"line 3: more fields than the header has.*quotes"):
+        read(path)
+
+
+def test_empty_fields_at_the_end_cut_nothing(save: Save) -> None:
+    assert read(save("p.csv", "id,prompt\n1,a,,\n2,b\n")) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [('"a" cat', 3), ('"a cat', 4), ('"a\nb\nc', 6)],  # an open quote is missed at the end
+)
+def test_quotes_that_do_not_match(save: Save, row: str, line: int) -> None:
+    with pytest.raises(InputError, match=rf"p\.csv, line {line}: "):
+        read(save("p.csv", f"prompt,id\nfirst,1\n{row}\nlast,2\n"))
+
+
+def test_a_field_too_large_for_csv(save: Save) -> None:
+    with pytest.raises(InputError, match=r"line 2: field larger than field limit"):
+        read(save("p.csv", "prompt\n" + "x" * 200_000))
+
+
+def test_a_line_without_an_end(save: Save) -> None:
+    with pytest.raises(InputError, match="line 2: longer than 16,777,216 bytes"):
+        read(save("p.txt", b"a\n" + b"x" * 2**24))
+
+
+@pytest.mark.parametrize("name", ["p.json", "p", "p.xlsx", "p.txt.gz"])
+def test_an_unknown_ending(save: Save, name: str) -> None:
+    with pytest.raises(InputError, match=r"ending that is not known.*\.txt, \.jsonl, \.csv"):
+        read(save(name, "a"))
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p.jsonl", "p.csv", "p.tsv", "p.parquet"])
+def test_a_missing_file_and_a_directory(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="cannot be read: No such file"):
+        read(tmp_path / name)
+    (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+        read(tmp_path / name)
+
+
+@pytest.mark.parametrize("damage", ["garbage", "empty", "cut", "flipped"])
+def test_a_broken_parquet_file(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "p.parquet"
+    parquet.write_table(pa.table({"prompt": PROMPTS * 100}), path)
+    whole = path.read_bytes()
+    path.write_bytes(
+        {
+            "garbage": b"prompt\na cat\n",
+            "empty": b"",
+            "cut": whole[: len(whole) // 2],
+            "flipped": whole[:4] + bytes(255 - byte for byte in whole[4:60]) + whole[60:],
+        }[damage]
+    )
+    with pytest.raises(InputError, match=r"p\.parquet"):
+        read(path)
+
+
+def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parquet.write_table(pa.table({"prompt": PROMPTS}), tmp_path / "p.parquet")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(BackendUnavailable, match=r"pip install 'mnemoscope\[parquet\]'"):
+        read(tmp_path / "p.parquet")
+
+
+# constant memory
+
+LINES = 100_000
+LONG = "a photograph of a cat on a mat, number {}, " + "very detailed, " * 20
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p.jsonl", "p.csv", "p.tsv", "-"])
+def test_many_lines_are_streamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = tmp_path / name
+    with path.open("w") as file:
+        if name in ("p.csv", "p.tsv"):
+            file.write("prompt\n")
+        for i in range(LINES):
+            line = json.dumps(LONG.format(i))
+            file.write((line.strip('"') if name in ("p.txt", "-") else line) + "\n")
+    assert path.stat().st_size > 30e6
+    with path.open("rb") as raw:
+        if name == "-":
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(raw))
+        tracemalloc.start()
+        try:
+            count = sum(1 for _ in read_prompt_file("-" if name == "-" else path))
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert count == LINES
+    assert peak < 2e6
+
+
+def test_many_rows_of_parquet_are_streamed(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    table = pa.table({"prompt": [LONG.format(i) for i in range(LINES)]})
+    size = table.nbytes
+    parquet.write_table(table, path, row_group_size=2000)
+    del table
+    before = pa.total_allocated_bytes()
+    peak = 0
+    for i, _ in enumerate(read_prompt_file(path)):
+        if i % 500 == 0:
+            peak = max(peak, pa.total_allocated_bytes() - before)
+    assert i == LINES - 1
+    assert peak < size / 5
+
+
+def test_nothing_is_opened_before_the_first_prompt_is_asked_for(tmp_path: Path) -> None:
+    rows = read_prompt_file(tmp_path / "later.txt")
+    (tmp_path / "later.txt").write_text("a")
+    assert list(rows) == ["a"]
