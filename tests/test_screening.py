@@ -63,7 +63,9 @@ def screener(bundle_dir: Path) -> Iterator[Screener]:
 
 
 def changed(bundle_dir: Path, change: Change) -> Screener:
-    return Screener.open(bundle_dir, backend=Changed(open_backend("onnxruntime"), change))
+    return Screener.open(
+        bundle_dir, backend=Changed(open_backend("onnxruntime", threads=1), change)
+    )
 
 
 def in_16_threads(work: Callable[[], Array]) -> list[Array]:
@@ -169,6 +171,35 @@ def test_engine_calls_are_bounded(bundle_dir: Path, noises: int) -> None:
         assert max(sizes) <= PAIRS
         alone = [screener.first_step([prompt], noises=noises)[0] for prompt in MANY]
     np.testing.assert_array_equal(together, alone)
+
+
+@pytest.mark.parametrize("samples", [0, 1, 2, 3, 4])
+def test_large_latents_go_a_few_at_a_time(
+    screener: Screener, monkeypatch: pytest.MonkeyPatch, samples: int
+) -> None:
+    first, walked = screener.first_step(PROMPTS), screener.trajectory(PROMPTS[:3], steps=2)
+    monkeypatch.setattr("mnemoscope_runtime.screening._POSITIONS", 8 * 8 * samples)
+    np.testing.assert_allclose(screener.first_step(PROMPTS), first, rtol=2e-5, atol=1e-6)
+    np.testing.assert_allclose(screener.trajectory(PROMPTS[:3], steps=2), walked, rtol=2e-5)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 4])
+def test_calls_for_large_latents_are_bounded(
+    bundle_dir: Path, monkeypatch: pytest.MonkeyPatch, samples: int
+) -> None:
+    monkeypatch.setattr("mnemoscope_runtime.screening._POSITIONS", 8 * 8 * samples)
+    sizes: dict[str, list[int]] = {"screen": [], "step": [], "text_encoder": []}
+
+    def record(graph: str, values: list[Array]) -> list[Array]:
+        sizes[graph].append(values[0].size)
+        return values
+
+    with changed(bundle_dir, record) as screener:
+        screener.first_step(PROMPTS)
+        screener.trajectory(PROMPTS, steps=1)
+    assert max(sizes["screen"]) <= samples
+    assert max(sizes["step"]) <= max(1, samples // 2)  # two branches a pair
+    assert sum(sizes["screen"]) == sum(sizes["step"]) == len(PROMPTS) * 3
 
 
 def test_no_prompts(screener: Screener) -> None:

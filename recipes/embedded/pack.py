@@ -56,7 +56,7 @@ def pack(work: Path, data: Dataset, args: argparse.Namespace) -> None:
     with Detector.load(out / "bundle") as detector:
         prompts = [caption.text for caption in data.calibration]
         values = detector.magnitudes(prompts, steps=detector.screener.steps)
-        calibration = Calibration.fit(detector.screener.bundle.id, values)
+        calibration = Calibration.fit(detector.bundle_id, values)
     calibration.write(out / "bundle" / CALIBRATION)
 
     figures = _judge(model, model_dir, data, splits, seen, args.pictures)

@@ -91,6 +91,11 @@ class Detector:
             screener.close()
             raise
 
+    @property
+    def bundle_id(self) -> str:
+        """Id of the bundle: sha256 of its manifest."""
+        return self.screener.bundle.id
+
     def magnitudes(
         self, prompts: Sequence[str], *, steps: int = 1, noises: int | None = None
     ) -> NDArray[np.float32]:

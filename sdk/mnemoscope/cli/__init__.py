@@ -76,7 +76,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # prompts are in any script, locales are not
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
-        app()
+        app(prog_name="mnemoscope")
     except MnemoscopeError as error:
         _fail(error, error.exit_code)
     except OSError as error:  # stdout on a full disk, for one

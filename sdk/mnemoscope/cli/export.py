@@ -9,6 +9,8 @@ import typer
 
 from mnemoscope_runtime import BackendUnavailable
 
+from ._quiet import quiet_libraries
+
 __all__ = ["command"]
 
 
@@ -25,6 +27,7 @@ def command(
 
     Needs `pip install 'mnemoscope[export]'`; screening the bundle does not.
     """
+    quiet_libraries()
     try:
         from mnemoscope_export import ExportOptions, StableDiffusion, export_bundle
     except ImportError as error:

@@ -10,6 +10,7 @@ import typer
 from mnemoscope_runtime import InputError
 
 from ..generate import generate
+from ._quiet import quiet_libraries
 
 __all__ = ["command"]
 
@@ -30,6 +31,7 @@ def command(
 
     Needs `pip install 'mnemoscope[torch]'`.
     """
+    quiet_libraries()
     seeds = range(seed, seed + images)
     drawn = generate(prompt, model=model, seeds=seeds, steps=steps, guidance=guidance)
     from PIL import Image
