@@ -146,12 +146,9 @@ def _write_graphs(
 def _records(folder: Path) -> dict[str, FileRecord]:
     records = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest = hashlib.sha256()
         with path.open("rb") as file:
-            while chunk := file.read(2**24):
-                digest.update(chunk)
-        name = path.relative_to(folder).as_posix()
-        records[name] = FileRecord(digest.hexdigest(), path.stat().st_size)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        records[path.relative_to(folder).as_posix()] = FileRecord(digest, path.stat().st_size)
     return records
 
 

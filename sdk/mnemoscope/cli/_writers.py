@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import IO
 
@@ -22,7 +22,7 @@ _KEYS = ("prompt", "score", "scores", "threshold", "memorized", "backend", "bund
 Write = Callable[[Detection], None]
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """How results are written."""
 
     table = "table"
