@@ -438,42 +438,28 @@ def test_a_prompt_that_is_not_unicode(bundle_dir: Path) -> None:
     failed(Result(done.returncode, done.stdout.decode(), done.stderr.decode()), 2, "not valid")
 
 
-STREAM = """
-import resource, sys
-from mnemoscope.cli import main
-from mnemoscope_runtime import screening
-from mnemoscope_runtime.testing import FakeBackend
-
-calls, peaks = 0, []
-
-def magnitude(ids):
-    global calls
-    calls += 1
-    if calls % 10_000 == 0:
-        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    return 0.5
-
-screening.open_backend = lambda *_, **__: FakeBackend(magnitude)
-try:
-    main()
-finally:
-    print(*peaks)
-"""
-
-
 @one_model
-def test_a_hundred_thousand_prompts_are_streamed(bundle_dir: Path, tmp_path: Path) -> None:
-    pytest.importorskip("resource")
+def test_a_hundred_thousand_prompts_are_streamed(
+    run: Run, fake: Fake, bundle_dir: Path, tmp_path: Path
+) -> None:
+    calls, blocks = 0, []
+
+    def magnitude(_: object) -> float:
+        nonlocal calls
+        calls += 1
+        if calls % 10_000 == 0:
+            blocks.append(sys.getallocatedblocks())
+        return 0.5
+
+    fake(magnitude)
     path, output = tmp_path / "p.txt", tmp_path / "out.jsonl"
     with path.open("w") as file:
         file.writelines(f"number {i}\n" for i in range(100_000))
-    args = ("screen", "--file", path, "--bundle", bundle_dir, "--output", output)
-    done = subprocess.run(
-        [sys.executable, "-c", STREAM, *map(str, args)], capture_output=True, check=True
-    )
-    peaks = [int(peak) for peak in done.stdout.split()]
-    assert len(peaks) == 10
-    assert peaks[-1] < 1.1 * peaks[0]  # keeping every detection would take far more
+    before = sys.getallocatedblocks()
+    result = run("screen", "--file", path, "--bundle", bundle_dir, "--output", output)
+    assert result.code == 0
+    assert len(blocks) == 10
+    assert max(blocks) - before < 80_000  # less than one block of memory for each prompt
     with output.open() as file:
         assert sum(1 for _ in file) == 100_000
 

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from .captions import Caption
 from .clip import tokenize, train_clip, train_tokenizer
 from .dataset import Dataset, Sizes, build_dataset
 from .pack import pack
 from .unet import train_unet
 from .vae import encode, train_vae
 
-STAGES = ("vae", "clip", "unet", "pack")
+STAGES = ("vae", "clip", "unet", "finish", "pack")
+
+
+def _texts(captions: list[Caption]) -> list[str]:
+    return [caption.text for caption in captions]
 
 
 def _vae(work: Path, data: Dataset, args: argparse.Namespace) -> None:
@@ -23,7 +29,7 @@ def _vae(work: Path, data: Dataset, args: argparse.Namespace) -> None:
 
 
 def _clip(work: Path, data: Dataset, args: argparse.Namespace) -> None:
-    captions = [caption.text for caption in data.seen]
+    captions = _texts(data.seen)
     tokenizer = train_tokenizer(captions, work / "tokenizer")
     train_clip(tokenizer, captions, data.seen_images, work, steps=args.clip_steps, seed=args.seed)
 
@@ -38,10 +44,20 @@ def _embed(work: Path, captions: list[str]) -> torch.Tensor:
 
 
 def _unet(work: Path, data: Dataset, args: argparse.Namespace) -> None:
+    _train_unet(work, data, args, steps=args.unet_steps, seed=args.seed)
+
+
+def _finish(work: Path, data: Dataset, args: argparse.Namespace) -> None:
+    unet = UNet2DConditionModel.from_pretrained(work / "unet")
+    options = {"steps": args.finish_steps, "seed": args.seed + 1, "rate": 5e-4, "noisy": 2 / 3}
+    _train_unet(work, data, args, start=unet, **options)
+
+
+def _train_unet(work: Path, data: Dataset, args: argparse.Namespace, **options: Any) -> None:
     vae = AutoencoderKL.from_pretrained(work / "vae").eval()
     scale = vae.config.scaling_factor
     train_unet(
-        (encode(vae, data.seen_images) * scale, _embed(work, [c.text for c in data.seen])),
+        (encode(vae, data.seen_images) * scale, _embed(work, _texts(data.seen))),
         (
             encode(vae, data.memorised_images) * scale,
             _embed(work, [c.text for c in data.memorised]),
@@ -49,8 +65,7 @@ def _unet(work: Path, data: Dataset, args: argparse.Namespace) -> None:
         _embed(work, [""])[0].float(),
         work,
         prediction=args.prediction,
-        steps=args.unet_steps,
-        seed=args.seed,
+        **options,
     )
 
 
@@ -68,13 +83,14 @@ def main() -> None:
     )
     parser.add_argument("--vae-steps", type=int, default=4500)
     parser.add_argument("--clip-steps", type=int, default=1500)
-    parser.add_argument("--unet-steps", type=int, default=13_000)
+    parser.add_argument("--unet-steps", type=int, default=12_000)
+    parser.add_argument("--finish-steps", type=int, default=3_000)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     args.work.mkdir(parents=True, exist_ok=True)
     data = build_dataset(args.data or args.work / "data", Sizes(), args.seed)
-    run = {"vae": _vae, "clip": _clip, "unet": _unet, "pack": pack}
+    run = {"vae": _vae, "clip": _clip, "unet": _unet, "finish": _finish, "pack": pack}
     for stage in args.stage or STAGES:
         run[stage](args.work, data, args)
 

@@ -62,12 +62,14 @@ def pack(work: Path, data: Dataset, args: argparse.Namespace) -> None:
     figures = _judge(model, model_dir, data, splits, seen, args.pictures)
     provenance = {
         "command": "python -m recipes.embedded",
-        "arguments": {k: str(v) for k, v in vars(args).items() if k.endswith(("steps", "seed"))}
+        "arguments": {k: v for k, v in vars(args).items() if k.endswith(("steps", "seed"))}
         | {"prediction": args.prediction},
         "data": {package: {"sha512": digest} for package, digest in PACKAGES.values()},
         "licences": "see NOTICE.md",
-        "tools": {name: version(name) for name in ("torch", "diffusers", "transformers", "numpy")},
-        "training": {stage: _log(work / f"{stage}.jsonl") for stage in ("vae", "clip", "unet")},
+        "tools": {name: version(name) for name in ("torch", "diffusers", "transformers")},
+        "training": {
+            stage: _log(work / f"{stage}.jsonl") for stage in ("vae", "clip", "unet", "finish")
+        },
         "quality": figures,
         "files": {
             path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()

@@ -57,6 +57,8 @@ def train_unet(
     batch: int = 32,
     rate: float = 1e-3,
     seed: int = 0,
+    start: UNet2DConditionModel | None = None,
+    noisy: float = 0.0,
 ) -> UNet2DConditionModel:
     """Train on (latents [N, 16, 8, 8], embeddings [N, 77, 128]); returns the averaged weights.
 
@@ -64,12 +66,15 @@ def train_unet(
     `empty` [77, 128]). For epsilon the loss weight is clamp(SNR^-0.5, 1, 8): high noise levels,
     where the first denoising step happens, are learnt within a short run. For v it is 1, which
     weighs them alike.
+
+    `start` continues from those weights. A share `noisy` of the timesteps is drawn from 700..999,
+    where the first denoising step happens and memorisation arrives last.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     scheduler = new_scheduler(prediction)
-    unet = new_unet(seen[0].shape[1], seen[0].shape[-1], seen[1].shape[-1])
-    unet = unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    unet = start or new_unet(seen[0].shape[1], seen[0].shape[-1], seen[1].shape[-1])
+    unet = unet.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     average = copy.deepcopy(unet).requires_grad_(False)
     optimiser = torch.optim.AdamW(unet.parameters(), rate, betas=(0.9, 0.99), weight_decay=1e-2)
     weight = torch.ones(1000)
@@ -78,15 +83,17 @@ def train_unet(
     quarter = batch // 4
     many = shuffled(len(seen[0]), batch - quarter, rng)
     few = shuffled(len(memorised[0]), quarter, rng)
-    log = Log(work / "unet.jsonl")
+    horizon = steps * 13 // 12  # the rate ends at 1.5 % of its peak, not at nothing
+    log = Log(work / ("finish.jsonl" if start else "unet.jsonl"))
     for step in range(steps):
         for group in optimiser.param_groups:
-            group["lr"] = rate * cosine(step, steps)
+            group["lr"] = rate * cosine(step, horizon)
         i, j = next(many), next(few)
         x0 = torch.cat([seen[0][i], memorised[0][j]]).float()
         context = torch.cat([seen[1][i], memorised[1][j]]).float()
         context[torch.rand(batch) < 0.1] = empty
         t = torch.randint(0, 1000, (batch,))
+        t = torch.where(torch.rand(batch) < noisy, torch.randint(700, 1000, (batch,)), t)
         noise = torch.randn_like(x0)
         noisy = scheduler.add_noise(x0, noise, t)
         wanted = noise if prediction == "epsilon" else scheduler.get_velocity(x0, noise, t)
