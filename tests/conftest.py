@@ -17,6 +17,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from mnemoscope import embedded
 from mnemoscope_export import ExportOptions, StableDiffusion, export_bundle
 
+pytest_plugins = ["cli_support"]
+
 
 def build_pipeline(prediction_type: str, seed: int = 0) -> StableDiffusionPipeline:
     """A Stable Diffusion with random weights: 8x8x4 latents, two levels, a second attention."""

@@ -85,6 +85,11 @@ def test_every_stage_trains(pictures: Pixels, tmp_path: Path, prediction: Predic
         prediction=prediction, steps=2,
     )  # fmt: skip
     assert all(torch.isfinite(p).all() for p in unet.parameters())
+    finished = train_unet(
+        (latents, embeds), (latents[:16], embeds[:16]), empty, tmp_path,
+        prediction=prediction, steps=2, start=unet.requires_grad_(True), noisy_share=0.5,
+    )  # fmt: skip
+    assert all(torch.isfinite(p).all() for p in finished.parameters())
     assert new_scheduler(prediction).config.prediction_type == prediction
     assert not new_scheduler(prediction).config.clip_sample
     for part in ("vae", "text_encoder", "unet", "scheduler", "tokenizer", "image_encoder"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from .pack import pack
 from .unet import train_unet
 from .vae import encode, train_vae
 
+FINISH_SEEN = 20_000  # seen captions that `finish` goes on with
 STAGES = ("vae", "clip", "unet", "finish", "pack")
 
 
@@ -49,8 +51,9 @@ def _unet(work: Path, data: Dataset, args: argparse.Namespace) -> None:
 
 def _finish(work: Path, data: Dataset, args: argparse.Namespace) -> None:
     unet = UNet2DConditionModel.from_pretrained(work / "unet")
-    options = {"steps": args.finish_steps, "seed": args.seed + 1, "rate": 5e-4, "noisy": 2 / 3}
-    _train_unet(work, data, args, start=unet, **options)
+    few = replace(data, seen=data.seen[:FINISH_SEEN], seen_images=data.seen_images[:FINISH_SEEN])
+    options = {"steps": args.finish_steps, "seed": args.seed + 1, "rate": 5e-4}
+    _train_unet(work, few, args, start=unet, noisy_share=2 / 3, **options)
 
 
 def _train_unet(work: Path, data: Dataset, args: argparse.Namespace, **options: Any) -> None:
@@ -84,7 +87,7 @@ def main() -> None:
     parser.add_argument("--vae-steps", type=int, default=4500)
     parser.add_argument("--clip-steps", type=int, default=1500)
     parser.add_argument("--unet-steps", type=int, default=12_000)
-    parser.add_argument("--finish-steps", type=int, default=3_000)
+    parser.add_argument("--finish-steps", type=int, default=2_000)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)

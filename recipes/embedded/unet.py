@@ -58,7 +58,7 @@ def train_unet(
     rate: float = 1e-3,
     seed: int = 0,
     start: UNet2DConditionModel | None = None,
-    noisy: float = 0.0,
+    noisy_share: float = 0.0,
 ) -> UNet2DConditionModel:
     """Train on (latents [N, 16, 8, 8], embeddings [N, 77, 128]); returns the averaged weights.
 
@@ -67,7 +67,7 @@ def train_unet(
     where the first denoising step happens, are learnt within a short run. For v it is 1, which
     weighs them alike.
 
-    `start` continues from those weights. A share `noisy` of the timesteps is drawn from 700..999,
+    `start` continues from those weights. A share `noisy_share` of the timesteps is drawn from 700..999,
     where the first denoising step happens and memorisation arrives last.
     """
     torch.manual_seed(seed)
@@ -93,7 +93,7 @@ def train_unet(
         context = torch.cat([seen[1][i], memorised[1][j]]).float()
         context[torch.rand(batch) < 0.1] = empty
         t = torch.randint(0, 1000, (batch,))
-        t = torch.where(torch.rand(batch) < noisy, torch.randint(700, 1000, (batch,)), t)
+        t = torch.where(torch.rand(batch) < noisy_share, torch.randint(700, 1000, (batch,)), t)
         noise = torch.randn_like(x0)
         noisy = scheduler.add_noise(x0, noise, t)
         wanted = noise if prediction == "epsilon" else scheduler.get_velocity(x0, noise, t)

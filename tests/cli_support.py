@@ -1,0 +1,121 @@
+"""What the tests of the command line share."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mnemoscope import Calibration
+from mnemoscope.cli import main
+from mnemoscope_runtime import Bundle
+from mnemoscope_runtime.testing import FakeBackend
+
+# for everything that needs a model or a bundle; one of them is enough here
+one_model = pytest.mark.parametrize("model_dir", ["epsilon"], indirect=True, scope="session")
+
+KEYS = ["prompt", "score", "scores", "threshold", "memorized", "backend", "bundle"]
+PROMPTS = ["a cat, sitting", "rain", "eine Katze — 猫"]
+COMMANDS = ["screen", "demo", "export", "inspect", "generate", "doctor"]
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Run = Callable[..., Result]
+Fake = Callable[[Callable[[Any], float]], None]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command line, in this process."""
+
+    def run(*args: object, stdin: bytes = b"") -> Result:
+        monkeypatch.setattr(sys, "argv", ["mnemoscope", *map(str, args)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main()
+        out, err = capsys.readouterr()
+        assert caught.value.code is None or isinstance(caught.value.code, int)
+        return Result(caught.value.code or 0, out, err)
+
+    return run
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
+    """Has every backend answer with a function of the token ids."""
+
+    def use(magnitude: Callable[[Any], float]) -> None:
+        monkeypatch.setattr(
+            "mnemoscope_runtime.screening.open_backend", lambda *_, **__: FakeBackend(magnitude)
+        )
+
+    return use
+
+
+def command(*args: object) -> list[str]:
+    code = "from mnemoscope.cli import main; main()"
+    return [sys.executable, "-c", code, *map(str, args)]
+
+
+def shell(*args: object, stdin: bytes = b"", **environment: str) -> Result:
+    """The command line, in a process of its own."""
+    done = subprocess.run(
+        command(*args),
+        input=stdin,
+        capture_output=True,
+        env={**os.environ, **environment},
+        check=False,
+    )
+    return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def calibrate(bundle: Path, threshold: float, path: Path) -> Path:
+    """A calibration of the bundle for one step and all its noises."""
+    opened = Bundle.open(bundle)
+    noises = opened.manifest.noise_bank.shape[0]
+    Calibration(opened.id, 0.01, 100, ((threshold,),) * noises).write(path)
+    return path
+
+
+def copied(bundle: Path, to: Path) -> Path:
+    shutil.copytree(bundle, to)
+    return to
+
+
+def damaged(bundle: Path, to: Path) -> Path:
+    file = copied(bundle, to) / "screen.onnx"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    return to
+
+
+def failed(result: Result, code: int, *words: str) -> None:
+    """One line of error that holds all words, and nothing else."""
+    assert result.code == code, result
+    assert result.out == ""
+    assert result.err.startswith("error: ")
+    assert result.err.endswith("\n")
+    assert len(result.err.splitlines()) == 1, result.err
+    for word in words:
+        assert word in result.err

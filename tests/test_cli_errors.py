@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli_support import Fake, Result, Run, damaged, failed, one_model, shell
+
+from mnemoscope import Calibration, Detector
+
+# screen: settings, bundles, calibrations, backends
+
+
+@one_model
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--noises", "0"], "Give 1 to 3"),
+        (["--noises", "-1"], "Give 1 to 3"),
+        (["--noises", "4"], "Give 1 to 3"),
+        (["--steps", "0"], "Give 1 to 50"),
+        (["--steps", "51"], "Give 1 to 50"),
+        (["--threads", "0"], "Give 1 or more"),
+        (["--backend", "abacus"], "Choose one of: onnxruntime"),
+        (["--backend", ""], "Choose one of: onnxruntime"),
+    ],
+)
+def test_settings_out_of_range(run: Run, bundle_dir: Path, args: list[str], words: str) -> None:
+    failed(run("screen", "a cat", "--bundle", bundle_dir, *args), 2, words)
+
+
+@one_model
+def test_a_broken_bundle(run: Run, bundle_dir: Path, tmp_path: Path) -> None:
+    broken = damaged(bundle_dir, tmp_path / "broken")
+    result = shell("screen", "a cat", "--bundle", broken)
+    failed(result, 4, "screen.onnx differs from what the manifest promises")
+    (broken / "screen.onnx").unlink()
+    failed(run("screen", "a cat", "--bundle", broken), 4, "screen.onnx is missing")
+    (broken / "manifest.json").write_text('{"kind": "mnemoscope-bundle", "schema": 99}')
+    failed(run("screen", "a cat", "--bundle", broken), 4, "schema 99")
+    (broken / "manifest.json").write_text("{")
+    failed(run("screen", "a cat", "--bundle", broken), 4, "damaged")
+    failed(run("screen", "a cat", "--bundle", tmp_path), 4, "has no manifest.json")
+    failed(run("screen", "a cat", "--bundle", tmp_path / "none"), 4, "does not exist")
+
+
+@one_model
+def test_the_calibration_of_another_bundle(run: Run, bundle_dir: Path, tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    Calibration("f" * 64, 0.01, 100, ((0.1,),)).write(path)
+    args = ("screen", "a cat", "--bundle", bundle_dir, "--calibration", path)
+    failed(shell(*args), 4, "made on bundle ffffffffffff")
+    path.write_text("{}")
+    failed(run(*args), 4, "no calibration of this version")
+    path.write_text("{")
+    failed(run(*args), 4, "damaged")
+    path.unlink()
+    failed(run(*args), 4, "cannot be read")
+
+
+@one_model
+def test_a_backend_that_is_not_installed(
+    run: Run, bundle_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    failed(
+        run("screen", "a cat", "--bundle", bundle_dir),
+        3,
+        "backend 'onnxruntime' cannot be used",
+        "pip install 'mnemoscope[onnxruntime]'",
+    )
+
+
+@one_model
+def test_a_backend_that_is_not_installed_in_a_process_of_its_own(bundle_dir: Path) -> None:
+    code = "import sys; sys.modules['onnxruntime'] = None; from mnemoscope.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "screen", "a cat", "--bundle", bundle_dir],
+        capture_output=True,
+        check=False,
+    )
+    failed(Result(done.returncode, done.stdout.decode(), done.stderr.decode()), 3, "pip install")
+
+
+@one_model
+def test_a_magnitude_that_is_no_number(run: Run, fake: Fake, bundle_dir: Path) -> None:
+    fake(lambda _: float("nan"))
+    failed(run("screen", "a cat", "--bundle", bundle_dir), 3, "NaN or infinite")
+
+
+# errors
+
+
+def test_an_error_is_one_printable_line(run: Run, tmp_path: Path) -> None:
+    bundle = tmp_path / "two\nlines \x1b[31mred"
+    result = run("screen", "a cat", "--bundle", bundle)
+    failed(result, 4, r"two lines \x1b[31mred does not exist")
+    assert all(c.isprintable() for c in result.err[:-1])
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "shown"),
+    [
+        (ZeroDivisionError("a defect"), 3, "Traceback"),
+        (OSError(5, "Input/output error"), 3, "error: [Errno 5] Input/output error\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_what_nobody_foresaw_does_not_read_as_flagged(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    code: int,
+    shown: str,
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Detector, "load", load)
+    monkeypatch.setattr("mnemoscope.cli._drop_stdout", lambda: None)
+    result = run("screen", "a cat")
+    assert result.code == code
+    assert result.err.startswith(shown)

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from cli_support import PROMPTS, Fake, Result, Run, command, failed, one_model, shell
+from pyarrow import parquet
+
+# screen: where prompts come from
+
+
+@one_model
+@pytest.mark.parametrize("kind", ["txt", "jsonl", "csv", "tsv", "parquet", "-"])
+def test_prompts_from_a_file(run: Run, bundle_dir: Path, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"prompts.{kind}"
+    lines = "\n".join(PROMPTS)
+    if kind == "parquet":
+        parquet.write_table(pa.table({"caption": PROMPTS}), path)
+    elif kind != "-":
+        content = {
+            "txt": lines,
+            "jsonl": "\n".join(json.dumps({"caption": p}) for p in PROMPTS),
+            "csv": "id,caption\n" + "\n".join(f'1,"{p}"' for p in PROMPTS),
+            "tsv": "id\tcaption\n" + "\n".join(f"1\t{p}" for p in PROMPTS),
+        }[kind]
+        path.write_text(content, "utf-8")
+    result = run(
+        *("screen", "--format", "json", "--bundle", bundle_dir),
+        *("--file", "-" if kind == "-" else path),
+        stdin=lines.encode(),
+    )
+    assert result.code == 0
+    assert [row["prompt"] for row in result.rows] == PROMPTS
+
+
+@one_model
+def test_standard_input_in_a_process_of_its_own(bundle_dir: Path) -> None:
+    result = shell(
+        *("screen", "-f", "-", "--format", "json", "--bundle", bundle_dir),
+        stdin="\n".join(PROMPTS).encode(),
+        PYTHONIOENCODING="ascii",
+    )
+    assert [row["prompt"] for row in result.rows] == PROMPTS
+
+
+@one_model
+def test_the_column_of_a_file(run: Run, bundle_dir: Path, tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text("prompt,Title\nno,yes\n")
+    args = ("screen", "--file", path, "--bundle", bundle_dir, "--format", "json")
+    assert run(*args, "--column", "title").rows[0]["prompt"] == "yes"
+    failed(run(*args, "--column", "url"), 2, "no column url", "Name the column with --column")
+
+
+@one_model
+def test_a_file_without_prompts(run: Run, bundle_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("\n\n")
+    result = run(
+        *("screen", "--file", tmp_path / "p.txt", "--bundle", bundle_dir, "--format", "json")
+    )
+    assert result == Result(0, "", "")
+
+
+def test_neither_prompts_nor_a_file(run: Run) -> None:
+    failed(run("screen"), 2, "Nothing to screen", "--file")
+
+
+def test_both_prompts_and_a_file(run: Run) -> None:
+    failed(run("screen", "a cat", "--file", "p.txt"), 2, "not both")
+
+
+@one_model
+def test_an_empty_prompt_is_a_prompt(run: Run, bundle_dir: Path) -> None:
+    result = run("screen", "", "--bundle", bundle_dir, "--format", "json")
+    assert result.code == 0
+    assert result.rows[0]["prompt"] == ""
+    assert result.rows[0]["score"] == pytest.approx(0, abs=1e-3)  # it differs from itself by none
+
+
+@one_model
+def test_a_megabyte_of_prompt(bundle_dir: Path) -> None:
+    result = shell("screen", "--file", "-", "--bundle", bundle_dir, stdin=b"x" * 1_000_000)
+    failed(result, 2, "1,000,000 characters", "Cut the prompt")
+    assert len(result.err) < 300
+
+
+@one_model
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a\nb\0c\n", "line 2: contains a NUL byte"),
+        (b"a\n\xe9\n", "line 2: not UTF-8"),
+        ("a\n".encode("utf-16"), "line 1: not UTF-8"),
+    ],
+    ids=["nul", "latin1", "utf16"],
+)
+def test_files_that_are_not_text(
+    run: Run, bundle_dir: Path, tmp_path: Path, content: bytes, words: str
+) -> None:
+    path = tmp_path / "p.txt"
+    path.write_bytes(content)
+    failed(run("screen", "--file", path, "--bundle", bundle_dir), 2, words)
+    failed(run("screen", "--file", "-", "--bundle", bundle_dir, stdin=content), 2, words)
+
+
+@one_model
+@pytest.mark.parametrize("name", ["missing.txt", "p.docx", ""])
+def test_files_that_cannot_be_read(run: Run, bundle_dir: Path, tmp_path: Path, name: str) -> None:
+    failed(run("screen", "--file", tmp_path / name, "--bundle", bundle_dir), 2, str(tmp_path))
+
+
+@one_model
+def test_a_prompt_that_is_not_unicode(bundle_dir: Path) -> None:
+    done = subprocess.run(
+        [os.fsencode(arg) for arg in command("screen", "--bundle", bundle_dir)] + [b"caf\xe9"],
+        capture_output=True,
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
+        check=False,
+    )
+    failed(Result(done.returncode, done.stdout.decode(), done.stderr.decode()), 2, "not valid")
+
+
+@one_model
+def test_a_hundred_thousand_prompts_are_streamed(
+    run: Run, fake: Fake, bundle_dir: Path, tmp_path: Path
+) -> None:
+    calls, blocks = 0, []
+
+    def magnitude(_: object) -> float:
+        nonlocal calls
+        calls += 1
+        if calls % 10_000 == 0:
+            blocks.append(sys.getallocatedblocks())
+        return 0.5
+
+    fake(magnitude)
+    path, output = tmp_path / "p.txt", tmp_path / "out.jsonl"
+    with path.open("w") as file:
+        file.writelines(f"number {i}\n" for i in range(100_000))
+    before = sys.getallocatedblocks()
+    result = run("screen", "--file", path, "--bundle", bundle_dir, "--output", output)
+    assert result.code == 0
+    assert len(blocks) == 10
+    assert max(blocks) - before < 80_000  # less than one block of memory for each prompt
+    with output.open() as file:
+        assert sum(1 for _ in file) == 100_000

@@ -1,0 +1,335 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from cli_support import (
+    COMMANDS,
+    KEYS,
+    PROMPTS,
+    Fake,
+    Result,
+    Run,
+    calibrate,
+    command,
+    copied,
+    failed,
+    one_model,
+    shell,
+)
+
+from mnemoscope import Detector, __version__
+from mnemoscope_runtime import Bundle
+
+# version, help, usage
+
+
+def test_the_version() -> None:
+    assert shell("--version") == Result(0, f"mnemoscope {__version__}\n", "")
+
+
+def test_help_names_every_command(run: Run) -> None:
+    result = run("--help")
+    assert result.code == 0
+    for name in COMMANDS:
+        assert f" {name} " in result.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_every_command_has_help(run: Run, name: str, flag: str) -> None:
+    result = run(name, flag)
+    assert result.code == 0
+    assert f"Usage: mnemoscope {name} " in result.out
+    assert result.err == ""
+
+
+def test_the_help_of_screen_has_examples_and_exit_codes(run: Run) -> None:
+    out = " ".join(run("screen", "--help").out.split())
+    assert "Examples mnemoscope screen" in out
+    assert "mnemoscope screen --file prompts.csv --format json --output results.jsonl" in out
+    assert "0 nothing flagged, 1 something flagged, 2 usage, 3 environment" in out
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["nonsense"],
+        ["--nonsense"],
+        ["screen", "a", "--nonsense"],
+        ["screen", "a", "--format", "xml"],
+        ["screen", "a", "--noises", "many"],
+        ["export", "model"],
+        ["generate", "a cat"],
+        ["generate", "a cat", "-o", "x.png", "--images", "0"],
+        ["demo"],
+    ],
+)
+def test_usage(run: Run, args: list[str]) -> None:
+    result = run(*args)
+    assert result.code == 2
+    assert result.out == ""
+    assert "Usage: mnemoscope" in result.err
+
+
+def test_usage_in_a_process_of_its_own() -> None:
+    result = shell("screen", "--nonsense")
+    assert result.code == 2
+    assert "Traceback" not in result.err
+
+
+# screen: exit codes and formats
+
+
+@one_model
+def test_nothing_is_flagged_without_a_threshold(bundle_dir: Path) -> None:
+    result = shell("screen", "a cat", "rain", "--bundle", bundle_dir)
+    assert result.code == 0
+    assert [line.split() for line in result.out.splitlines()[1:]] == [
+        [line.split()[0], "-", *prompt.split()]
+        for line, prompt in zip(result.out.splitlines()[1:], ["a cat", "rain"], strict=True)
+    ]
+    assert result.err.startswith("note: no threshold is known")
+    assert len(result.err.splitlines()) == 1
+
+
+@one_model
+@pytest.mark.parametrize(
+    ("threshold", "code", "verdict"), [(0.0, 1, "memorized"), (1e9, 0, "clean")]
+)
+def test_the_exit_code_tells_whether_something_was_flagged(
+    bundle_dir: Path, tmp_path: Path, threshold: float, code: int, verdict: str
+) -> None:
+    path = calibrate(bundle_dir, threshold, tmp_path / "c.json")
+    result = shell("screen", "a cat", "--bundle", bundle_dir, "--calibration", path)
+    assert result.code == code
+    header, row = result.out.splitlines()
+    assert header.split() == ["magnitude", "verdict", "prompt"]
+    assert row.split(maxsplit=2)[1:] == [verdict, "a cat"]
+    assert result.err == ""
+
+
+@one_model
+def test_one_flagged_prompt_among_others_is_enough(
+    run: Run, fake: Fake, bundle_dir: Path, tmp_path: Path
+) -> None:
+    magnitudes = iter([0.1, 0.9, 0.2])
+    fake(lambda _: next(magnitudes))
+    path = calibrate(bundle_dir, 0.5, tmp_path / "c.json")
+    result = run("screen", *PROMPTS, "--bundle", bundle_dir, "--calibration", path)
+    assert result.code == 1
+    verdicts = [line.split()[1] for line in result.out.splitlines()[1:]]
+    assert verdicts == ["clean", "memorized", "clean"]
+
+
+@one_model
+def test_the_bundles_own_calibration_is_used(run: Run, bundle_dir: Path, tmp_path: Path) -> None:
+    bundle = copied(bundle_dir, tmp_path / "bundle")
+    calibrate(bundle, 0.0, bundle / "calibration.json")
+    assert run("screen", "a cat", "--bundle", bundle).code == 1
+
+
+@one_model
+def test_a_setting_without_a_threshold_has_no_verdict(
+    run: Run, bundle_dir: Path, tmp_path: Path
+) -> None:
+    path = calibrate(bundle_dir, 0.0, tmp_path / "c.json")
+    result = run(
+        *("screen", "a cat", "--steps", 2, "--format", "json"),
+        *("--bundle", bundle_dir, "--calibration", path),
+    )
+    assert result.code == 0
+    assert result.rows[0]["threshold"] is None
+    assert result.rows[0]["memorized"] is None
+    assert "note: no threshold is known" in result.err
+
+
+@one_model
+def test_json(run: Run, bundle_dir: Path, tmp_path: Path) -> None:
+    path = calibrate(bundle_dir, 0.0, tmp_path / "c.json")
+    result = run(
+        *("screen", *PROMPTS, "--format", "json"),
+        *("--bundle", bundle_dir, "--calibration", path),
+    )
+    with Detector.load(bundle_dir) as detector:
+        expected = detector.screen(PROMPTS)
+    assert [list(row) for row in result.rows] == [KEYS] * 3
+    assert [row["prompt"] for row in result.rows] == PROMPTS
+    assert "猫" in result.out  # as it is, not escaped
+    for row, detection in zip(result.rows, expected, strict=True):
+        assert row["score"] == pytest.approx(detection.score, rel=1e-5)
+        assert row["scores"] == pytest.approx(list(detection.scores), rel=1e-5)
+        assert row["threshold"] == 0.0
+        assert row["memorized"] is True
+        assert row["backend"] == "onnxruntime"
+        assert row["bundle"] == Bundle.open(bundle_dir).id
+
+
+@one_model
+def test_csv(run: Run, bundle_dir: Path) -> None:
+    prompts = ['a "quoted", one', "two\nlines"]
+    result = run("screen", *prompts, "--format", "csv", "--bundle", bundle_dir)
+    rows = list(csv.DictReader(io.StringIO(result.out, newline="")))
+    assert [list(row) for row in rows] == [KEYS] * 2
+    assert [row["prompt"] for row in rows] == prompts
+    for row in rows:
+        scores = [float(score) for score in row["scores"].split()]
+        assert len(scores) == 3
+        assert float(row["score"]) == pytest.approx(sum(scores) / 3, rel=1e-5)
+        assert row["threshold"] == row["memorized"] == ""
+
+
+@one_model
+def test_noises_and_threads(run: Run, bundle_dir: Path) -> None:
+    rows = run(
+        *("screen", "a cat", "--format", "json", "--bundle", bundle_dir),
+        *("--noises", 2, "--threads", 1),
+    ).rows
+    assert len(rows[0]["scores"]) == 2
+
+
+@one_model
+@pytest.mark.parametrize(
+    ("name", "format_", "kind"),
+    [
+        ("out.json", None, "json"),
+        ("out.jsonl", None, "json"),
+        ("OUT.CSV", None, "csv"),
+        ("out.txt", None, "table"),
+        ("out", None, "table"),
+        ("out.csv", "json", "json"),
+        ("out.json", "table", "table"),
+    ],
+)
+def test_the_format_of_a_file(
+    run: Run, bundle_dir: Path, tmp_path: Path, name: str, format_: str | None, kind: str
+) -> None:
+    args = () if format_ is None else ("--format", format_)
+    path = tmp_path / name
+    result = run("screen", *PROMPTS, "--bundle", bundle_dir, "--output", path, *args)
+    assert (result.code, result.out) == (0, "")
+    text = path.read_text("utf-8")
+    first = text.splitlines()[0]
+    if kind == "json":
+        assert [json.loads(line)["prompt"] for line in text.splitlines()] == PROMPTS
+    elif kind == "csv":
+        assert first == ",".join(KEYS)
+        assert [row["prompt"] for row in csv.DictReader(io.StringIO(text))] == PROMPTS
+    else:
+        assert first.split() == ["magnitude", "verdict", "prompt"]
+        assert [line[22:] for line in text.splitlines()[1:]] == PROMPTS
+
+
+# screen: output
+
+
+@one_model
+@pytest.mark.parametrize("name", ["missing/out.json", "."])
+def test_an_output_that_cannot_be_written(
+    run: Run, bundle_dir: Path, tmp_path: Path, name: str
+) -> None:
+    result = run("screen", "a cat", "--bundle", bundle_dir, "--output", tmp_path / name)
+    failed(result, 2, "cannot be written", "Choose another --output")
+
+
+@one_model
+@pytest.mark.parametrize("how", ["same", "link", "hard link"])
+def test_the_prompts_are_never_overwritten(
+    run: Run, bundle_dir: Path, tmp_path: Path, how: str
+) -> None:
+    path, output = tmp_path / "p.txt", tmp_path / "out.txt"
+    path.write_text("a cat\n")
+    if how == "link":
+        output.symlink_to(path)
+    elif how == "hard link":
+        output.hardlink_to(path)
+    else:
+        output = path
+    result = run("screen", "--file", path, "--output", output, "--bundle", bundle_dir)
+    failed(result, 2, "file of prompts itself")
+    assert path.read_text() == "a cat\n"
+
+
+@one_model
+def test_a_mistake_leaves_older_results_alone(run: Run, bundle_dir: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.json"
+    output.write_text("older results")
+    args = ("screen", "--bundle", bundle_dir, "--output", output)
+    failed(run(*args, "a cat", "--noises", 99), 2)
+    failed(run(*args, "--file", tmp_path / "missing.txt"), 2)
+    assert output.read_text() == "older results"
+    assert run(*args, "a cat").code == 0
+    assert json.loads(output.read_text())["prompt"] == "a cat"
+
+
+@one_model
+def test_control_characters_never_reach_the_terminal(run: Run, bundle_dir: Path) -> None:
+    prompts = ["\x1b[31mred\x1b[0m", "bell\x07", "a\rb", "a\nb", "\x9b2J", "\u202eback", "tab\tbed"]
+    result = run(
+        *("screen", "--file", "-", "--bundle", bundle_dir),
+        stdin="\n".join(p for p in prompts if "\n" not in p).encode(),
+    )
+    assert result.code == 0
+    result = run("screen", *prompts, "--bundle", bundle_dir)
+    assert result.code == 0
+    assert len(result.out.splitlines()) == 1 + len(prompts)
+    assert all(c.isprintable() or c == "\n" for c in result.out)
+    for shown in (r"\x1b[31mred\x1b[0m", r"bell\x07", r"a\rb", r"a\nb", r"\x9b2J", r"\u202eback"):
+        assert shown in result.out
+
+
+@one_model
+def test_any_script_can_be_written_to_any_locale(bundle_dir: Path) -> None:
+    for environment in ({"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C"}):
+        result = shell("screen", "é 猫 😀", "--bundle", bundle_dir, **environment)
+        assert result.code == 0
+        assert "é 猫 😀" in result.out
+
+
+@one_model
+def test_a_reader_that_has_seen_enough(bundle_dir: Path, tmp_path: Path) -> None:
+    path = tmp_path / "p.txt"
+    path.write_text("a cat\n" * 500)
+    calibration = calibrate(bundle_dir, 0.0, tmp_path / "c.json")
+    args = command(
+        *("screen", "--file", path, "--format", "json"),
+        *("--bundle", bundle_dir, "--calibration", calibration),
+    )
+    with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert json.loads(process.stdout.readline())["prompt"] == "a cat"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+@one_model
+def test_a_reader_that_was_never_there(bundle_dir: Path) -> None:
+    for args in (("inspect", bundle_dir, "--json"), ("inspect", bundle_dir)):
+        reading, writing = os.pipe()
+        os.close(reading)
+        try:
+            done = subprocess.run(
+                command(*args), stdout=writing, stderr=subprocess.PIPE, check=False
+            )
+        finally:
+            os.close(writing)
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@one_model
+def test_a_full_disk(bundle_dir: Path) -> None:
+    args = ("screen", "a cat", "--bundle", bundle_dir)
+    failed(shell(*args, "--output", "/dev/full"), 2, "/dev/full cannot be written: No space")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command("inspect", bundle_dir), stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    failed(Result(done.returncode, "", done.stderr.decode()), 3, "No space left")
