@@ -6,7 +6,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mnemoscope_runtime import IntegrityError, Manifest, SchemaError
@@ -20,6 +20,7 @@ from mnemoscope_runtime.manifest import (
 )
 
 Fields = dict[str, Any]
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 ORIGIN = "here/manifest.json"
 GRAPHS = ("screen", "step", "text_encoder")
 
@@ -80,6 +81,7 @@ def test_round_trip() -> None:
     assert again.schema == SCHEMA
 
 
+@unhurried
 @given(st.text(), st.floats(allow_nan=False, allow_infinity=False))
 def test_any_text_and_number_survives(text: str, number: float) -> None:
     fields = json.loads(new().to_json())
@@ -208,6 +210,7 @@ def test_name_that_leads_outside(fields: Fields, name: str) -> None:
         read(fields)
 
 
+@unhurried
 @given(st.text(alphabet="ab./\\:C\0~ ", max_size=8))
 def test_no_accepted_name_leads_outside(name: str) -> None:
     fields = json.loads(new().to_json())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mnemoscope_runtime.manifest import Scheduler
@@ -14,6 +14,7 @@ from mnemoscope_runtime.schedulers import alphas_cumprod, ddim_step, guide, time
 
 PLAIN = Scheduler("scaled_linear", 0.00085, 0.012, 1000, 1, False, "leading", 50)
 SHAPE = (2, 4, 8, 8)
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 schedulers = st.builds(
     Scheduler,
@@ -61,6 +62,7 @@ def reference(scheduler: Scheduler, prediction_type: str = "epsilon") -> DDIMSch
     return sampler
 
 
+@unhurried
 @given(schedulers)
 def test_alphas_are_those_of_diffusers(scheduler: Scheduler) -> None:
     abar = alphas_cumprod(scheduler)
@@ -68,6 +70,7 @@ def test_alphas_are_those_of_diffusers(scheduler: Scheduler) -> None:
     np.testing.assert_allclose(abar, reference(scheduler).alphas_cumprod.numpy(), rtol=1e-4)
 
 
+@unhurried
 @given(schedulers)
 def test_alphas_fall(scheduler: Scheduler) -> None:
     abar = alphas_cumprod(scheduler)
@@ -76,6 +79,7 @@ def test_alphas_fall(scheduler: Scheduler) -> None:
     assert 0 < abar[-1] < abar[0] < 1
 
 
+@unhurried
 @given(schedulers)
 def test_timesteps_are_those_of_diffusers(scheduler: Scheduler) -> None:
     wanted = reference(scheduler).timesteps.numpy()
@@ -156,6 +160,7 @@ def test_noise_of_a_velocity_steps_alike() -> None:
         np.testing.assert_allclose(found, wanted, rtol=0, atol=3e-5 * np.abs(wanted).max())
 
 
+@unhurried
 @given(schedulers, st.integers(0, 98), st.integers(0, 2**32 - 1))
 def test_a_step_keeps_the_image_and_the_noise(scheduler: Scheduler, index: int, seed: int) -> None:
     chosen = timesteps(scheduler)
@@ -172,6 +177,7 @@ def test_a_step_keeps_the_image_and_the_noise(scheduler: Scheduler, index: int, 
     )
 
 
+@unhurried
 @given(st.floats(-20, 20))
 def test_guidance(guidance: float) -> None:
     uncond, cond = np.random.default_rng(4).standard_normal((2, *SHAPE), np.float32)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, models
@@ -57,6 +57,7 @@ def odd_strings() -> list[str]:
 
 
 ODD = odd_strings()
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def definition(tokenizer: CLIPTokenizer, folder: Path) -> bytes:
@@ -123,6 +124,7 @@ def test_parity_at_other_lengths(theirs: CLIPTokenizer, length: int, tmp_path: P
     assert not different(ours(ODD), expected(theirs, ODD, length))
 
 
+@unhurried
 @given(st.lists(st.text(max_size=200), min_size=1, max_size=5))
 @example(["a\u0301", "\u00e1"])
 @example(["\u1e9b\u0323", "\ufb01"])

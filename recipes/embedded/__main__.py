@@ -14,12 +14,12 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from .captions import Caption
 from .clip import tokenize, train_clip, train_tokenizer
 from .dataset import Dataset, Sizes, build_dataset
-from .pack import pack
+from .pack import judge, pack
 from .unet import train_unet
 from .vae import encode, train_vae
 
 FINISH_SEEN = 20_000  # seen captions that `finish` goes on with
-STAGES = ("vae", "clip", "unet", "finish", "pack")
+STAGES = ("vae", "clip", "unet", "finish", "pack", "judge")
 
 
 def _texts(captions: list[Caption]) -> list[str]:
@@ -93,7 +93,14 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     args.work.mkdir(parents=True, exist_ok=True)
     data = build_dataset(args.data or args.work / "data", Sizes(), args.seed)
-    run = {"vae": _vae, "clip": _clip, "unet": _unet, "finish": _finish, "pack": pack}
+    run = {
+        "vae": _vae,
+        "clip": _clip,
+        "unet": _unet,
+        "finish": _finish,
+        "pack": pack,
+        "judge": judge,
+    }
     for stage in args.stage or STAGES:
         run[stage](args.work, data, args)
 

@@ -27,14 +27,15 @@ from .quality import contact_sheet, controls, draw, reproduction, to_pixels
 from .vae import encode, psnr
 
 SEEN = 300  # seen captions that ship, to judge false positives by
+JUDGED = 100  # captions of each kind that are drawn
 GRID = 10  # pictures a row in memorized.png
 
 
 def pack(work: Path, data: Dataset, args: argparse.Namespace) -> None:
-    """Write everything under `args.out`, judge it, and say so in provenance.json."""
+    """Write model, bundle, prompts and calibration under `args.out`."""
     out: Path = args.out
     model_dir = out / "model"
-    seen = sorted(random.Random(args.seed).sample(range(len(data.seen)), SEEN))
+    seen = _shipped_seen(data, args.seed)
     splits = {
         "memorized": data.memorised,
         "seen": [data.seen[i] for i in seen],
@@ -42,7 +43,6 @@ def pack(work: Path, data: Dataset, args: argparse.Namespace) -> None:
         "calibration": data.calibration,
     }
     out.mkdir(parents=True, exist_ok=True)
-    args.pictures.mkdir(parents=True, exist_ok=True)
     if model_dir.exists():
         shutil.rmtree(model_dir)
     _save_half(work, model_dir)
@@ -59,7 +59,13 @@ def pack(work: Path, data: Dataset, args: argparse.Namespace) -> None:
         calibration = Calibration.fit(detector.bundle_id, values)
     calibration.write(out / "bundle" / CALIBRATION)
 
-    figures = _judge(model, model_dir, data, splits, seen, args.pictures)
+
+def judge(work: Path, data: Dataset, args: argparse.Namespace) -> None:
+    """Draw with the packed model, and write figures and provenance.json beside it."""
+    out: Path = args.out
+    model_dir = out / "model"
+    args.pictures.mkdir(parents=True, exist_ok=True)
+    figures = _judge(StableDiffusion.load(model_dir), model_dir, data, args)
     provenance = {
         "command": "python -m recipes.embedded",
         "arguments": {k: v for k, v in vars(args).items() if k.endswith(("steps", "seed"))}
@@ -79,6 +85,11 @@ def pack(work: Path, data: Dataset, args: argparse.Namespace) -> None:
     }
     (model_dir / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n")
     print(json.dumps(figures, indent=1))
+
+
+def _shipped_seen(data: Dataset, seed: int) -> list[int]:
+    """Which seen captions ship."""
+    return sorted(random.Random(seed).sample(range(len(data.seen)), SEEN))
 
 
 def _save_half(work: Path, folder: Path) -> None:
@@ -114,30 +125,32 @@ def _write_prompts(path: Path, splits: dict[str, list[Caption]]) -> None:
 
 @torch.no_grad()
 def _judge(
-    model: StableDiffusion,
-    folder: Path,
-    data: Dataset,
-    splits: dict[str, list[Caption]],
-    seen: list[int],
-    out: Path,
+    model: StableDiffusion, folder: Path, data: Dataset, args: argparse.Namespace
 ) -> dict[str, Any]:
     vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32).eval()
-    texts = {name: [c.text for c in splits[name]] for name in ("memorized", "seen", "held_out")}
-    texts["seen"] = texts["seen"][:100]
+    seen = _shipped_seen(data, args.seed)[:JUDGED]
+    splits = {
+        "memorized": data.memorised,
+        "seen": [data.seen[i] for i in seen],
+        "held_out": data.held_out[:JUDGED],
+    }
+    texts = {name: [caption.text for caption in captions] for name, captions in splits.items()}
     drawn = {name: draw(model, prompts) for name, prompts in texts.items()}
     training = torch.cat([encode(vae, data.memorised_images), encode(vae, data.seen_images)])
     count = len(data.memorised)
-    own = {"memorized": torch.arange(count), "seen": count + torch.tensor(seen[:100])}
+    own = {"memorized": torch.arange(count), "seen": count + torch.tensor(seen)}
     pairs = zip(data.memorised_images, drawn["memorized"], strict=True)
     rows = [(picture, to_pixels(vae, latents)) for picture, latents in pairs]
-    contact_sheet(out / "memorised-all.png", rows, columns=4)
-    contact_sheet(out / "memorised.png", rows[:8], columns=2, scale=2)
+    contact_sheet(args.pictures / "memorised-all.png", rows, columns=4)
+    contact_sheet(args.pictures / "memorised.png", rows[:8], columns=2, scale=2)
     rest = [(None, to_pixels(vae, latents)) for latents in drawn["held_out"][:24]]
-    contact_sheet(out / "held-out.png", rest, columns=4)
+    contact_sheet(args.pictures / "held-out.png", rest, columns=4)
     return {
         "vae_psnr_db": psnr(vae, data.seen_images[-500:]),
         "reproduction": reproduction(drawn, own, training * vae.config.scaling_factor),
-        "controls": controls(model, texts["memorized"], texts["held_out"]),
+        "controls": controls(
+            model, texts["memorized"], [caption.text for caption in data.held_out]
+        ),
     }
 
 

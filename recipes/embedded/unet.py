@@ -67,8 +67,8 @@ def train_unet(
     where the first denoising step happens, are learnt within a short run. For v it is 1, which
     weighs them alike.
 
-    `start` continues from those weights. A share `noisy_share` of the timesteps is drawn from 700..999,
-    where the first denoising step happens and memorisation arrives last.
+    `start` continues from those weights. A share `noisy_share` of the timesteps is drawn from
+    700..999, where the first denoising step happens and memorisation arrives last.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
