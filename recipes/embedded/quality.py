@@ -118,4 +118,4 @@ def contact_sheet(
     lines = [np.concatenate(blocks[i : i + columns], 1) for i in range(0, len(blocks), columns)]
     sheet = Image.fromarray(np.concatenate(lines))
     sheet = sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST)
-    sheet.save(path, optimize=True)
+    sheet.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
