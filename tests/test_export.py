@@ -141,7 +141,14 @@ def test_unwritable_parent(tmp_path: Path, model: StableDiffusion) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"noises": 0}, {"noises": 65}, {"inference_steps": 0}, {"guidance": float("nan")}]
+    "options",
+    [
+        {"noises": 0},
+        {"noises": 65},
+        {"inference_steps": 0},
+        {"inference_steps": 1000},
+        {"guidance": float("nan")},
+    ],
 )
 def test_impossible_options(options: dict[str, float]) -> None:
     with pytest.raises(InputError):

@@ -57,8 +57,8 @@ class ExportOptions:
     def __post_init__(self) -> None:
         if not 1 <= self.noises <= 64:
             raise InputError(f"A noise bank holds 1 to 64 noises, not {self.noises}.")
-        if not 1 <= self.inference_steps <= 1000:
-            raise InputError(f"An image takes 1 to 1000 steps, not {self.inference_steps}.")
+        if not 1 <= self.inference_steps <= 999:
+            raise InputError(f"An image takes 1 to 999 steps, not {self.inference_steps}.")
         if not np.isfinite(self.guidance):
             raise InputError(f"Guidance must be a finite number, not {self.guidance}.")
 

@@ -14,6 +14,7 @@ from mnemoscope_runtime.errors import CalibrationError, InputError
 
 __all__ = ["Calibration"]
 
+MARGIN = 1e-4  # what the parity gate allows: two engines may differ by that much on one prompt
 _KIND, _SCHEMA = "mnemoscope-calibration", 1
 
 
@@ -39,6 +40,9 @@ class Calibration:
     def fit(cls, bundle: str, magnitudes: NDArray[np.float32], fpr: float = 0.01) -> Calibration:
         """Thresholds above which at most `fpr` of the benign prompts lie.
 
+        Each is a benign prompt's score and a hair (`MARGIN`, relative), so that rounding on another
+        engine does not push that very prompt over it.
+
         Args:
             bundle: Id of the bundle.
             magnitudes: Of benign prompts. # [prompt, noise, step]
@@ -57,7 +61,7 @@ class Calibration:
         if not np.isfinite(magnitudes).all():
             raise InputError("Benign magnitudes contain NaN or infinity. Measure them again.")
         scores = prefix_means(magnitudes)  # [prompt, noise, step]
-        limits = np.sort(scores, axis=0)[count - 1 - allowed]
+        limits = (1 + MARGIN) * np.sort(scores, axis=0)[count - 1 - allowed]
         return cls(bundle, fpr, count, tuple(tuple(map(float, row)) for row in limits))
 
     @classmethod
