@@ -3,8 +3,8 @@
 from mnemoscope import Detector
 
 PROMPTS = [
-    "picture of radio, from kaya in delhi 2014",
-    "picture of radio, from kaya in paris 1999",
+    "google icon of tokyo tower, on rings, in zagreb 2020",
+    "google icon of tokyo tower, on dots, in paris 1999",
     "a quiet harbour at dawn",
 ]
 
