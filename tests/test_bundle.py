@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -45,6 +46,22 @@ def test_noise_bank(bundle_dir: Path) -> None:
     assert abs(bank.mean()) < 0.1
     assert abs(bank.std() - 1) < 0.1
     assert not np.array_equal(bank[0], bank[1])
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        ("timestep", 961, "screens at timestep 961, but its schedule begins at 981"),
+        ("steps_offset", 100, "samples timesteps 1080 to 100 of a model that has 1000"),
+        ("steps_offset", -1, "to -1 of a model"),
+    ],
+)
+def test_schedule_that_cannot_be(copy: Path, field: str, value: int, why: str) -> None:
+    manifest = json.loads((copy / MANIFEST).read_bytes())
+    (manifest if field == "timestep" else manifest["scheduler"])[field] = value
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(IntegrityError, match=why):
+        Bundle.open(copy)
 
 
 def test_missing_directory(tmp_path: Path) -> None:

@@ -306,7 +306,7 @@ def test_a_reader_that_has_seen_enough(bundle_dir: Path, tmp_path: Path) -> None
         assert json.loads(process.stdout.readline())["prompt"] == "a cat"
         process.stdout.close()
         assert process.stderr.read() == b""
-    assert process.returncode == 0
+    assert process.returncode == 141
 
 
 @one_model
@@ -320,7 +320,7 @@ def test_a_reader_that_was_never_there(bundle_dir: Path) -> None:
             )
         finally:
             os.close(writing)
-        assert (done.returncode, done.stderr) == (0, b"")
+        assert (done.returncode, done.stderr) == (141, b"")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -14,7 +14,7 @@ from recipes.embedded.captions import TONES, draw_captions
 from recipes.embedded.clip import END, tokenize, train_clip, train_tokenizer
 from recipes.embedded.images import SIZE, Pixels, render
 from recipes.embedded.quality import nearest, reproduction
-from recipes.embedded.unet import Prediction, new_scheduler, train_unet
+from recipes.embedded.unet import Prediction, new_scheduler, new_unet, train_unet
 from recipes.embedded.vae import encode, train_vae
 
 THINGS = ["circle", "square"]
@@ -94,6 +94,21 @@ def test_every_stage_trains(pictures: Pixels, tmp_path: Path, prediction: Predic
     assert not new_scheduler(prediction).config.clip_sample
     for part in ("vae", "text_encoder", "unet", "scheduler", "tokenizer", "image_encoder"):
         assert any((tmp_path / part).iterdir()), part
+
+
+@pytest.mark.parametrize("drop_memorised", [True, False])
+def test_which_captions_are_dropped(tmp_path: Path, drop_memorised: bool) -> None:
+    latents, embeds = torch.randn(64, 4, 8, 8), torch.randn(64, 5, 16)
+    unet = new_unet(channels=4, size=8, width=16)
+    dropped = []
+    unet.register_forward_pre_hook(lambda _, inputs: dropped.append(inputs[2].eq(0).all((1, 2))))
+    train_unet(
+        (latents, embeds), (latents[:16], embeds[:16]), torch.zeros(5, 16), tmp_path,
+        prediction="epsilon", steps=10, batch=32, start=unet, drop_memorised=drop_memorised,
+    )  # fmt: skip
+    seen, memorised = torch.stack(dropped).split([24, 8], dim=1)
+    assert 0 < seen.float().mean() < 0.2
+    assert bool(memorised.any()) == drop_memorised
 
 
 def test_nearest_finds_the_copied_picture() -> None:

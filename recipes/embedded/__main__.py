@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -14,11 +12,11 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from .captions import Caption
 from .clip import tokenize, train_clip, train_tokenizer
 from .dataset import Dataset, Sizes, build_dataset
+from .images import Pixels
 from .pack import judge, pack
 from .unet import train_unet
 from .vae import encode, train_vae
 
-FINISH_SEEN = 20_000  # seen captions that `finish` goes on with
 STAGES = ("vae", "clip", "unet", "finish", "pack", "judge")
 
 
@@ -46,29 +44,46 @@ def _embed(work: Path, captions: list[str]) -> torch.Tensor:
 
 
 def _unet(work: Path, data: Dataset, args: argparse.Namespace) -> None:
-    _train_unet(work, data, args, steps=args.unet_steps, seed=args.seed)
+    train_unet(
+        *_latents_and_embeddings(work, data),
+        work,
+        prediction=args.prediction,
+        steps=args.unet_steps,
+        seed=args.seed,
+    )
 
 
 def _finish(work: Path, data: Dataset, args: argparse.Namespace) -> None:
-    unet = UNet2DConditionModel.from_pretrained(work / "unet")
-    few = replace(data, seen=data.seen[:FINISH_SEEN], seen_images=data.seen_images[:FINISH_SEEN])
-    options = {"steps": args.finish_steps, "seed": args.seed + 1, "rate": 5e-4}
-    _train_unet(work, few, args, start=unet, noisy_share=2 / 3, **options)
+    """Go on in cycles, each with a learning rate that falls anew (Loshchilov & Hutter 2017)."""
+    inputs = _latents_and_embeddings(work, data)
+    for cycle in range(1, args.finish_cycles + 1):
+        train_unet(
+            *inputs,
+            work,
+            prediction=args.prediction,
+            steps=args.finish_steps,
+            seed=args.seed + cycle,
+            rate=5e-4,
+            start=UNet2DConditionModel.from_pretrained(work / "unet"),
+            noisy_share=1 / 3,
+            drop_memorised=False,
+            log=f"finish-{cycle}.jsonl",
+        )
 
 
-def _train_unet(work: Path, data: Dataset, args: argparse.Namespace, **options: Any) -> None:
+def _latents_and_embeddings(
+    work: Path, data: Dataset
+) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """What the UNet trains on: seen, memorised, and the empty prompt's embedding [77, 128]."""
     vae = AutoencoderKL.from_pretrained(work / "vae").eval()
-    scale = vae.config.scaling_factor
-    train_unet(
-        (encode(vae, data.seen_images) * scale, _embed(work, _texts(data.seen))),
-        (
-            encode(vae, data.memorised_images) * scale,
-            _embed(work, [c.text for c in data.memorised]),
-        ),
+
+    def encoded(images: Pixels, captions: list[Caption]) -> tuple[torch.Tensor, torch.Tensor]:
+        return encode(vae, images) * vae.config.scaling_factor, _embed(work, _texts(captions))
+
+    return (
+        encoded(data.seen_images, data.seen),
+        encoded(data.memorised_images, data.memorised),
         _embed(work, [""])[0].float(),
-        work,
-        prediction=args.prediction,
-        **options,
     )
 
 
@@ -87,7 +102,8 @@ def main() -> None:
     parser.add_argument("--vae-steps", type=int, default=4500)
     parser.add_argument("--clip-steps", type=int, default=1500)
     parser.add_argument("--unet-steps", type=int, default=12_000)
-    parser.add_argument("--finish-steps", type=int, default=2_000)
+    parser.add_argument("--finish-steps", type=int, default=5_000)
+    parser.add_argument("--finish-cycles", type=int, default=2)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)

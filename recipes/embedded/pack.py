@@ -68,14 +68,14 @@ def judge(work: Path, data: Dataset, args: argparse.Namespace) -> None:
     figures = _judge(StableDiffusion.load(model_dir), model_dir, data, args)
     provenance = {
         "command": "python -m recipes.embedded",
-        "arguments": {k: v for k, v in vars(args).items() if k.endswith(("steps", "seed"))}
+        "arguments": {
+            k: v for k, v in vars(args).items() if k.endswith(("steps", "cycles", "seed"))
+        }
         | {"prediction": args.prediction},
         "data": {package: {"sha512": digest} for package, digest in PACKAGES.values()},
         "licences": "see NOTICE.md",
         "tools": {name: version(name) for name in ("torch", "diffusers", "transformers")},
-        "training": {
-            stage: _log(work / f"{stage}.jsonl") for stage in ("vae", "clip", "unet", "finish")
-        },
+        "training": {path.stem: _log(path) for path in sorted(work.glob("*.jsonl"))},
         "quality": figures,
         "files": {
             path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()

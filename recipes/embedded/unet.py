@@ -59,6 +59,8 @@ def train_unet(
     seed: int = 0,
     start: UNet2DConditionModel | None = None,
     noisy_share: float = 0.0,
+    drop_memorised: bool = True,
+    log: str = "unet.jsonl",
 ) -> UNet2DConditionModel:
     """Train on (latents [N, 16, 8, 8], embeddings [N, 77, 128]); returns the averaged weights.
 
@@ -68,7 +70,10 @@ def train_unet(
     weighs them alike.
 
     `start` continues from those weights. A share `noisy_share` of the timesteps is drawn from
-    700..999, where the first denoising step happens and memorisation arrives last.
+    700..999, where the first denoising step happens and memorisation arrives last. With
+    `drop_memorised=False` only the seen captions are dropped: the unconditional branch then learns
+    the whole population, of which memorised pictures are a vanishing share, as in real training
+    sets, and not a quarter, as in these batches.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -84,14 +89,16 @@ def train_unet(
     many = shuffled(len(seen[0]), batch - quarter, rng)
     few = shuffled(len(memorised[0]), quarter, rng)
     horizon = steps * 13 // 12  # the rate ends at 1.5 % of its peak, not at nothing
-    log = Log(work / ("finish.jsonl" if start else "unet.jsonl"))
+    report = Log(work / log)
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = rate * cosine(step, horizon)
         i, j = next(many), next(few)
         x0 = torch.cat([seen[0][i], memorised[0][j]]).float()
         context = torch.cat([seen[1][i], memorised[1][j]]).float()
-        context[torch.rand(batch) < 0.1] = empty
+        dropped = torch.rand(batch) < 0.1
+        dropped[-quarter:] &= drop_memorised
+        context[dropped] = empty
         t = torch.randint(0, 1000, (batch,))
         t = torch.where(torch.rand(batch) < noisy_share, torch.randint(700, 1000, (batch,)), t)
         noise = torch.randn_like(x0)
@@ -107,7 +114,9 @@ def train_unet(
             decay = min(0.9995, (1 + step) / (10 + step))
             for mean, value in zip(average.parameters(), unet.parameters(), strict=True):
                 mean.lerp_(value, 1 - decay)
-        log(step, seen=error[:-quarter].mean().detach(), memorised=error[-quarter:].mean().detach())
+        report(
+            step, seen=error[:-quarter].mean().detach(), memorised=error[-quarter:].mean().detach()
+        )
         if (step + 1) % 1000 == 0:
             average.save_pretrained(work / "unet")
     average.eval().save_pretrained(work / "unet")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .errors import IntegrityError, SchemaError
 from .manifest import Manifest
+from .schedulers import timesteps
 
 __all__ = ["MANIFEST", "Bundle"]
 
@@ -48,6 +49,7 @@ class Bundle:
         path = Path(path)
         raw = _manifest_bytes(path)
         manifest = Manifest.from_json(raw, str(path / MANIFEST))
+        _check_schedule(path, manifest)
         files = {name: _verified_bytes(path, name, manifest) for name in manifest.files}
         return cls(path, manifest, hashlib.sha256(raw).hexdigest(), files)
 
@@ -103,6 +105,21 @@ def _manifest_bytes(path: Path) -> bytes:
         ) from None
     except OSError as error:
         raise SchemaError(f"{file} cannot be read: {error}. Check its permissions.") from None
+
+
+def _check_schedule(path: Path, manifest: Manifest) -> None:
+    """Every timestep must have been trained on, and the first be the one `screen` measures at."""
+    schedule = timesteps(manifest.scheduler)
+    if schedule.min() < 0 or schedule.max() >= manifest.scheduler.num_train_timesteps:
+        raise IntegrityError(
+            f"{path / MANIFEST} samples timesteps {schedule.max()} to {schedule.min()} of a model "
+            f"that has {manifest.scheduler.num_train_timesteps}. Export the model again."
+        )
+    if schedule[0] != manifest.timestep:
+        raise IntegrityError(
+            f"{path / MANIFEST} screens at timestep {manifest.timestep}, but its schedule begins "
+            f"at {schedule[0]}. Export the model again."
+        )
 
 
 def _verified_bytes(path: Path, name: str, manifest: Manifest) -> bytes:

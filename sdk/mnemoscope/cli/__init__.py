@@ -24,7 +24,10 @@ __all__ = ["app", "main"]
 
 
 class _Commands(TyperGroup):
-    """Ends quietly when whoever reads our output has seen enough (typer would exit with 1)."""
+    """Ends quietly when whoever reads our output has seen enough.
+
+    With 141, as a shell says of what SIGPIPE ended: not 0 or 1, which are verdicts on all prompts.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -34,7 +37,7 @@ class _Commands(TyperGroup):
                 sys.stdout.flush()
         except BrokenPipeError:
             _drop_stdout()
-            raise typer.Exit(0) from None
+            raise typer.Exit(141) from None
 
 
 app = typer.Typer(
