@@ -23,9 +23,9 @@ from mnemoscope_runtime.testing import FakeBackend
 # for everything that needs a model or a bundle; one of them is enough here
 one_model = pytest.mark.parametrize("model_dir", ["epsilon"], indirect=True, scope="session")
 
-KEYS = ["prompt", "score", "scores", "threshold", "memorized", "backend", "bundle"]
+KEYS = ["prompt", "score", "scores", "rms", "threshold", "memorized", "backend", "bundle"]
 PROMPTS = ["a cat, sitting", "rain", "eine Katze — 猫"]
-COMMANDS = ["screen", "demo", "export", "inspect", "generate", "doctor"]
+COMMANDS = ["screen", "demo", "export", "inspect", "generate", "build", "bench", "parity", "doctor"]
 
 
 @dataclass(frozen=True)

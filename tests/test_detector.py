@@ -63,6 +63,7 @@ def test_the_fields_of_a_detection(bundle_dir: Path) -> None:
         "prompt": "a cat",
         "score": 0.5,
         "scores": (0.5, 0.5, 0.5),
+        "rms": 0.5 / 16,  # 4 x 8 x 8 latents
         "threshold": None,
         "memorized": None,
         "backend": "fake",

@@ -74,7 +74,8 @@ def graphs_at_hand(bundle_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stage(model: object, bank: object, timestep: int, folder: Path, *_: object) -> object:  # noqa: ARG001
         for name in ("screen.onnx", "step.onnx", "text_encoder.onnx", "model.weights"):
             shutil.copy(bundle_dir / name, folder)
-        return Bundle.open(bundle_dir).manifest.graphs
+        manifest = Bundle.open(bundle_dir).manifest
+        return manifest.graphs, manifest.flops
 
     monkeypatch.setattr(export_module, "_write_graphs", stage)
 
@@ -123,7 +124,7 @@ def test_nothing_is_left_of_a_failed_export(
 
     target = {"save": (export_module.np, "save"), "manifest": (export_module, "_records")}
     monkeypatch.setattr(*target.get(stage, (export_module, "check_parity")), fail)
-    monkeypatch.setattr(export_module, "_write_graphs", lambda *_: {})
+    monkeypatch.setattr(export_module, "_write_graphs", lambda *_: ({}, {}))
     if stage == "crash":
         monkeypatch.setattr(export_module.Screener, "open", fail)
     expected = KeyboardInterrupt if stage == "crash" else ExportError

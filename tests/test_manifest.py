@@ -15,6 +15,7 @@ from mnemoscope_runtime.manifest import (
     FileRecord,
     ModelRecord,
     NoiseBank,
+    Probe,
     Scheduler,
     TokenizerRecord,
 )
@@ -37,7 +38,10 @@ def new() -> Manifest:
         precision="float32",
         opset=18,
         graphs={graph: f"{graph}.onnx" for graph in GRAPHS},
+        flops={"screen": 761 * 10**9},
         parity={"screen": {"max_relative_error": 1.25e-6}},
+        budget=0.01,
+        probes=(Probe("a cat", (0.5, 0.25, 1.5)),),
         tools={"torch": "2.6.0"},
         files={name: FileRecord("cd" * 32, 12) for name in names},
     )
@@ -58,7 +62,7 @@ def places(fields: Fields, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     found = []
     for name, value in fields.items():
         found.append((*path, name))
-        if isinstance(value, dict) and name not in ("graphs", "parity", "tools", "files"):
+        if isinstance(value, dict) and name not in ("graphs", "flops", "parity", "tools", "files"):
             found += places(value, (*path, name))
     return found
 
@@ -176,6 +180,9 @@ def test_wrong_type(fields: Fields, place: tuple[str, ...], value: object) -> No
         (("noise_bank", "shape"), [0, 4, 8, 8]),
         (("noise_bank", "shape"), [-3, 4, 8, 8]),
         (("timestep",), 981.5),
+        (("budget",), 0),
+        (("probes",), []),
+        (("probes",), [{"prompt": "a cat", "magnitudes": [0.5, -0.25, 1.5]}]),
     ],
 )
 def test_value_that_cannot_be(fields: Fields, place: tuple[str, ...], value: object) -> None:
@@ -229,6 +236,13 @@ def test_no_accepted_name_leads_outside(name: str) -> None:
 def test_name_inside(fields: Fields, name: str) -> None:
     fields["files"][name] = {"sha256": "cd" * 32, "bytes": 12}
     assert name in read(fields).files
+
+
+@pytest.mark.parametrize("count", [0, 2, 4])
+def test_probes_that_do_not_fit_the_noises(fields: Fields, count: int) -> None:
+    fields["probes"][0]["magnitudes"] = [0.5] * count
+    with pytest.raises(IntegrityError, match="probes that do not fit its 3 noises"):
+        read(fields)
 
 
 def rename_graph(fields: Fields) -> None:

@@ -27,6 +27,7 @@ def detections(
             backend="fake",
             bundle="b" * 64,
             steps=1,
+            rms=0.1,
             seconds=0.001,
         )
         for i, score in enumerate(scores)

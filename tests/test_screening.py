@@ -120,6 +120,17 @@ def test_empty_prompt_moves_nothing(screener: Screener) -> None:
     assert (empty < 1e-3 * cat).all()
 
 
+def test_probes_agree(screener: Screener) -> None:
+    assert 0 <= screener.probe() < 1e-5
+
+
+def test_probes_disagree(bundle_dir: Path) -> None:
+    probes = Bundle.open(bundle_dir).manifest.probes
+    half = probes[0].magnitudes[0] / 2
+    with Screener.open(bundle_dir, backend=FakeBackend(lambda _: half)) as screener:
+        assert screener.probe() >= 0.5
+
+
 def test_steps_and_noises_of_the_bundle(screener: Screener) -> None:
     assert screener.steps == 50
     assert screener.noises == 3

@@ -9,28 +9,37 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from mnemoscope_runtime import Bundle, Manifest, Screener
 from mnemoscope_runtime.bundle import MANIFEST
 from mnemoscope_runtime.errors import ExportError, InputError
-from mnemoscope_runtime.manifest import FileRecord, ModelRecord, NoiseBank, TokenizerRecord
+from mnemoscope_runtime.manifest import (
+    FileRecord,
+    ModelRecord,
+    NoiseBank,
+    Precision,
+    TokenizerRecord,
+)
 from mnemoscope_runtime.schedulers import timesteps
 
+from .flops import count_flops
 from .graphs import OPSET, Graph, ScreenGraph, StepGraph, TextEncoderGraph, to_onnx
 from .models import StableDiffusion
 from .noise import noise_bank
-from .parity import Tolerance, check_parity
+from .parity import Tolerance, check_parity, probes, reference
 from .weights import SharedWeights
 
 __all__ = ["ExportOptions", "export_bundle"]
 
 _BANK, _WEIGHTS = "noise_bank.npy", "model.weights"
+_ORACLES = {"float32": "onnxruntime", "float16": "onnxruntime", "bfloat16": "openvino"}
 _TOOLS = ("mnemoscope", "torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxruntime")
 
 
@@ -43,22 +52,28 @@ class ExportOptions:
         seed: Seed of the noise bank.
         guidance: Scale of classifier-free guidance while sampling.
         inference_steps: DDIM steps of a whole image; the first of them is the screening timestep.
+        precision: What the graphs compute in; differences and norms are float32 in any case.
         overwrite: Replace an existing bundle.
-        tolerance: What the parity gate accepts.
+        tolerance: What the parity gate accepts; by default what rounding in `precision` explains.
+        budget: Relative error of a magnitude that a backend may have to be chosen by "auto".
     """
 
     noises: int = 4
     seed: int = 0
     guidance: float = 7.5
     inference_steps: int = 50
+    precision: Precision = "float32"
     overwrite: bool = False
-    tolerance: Tolerance = field(default_factory=Tolerance)
+    tolerance: Tolerance | None = None
+    budget: float = 1e-2
 
     def __post_init__(self) -> None:
         if not 1 <= self.noises <= 64:
             raise InputError(f"A noise bank holds 1 to 64 noises, not {self.noises}.")
         if not 1 <= self.inference_steps <= 999:
             raise InputError(f"An image takes 1 to 999 steps, not {self.inference_steps}.")
+        if not 0 < self.budget < 1:
+            raise InputError(f"A budget is a relative error between 0 and 1, not {self.budget}.")
         if not np.isfinite(self.guidance):
             raise InputError(f"Guidance must be a finite number, not {self.guidance}.")
 
@@ -76,7 +91,7 @@ def export_bundle(
     it. A crash or a full disk leaves nothing at `out`.
 
     Args:
-        model: In float32: the graphs have its dtype.
+        model: In float32.
         out: A directory that does not exist yet, unless `options.overwrite`.
         options: What goes into the bundle.
         progress: Told the name of each stage as it begins.
@@ -86,12 +101,25 @@ def export_bundle(
         ParityError: an engine does not agree with PyTorch.
     """
     out, options = Path(out), options or ExportOptions()
+    if model.unet.dtype != torch.float32:
+        raise ExportError(
+            f"{model.id} is in {model.unet.dtype}, so its graphs cannot be checked. "
+            "Load it in float32 and choose the precision in the options."
+        )
+    precision = options.precision
     scheduler = model.scheduler_record(options.inference_steps)
     timestep = int(timesteps(scheduler)[0])
     bank = noise_bank(options.noises, model.latent_shape, options.seed)
     with _published_at(out, options.overwrite) as folder:
-        graphs = _write_graphs(model, bank, timestep, folder, progress)
+        graphs, flops = _write_graphs(
+            model if precision == "float32" else model.to(getattr(torch, precision)),
+            bank, timestep, folder, progress,
+        )  # fmt: skip
         np.save(folder / _BANK, bank.numpy())
+        progress("PyTorch's magnitudes")
+        expected = reference(
+            model, bank, inference_steps=options.inference_steps, guidance=options.guidance
+        )
         model.tokenizer.save_pretrained(folder / "tokenizer")
         manifest = Manifest.new(
             model=ModelRecord(
@@ -107,17 +135,21 @@ def export_bundle(
                 length=model.tokenizer.model_max_length, pad_token=str(model.tokenizer.pad_token)
             ),
             noise_bank=NoiseBank(_BANK, options.seed, (options.noises, *model.latent_shape)),
-            precision="float32",
+            precision=precision,
             opset=OPSET,
             graphs=graphs,
+            flops=flops,
             parity={},
+            budget=options.budget,
+            probes=probes(expected),
             tools={"python": platform.python_version(), **{name: version(name) for name in _TOOLS}},
             files=_records(folder),
         )
         (folder / MANIFEST).write_bytes(manifest.to_json())
         progress("parity with PyTorch")
-        with Screener.open(folder) as screener:
-            parity = check_parity(screener, model, options.tolerance)
+        with Screener.open(folder, backend=_ORACLES[precision]) as screener:
+            tolerance = options.tolerance or Tolerance.of(precision)
+            parity = check_parity(screener, model, expected, tolerance)
         (folder / MANIFEST).write_bytes(replace(manifest, parity=parity).to_json())
     return Bundle.open(out)
 
@@ -128,19 +160,21 @@ def _write_graphs(
     timestep: int,
     folder: Path,
     progress: Callable[[str], None],
-) -> dict[str, str]:
+) -> tuple[dict[str, str], dict[str, int]]:
     makers: dict[str, Callable[[], Graph]] = {
         "text_encoder": lambda: TextEncoderGraph(model),
         "step": lambda: StepGraph(model),
         "screen": lambda: ScreenGraph(model, bank, timestep),
     }
     weights = SharedWeights(folder / _WEIGHTS)
-    files = {}
+    files, flops = {}, {}
     for name, make in makers.items():
         progress(f"{name} graph")
+        graph = make()
         files[name] = f"{name}.onnx"
-        weights.save(to_onnx(make(), model), folder / files[name])
-    return files
+        flops[name] = count_flops(graph, graph.one(model))
+        weights.save(to_onnx(graph, model), folder / files[name])
+    return files, flops
 
 
 def _records(folder: Path) -> dict[str, FileRecord]:

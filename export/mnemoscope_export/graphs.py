@@ -1,4 +1,8 @@
-"""The modules that become the graphs of a bundle, and their export to ONNX."""
+"""The modules that become the graphs of a bundle, and their export to ONNX.
+
+What goes in and comes out is float32 whatever the model's dtype, and so is what is done with the
+UNet's output: the difference of two close tensors cancels, and squares summed in half overflow.
+"""
 
 from __future__ import annotations
 
@@ -34,11 +38,15 @@ class TextEncoderGraph(nn.Module):
     def forward(self, input_ids: Tensor) -> Tensor:
         """Embed token ids."""
         embeds: Tensor = self.text_encoder(input_ids).last_hidden_state
-        return embeds
+        return embeds.float()
 
     def example(self, model: StableDiffusion) -> tuple[Tensor, ...]:
         """Inputs to trace with."""
         return (_example_ids(model),)
+
+    def one(self, model: StableDiffusion) -> tuple[Tensor, ...]:
+        """Inputs for one prompt."""
+        return (_example_ids(model)[:1],)
 
     def dynamic(self) -> tuple[dict[int, object] | None, ...]:
         """Dimensions that stay open."""
@@ -66,23 +74,27 @@ class StepGraph(nn.Module):
         self, prompt_embeds: Tensor, empty_embeds: Tensor, latents: Tensor, timestep: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Predict [uncond; cond] and measure their distance, in eps units."""
-        batch = latents.shape[0]
-        context = torch.cat([empty_embeds.expand(batch, -1, -1), prompt_embeds])
-        output = self.unet(torch.cat([latents, latents]), timestep, context).sample.float()
+        batch, dtype = latents.shape[0], self.unet.dtype
+        context = torch.cat([empty_embeds.expand(batch, -1, -1), prompt_embeds]).to(dtype)
+        output = self.unet(torch.cat([latents, latents]).to(dtype), timestep, context).sample
+        output = output.float()
         # reshape, not chunk: chunk makes the exported batch static without a word
         uncond, cond = output.reshape(2, batch, *output.shape[1:])
         if self.is_velocity:
             abar = self.abar[timestep]
-            uncond, cond = (
-                abar.sqrt() * v + (1 - abar).sqrt() * latents.float() for v in (uncond, cond)
-            )
+            uncond, cond = (abar.sqrt() * v + (1 - abar).sqrt() * latents for v in (uncond, cond))
         return magnitude(cond, uncond), cond, uncond
 
     def example(self, model: StableDiffusion) -> tuple[Tensor, ...]:
         """Inputs to trace with."""
-        embeds = model.embed(["a", "b"])
-        latents = torch.zeros(2, *model.latent_shape, dtype=embeds.dtype)
+        embeds = model.embed(["a", "b"]).float()
+        latents = torch.zeros(2, *model.latent_shape)
         return embeds, embeds[:1], latents, torch.tensor(1)
+
+    def one(self, model: StableDiffusion) -> tuple[Tensor, ...]:
+        """Inputs for one prompt on one noise."""
+        embeds, empty, latents, timestep = self.example(model)
+        return embeds[:1], empty, latents[:1], timestep
 
     def dynamic(self) -> tuple[dict[int, object] | None, ...]:
         """Dimensions that stay open."""
@@ -126,6 +138,10 @@ class ScreenGraph(nn.Module):
     def example(self, model: StableDiffusion) -> tuple[Tensor, ...]:
         """Inputs to trace with."""
         return _example_ids(model), torch.arange(len(self.uncond)).repeat(2)[:3]
+
+    def one(self, model: StableDiffusion) -> tuple[Tensor, ...]:
+        """Inputs for one prompt on one noise."""
+        return _example_ids(model)[:1], torch.zeros(1, dtype=torch.int64)
 
     def dynamic(self) -> tuple[dict[int, object] | None, ...]:
         """Dimensions that stay open."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -70,6 +71,14 @@ class StableDiffusion:
             unet=unet.to(device).eval().requires_grad_(False),
             scheduler=scheduler,
         )
+
+    def to(self, dtype: torch.dtype) -> StableDiffusion:
+        """A copy whose weights have another dtype."""
+        # nn.Module's own method: diffusers' warns of modules to keep in float32, and has none
+        text_encoder, unet = (
+            nn.Module.to(copy.deepcopy(part), dtype) for part in (self.text_encoder, self.unet)
+        )
+        return replace(self, text_encoder=text_encoder, unet=unet)
 
     @property
     def prediction_type(self) -> PredictionType:

@@ -62,12 +62,13 @@ class SharedWeights:
 
     def _store(self, array: NDArray[np.generic], name: str, file: BinaryIO) -> ir.ExternalTensor:
         array = np.ascontiguousarray(array)
-        key = (str(array.dtype), hashlib.sha256(array.data).hexdigest())
+        content = array.reshape(-1).view(np.uint8).data  # bfloat16 itself has no buffer
+        key = (str(array.dtype), hashlib.sha256(content).hexdigest())
         if key not in self._offsets:
             file.seek(0, 2)
             file.write(b"\0" * (-file.tell() % _ALIGNMENT))
             self._offsets[key] = file.tell()
-            file.write(array.data)
+            file.write(content)
         return ir.ExternalTensor(
             self._path.name,
             self._offsets[key],

@@ -65,7 +65,7 @@ def _finish(work: Path, data: Dataset, args: argparse.Namespace) -> None:
             seed=args.seed + cycle,
             rate=5e-4,
             start=UNet2DConditionModel.from_pretrained(work / "unet"),
-            noisy_share=1 / 3,
+            noisy_share=0.333,
             drop_memorised=False,
             log=f"finish-{cycle}.jsonl",
         )

@@ -115,7 +115,9 @@ def train_unet(
             for mean, value in zip(average.parameters(), unet.parameters(), strict=True):
                 mean.lerp_(value, 1 - decay)
         report(
-            step, seen=error[:-quarter].mean().detach(), memorised=error[-quarter:].mean().detach()
+            step,
+            seen=error[:-quarter].mean().detach(),
+            memorised=error[-quarter:].mean().detach(),
         )
         if (step + 1) % 1000 == 0:
             average.save_pretrained(work / "unet")

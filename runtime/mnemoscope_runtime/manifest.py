@@ -16,6 +16,8 @@ __all__ = [
     "Manifest",
     "ModelRecord",
     "NoiseBank",
+    "Precision",
+    "Probe",
     "Scheduler",
     "TokenizerRecord",
 ]
@@ -25,8 +27,10 @@ _KIND = "mnemoscope-bundle"
 _GRAPHS = ("screen", "step", "text_encoder")
 
 _Count = Annotated[int, msgspec.Meta(ge=1, le=2**16)]
+_Magnitude = Annotated[float, msgspec.Meta(gt=0)]
 _Beta = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 
+Precision = Literal["float32", "bfloat16", "float16"]
 PredictionType = Literal["epsilon", "v_prediction"]
 
 
@@ -80,13 +84,30 @@ class NoiseBank:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """What PyTorch measured at the first step: any backend can be checked against it, anywhere.
+
+    Attributes:
+        prompt: The prompt.
+        magnitudes: One for each noise of the bank, in eps units.
+    """
+
+    prompt: str
+    magnitudes: tuple[_Magnitude, ...]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The contents of `manifest.json`.
 
     Attributes:
         timestep: The first timestep of sampling, at which `screen` measures.
+        precision: What the graphs compute in; differences and norms are float32 in any case.
         graphs: File of each graph by name: "screen", "step", "text_encoder".
+        flops: For each graph, floating-point operations of one prompt on one noise.
         parity: For each graph, figures of its comparison with PyTorch.
+        budget: Relative error of a magnitude that a backend may have to be chosen by "auto".
+        probes: Prompts with the magnitudes that PyTorch measured in float32.
         files: Every file of the bundle but the manifest itself, by POSIX path.
     """
 
@@ -98,10 +119,13 @@ class Manifest:
     timestep: int
     tokenizer: TokenizerRecord
     noise_bank: NoiseBank
-    precision: Literal["float32", "float16"]
+    precision: Precision
     opset: int
     graphs: dict[str, str]
+    flops: dict[str, int]
     parity: dict[str, dict[str, float]]
+    budget: _Magnitude
+    probes: Annotated[tuple[Probe, ...], msgspec.Meta(min_length=1)]
     tools: dict[str, str]
     files: dict[str, FileRecord]
 
@@ -139,6 +163,11 @@ class Manifest:
         if missing:
             raise IntegrityError(
                 f"{origin} has no graph {', '.join(missing)}. Export the model again."
+            )
+        noises = manifest.noise_bank.shape[0]
+        if any(len(probe.magnitudes) != noises for probe in manifest.probes):
+            raise IntegrityError(
+                f"{origin} has probes that do not fit its {noises} noises. Export the model again."
             )
         for name in manifest.files:
             _check_inside(name, origin)

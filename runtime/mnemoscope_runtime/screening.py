@@ -9,6 +9,7 @@ the sampler and measures at every step.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -70,6 +71,11 @@ class Screener:
         return len(self._bank)
 
     @property
+    def latent_elements(self) -> int:
+        """C * H * W of a latent."""
+        return math.prod(self._bank.shape[1:])
+
+    @property
     def steps(self) -> int:
         """How many steps a whole image takes."""
         return self.bundle.manifest.scheduler.inference_steps
@@ -116,6 +122,20 @@ class Screener:
             bank = self._bank[:count][columns]
             magnitudes[rows, columns] = self._walk(embeds[rows], empty, bank, steps)
         return _finite(magnitudes)
+
+    def probe(self) -> float:
+        """Measure the manifest's probes: does this backend agree with PyTorch on this machine?
+
+        Returns:
+            The largest relative error of a magnitude at the first step.
+
+        Raises:
+            BackendError: the engine failed.
+        """
+        probes = self.bundle.manifest.probes
+        expected = np.array([probe.magnitudes for probe in probes])
+        found = self.first_step([probe.prompt for probe in probes])
+        return float((np.abs(found - expected) / expected).max())
 
     def _tiles(self, prompts: int, noises: int, *, samples: int) -> Iterator[tuple[slice, slice]]:
         """Cut prompts x noises into pieces of at most PAIRS UNet samples, `samples` a pair."""
@@ -222,10 +242,11 @@ def _shaped(values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.f
 
 
 def _finite(magnitudes: NDArray[np.float32]) -> NDArray[np.float32]:
-    bad = ~np.isfinite(magnitudes).all(axis=tuple(range(1, magnitudes.ndim)))
-    if bad.any():
+    finite = np.isfinite(magnitudes)
+    if not finite.all():
+        bad = int(np.argwhere(~finite)[0, 0])
         raise NumericsError(
-            f"The magnitude of prompt {int(bad.argmax())} is NaN or infinite: that is no verdict. "
+            f"The magnitude of prompt {bad} is NaN or infinite: that is no verdict. "
             "Export the model in float32, or run the bundle on another backend."
         )
     return magnitudes

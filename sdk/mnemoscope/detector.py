@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,10 +13,11 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope_runtime import Backend, InputError, NumericsError, Screener
+from mnemoscope_runtime import Backend, Bundle, InputError, NumericsError, Screener
+from mnemoscope_runtime.selection import fastest, try_backends
 
 from . import embedded
-from .calibration import Calibration, prefix_means
+from .calibration import Calibration
 
 __all__ = ["Detection", "Detector"]
 
@@ -31,6 +33,8 @@ class Detection:
         prompt: The prompt.
         score: Mean magnitude over noises and steps, in eps units, >= 0.
         scores: The same for each noise.
+        rms: score / sqrt(C H W): the difference per latent element, comparable between models
+            whose latents differ in size.
         threshold: Above it a prompt counts as memorized; None until calibrated.
         memorized: score > threshold; None until calibrated.
         backend: The backend that ran.
@@ -42,6 +46,7 @@ class Detection:
     prompt: str
     score: float
     scores: tuple[float, ...]
+    rms: float
     threshold: float | None
     memorized: bool | None
     backend: str
@@ -72,7 +77,8 @@ class Detector:
 
         Args:
             bundle: Directory that `mnemoscope export` wrote.
-            backend: Which backend runs it; this one or none.
+            backend: Which backend runs it, this one or none; "auto" tries all that are installed
+                and takes the fastest that agrees with PyTorch within the bundle's budget.
             threads: CPU threads an engine may use.
             calibration: A calibration file; by default the bundle's own, if it has one.
 
@@ -84,6 +90,9 @@ class Detector:
         path = Path(bundle) if bundle is not None else embedded.BUNDLE
         own = path / CALIBRATION
         file = Path(calibration) if calibration is not None else own if own.exists() else None
+        if backend == "auto":
+            budget = Bundle.open(path).manifest.budget
+            backend = fastest(list(try_backends(path, threads=threads)), budget).backend
         screener = Screener.open(path, backend=backend, threads=threads)
         try:
             return cls(screener, None if file is None else Calibration.read(file))
@@ -155,13 +164,16 @@ class Detector:
         threshold = None
         if self.calibration is not None:
             threshold = self.calibration.threshold(noises=used, steps=steps)
-        means = prefix_means(magnitudes)[:, -1, -1].tolist()
-        each = magnitudes.mean(2).tolist()
-        for prompt, score, scores in zip(prompts, means, each, strict=True):
+        scale = self.screener.latent_elements**-0.5
+        # one array operation: on small models each costs as much as a percent of the UNet
+        each = magnitudes.mean(2, dtype=np.float64).tolist()
+        for prompt, scores in zip(prompts, each, strict=True):
+            score = math.fsum(scores) / used
             yield Detection(
                 prompt=prompt,
                 score=score,
                 scores=tuple(scores),
+                rms=scale * score,
                 threshold=threshold,
                 memorized=None if threshold is None else score > threshold,
                 backend=self.screener.backend.name,

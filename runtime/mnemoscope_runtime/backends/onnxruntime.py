@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import Bundle
-from ..errors import BackendError, BackendUnavailable
-from . import Arrays, Engine, missing
+from ..errors import BackendError, BackendUnavailable, InputError
+from . import Arrays, Engine, Precision, missing
 
 __all__ = ["OnnxRuntime", "open_backend"]
 
@@ -20,12 +20,18 @@ _FROM_MEMORY = "add_external_initializers_from_files_in_memory"
 _FOLDER = "session.model_external_initializers_file_folder_path"
 
 
-def open_backend(*, threads: int | None = None) -> OnnxRuntime:
+def open_backend(*, threads: int | None = None, precision: Precision | None = None) -> OnnxRuntime:
     """The CPU backend.
 
     Raises:
         BackendUnavailable: onnxruntime is not installed or is broken.
+        InputError: a precision was asked for; here the graph alone decides it.
     """
+    if precision is not None:
+        raise InputError(
+            f"onnxruntime computes in the precision of the graph, so onnxruntime:{precision} is "
+            "not to be had. Leave the precision out."
+        )
     return OnnxRuntime(threads=threads)
 
 

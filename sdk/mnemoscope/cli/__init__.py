@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from mnemoscope_runtime import MnemoscopeError, __version__
 
-from . import demo, doctor, export, generate, inspect, screen
+from . import bench, build, demo, doctor, export, generate, inspect, parity, screen
 from ._writers import printable
 
 __all__ = ["app", "main"]
@@ -55,6 +55,9 @@ app.command("demo")(demo.command)
 app.command("export")(export.command)
 app.command("inspect")(inspect.command)
 app.command("generate")(generate.command)
+app.command("build")(build.command)
+app.command("bench")(bench.command)
+app.command("parity")(parity.command)
 app.command("doctor")(doctor.command)
 
 

@@ -18,7 +18,7 @@ from ..detector import Detection
 
 __all__ = ["Format", "opened", "printable", "writer"]
 
-_KEYS = ("prompt", "score", "scores", "threshold", "memorized", "backend", "bundle")
+_KEYS = ("prompt", "score", "scores", "rms", "threshold", "memorized", "backend", "bundle")
 Write = Callable[[Detection], None]
 
 

@@ -9,17 +9,26 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mnemoscope_runtime import BACKENDS, MnemoscopeError, __version__
+from mnemoscope_runtime import __version__
+from mnemoscope_runtime.selection import Trial, try_backends
 
-from ..detector import Detector
+from .. import embedded
 
 __all__ = ["command"]
 
-_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "torch", "diffusers", "transformers", "pyarrow")
+_PACKAGES = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "torch",
+    "diffusers",
+    "transformers",
+    "pyarrow",
+)
 
 
 def command() -> None:
-    """Show which backends work here, and why the others do not.
+    """Show which backends work here, how well and how fast, and why the others do not.
 
     Exit code 3 if none works.
     """
@@ -37,10 +46,10 @@ def command() -> None:
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
             "uninstall both, then install the one you want."
         )
-    results = {name: _problem(name) for name in BACKENDS}
-    for name, problem in results.items():
-        console.print(f"backend {name}: {problem or 'works'}", markup=False)
-    raise typer.Exit(3 if all(results.values()) else 0)
+    trials = list(try_backends(embedded.BUNDLE))
+    for trial in trials:
+        console.print(f"backend {trial.backend}: {_found(trial)}", markup=False)
+    raise typer.Exit(3 if all(trial.problem for trial in trials) else 0)
 
 
 def _version(package: str) -> str | None:
@@ -50,11 +59,10 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _problem(backend: str) -> str | None:
-    """Screen a prompt with the embedded bundle; what went wrong, or None."""
-    try:
-        with Detector.load(backend=backend) as detector:
-            detector.screen(["a prompt"], noises=1)
-    except MnemoscopeError as error:
-        return str(error)
-    return None
+def _found(trial: Trial) -> str:
+    if trial.error is None or trial.seconds is None:
+        return str(trial.problem)
+    return (
+        f"works: {trial.seconds * 1e3:.2f} ms for a prompt on the embedded bundle, "
+        f"{trial.error:.1e} from PyTorch (relative)"
+    )

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mnemoscope_runtime import BackendUnavailable
+from mnemoscope_runtime.manifest import Precision
 
 from ._quiet import quiet_libraries
 
@@ -21,6 +22,11 @@ def command(
     seed: Annotated[int, typer.Option(help="Seed of the noise bank.")] = 0,
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance of sampling.")] = 7.5,
     inference_steps: Annotated[int, typer.Option(help="DDIM steps of a whole image.")] = 50,
+    precision: Annotated[Precision, typer.Option(help="What the graphs compute in.")] = "float32",
+    tolerance: Annotated[
+        float | None,
+        typer.Option(help="Largest relative error of a magnitude.", show_default="1e-4 in float32"),
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
 ) -> None:
     """Export a model to a bundle: engines, tokenizer, noise bank, checked against PyTorch.
@@ -29,7 +35,7 @@ def command(
     """
     quiet_libraries()
     try:
-        from mnemoscope_export import ExportOptions, StableDiffusion, export_bundle
+        from mnemoscope_export import ExportOptions, StableDiffusion, Tolerance, export_bundle
     except ImportError as error:
         raise BackendUnavailable(
             f"Exporting needs PyTorch and ONNX: {error}. "
@@ -40,6 +46,8 @@ def command(
         seed=seed,
         guidance=guidance,
         inference_steps=inference_steps,
+        precision=precision,
+        tolerance=None if tolerance is None else Tolerance(tolerance),
         overwrite=overwrite,
     )
     typer.echo(f"loading {model}", err=True)

@@ -49,7 +49,10 @@ def command(
     calibration: Annotated[
         Path | None, typer.Option(help="Calibration file.", show_default="the bundle's own")
     ] = None,
-    backend: Annotated[str, typer.Option(help="What runs the engines.")] = "onnxruntime",
+    backend: Annotated[
+        str,
+        typer.Option(help="What runs the engines: onnxruntime, openvino[:bfloat16], auto."),
+    ] = "onnxruntime",
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     noises: Annotated[
         int | None, typer.Option(help="Noises of the bank to use.", show_default="all")
@@ -76,6 +79,8 @@ def command(
     with Detector.load(
         bundle, backend=backend, threads=threads, calibration=calibration
     ) as detector:
+        if backend == "auto":
+            typer.echo(f"backend: {detector.screener.backend.name}", err=True)
         detections = _shown(
             detector.stream(source or (), steps=steps, noises=noises), output is not None
         )

@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["BUNDLE", "MEMORIZED", "MODEL", "PROMPTS", "EmbeddedPrompt", "read_prompts"]
+__all__ = ["BUNDLE", "MEMORIZED", "MODEL", "PROMPTS", "EmbeddedPrompt", "Split", "read_prompts"]
 
 _HERE = Path(__file__).parent
 MODEL = _HERE / "model"  # the diffusers pipeline

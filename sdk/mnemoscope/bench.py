@@ -1,0 +1,254 @@
+"""Latency in MLPerf's terms: single-stream, offline, server; all backends interleaved in one run.
+
+Machines are shared and noisy, so backends take turns (A, B, C, A, B, C, ...) and what to compare
+are ratios of the same round's times. The arithmetic floor is the graph's floating-point operations
+over the rate at which this machine multiplies large matrices in the same precision.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal, TypeVar, get_args
+
+import numpy as np
+
+from mnemoscope_runtime.errors import BackendUnavailable, InputError
+
+from .detector import Detector
+
+__all__ = [
+    "Latency",
+    "Scenario",
+    "environment",
+    "offline",
+    "plot",
+    "server",
+    "single_stream",
+    "stages",
+]
+
+Scenario = Literal["single-stream", "offline", "server"]
+SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
+PERCENTILES = (50, 90, 95, 99)
+
+Input = TypeVar("Input")
+
+
+@dataclass(frozen=True)
+class Latency:
+    """What was measured of one backend.
+
+    Attributes:
+        name: The backend.
+        seconds: Raw samples: of a query, in the order they were taken. # [sample]
+        prompts: How many prompts a query holds.
+        ratio: Median over rounds of the first backend's time / this one's; None where rounds are
+            not shared.
+    """
+
+    name: str
+    seconds: tuple[float, ...]
+    prompts: int = 1
+    ratio: float | None = None
+
+    @property
+    def percentiles(self) -> dict[str, float]:
+        """Seconds by name: p50, p90, p95, p99, max."""
+        values = np.percentile(self.seconds, PERCENTILES).tolist()
+        named = {f"p{rank}": value for rank, value in zip(PERCENTILES, values, strict=True)}
+        return {**named, "max": max(self.seconds)}
+
+    @property
+    def throughput(self) -> float:
+        """Prompts per second, were queries asked one after another."""
+        return self.prompts / float(np.median(self.seconds))
+
+
+def single_stream(
+    detectors: Mapping[str, Detector],
+    prompts: Sequence[str],
+    *,
+    noises: int = 1,
+    rounds: int = 100,
+    warmup: int = 10,
+) -> list[Latency]:
+    """One prompt at a time, the next when the last is answered."""
+
+    def query(detector: Detector) -> Callable[[str], object]:
+        return lambda prompt: detector.screen([prompt], noises=noises)
+
+    queries = {name: query(detector) for name, detector in detectors.items()}
+    return _interleaved(queries, itertools.cycle(prompts), rounds, warmup, 1)
+
+
+def offline(
+    detectors: Mapping[str, Detector],
+    prompts: Sequence[str],
+    *,
+    noises: int = 1,
+    rounds: int = 3,
+    warmup: int = 1,
+) -> list[Latency]:
+    """All prompts at once."""
+
+    def query(detector: Detector) -> Callable[[Sequence[str]], object]:
+        return lambda batch: detector.screen(batch, noises=noises)
+
+    queries = {name: query(detector) for name, detector in detectors.items()}
+    return _interleaved(queries, itertools.repeat(prompts), rounds, warmup, len(prompts))
+
+
+def server(
+    detector: Detector,
+    name: str,
+    prompts: Sequence[str],
+    *,
+    rate: float,
+    seconds: float = 10.0,
+    workers: int = 4,
+    noises: int = 1,
+    seed: int = 0,
+) -> Latency:
+    """Prompts that arrive at random (Poisson, `rate` a second), for `workers` threads.
+
+    A sample is the time from arrival to answer, waiting included; past what the machine can do it
+    grows with the length of the run.
+
+    Raises:
+        InputError: rate, seconds or workers are not positive.
+    """
+    if not (rate > 0 and seconds > 0 and workers > 0):
+        raise InputError(
+            f"A server run needs a rate, seconds and workers above 0, not {rate}, {seconds}, "
+            f"{workers}."
+        )
+    rng = np.random.default_rng(seed)
+    count = max(1, round(rate * seconds))
+    arrivals = rng.exponential(1 / rate, count).cumsum().tolist()
+    start = time.perf_counter() + 0.05
+
+    def answer(arrival: float, prompt: str) -> float:
+        detector.screen([prompt], noises=noises)
+        return time.perf_counter() - start - arrival
+
+    detector.screen([prompts[0]], noises=noises)
+    with ThreadPoolExecutor(workers) as pool:
+        futures = []
+        for arrival, prompt in zip(arrivals, itertools.cycle(prompts), strict=False):
+            time.sleep(max(0.0, start + arrival - time.perf_counter()))
+            futures.append(pool.submit(answer, arrival, prompt))
+        samples = [future.result() for future in futures]
+    return Latency(name, tuple(samples))
+
+
+def stages(
+    detector: Detector, prompts: Sequence[str], *, rounds: int = 100, warmup: int = 10
+) -> dict[str, float]:
+    """Where a query's time goes: medians in seconds of one prompt on one noise.
+
+    The text encoder is inside the screening graph, so its own graph is timed, and taken off.
+    """
+    screener = detector.screener
+    text, screen = (
+        screener.backend.load(screener.bundle, graph) for graph in ("text_encoder", "screen")
+    )
+    one = np.zeros(1, np.int64)
+    ids = {prompt: screener.tokenizer([prompt]) for prompt in prompts}
+    queries: dict[str, Callable[[str], object]] = {
+        "tokenizer": lambda prompt: screener.tokenizer([prompt]),
+        "text encoder": lambda prompt: text({"input_ids": ids[prompt]}, ("prompt_embeds",)),
+        "screen": lambda p: screen({"input_ids": ids[p], "noise_index": one}, ("magnitude",)),
+        "whole": lambda prompt: detector.screen([prompt], noises=1),
+    }
+    rows = _interleaved(queries, itertools.cycle(prompts), rounds, warmup, 1)
+    taken = {row.name: float(np.median(row.seconds)) for row in rows}
+    return {
+        "tokenizer": taken["tokenizer"],
+        "text encoder": taken["text encoder"],
+        "UNet and magnitude": taken["screen"] - taken["text encoder"],
+        "the rest of the SDK": taken["whole"] - taken["screen"] - taken["tokenizer"],
+        "whole": taken["whole"],
+    }
+
+
+def plot(path: Path, rows: Sequence[Latency]) -> None:
+    """The share of queries that were answered within a time, for every backend, as PNG.
+
+    Raises:
+        BackendUnavailable: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"Plots need matplotlib: {error}. Install it with `pip install 'mnemoscope[bench]'`."
+        ) from None
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for row in rows:
+        axes.ecdf(np.array(row.seconds) * 1e3, label=row.name)
+    axes.set(xlabel="ms", ylabel="share of queries", xscale="log")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120, format="png")
+
+
+def environment(threads: int | None) -> dict[str, str]:
+    """The machine and the versions that a figure belongs to."""
+    packages = ("mnemoscope", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tokenizers")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": str(os.cpu_count()),
+        "threads": str(threads or "the backend's choice"),
+        **{name: found for name in packages if (found := _version(name))},
+    }
+
+
+def _interleaved(
+    queries: Mapping[str, Callable[[Input], object]],
+    inputs: Iterator[Input],
+    rounds: int,
+    warmup: int,
+    prompts: int,
+) -> list[Latency]:
+    """Time every query once a round, all on the same input."""
+    times = np.empty((rounds, len(queries)))
+    for turn, item in zip(range(-warmup, rounds), inputs, strict=False):
+        for column, run in enumerate(queries.values()):
+            start = time.perf_counter()
+            run(item)
+            if turn >= 0:
+                times[turn, column] = time.perf_counter() - start
+    ratios = np.median(times[:, :1] / times, axis=0)
+    return [
+        Latency(name, tuple(times[:, column].tolist()), prompts, float(ratios[column]))
+        for column, name in enumerate(queries)
+    ]
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

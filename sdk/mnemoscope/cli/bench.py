@@ -1,0 +1,151 @@
+"""`mnemoscope bench`."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mnemoscope_runtime import BackendUnavailable, InputError
+from mnemoscope_runtime.backends import Precision
+
+from .. import bench, embedded
+from ..detector import Detector
+from ..floor import gemm_rate
+
+__all__ = ["command"]
+
+
+def command(
+    bundle: Annotated[
+        Path | None, typer.Argument(help="Bundle to measure.", show_default="embedded")
+    ] = None,
+    backends: Annotated[
+        str, typer.Option(help="Backends, with commas; ratios are to the first.")
+    ] = "onnxruntime",
+    scenario: Annotated[bench.Scenario, typer.Option(help="MLPerf's scenarios.")] = "single-stream",
+    threads: Annotated[int | None, typer.Option(help="CPU threads of an engine.")] = None,
+    noises: Annotated[int, typer.Option(help="Noises of the bank to use.")] = 1,
+    rounds: Annotated[
+        int | None, typer.Option(help="Rounds after warm-up.", show_default="100, or 3 offline")
+    ] = None,
+    rate: Annotated[float, typer.Option(help="server: prompts that arrive per second.")] = 10.0,
+    seconds: Annotated[float, typer.Option(help="server: for how long.")] = 10.0,
+    workers: Annotated[int, typer.Option(help="server: threads that answer.")] = 4,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for bench.json and bench.png.")
+    ] = None,
+) -> None:
+    """Measure latency or throughput of backends on a bundle, side by side."""
+    names = [name.strip() for name in backends.split(",") if name.strip()]
+    if not names:
+        raise InputError("No backend to measure. Give one or more, with commas between them.")
+    if rounds is not None and rounds < 1:
+        raise InputError(f"{rounds} rounds measure nothing. Give 1 or more.")
+    prompts = [row.prompt for row in embedded.read_prompts("held_out")]
+    console = Console()
+    with ExitStack() as stack:
+        detectors, opened = {}, {}
+        for name in names:
+            start = time.perf_counter()
+            detector = stack.enter_context(Detector.load(bundle, backend=name, threads=threads))
+            detector.screen(prompts[:1], noises=noises)
+            opened[name] = time.perf_counter() - start
+            detectors[name] = detector
+        if scenario == "server":
+            rows = [
+                bench.server(
+                    detector, name, prompts, rate=rate, seconds=seconds, workers=workers,
+                    noises=noises,
+                )
+                for name, detector in detectors.items()
+            ]  # fmt: skip
+        elif scenario == "offline":
+            rows = bench.offline(detectors, prompts, noises=noises, rounds=rounds or 3)
+        else:
+            rows = bench.single_stream(detectors, prompts, noises=noises, rounds=rounds or 100)
+        split = {name: bench.stages(detector, prompts[:8]) for name, detector in detectors.items()}
+        flops = next(iter(detectors.values())).screener.bundle.manifest.flops["screen"]
+    floors = {name: _floor(name, flops * noises, threads) for name in names}
+    console.print(_latencies(scenario, rows, floors, opened))
+    console.print(_stages(split))
+    if output is not None:
+        report = {
+            "scenario": scenario,
+            "noises": noises,
+            "flops_per_noise": flops,
+            "environment": bench.environment(threads),
+            "backends": [
+                {**asdict(row), **row.percentiles, "floor": floors[row.name],
+                 "open_seconds": opened[row.name], "stages": split[row.name]}
+                for row in rows
+            ],
+        }  # fmt: skip
+        _write(output, report, rows)
+        console.print(f"samples {output / 'bench.json'}, plot {output / 'bench.png'}")
+
+
+def _floor(backend: str, flops: int, threads: int | None) -> float | None:
+    """Seconds that the arithmetic alone takes at this machine's matrix rate; None if unknown."""
+    precision = backend.partition(":")[2] or "float32"
+    try:
+        return flops / gemm_rate(_precision(precision), threads)
+    except BackendUnavailable as error:
+        typer.echo(f"note: no floor for {backend}: {error}", err=True)
+        return None
+
+
+def _precision(name: str) -> Precision:
+    known: dict[str, Precision] = {p: p for p in ("float32", "bfloat16", "float16")}
+    return known[name]
+
+
+def _latencies(
+    scenario: bench.Scenario,
+    rows: list[bench.Latency],
+    floors: dict[str, float | None],
+    opened: dict[str, float],
+) -> Table:
+    table = Table(title=scenario, title_justify="left", box=None)
+    for heading in ("backend", "p50 ms", "p90", "p95", "p99", "max"):
+        table.add_column(heading, justify="left" if heading == "backend" else "right")
+    for heading in ("prompts/s", "x faster", "of the floor", "opened in s"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        floor = floors[row.name]
+        each = row.percentiles["p50"] / row.prompts
+        table.add_row(
+            row.name,
+            *(f"{value * 1e3:.2f}" for value in row.percentiles.values()),
+            "" if scenario == "server" else f"{row.throughput:.1f}",
+            "" if row.ratio is None else f"{row.ratio:.2f}",
+            "" if floor is None or scenario == "server" else f"{floor / each:.0%}",
+            f"{opened[row.name]:.2f}",
+        )
+    return table
+
+
+def _stages(split: dict[str, dict[str, float]]) -> Table:
+    table = Table(title="one prompt, one noise: median ms", title_justify="left", box=None)
+    table.add_column("stage")
+    for name in split:
+        table.add_column(name, justify="right")
+    for stage in next(iter(split.values())):
+        table.add_row(stage, *(f"{times[stage] * 1e3:.3f}" for times in split.values()))
+    return table
+
+
+def _write(output: Path, report: dict[str, Any], rows: list[bench.Latency]) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "bench.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+        bench.plot(output / "bench.png", rows)
+    except OSError as error:
+        raise InputError(f"{output} cannot be written: {error}. Choose another --output.") from None

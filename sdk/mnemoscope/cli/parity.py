@@ -1,0 +1,92 @@
+"""`mnemoscope parity`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from mnemoscope_runtime import InputError
+
+from .. import embedded
+from ..detector import Detector
+from ..precision import Comparison, compare
+from ..prompts import read_prompt_file
+
+__all__ = ["command"]
+
+
+def command(
+    bundle: Annotated[
+        Path | None, typer.Argument(help="Bundle to judge.", show_default="embedded")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="Backend to judge.")] = "onnxruntime",
+    reference: Annotated[
+        Path | None, typer.Option(help="Bundle to compare with.", show_default="embedded")
+    ] = None,
+    reference_backend: Annotated[
+        str, typer.Option(help="Backend to compare with.")
+    ] = "onnxruntime",
+    positives: Annotated[
+        str | None,
+        typer.Option(help="File of memorised prompts.", show_default="the embedded model's"),
+    ] = None,
+    benign: Annotated[
+        str | None,
+        typer.Option(help="File of other prompts.", show_default="the embedded model's"),
+    ] = None,
+    noises: Annotated[
+        int | None, typer.Option(help="Noises of the bank to use.", show_default="all")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    force: Annotated[bool, typer.Option(help="Accept a lower TPR.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compare what two precisions or backends say of the same prompts.
+
+    Exit code 3 if TPR@1%FPR falls by more than half a point.
+    """
+    memorized = _prompts(positives, "memorized")
+    others = _prompts(benign, "seen", "held_out")
+    prompts = memorized + others
+
+    def scores(path: Path | None, name: str) -> np.ndarray:
+        with Detector.load(path, backend=name, threads=threads) as detector:
+            return np.array([d.score for d in detector.stream(prompts, noises=noises)])
+
+    labels = np.arange(len(prompts)) < len(memorized)
+    expected, found = scores(reference, reference_backend), scores(bundle, backend)
+    comparison = compare(expected, found, labels)
+    if as_json:
+        typer.echo(json.dumps(asdict(comparison), indent=2))
+    else:
+        _print(comparison)
+    if not force:
+        comparison.check()
+
+
+def _prompts(file: str | None, *splits: embedded.Split) -> list[str]:
+    if file is None:
+        return [row.prompt for row in embedded.read_prompts(*splits)]
+    prompts = [prompt for prompt in read_prompt_file(file) if prompt]  # "" scores 0
+    if not prompts:
+        raise InputError(f"{file} holds no prompts. Give a file with some.")
+    return prompts
+
+
+def _print(comparison: Comparison) -> None:
+    rows = {
+        "prompts": str(comparison.prompts),
+        "relative error": f"median {comparison.median_error:.1e}, "
+        f"largest {comparison.largest_error:.1e}",
+        "rank correlation": f"{comparison.rank_correlation:.6f}",
+    }
+    for name, pair in (("AUC", comparison.auc), ("TPR@1%FPR", comparison.tpr)):
+        if pair is not None:
+            rows[name] = f"{pair[0]:.3f} -> {pair[1]:.3f}"
+    for name, value in rows.items():
+        typer.echo(f"{name:<16}  {value}")

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_support import Run, failed, one_model
+from PIL import Image
+
+from mnemoscope import Detector, InputError, bench
+from mnemoscope.floor import gemm_rate
+from mnemoscope_runtime import BackendUnavailable
+from mnemoscope_runtime.testing import FakeBackend
+
+PROMPTS = ["a cat", "a dog", "rain"]
+
+
+def sleepy(
+    bundle: Path, seconds: float, asked: list[str] | None = None, name: str = ""
+) -> Detector:
+    def magnitude(_: np.ndarray) -> float:
+        if asked is not None:
+            asked.append(name)
+        time.sleep(seconds)
+        return 0.5
+
+    return Detector.load(bundle, backend=FakeBackend(magnitude))
+
+
+def test_percentiles() -> None:
+    row = bench.Latency("a", tuple(float(i) for i in range(101)), prompts=10)
+    assert row.percentiles == {"p50": 50, "p90": 90, "p95": 95, "p99": 99, "max": 100}
+    assert row.throughput == 10 / 50
+
+
+@one_model
+def test_backends_take_turns(bundle_dir: Path) -> None:
+    asked: list[str] = []
+    pair = {name: sleepy(bundle_dir, s, asked, name) for name, s in (("a", 0.03), ("b", 0.003))}
+    first, second = bench.single_stream(pair, PROMPTS, rounds=5, warmup=1)
+    assert asked == ["a", "b"] * 6
+    assert (first.name, second.name, first.ratio) == ("a", "b", 1.0)
+    assert len(first.seconds) == len(second.seconds) == 5
+    assert min(first.seconds) >= 0.03
+    assert second.ratio is not None
+    assert second.ratio > 2
+
+
+@one_model
+def test_offline_counts_prompts(bundle_dir: Path) -> None:
+    (row,) = bench.offline({"a": sleepy(bundle_dir, 0.001)}, PROMPTS * 4, rounds=2)
+    assert (row.prompts, len(row.seconds)) == (12, 2)
+    assert 0 < row.throughput < 1000
+
+
+@one_model
+def test_server_counts_waiting(bundle_dir: Path) -> None:
+    detector = sleepy(bundle_dir, 0.02)
+    calm = bench.server(detector, "a", PROMPTS, rate=5, seconds=1, workers=1)
+    rushed = bench.server(detector, "a", PROMPTS, rate=200, seconds=0.5, workers=1)
+    assert len(calm.seconds) == 5
+    assert len(rushed.seconds) == 100
+    assert min(calm.seconds) >= 0.02
+    assert max(rushed.seconds) > 0.5  # 100 prompts of 20 ms that arrived within half a second
+
+
+@one_model
+@pytest.mark.parametrize("wrong", [{"rate": 0.0}, {"seconds": -1.0}, {"workers": 0}])
+def test_server_runs_that_cannot_be(bundle_dir: Path, wrong: dict[str, float]) -> None:
+    settings = {"rate": 1.0, "seconds": 1.0, "workers": 1, **wrong}
+    with pytest.raises(InputError, match="above 0"):
+        bench.server(sleepy(bundle_dir, 0), "a", PROMPTS, **settings)  # type: ignore[arg-type]
+
+
+@one_model
+def test_stages_add_up(bundle_dir: Path) -> None:
+    with Detector.load(bundle_dir, threads=1) as detector:
+        taken = bench.stages(detector, PROMPTS, rounds=5)
+    whole = taken.pop("whole")
+    assert sum(taken.values()) == pytest.approx(whole)
+    assert taken["UNet and magnitude"] > taken["tokenizer"] > 0
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_gemm_rate(precision: str) -> None:
+    try:
+        rate = gemm_rate(precision, threads=1)  # type: ignore[arg-type]
+    except BackendUnavailable:
+        pytest.skip("not to be measured here")
+    assert 1e9 < rate < 1e14
+
+
+@one_model
+@pytest.mark.parametrize("scenario", bench.SCENARIOS)
+def test_command(run: Run, bundle_dir: Path, tmp_path: Path, scenario: str) -> None:
+    args = ("--rounds", 2, "--rate", 20, "--seconds", 0.2, "--threads", 1)
+    result = run(
+        "bench", bundle_dir, "--backends", "onnxruntime,openvino", "--scenario", scenario,
+        *args, "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    report = json.loads((tmp_path / "out" / "bench.json").read_text())
+    assert report["scenario"] == scenario
+    assert [row["name"] for row in report["backends"]] == ["onnxruntime", "openvino"]
+    assert report["environment"]["threads"] == "1"
+    for row in report["backends"]:
+        assert row["p50"] <= row["p99"] <= row["max"]
+        assert row["floor"] < row["stages"]["whole"]
+    with Image.open(tmp_path / "out" / "bench.png") as picture:
+        assert picture.format == "PNG"
+
+
+@one_model
+def test_command_that_cannot_be(run: Run, bundle_dir: Path) -> None:
+    failed(run("bench", bundle_dir, "--backends", ", "), 2, "No backend to measure")
+    failed(run("bench", bundle_dir, "--rounds", 0), 2, "0 rounds measure nothing")
+    failed(run("bench", bundle_dir, "--backends", "nothing"), 2, "There is no backend 'nothing'")

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from cli_support import Run, failed, one_model
+
+from mnemoscope import InputError, ParityError
+from mnemoscope.precision import compare
+from mnemoscope_export import ExportOptions, StableDiffusion, Tolerance, export_bundle
+from mnemoscope_runtime import Bundle, ExportError, Screener
+from mnemoscope_runtime.manifest import Precision
+
+PROMPTS = ["a photo of a cat", "icon of rocket", "日本", "an old master, oil on canvas " * 9]
+
+
+def test_equal_scores() -> None:
+    scores = np.array([3.0, 1.0, 2.0, 2.0])
+    found = compare(scores, scores, np.array([True, False, False, False]))
+    assert (found.median_error, found.largest_error, found.prompts) == (0, 0, 4)
+    assert found.rank_correlation == pytest.approx(1)
+    assert found.auc == found.tpr == (1.0, 1.0)
+    found.check()
+
+
+def test_rank_correlation_is_spearmans() -> None:
+    scores = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    other = np.array([2.0, 1.0, 4.0, 3.0, 500.0])
+    found = compare(scores, other, np.zeros(5, bool))
+    assert found.rank_correlation == pytest.approx(0.8)  # 1 - 6 * 4 / (5 * 24)
+    assert (found.auc, found.tpr) == (None, None)
+    assert found.largest_error == pytest.approx(99)
+    found.check()
+
+
+def test_a_lower_tpr_is_refused() -> None:
+    memorized = np.arange(200) < 100
+    scores = np.where(memorized, 2.0, 1.0)
+    other = scores.copy()
+    other[0] = 0.5
+    found = compare(scores, other, memorized)
+    assert found.tpr == (1.0, 0.99)
+    with pytest.raises(ParityError, match=r"falls from 1\.000 to 0\.990"):
+        found.check()
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_too_few_scores(count: int) -> None:
+    with pytest.raises(InputError, match="cannot be compared"):
+        compare(np.ones(count), np.ones(count), np.ones(count, bool))
+    with pytest.raises(InputError, match="cannot be compared"):
+        compare(np.ones(3), np.ones(2), np.ones(3, bool))
+
+
+@one_model
+@pytest.mark.parametrize(
+    ("precision", "backend", "kind", "tolerance"),
+    [
+        ("float16", "onnxruntime", onnx.TensorProto.FLOAT16, 0.02),
+        # random weights hardly heed the prompt, so rounding weighs more than in a trained model
+        ("bfloat16", "openvino", onnx.TensorProto.BFLOAT16, 0.2),
+    ],
+)
+def test_the_graph_holds_the_precision(
+    model: StableDiffusion, bundle_dir: Path, tmp_path: Path,
+    precision: Precision, backend: str, kind: int, tolerance: float,
+) -> None:  # fmt: skip
+    options = ExportOptions(
+        noises=3, seed=7, precision=precision, tolerance=Tolerance(magnitude=tolerance)
+    )
+    bundle = export_bundle(model, tmp_path / "out", options)
+    assert bundle.manifest.precision == precision
+    full = Bundle.open(bundle_dir).manifest.files["model.weights"].bytes
+    assert bundle.manifest.files["model.weights"].bytes < 0.6 * full
+    for graph in ("screen", "step"):
+        loaded = onnx.load(tmp_path / "out" / f"{graph}.onnx", load_external_data=False).graph
+        large = [w for w in loaded.initializer if np.prod(w.dims) > 1024]
+        assert {w.data_type for w in large if w.name.startswith("unet")} == {kind}
+        floats = {v.type.tensor_type.elem_type for v in (*loaded.input, *loaded.output)}
+        assert floats <= {onnx.TensorProto.FLOAT, onnx.TensorProto.INT64}
+    with (
+        Screener.open(tmp_path / "out", backend=backend, threads=1) as low,
+        Screener.open(bundle_dir, threads=1) as full32,
+    ):
+        expected = full32.first_step(PROMPTS)
+        np.testing.assert_allclose(low.first_step(PROMPTS), expected, rtol=tolerance)
+        assert 1e-6 < low.probe() < tolerance
+
+
+@one_model
+def test_only_float32_models_are_exported(model: StableDiffusion, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="choose the precision in the options"):
+        export_bundle(model.to(torch.float16), tmp_path / "out")
+
+
+@one_model
+def test_command(run: Run, bundle_dir: Path, tmp_path: Path) -> None:
+    files = []
+    for name in ("positives", "benign"):
+        file = tmp_path / f"{name}.txt"
+        file.write_text("\n".join(f"{name} {number}" for number in range(5)))
+        files += [f"--{name}", file]
+    args = ("parity", bundle_dir, "--reference", bundle_dir, *files, "--threads", 1)
+    result = run(*args, "--json", "--force")
+    assert (result.code, result.err) == (0, "")
+    found = json.loads(result.out)
+    assert (found["prompts"], found["largest_error"]) == (10, 0)
+    assert "rank correlation  1.000000" in run(*args).out
+    (tmp_path / "positives.txt").write_text("\n")
+    failed(run(*args), 2, "holds no prompts")
