@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import statistics
 import time
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from mnemoscope_runtime.backends import Precision
+from mnemoscope_runtime.backends.openvino import import_openvino
 from mnemoscope_runtime.errors import BackendUnavailable
 
 __all__ = ["gemm_rate"]
@@ -53,14 +55,8 @@ def _numpy(threads: int | None) -> Callable[[], object]:
 
 
 def _openvino(precision: Precision, threads: int | None) -> Callable[[], object]:
-    try:
-        import openvino
-        from openvino import opset13 as ops
-    except ImportError as error:
-        raise BackendUnavailable(
-            f"The rate of {precision} needs OpenVINO: {error}. "
-            "Install it with `pip install 'mnemoscope[openvino]'`."
-        ) from None
+    openvino = import_openvino()
+    ops = importlib.import_module("openvino.opset13")
     matrix = np.ones((_SIZE, _SIZE), np.float32)
     given = ops.parameter([_SIZE, _SIZE], np.float32)
     model = openvino.Model([ops.matmul(given, ops.constant(matrix), False, False)], [given])

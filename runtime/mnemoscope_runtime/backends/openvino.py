@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import queue
+import sys
 import tempfile
 import threading
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,7 +18,7 @@ from ..bundle import Bundle
 from ..errors import BackendError, BackendUnavailable
 from . import Arrays, Engine, Precision, missing
 
-__all__ = ["OpenVino", "open_backend"]
+__all__ = ["OpenVino", "import_openvino", "open_backend"]
 
 _TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 _CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
@@ -31,6 +34,25 @@ def open_backend(*, threads: int | None = None, precision: Precision | None = No
     return OpenVino(threads=threads, precision=precision)
 
 
+def import_openvino() -> ModuleType:
+    """The `openvino` package, without the usage reports that its import sends to its maker.
+
+    Raises:
+        BackendUnavailable: it is not installed.
+    """
+    reporter = "openvino_telemetry"
+    before = sys.modules.get(reporter)
+    sys.modules[reporter] = None  # type: ignore[assignment]  # openvino then uses its own stub
+    try:
+        return importlib.import_module("openvino")
+    except ImportError as error:
+        raise missing("openvino", error) from None
+    finally:
+        del sys.modules[reporter]
+        if before is not None:
+            sys.modules[reporter] = before
+
+
 class OpenVino:
     """Compiles graphs with OpenVINO for the CPU.
 
@@ -39,10 +61,7 @@ class OpenVino:
     """
 
     def __init__(self, *, threads: int | None = None, precision: Precision | None = None) -> None:
-        try:
-            import openvino
-        except ImportError as error:
-            raise missing("openvino", error) from None
+        openvino = import_openvino()
         self._core = openvino.Core()
         self._version = openvino.__version__
         self._precision: Precision = precision or "float32"
