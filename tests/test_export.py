@@ -125,8 +125,6 @@ def test_nothing_is_left_of_a_failed_export(
     target = {"save": (export_module.np, "save"), "manifest": (export_module, "_records")}
     monkeypatch.setattr(*target.get(stage, (export_module, "check_parity")), fail)
     monkeypatch.setattr(export_module, "_write_graphs", lambda *_: ({}, {}))
-    if stage == "crash":
-        monkeypatch.setattr(export_module.Screener, "open", fail)
     expected = KeyboardInterrupt if stage == "crash" else ExportError
     with pytest.raises(expected) as caught:
         export_bundle(model, tmp_path / "out", ExportOptions(noises=1))

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mnemoscope_runtime import Bundle, Manifest, Screener
+from mnemoscope_runtime import Bundle, Manifest, Screener, open_backend
 from mnemoscope_runtime.bundle import MANIFEST
 from mnemoscope_runtime.errors import ExportError, InputError
 from mnemoscope_runtime.manifest import (
@@ -147,9 +147,12 @@ def export_bundle(
         )
         (folder / MANIFEST).write_bytes(manifest.to_json())
         progress("parity with PyTorch")
-        with Screener.open(folder, backend=_ORACLES[precision]) as screener:
-            tolerance = options.tolerance or Tolerance.of(precision)
-            parity = check_parity(screener, model, expected, tolerance)
+        parity = check_parity(
+            lambda: Screener(Bundle.open(folder), open_backend(_ORACLES[precision])),
+            model,
+            expected,
+            options.tolerance or Tolerance.of(precision),
+        )
         (folder / MANIFEST).write_bytes(replace(manifest, parity=parity).to_json())
     return Bundle.open(out)
 

@@ -62,7 +62,6 @@ class Screener:
         runs = open_backend(backend, threads=threads) if isinstance(backend, str) else backend
         screener = cls(Bundle.open(path), runs)
         screener._engine("screen")
-        screener.bundle.release()
         return screener
 
     @property
@@ -203,6 +202,7 @@ class Screener:
         with self._lock:
             if graph not in self._engines:
                 self._engines[graph] = self.backend.load(self.bundle, graph)
+                self.bundle.release()  # the engine has its own copy of the weights
             return self._engines[graph]
 
     def _count(self, wanted: int | None, most: int, what: str) -> int:
