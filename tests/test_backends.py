@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -166,3 +168,17 @@ def test_unknown_output(bundle: Bundle) -> None:
     engine = open_backend("onnxruntime", threads=1).load(bundle, "text_encoder")
     with pytest.raises(BackendError, match="ONNX Runtime failed"):
         engine({"input_ids": IDS}, ("magnitude",))
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_nothing_is_reported_to_anyone(name: str, bundle_dir: Path, tmp_path: Path) -> None:
+    """Importing onnxruntime or openvino alone writes an id to the home and reports usage."""
+    code = (
+        "from mnemoscope_runtime import Screener\n"
+        f"with Screener.open({str(bundle_dir)!r}, backend={name!r}) as screener:\n"
+        "    screener.first_step(['a cat'])\n"
+    )
+    home = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path)}
+    kept = {k: v for k, v in os.environ.items() if k != "CI" and not k.startswith("XDG_")}
+    subprocess.run([sys.executable, "-c", code], env=kept | home, check=True)
+    assert list(tmp_path.iterdir()) == []

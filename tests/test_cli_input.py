@@ -63,7 +63,7 @@ def test_a_file_without_prompts(run: Run, bundle_dir: Path, tmp_path: Path) -> N
     result = run(
         *("screen", "--file", tmp_path / "p.txt", "--bundle", bundle_dir, "--format", "json")
     )
-    assert result == Result(0, "", "")
+    failed(result, 2, "p.txt holds no prompts")
 
 
 def test_neither_prompts_nor_a_file(run: Run) -> None:

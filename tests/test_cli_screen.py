@@ -333,3 +333,13 @@ def test_a_full_disk(bundle_dir: Path) -> None:
             command("inspect", bundle_dir), stdout=full, stderr=subprocess.PIPE, check=False
         )
     failed(Result(done.returncode, "", done.stderr.decode()), 3, "No space left")
+
+
+@one_model
+def test_outputs_that_are_not_written(run: Run, bundle_dir: Path, tmp_path: Path) -> None:
+    for ending in (".parquet", ".TSV"):
+        output = tmp_path / f"results{ending}"
+        result = run("screen", "a cat", "--bundle", bundle_dir, "--output", output)
+        failed(result, 2, f"not written as {ending.lower()}", ".jsonl or .csv")
+        assert not output.exists()
+    failed(run("screen", "a cat", "--bundle", bundle_dir, "--column", "x"), 2, "column of --file")

@@ -80,3 +80,11 @@ def test_the_sampler_does_not_clip(model: StableDiffusion) -> None:
         assert not model.sampler().config.clip_sample
     finally:
         model.scheduler.register_to_config(clip_sample=False)
+
+
+@pytest.mark.parametrize("name", ["nope", "./nope", "/nope/at/all", "~/nope", "a/b/c", "-/x"])
+def test_a_name_that_is_neither_path_nor_hub_id(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused at once: a mistyped path must not go to the network."""
+    monkeypatch.setattr("mnemoscope_export.models.CLIPTokenizer", None)
+    with pytest.raises(ExportError, match="is no directory, and no hub id"):
+        StableDiffusion.load(name)

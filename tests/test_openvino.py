@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,19 +32,6 @@ def test_agrees_with_onnxruntime(screener: Screener, bundle_dir: Path) -> None:
             rtol=1e-4,
             atol=1e-5,
         )
-
-
-def test_nothing_is_reported_to_anyone(tmp_path: Path) -> None:
-    """`import openvino` alone would write an id to the home and send a usage report."""
-    code = "import sys\nfrom mnemoscope_runtime import open_backend\nopen_backend('openvino')\n"
-    code += "print([name for name in sys.modules if name.startswith('openvino_telemetry')])"
-    home = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path)}
-    environment = {k: v for k, v in os.environ.items() if k != "CI"} | home
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_precision_that_the_processor_lacks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,7 +120,8 @@ def export_bundle(
         expected = reference(
             model, bank, inference_steps=options.inference_steps, guidance=options.guidance
         )
-        model.tokenizer.save_pretrained(folder / "tokenizer")
+        (folder / "tokenizer").mkdir()  # tokenizer_config.json would record how it was loaded
+        model.tokenizer.backend_tokenizer.save(str(folder / "tokenizer" / "tokenizer.json"))
         manifest = Manifest.new(
             model=ModelRecord(
                 id=model.id,

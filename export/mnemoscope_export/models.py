@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from mnemoscope_runtime.errors import ExportError
 from mnemoscope_runtime.manifest import PredictionType, Scheduler
 
 __all__ = ["StableDiffusion"]
+
+_HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,11 @@ class StableDiffusion:
             raise ExportError(
                 f"{name} has no model_index.json, so it is not a diffusers pipeline. "
                 "Save it with `pipeline.save_pretrained(DIR)`."
+            )
+        if not Path(name).exists() and not _HUB_ID.fullmatch(name):
+            raise ExportError(
+                f"{name} is no directory, and no hub id (OWNER/NAME) either. Give a directory in "
+                "diffusers' Stable Diffusion layout, or a hub id."
             )
         try:
             tokenizer = CLIPTokenizer.from_pretrained(name, subfolder="tokenizer")

@@ -155,6 +155,7 @@ def stages(
     """Where a query's time goes: medians in seconds of one prompt on one noise.
 
     The text encoder is inside the screening graph, so its own graph is timed, and taken off.
+    Differences are taken within a round; one that noise makes negative counts as 0.
     """
     screener = detector.screener
     text, screen = (
@@ -169,14 +170,15 @@ def stages(
         "whole": lambda prompt: detector.screen([prompt], noises=1),
     }
     rows = _interleaved(queries, itertools.cycle(prompts), rounds, warmup, 1)
-    taken = {row.name: float(np.median(row.seconds)) for row in rows}
-    return {
+    taken = {row.name: np.array(row.seconds) for row in rows}
+    parts = {
         "tokenizer": taken["tokenizer"],
         "text encoder": taken["text encoder"],
         "UNet and magnitude": taken["screen"] - taken["text encoder"],
         "the rest of the SDK": taken["whole"] - taken["screen"] - taken["tokenizer"],
         "whole": taken["whole"],
     }
+    return {name: max(0.0, float(np.median(seconds))) for name, seconds in parts.items()}
 
 
 def plot(path: Path, rows: Sequence[Latency]) -> None:

@@ -60,7 +60,10 @@ def open_backend(name: str, *, threads: int | None = None) -> Backend:
     """
     name, colon, precision = name.partition(":")
     if name not in BACKENDS:
-        raise InputError(f"There is no backend {name!r}. Choose one of: {', '.join(BACKENDS)}.")
+        raise InputError(
+            f"There is no backend {name!r}. Choose one of: {', '.join(BACKENDS)}, "
+            "openvino:bfloat16, or auto (without a precision)."
+        )
     if colon and precision not in get_args(Precision):
         choice = ", ".join(f"{name}:{known}" for known in get_args(Precision))
         raise InputError(f"There is no precision {precision!r}. Choose one of: {choice}.")

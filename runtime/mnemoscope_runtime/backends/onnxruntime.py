@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import threading
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -35,16 +37,28 @@ def open_backend(*, threads: int | None = None, precision: Precision | None = No
     return OnnxRuntime(threads=threads)
 
 
+def _import_onnxruntime() -> ModuleType:
+    """The `onnxruntime` package, without the usage reports that its import sets up (1.31)."""
+    switch, before = "ORT_DISABLE_TELEMETRY", os.environ.get("ORT_DISABLE_TELEMETRY")
+    os.environ[switch] = "1"  # read while the library loads
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise missing("onnxruntime", error) from None
+    finally:
+        if before is None:
+            del os.environ[switch]
+        else:
+            os.environ[switch] = before
+
+
 class OnnxRuntime:
     """Loads graphs into ONNX Runtime sessions on the CPU."""
 
     name = "onnxruntime"
 
     def __init__(self, *, threads: int | None = None) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise missing(self.name, error) from None
+        onnxruntime = _import_onnxruntime()
         if not hasattr(onnxruntime, "InferenceSession"):
             raise missing(self.name, ImportError("the package is there but empty"))
         if not hasattr(onnxruntime.SessionOptions, _FROM_MEMORY):

@@ -1,8 +1,8 @@
-"""Building TensorRT engines from the graphs of a bundle.
+"""Building engines for TensorRT for RTX from the graphs of a bundle.
 
-One code for TensorRT and TensorRT for RTX: the latter builds ahead of time without a GPU, for every
-compute capability it knows, and finishes on the device. Precision is in the graph (networks are
-strongly typed). The graph and its weights come from the bytes that the bundle verified.
+It builds ahead of time without a GPU, for every compute capability it knows, and finishes on the
+device. Precision is in the graph (networks are strongly typed). The graph and its weights come from
+the bytes that the bundle verified.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .files import EngineKey, read_engine, write_engine
 
 __all__ = ["BuildOptions", "build_engine"]
 
-_MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx_bindings"}
+_MODULES = {"tensorrt-rtx": "tensorrt_rtx_bindings"}
 Progress = Callable[[str, int, int], None]  # phase, steps done, steps in all
 
 
@@ -136,7 +136,7 @@ def _key(
         precision=bundle.manifest.precision,
         batch=options.batch,
         platform=f"{platform.system()}-{platform.machine()}".lower(),
-        gpu=" ".join(options.targets) or _gpu(backend),
+        gpu=" ".join(options.targets) or "all that the library knows",
         flags=options.flags,
     )
 
@@ -218,25 +218,15 @@ def _aim(trt: ModuleType, config: Any, targets: tuple[str, ...], backend: str) -
     """Have the engine built for these compute capabilities."""
     if not targets:
         return
-    known = getattr(getattr(trt, "ComputeCapability", None), "__members__", {})
+    known = trt.ComputeCapability.__members__
     if unknown := [name for name in targets if name not in known]:
         raise InputError(
             f"{backend} has no target {', '.join(unknown)}. "
-            f"Choose from: {', '.join(known) or 'none, it builds for the GPU it runs on'}."
+            f"Choose from: {', '.join(name for name in known if name.startswith('SM'))}."
         )
     config.num_compute_capabilities = len(targets)
     for index, name in enumerate(targets):
         config.set_compute_capability(known[name], index)
-
-
-def _gpu(backend: str) -> str:
-    """The GPUs that an engine without targets is for."""
-    if backend == "tensorrt-rtx":
-        return "all that the library knows"
-    from cuda.bindings import runtime  # TensorRT itself builds for the GPU it runs on
-
-    _, properties = runtime.cudaGetDeviceProperties(0)
-    return f"{properties.name.decode()} (sm_{properties.major}{properties.minor})"
 
 
 def _logger(trt: ModuleType) -> Any:

@@ -51,6 +51,8 @@ def command(
         raise InputError(f"{rounds} rounds measure nothing. Give 1 or more.")
     prompts = [row.prompt for row in embedded.read_prompts("held_out")]
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)  # a pipe has no width, and figures must not be cut
     with ExitStack() as stack:
         detectors, opened = {}, {}
         for name in names:

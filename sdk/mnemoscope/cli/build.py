@@ -24,7 +24,7 @@ def command(
         Path | None, typer.Argument(help="Bundle to build from.", show_default="embedded")
     ] = None,
     backend: Annotated[
-        str, typer.Option(help="tensorrt-rtx, which needs no GPU to build, or tensorrt.")
+        str, typer.Option(help="What to build for; tensorrt-rtx needs no GPU to build.")
     ] = "tensorrt-rtx",
     graphs: Annotated[
         str, typer.Option(help="Graphs to build, with commas.")
@@ -47,6 +47,7 @@ def command(
     """Build engines for a GPU from a bundle's graphs, ahead of time.
 
     The request path never builds. An engine that is there already, and fits, is left as it is.
+    Running these engines is not implemented yet.
     """
     opened = Bundle.open(bundle or embedded.BUNDLE)
     names = [name.strip() for name in graphs.split(",") if name.strip()]
@@ -63,7 +64,10 @@ def command(
     folder = engines or opened.path / ENGINES
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     for name in names:
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        console = Console(stderr=True)
+        with Progress(
+            *columns, console=console, transient=True, disable=not console.is_terminal
+        ) as bar:
             task = bar.add_task(name)
 
             def advance(phase: str, done: int, total: int, name: str = name) -> None:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mnemoscope_runtime import __version__
+from mnemoscope_runtime import Bundle, __version__
 from mnemoscope_runtime.selection import Trial, try_backends
 
 from .. import embedded
@@ -47,8 +47,9 @@ def command() -> None:
             "uninstall both, then install the one you want."
         )
     trials = list(try_backends(embedded.BUNDLE))
+    budget = Bundle.open(embedded.BUNDLE).manifest.budget
     for trial in trials:
-        console.print(f"backend {trial.backend}: {_found(trial)}", markup=False)
+        typer.echo(f"backend {trial.backend}: {_found(trial, budget)}")
     raise typer.Exit(3 if all(trial.problem for trial in trials) else 0)
 
 
@@ -59,10 +60,14 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _found(trial: Trial) -> str:
+def _found(trial: Trial, budget: float) -> str:
     if trial.error is None or trial.seconds is None:
         return str(trial.problem)
+    measured = f"{trial.seconds * 1e3:.2f} ms for a prompt on the embedded bundle"
+    if trial.error <= budget:
+        return f"works: {measured}, {trial.error:.1e} from PyTorch (relative)"
     return (
-        f"works: {trial.seconds * 1e3:.2f} ms for a prompt on the embedded bundle, "
-        f"{trial.error:.1e} from PyTorch (relative)"
+        f"runs, but is {trial.error:.1e} from PyTorch (relative), over the bundle's budget of "
+        f"{budget:.0e}, so auto does not choose it; {measured}. "
+        f"`mnemoscope parity --backend {trial.backend}` shows what that does to verdicts"
     )

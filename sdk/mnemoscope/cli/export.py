@@ -31,7 +31,7 @@ def command(
 ) -> None:
     """Export a model to a bundle: engines, tokenizer, noise bank, checked against PyTorch.
 
-    Needs `pip install 'mnemoscope[export]'`; screening the bundle does not.
+    Needs `pip install 'mnemoscope\\[export]'`; screening the bundle does not.
     """
     quiet_libraries()
     try:

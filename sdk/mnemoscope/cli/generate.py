@@ -29,7 +29,7 @@ def command(
 ) -> None:
     """Draw what a model makes of a prompt: a memorised one gives the same picture for every seed.
 
-    Needs `pip install 'mnemoscope[torch]'`.
+    Needs `pip install 'mnemoscope\\[torch]'`.
     """
     quiet_libraries()
     seeds = range(seed, seed + images)

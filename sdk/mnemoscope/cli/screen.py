@@ -73,6 +73,10 @@ def command(
         raise InputError("Give either prompts or --file, not both.")
     if file is not None and output is not None:
         _check_different(Path(file), output)
+    if file is None and column is not None:
+        raise InputError("--column names a column of --file. Give --file, or leave it out.")
+    if output is not None and output_format is None:
+        _by_ending(output)
     source = prompts if file is None else read_prompt_file(file, column=column)
     flagged = False
     calibrated = True
@@ -85,6 +89,8 @@ def command(
             detector.stream(source or (), steps=steps, noises=noises), output is not None
         )
         first = list(itertools.islice(detections, 1))  # a mistake leaves an older --output alone
+        if not first:
+            raise InputError(f"{file} holds no prompts, so there is nothing to say about them.")
         with opened(output) as stream:
             write = writer(output_format or _by_ending(output), stream)
             for detection in itertools.chain(first, detections):
@@ -93,8 +99,9 @@ def command(
                 calibrated = detection.threshold is not None
     if not calibrated:
         typer.echo(
-            "note: no threshold is known for this bundle and setting, so there are no verdicts. "
-            "Give --calibration FILE.",
+            f"note: no threshold is known for {steps} step(s) of this bundle, so there are no "
+            "verdicts. Calibrate it for as many (`Calibration.fit` in Python, see the README) "
+            "or give --calibration FILE.",
             err=True,
         )
     raise typer.Exit(1 if flagged else 0)
@@ -106,8 +113,15 @@ def _check_different(file: Path, output: Path) -> None:
 
 
 def _by_ending(output: Path | None) -> Format:
+    if output is None:
+        return Format.table
+    ending = output.suffix.lower()
+    if ending in (".parquet", ".tsv", ".xlsx"):
+        raise InputError(
+            f"Results are not written as {ending}. Name a .jsonl or .csv file, or pass --format."
+        )
     endings = {".json": Format.json, ".jsonl": Format.json, ".csv": Format.csv}
-    return endings.get(output.suffix.lower(), Format.table) if output else Format.table
+    return endings.get(ending, Format.table)
 
 
 def _shown(detections: Iterable[Detection], to_file: bool) -> Iterator[Detection]:
