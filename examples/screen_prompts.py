@@ -13,6 +13,6 @@ with Detector.load() as detector:
         verdict = "memorized" if detection.memorized else "clean"
         print(f"{detection.score:.4f}  {verdict:9}  {detection.prompt}")
         if detection.memorized:
-            # ten steps cost twenty times as much and are surer
+            # ten steps cost more than ten times as much and are surer
             [closer] = detector.screen([detection.prompt], steps=10)
             print(f"        after ten steps: {closer.score:.4f}, threshold {closer.threshold:.4f}")
