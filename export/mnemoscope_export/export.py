@@ -36,7 +36,7 @@ from .noise import noise_bank
 from .parity import Tolerance, check_parity, probes, reference
 from .weights import SharedWeights
 
-__all__ = ["ExportOptions", "export_bundle"]
+__all__ = ["ExportOptions", "check_target", "export_bundle"]
 
 _BANK, _WEIGHTS = "noise_bank.npy", "model.weights"
 _ORACLES = {"float32": "onnxruntime", "float16": "onnxruntime", "bfloat16": "openvino"}
@@ -158,6 +158,18 @@ def export_bundle(
     return Bundle.open(out)
 
 
+def check_target(out: Path, overwrite: bool) -> None:
+    """Refuse to write to `out` before any work is done for it.
+
+    Raises:
+        ExportError: something is there that may not be replaced.
+    """
+    if out.exists() and not overwrite:
+        raise ExportError(f"{out} exists already. Choose another name, or pass --overwrite.")
+    if out.exists() and not (out / MANIFEST).is_file():
+        raise ExportError(f"{out} is not a bundle, so it is not overwritten. Choose another name.")
+
+
 def _write_graphs(
     model: StableDiffusion,
     bank: Tensor,
@@ -193,10 +205,7 @@ def _records(folder: Path) -> dict[str, FileRecord]:
 @contextmanager
 def _published_at(out: Path, overwrite: bool) -> Iterator[Path]:
     """A staging directory that becomes `out` if the block succeeds, and vanishes if not."""
-    if out.exists() and not overwrite:
-        raise ExportError(f"{out} exists already. Choose another name, or pass --overwrite.")
-    if out.exists() and not (out / MANIFEST).is_file():
-        raise ExportError(f"{out} is not a bundle, so it is not overwritten. Choose another name.")
+    check_target(out, overwrite)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))

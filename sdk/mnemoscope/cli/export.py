@@ -35,7 +35,13 @@ def command(
     """
     quiet_libraries()
     try:
-        from mnemoscope_export import ExportOptions, StableDiffusion, Tolerance, export_bundle
+        from mnemoscope_export import (
+            ExportOptions,
+            StableDiffusion,
+            Tolerance,
+            check_target,
+            export_bundle,
+        )
     except ImportError as error:
         raise BackendUnavailable(
             f"Exporting needs PyTorch and ONNX: {error}. "
@@ -50,6 +56,7 @@ def command(
         tolerance=None if tolerance is None else Tolerance(tolerance),
         overwrite=overwrite,
     )
+    check_target(out, overwrite)
     typer.echo(f"loading {model}", err=True)
     loaded = StableDiffusion.load(model)
     bundle = export_bundle(loaded, out, options, progress=lambda stage: typer.echo(stage, err=True))
