@@ -104,6 +104,10 @@ def _save_half(work: Path, folder: Path) -> None:
         feature_extractor=None,
         requires_safety_checker=False,
     ).to(dtype=torch.float16).save_pretrained(folder)
+    for name in ("vae", "unet"):  # diffusers notes where it loaded them from
+        config = folder / name / "config.json"
+        lines = config.read_text().splitlines(keepends=True)
+        config.write_text("".join(line for line in lines if '"_name_or_path"' not in line))
     for name in ("vocab.json", "merges.txt"):  # older consumers read these, not tokenizer.json
         shutil.copy(work / "tokenizer" / name, folder / "tokenizer" / name)
     shutil.copy(Path(__file__).with_name("NOTICE.md"), folder)
