@@ -69,7 +69,9 @@ class _Sidecar:
 
 
 def write_engine(folder: Path, key: EngineKey, engine: bytes) -> Path:
-    """Write an engine and its sidecar; a crash leaves neither or both.
+    """Write an engine, then its sidecar, each whole or not at all.
+
+    After a crash between the two, `read_engine` refuses the engine and the next build replaces it.
 
     Raises:
         BackendError: the folder cannot be written.
