@@ -12,6 +12,8 @@ from rich.table import Table
 
 from mnemoscope import Detector
 from mnemoscope_export import StableDiffusion, magnitude
+from mnemoscope_export.models import Embeds
+from mnemoscope_runtime.manifest import EMPTY
 
 Rows = dict[str, Callable[[], object]]
 
@@ -19,12 +21,13 @@ Rows = dict[str, Callable[[], object]]
 def paper_step(model: StableDiffusion, prompt: str, noise: np.ndarray, t: int) -> Rows:
     """The paper's code: one UNet call on [uncond; cond], chunk, norm."""
     latents = torch.from_numpy(noise).to(model.unet.dtype)
-    empty = model.embed([""])
+    empty = model.embed_empty()
 
     @torch.no_grad()
     def run() -> float:
-        context = torch.cat([empty, model.embed([prompt])])
-        output = model.unet(torch.cat([latents, latents]), t, context).sample
+        pairs = zip(empty, model.embed([prompt]), strict=True)
+        both = tuple(torch.cat(pair) for pair in pairs)
+        output = model.predict(torch.cat([latents, latents]), t, both)
         eps = (model.to_eps(part, latents, t) for part in output.chunk(2))
         uncond, cond = eps
         return float(magnitude(cond, uncond))
@@ -37,27 +40,33 @@ def cached_step(model: StableDiffusion, prompt: str, noise: np.ndarray, t: int) 
     latents = torch.from_numpy(noise).to(model.unet.dtype)
 
     @torch.no_grad()
-    def eps(text: str) -> torch.Tensor:
-        return model.to_eps(model.unet(latents, t, model.embed([text])).sample, latents, t)
+    def eps(embeds: Embeds) -> torch.Tensor:
+        return model.to_eps(model.predict(latents, t, embeds), latents, t)
 
-    known = eps("")
-    return {f"PyTorch {_dtype(model)}, cached uncond": lambda: float(magnitude(eps(prompt), known))}
+    known = eps(model.embed_empty())
+
+    def run() -> float:
+        return float(magnitude(eps(model.embed([prompt])), known))
+
+    return {f"PyTorch {_dtype(model)}, cached uncond": run}
 
 
 def step_engine(detector: Detector, prompt: str) -> Rows:
     """`text_encoder.onnx` and `step.onnx` as raw engine calls."""
     screener = detector.screener
     text, step = (screener.backend.load(screener.bundle, name) for name in ("text_encoder", "step"))
-    ids, empty = screener.tokenizer([prompt]), screener.embed([""])
+    ids = screener.tokenizer([prompt])
+    names = screener.bundle.manifest.embeddings
+    empty = dict(zip((EMPTY[name] for name in names), screener.embed([""]), strict=True))
     fixed = {
-        "empty_embeds": empty,
+        **empty,
         "latents": screener.bundle.noise_bank()[:1],
         "timestep": np.asarray(screener.bundle.manifest.timestep, np.int64),
     }
 
     def run() -> float:
-        embeds = text({"input_ids": ids}, ("prompt_embeds",))[0]
-        return float(step({"prompt_embeds": embeds, **fixed}, ("magnitude",))[0][0])
+        embeds = dict(zip(names, text({"input_ids": ids}, names), strict=True))
+        return float(step({**embeds, **fixed}, ("magnitude",))[0][0])
 
     return {f"step.onnx, {screener.backend.name}": run}
 

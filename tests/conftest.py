@@ -20,6 +20,19 @@ from mnemoscope_export import ExportOptions, StableDiffusion, export_bundle
 pytest_plugins = ["cli_support"]
 
 
+def scheduler(prediction_type: str) -> DDIMScheduler:
+    """Stable Diffusion's noise schedule."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type=prediction_type,
+    )
+
+
 def build_pipeline(prediction_type: str, seed: int = 0) -> StableDiffusionPipeline:
     """A Stable Diffusion with random weights: 8x8x4 latents, two levels, a second attention."""
     torch.manual_seed(seed)
@@ -48,21 +61,12 @@ def build_pipeline(prediction_type: str, seed: int = 0) -> StableDiffusionPipeli
         use_linear_projection=prediction_type == "v_prediction",  # as in Stable Diffusion 2
     )
     vae = AutoencoderKL(block_out_channels=(8, 8), norm_num_groups=4, sample_size=16)
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-        prediction_type=prediction_type,
-    )
     return StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         unet=unet,
-        scheduler=scheduler,
+        scheduler=scheduler(prediction_type),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

@@ -67,6 +67,7 @@ def places(fields: Fields, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     return found
 
 
+OPTIONAL = {"embeddings": ("prompt_embeds",), "zero_empty": False}  # what older bundles lack
 PLACES = [*places(json.loads(new().to_json())), ("files", "step.onnx", "sha256")]
 
 
@@ -145,7 +146,19 @@ def test_newer_schema_may_have_other_fields() -> None:
         read({"kind": "mnemoscope-bundle", "schema": SCHEMA + 1, "weights": []})
 
 
-@pytest.mark.parametrize("place", PLACES, ids=".".join)
+@pytest.mark.parametrize("field", OPTIONAL)
+def test_missing_optional_field(fields: Fields, field: str) -> None:
+    del fields[field]
+    assert getattr(read(fields), field) == OPTIONAL[field]
+
+
+@pytest.mark.parametrize("embeddings", [[], ["prompt_embeds", "other"]])
+def test_unknown_embeddings(fields: Fields, embeddings: list[str]) -> None:
+    with pytest.raises(SchemaError, match="embeddings"):
+        read({**fields, "embeddings": embeddings})
+
+
+@pytest.mark.parametrize("place", [p for p in PLACES if p[-1] not in OPTIONAL], ids=".".join)
 def test_missing_field(fields: Fields, place: tuple[str, ...]) -> None:
     del parent(fields, place)[place[-1]]
     with pytest.raises(SchemaError):

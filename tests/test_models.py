@@ -15,7 +15,7 @@ from mnemoscope_export import StableDiffusion
 def test_loads_a_pipeline(model: StableDiffusion) -> None:
     assert model.latent_shape == (4, 8, 8)
     assert model.family == "sd1"
-    assert model.embed(["a", "b"]).shape == (2, 77, 32)
+    assert model.embed(["a", "b"])[0].shape == (2, 77, 32)
     assert not any(p.requires_grad for p in model.unet.parameters())
 
 
@@ -85,6 +85,6 @@ def test_the_sampler_does_not_clip(model: StableDiffusion) -> None:
 @pytest.mark.parametrize("name", ["nope", "./nope", "/nope/at/all", "~/nope", "a/b/c", "-/x"])
 def test_a_name_that_is_neither_path_nor_hub_id(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is refused at once: a mistyped path must not go to the network."""
-    monkeypatch.setattr("mnemoscope_export.models.CLIPTokenizer", None)
+    monkeypatch.setattr("mnemoscope_export.models.loading.CLIPTokenizer", None)
     with pytest.raises(ExportError, match="is no directory, and no hub id"):
         StableDiffusion.load(name)

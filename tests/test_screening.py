@@ -101,9 +101,9 @@ def test_trajectory(screener: Screener) -> None:
 
 
 def test_embed(screener: Screener) -> None:
-    embeds = screener.embed(PROMPTS)
+    (embeds,) = screener.embed(PROMPTS)
     assert embeds.shape == (5, 77, 32)
-    np.testing.assert_allclose(screener.embed(PROMPTS[1:2])[0], embeds[1], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(screener.embed(PROMPTS[1:2])[0][0], embeds[1], rtol=1e-4, atol=1e-5)
     assert not np.allclose(embeds[0], embeds[1], atol=1e-2)
 
 
@@ -163,8 +163,8 @@ def test_many_trajectories_are_as_each_alone(screener: Screener) -> None:
 
 
 def test_many_embeddings_are_as_each_alone(screener: Screener) -> None:
-    alone = np.concatenate([screener.embed([prompt]) for prompt in MANY])
-    np.testing.assert_allclose(screener.embed(MANY), alone, rtol=1e-4, atol=1e-5)
+    alone = np.concatenate([screener.embed([prompt])[0] for prompt in MANY])
+    np.testing.assert_allclose(screener.embed(MANY)[0], alone, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("noises", [1, 2, 3])
@@ -217,7 +217,7 @@ def test_no_prompts(screener: Screener) -> None:
     assert screener.first_step([]).shape == (0, 3)
     assert screener.first_step([], noises=2).shape == (0, 2)
     assert screener.trajectory([], steps=2).shape == (0, 3, 2)
-    assert screener.embed([]).shape[:2] == (0, 77)
+    assert screener.embed([])[0].shape[:2] == (0, 77)
 
 
 @pytest.mark.parametrize("noises", [0, -1, 4, 10**9])

@@ -1,14 +1,16 @@
 """Torch models by family, their graphs, and the gate they pass before they become a bundle."""
 
 from .export import ExportOptions, check_target, export_bundle
-from .models import StableDiffusion
+from .models import Embeds, StableDiffusion, StableDiffusionXL
 from .noise import noise_bank
 from .parity import Tolerance
 from .reference import Step, denoise, magnitude, magnitudes
 
 __all__ = [
+    "Embeds",
     "ExportOptions",
     "StableDiffusion",
+    "StableDiffusionXL",
     "Step",
     "Tolerance",
     "check_target",

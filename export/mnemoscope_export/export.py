@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import platform
@@ -17,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mnemoscope_runtime import Bundle, Manifest, Screener, open_backend
+from mnemoscope_runtime import Backend, Bundle, Manifest, Screener, open_backend
+from mnemoscope_runtime.backends.onnxruntime import OnnxRuntime
 from mnemoscope_runtime.bundle import MANIFEST
 from mnemoscope_runtime.errors import ExportError, InputError
 from mnemoscope_runtime.manifest import (
@@ -33,13 +35,12 @@ from .flops import count_flops
 from .graphs import OPSET, Graph, ScreenGraph, StepGraph, TextEncoderGraph, to_onnx
 from .models import StableDiffusion
 from .noise import noise_bank
-from .parity import Tolerance, check_parity, probes, reference
+from .parity import Reference, Tolerance, check_parity
 from .weights import SharedWeights
 
 __all__ = ["ExportOptions", "check_target", "export_bundle"]
 
 _BANK, _WEIGHTS = "noise_bank.npy", "model.weights"
-_ORACLES = {"float32": "onnxruntime", "float16": "onnxruntime", "bfloat16": "openvino"}
 _TOOLS = ("mnemoscope", "torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxruntime")
 
 
@@ -79,7 +80,7 @@ class ExportOptions:
 
 
 def export_bundle(
-    model: StableDiffusion,
+    model: StableDiffusion | Callable[[], StableDiffusion],
     out: str | Path,
     options: ExportOptions | None = None,
     *,
@@ -91,7 +92,8 @@ def export_bundle(
     it. A crash or a full disk leaves nothing at `out`.
 
     Args:
-        model: In float32.
+        model: In float32; or what loads it, and then it is let go as soon as its graphs are
+            written, which halves the memory that is needed.
         out: A directory that does not exist yet, unless `options.overwrite`.
         options: What goes into the bundle.
         progress: Told the name of each stage as it begins.
@@ -101,61 +103,82 @@ def export_bundle(
         ParityError: an engine does not agree with PyTorch.
     """
     out, options = Path(out), options or ExportOptions()
+    with _published_at(out, options.overwrite) as folder:
+        manifest, reference = _stage(model, folder, options, progress)
+        gc.collect()  # the exporter leaves cycles that hold the weights
+        progress("parity with PyTorch")
+        parity = check_parity(
+            lambda: Screener(Bundle.open(folder), _oracle(options.precision, reference)),
+            reference,
+            options.tolerance or Tolerance.of(options.precision),
+        )
+        (folder / MANIFEST).write_bytes(replace(manifest, parity=parity).to_json())
+    return Bundle.open(out)
+
+
+def _stage(
+    model: StableDiffusion | Callable[[], StableDiffusion],
+    folder: Path,
+    options: ExportOptions,
+    progress: Callable[[str], None],
+) -> tuple[Manifest, Reference]:
+    """Write everything of a bundle but its parity figures, and let go of the model."""
+    given = isinstance(model, StableDiffusion)
+    model = model if isinstance(model, StableDiffusion) else model()
     if model.unet.dtype != torch.float32:
         raise ExportError(
             f"{model.id} is in {model.unet.dtype}, so its graphs cannot be checked. "
             "Load it in float32 and choose the precision in the options."
         )
-    precision = options.precision
     scheduler = model.scheduler_record(options.inference_steps)
     timestep = int(timesteps(scheduler)[0])
     bank = noise_bank(options.noises, model.latent_shape, options.seed)
-    with _published_at(out, options.overwrite) as folder:
-        graphs, flops = _write_graphs(
-            model if precision == "float32" else model.to(getattr(torch, precision)),
-            bank, timestep, folder, progress,
-        )  # fmt: skip
-        np.save(folder / _BANK, bank.numpy())
-        progress("PyTorch's magnitudes")
-        expected = reference(
-            model, bank, inference_steps=options.inference_steps, guidance=options.guidance
-        )
-        (folder / "tokenizer").mkdir()  # tokenizer_config.json would record how it was loaded
-        model.tokenizer.backend_tokenizer.save(str(folder / "tokenizer" / "tokenizer.json"))
-        manifest = Manifest.new(
-            model=ModelRecord(
-                id=model.id,
-                weights_sha256=model.weights_sha256(),
-                family=model.family,
-                prediction_type=model.prediction_type,
-            ),
-            scheduler=scheduler,
-            guidance=options.guidance,
-            timestep=timestep,
-            tokenizer=TokenizerRecord(
-                length=model.tokenizer.model_max_length, pad_token=str(model.tokenizer.pad_token)
-            ),
-            noise_bank=NoiseBank(_BANK, options.seed, (options.noises, *model.latent_shape)),
-            precision=precision,
-            opset=OPSET,
-            graphs=graphs,
-            flops=flops,
-            parity={},
-            budget=options.budget,
-            probes=probes(expected),
-            tools={"python": platform.python_version(), **{name: version(name) for name in _TOOLS}},
-            files=_records(folder),
-        )
-        (folder / MANIFEST).write_bytes(manifest.to_json())
-        progress("parity with PyTorch")
-        parity = check_parity(
-            lambda: Screener(Bundle.open(folder), open_backend(_ORACLES[precision])),
-            model,
-            expected,
-            options.tolerance or Tolerance.of(precision),
-        )
-        (folder / MANIFEST).write_bytes(replace(manifest, parity=parity).to_json())
-    return Bundle.open(out)
+    np.save(folder / _BANK, bank.numpy())
+    progress("PyTorch's magnitudes")
+    reference = Reference.of(
+        model, bank, inference_steps=options.inference_steps, guidance=options.guidance
+    )
+    record = ModelRecord(
+        id=model.id,
+        weights_sha256=model.weights_sha256(),
+        family=model.family,
+        prediction_type=model.prediction_type,
+    )
+    if options.precision != "float32":
+        model = model.to(getattr(torch, options.precision), copy=given)
+    graphs, flops = _write_graphs(model, bank, timestep, folder, progress)
+    (folder / "tokenizer").mkdir()  # tokenizer_config.json would record how it was loaded
+    model.tokenizer.backend_tokenizer.save(str(folder / "tokenizer" / "tokenizer.json"))
+    manifest = Manifest.new(
+        model=record,
+        scheduler=scheduler,
+        guidance=options.guidance,
+        timestep=timestep,
+        tokenizer=TokenizerRecord(
+            length=model.tokenizer.model_max_length, pad_token=str(model.tokenizer.pad_token)
+        ),
+        noise_bank=NoiseBank(_BANK, options.seed, (options.noises, *model.latent_shape)),
+        precision=options.precision,
+        opset=OPSET,
+        graphs=graphs,
+        flops=flops,
+        parity={},
+        budget=options.budget,
+        probes=reference.probes(),
+        tools={"python": platform.python_version(), **{name: version(name) for name in _TOOLS}},
+        files=_records(folder),
+        embeddings=model.embeddings,
+        zero_empty=model.zero_empty,
+    )
+    (folder / MANIFEST).write_bytes(manifest.to_json())
+    return manifest, reference
+
+
+def _oracle(precision: Precision, reference: Reference) -> Backend:
+    """What the gate runs graphs on."""
+    if precision == "bfloat16":
+        return open_backend("openvino")
+    return OnnxRuntime(lean=reference.plan.is_large)
 
 
 def check_target(out: Path, overwrite: bool) -> None:

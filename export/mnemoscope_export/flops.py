@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -13,7 +14,7 @@ __all__ = ["count_flops"]
 
 
 @torch.no_grad()
-def count_flops(graph: nn.Module, inputs: Sequence[Tensor]) -> int:
+def count_flops(graph: nn.Module, inputs: Sequence[Any]) -> int:
     """Floating-point operations of one forward pass: convolutions, matrix products, attention.
 
     Attention runs as plain matrix products while it is counted: the counter does not see the fused

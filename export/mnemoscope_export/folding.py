@@ -3,11 +3,15 @@
 Screening always sees the same noises at the same timestep. So the time embedding becomes part of
 the convolutions' biases, and what comes before the first cross-attention (conv_in, the first
 resnet, its self-attention, and the query) becomes constants, one for each noise of the bank.
+
+In Stable Diffusion XL the time embedding depends on the prompt, through the pooled embedding, so
+nothing but the first convolution is left to fold: there the noises are only fixed.
 """
 
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -18,7 +22,28 @@ from torch.nn import functional as F
 
 from mnemoscope_runtime.errors import ExportError
 
-__all__ = ["FoldedUNet", "without_batch_limit"]
+from .models import Embeds, StableDiffusion
+
+__all__ = ["FoldedUNet", "on_bank", "without_batch_limit"]
+
+
+def on_bank(model: StableDiffusion, noises: Tensor, timestep: int) -> nn.Module:
+    """The model's UNet at one timestep, on a bank of noises.
+
+    Args:
+        model: Left as it is; weights are shared.
+        noises: # [n, C, H, W]
+        timestep: t
+
+    Returns:
+        A module (embeds, noise_index [m]) -> the UNet's output, prompt by prompt [B * m, C, H, W].
+
+    Raises:
+        ExportError: the UNet is not laid out as one of the supported families.
+    """
+    if model.embeddings == ("prompt_embeds",):
+        return FoldedUNet(model.unet, noises, timestep)
+    return _FixedNoises(model, noises, timestep)
 
 
 class _Upsample(nn.Module):
@@ -85,24 +110,22 @@ class FoldedUNet(nn.Module):
         for name, value in (("h0", h0), ("h1", h1), ("tokens", tokens), ("query", query)):
             self.register_buffer(name, value)
 
-    def forward(self, context: Tensor, noise_index: Tensor) -> Tensor:
+    def forward(self, embeds: Embeds, noise_index: Tensor) -> Tensor:
         """Predict for every prompt and noise.
 
         Args:
-            context: Prompt embeddings. # [B, L, D]
+            embeds: Prompt embeddings. # ([B, L, D],)
             noise_index: Which noises of the bank. # [m]
 
         Returns:
             The UNet's output, prompt by prompt. # [B * m, C, H, W]
         """
-        batch, noises = context.shape[0], noise_index.shape[0]
+        batch = embeds[0].shape[0]
 
-        def pick(bank: Tensor) -> Tensor:  # [n, ...] -> [B * m, ...]
-            chosen = bank[noise_index][None].expand(batch, noises, *bank.shape[1:])
-            return chosen.reshape(batch * noises, *bank.shape[1:])
+        def pick(bank: Tensor) -> Tensor:
+            return _for_each_prompt(bank[noise_index], batch)
 
-        context = context[:, None].expand(batch, noises, *context.shape[1:])
-        context = context.reshape(batch * noises, *context.shape[2:])
+        context = _for_each_noise(embeds[0], noise_index.shape[0])
         unet = self.unet
         h1 = pick(self.h1)
         x = self._first_attention(h1, pick(self.tokens), pick(self.query), context)
@@ -149,6 +172,36 @@ class FoldedUNet(nn.Module):
             tokens, h1, batch, height, width, tokens.shape[-1]
         )
         return out
+
+
+class _FixedNoises(nn.Module):
+    """Any UNet at one timestep, on a bank of noises, as it is."""
+
+    def __init__(self, model: StableDiffusion, noises: Tensor, timestep: int) -> None:
+        super().__init__()
+        self.unet = without_batch_limit(model.unet)
+        self.model = replace(model, unet=self.unet)
+        self.noises: Tensor
+        self.register_buffer("noises", noises)
+        self.timestep = timestep
+
+    def forward(self, embeds: Embeds, noise_index: Tensor) -> Tensor:
+        count = noise_index.shape[0]
+        latents = _for_each_prompt(self.noises[noise_index], embeds[0].shape[0])
+        repeated = tuple(_for_each_noise(each, count) for each in embeds)
+        return self.model.predict(latents, self.timestep, repeated)
+
+
+def _for_each_prompt(chosen: Tensor, prompts: int) -> Tensor:
+    """[m, ...] -> [B * m, ...], prompt by prompt."""
+    size = chosen.shape
+    return chosen[None].expand(prompts, *size).reshape(prompts * size[0], *size[1:])
+
+
+def _for_each_noise(embeds: Tensor, noises: int) -> Tensor:
+    """[B, ...] -> [B * m, ...], prompt by prompt."""
+    size = embeds.shape
+    return embeds[:, None].expand(size[0], noises, *size[1:]).reshape(size[0] * noises, *size[1:])
 
 
 def _shared_copy(unet: UNet2DConditionModel) -> UNet2DConditionModel:

@@ -8,47 +8,52 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
 from mnemoscope_runtime.errors import ExportError
+from mnemoscope_runtime.manifest import EMPTY
 
-from .folding import FoldedUNet, without_batch_limit
-from .models import StableDiffusion
+from .folding import on_bank, without_batch_limit
+from .models import Embeds, StableDiffusion
 from .reference import magnitude
 
 __all__ = ["OPSET", "ScreenGraph", "StepGraph", "TextEncoderGraph", "to_onnx"]
 
 OPSET = 18
 
+Inputs = tuple[Any, ...]  # tensors, and tuples of tensors
+Dynamic = tuple[Any, ...]  # alike: the open dimensions of each tensor
+
 
 class TextEncoderGraph(nn.Module):
-    """input_ids [B, L] -> prompt_embeds [B, L, D]."""
+    """input_ids [B, L] -> prompt_embeds [B, L, D], and what else the family's UNet is told."""
 
     inputs = ("input_ids",)
-    outputs = ("prompt_embeds",)
 
     def __init__(self, model: StableDiffusion) -> None:
         super().__init__()
-        self.text_encoder = model.text_encoder
+        self.outputs = model.embeddings
+        self.model = model
+        self.parts = _text_encoders(model)
 
-    def forward(self, input_ids: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor) -> Embeds:
         """Embed token ids."""
-        embeds: Tensor = self.text_encoder(input_ids).last_hidden_state
-        return embeds.float()
+        return tuple(each.float() for each in self.model.encode(input_ids))
 
-    def example(self, model: StableDiffusion) -> tuple[Tensor, ...]:
+    def example(self, model: StableDiffusion) -> Inputs:
         """Inputs to trace with."""
         return (_example_ids(model),)
 
-    def one(self, model: StableDiffusion) -> tuple[Tensor, ...]:
+    def one(self, model: StableDiffusion) -> Inputs:
         """Inputs for one prompt."""
         return (_example_ids(model)[:1],)
 
-    def dynamic(self) -> tuple[dict[int, object] | None, ...]:
+    def dynamic(self) -> Dynamic:
         """Dimensions that stay open."""
         return ({0: torch.export.Dim("batch")},)
 
@@ -58,25 +63,36 @@ class StepGraph(nn.Module):
 
     prompt_embeds [B, L, D], empty_embeds [1, L, D], latents [B, C, H, W], timestep []
     -> magnitude [B], eps_cond [B, C, H, W], eps_uncond [B, C, H, W]
+
+    Families that tell the UNet more have an input, and one for the empty prompt, for each of it.
     """
 
-    inputs = ("prompt_embeds", "empty_embeds", "latents", "timestep")
     outputs = ("magnitude", "eps_cond", "eps_uncond")
 
     def __init__(self, model: StableDiffusion) -> None:
         super().__init__()
+        self.inputs = (
+            *model.embeddings,
+            *(EMPTY[name] for name in model.embeddings),
+            "latents",
+            "timestep",
+        )
         self.unet = without_batch_limit(model.unet)
+        self.model = replace(model, unet=self.unet)
         self.is_velocity = model.prediction_type == "v_prediction"
         self.abar: Tensor
         self.register_buffer("abar", model.alphas_cumprod)
 
     def forward(
-        self, prompt_embeds: Tensor, empty_embeds: Tensor, latents: Tensor, timestep: Tensor
+        self, embeds: Embeds, empty: Embeds, latents: Tensor, timestep: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Predict [uncond; cond] and measure their distance, in eps units."""
         batch, dtype = latents.shape[0], self.unet.dtype
-        context = torch.cat([empty_embeds.expand(batch, -1, -1), prompt_embeds]).to(dtype)
-        output = self.unet(torch.cat([latents, latents]).to(dtype), timestep, context).sample
+        both = tuple(
+            torch.cat([none.expand(batch, *none.shape[1:]), some]).to(dtype)
+            for none, some in zip(empty, embeds, strict=True)
+        )
+        output = self.model.predict(torch.cat([latents, latents]).to(dtype), timestep, both)
         output = output.float()
         # reshape, not chunk: chunk makes the exported batch static without a word
         uncond, cond = output.reshape(2, batch, *output.shape[1:])
@@ -85,21 +101,22 @@ class StepGraph(nn.Module):
             uncond, cond = (abar.sqrt() * v + (1 - abar).sqrt() * latents for v in (uncond, cond))
         return magnitude(cond, uncond), cond, uncond
 
-    def example(self, model: StableDiffusion) -> tuple[Tensor, ...]:
+    def example(self, model: StableDiffusion) -> Inputs:
         """Inputs to trace with."""
-        embeds = model.embed(["a", "b"]).float()
-        latents = torch.zeros(2, *model.latent_shape)
-        return embeds, embeds[:1], latents, torch.tensor(1)
+        embeds = tuple(each.float() for each in model.embed(["a", "b"]))
+        empty = tuple(each.float() for each in model.embed_empty())
+        return embeds, empty, torch.zeros(2, *model.latent_shape), torch.tensor(1)
 
-    def one(self, model: StableDiffusion) -> tuple[Tensor, ...]:
+    def one(self, model: StableDiffusion) -> Inputs:
         """Inputs for one prompt on one noise."""
         embeds, empty, latents, timestep = self.example(model)
-        return embeds[:1], empty, latents[:1], timestep
+        return tuple(each[:1] for each in embeds), empty, latents[:1], timestep
 
-    def dynamic(self) -> tuple[dict[int, object] | None, ...]:
+    def dynamic(self) -> Dynamic:
         """Dimensions that stay open."""
-        batch = torch.export.Dim("batch")
-        return ({0: batch}, None, {0: batch}, None)
+        batch = {0: torch.export.Dim("batch")}
+        count = len(self.model.embeddings)
+        return (batch,) * count, ({},) * count, batch, {}
 
 
 class ScreenGraph(nn.Module):
@@ -116,34 +133,36 @@ class ScreenGraph(nn.Module):
     def __init__(self, model: StableDiffusion, noises: Tensor, timestep: int) -> None:
         super().__init__()
         noises = noises.to(model.unet.dtype)
-        self.text_encoder = model.text_encoder
-        self.unet = FoldedUNet(model.unet, noises, timestep)
+        self.model = model
+        self.parts = _text_encoders(model)
+        self.unet = on_bank(model, noises, timestep)
         # two velocities at the same x_t differ by 1 / sqrt(abar) times as much as the noises do
         is_velocity = model.prediction_type == "v_prediction"
         self.to_eps = float(model.alphas_cumprod[timestep].sqrt()) if is_velocity else 1.0
         self.uncond: Tensor
         with torch.no_grad():
-            empty = model.embed([""]).expand(len(noises), -1, -1)
-            self.register_buffer("uncond", model.unet(noises, timestep, empty).sample.float())
+            empty = model.embed_empty()
+            uncond = [model.predict(noise[None], timestep, empty).float() for noise in noises]
+            self.register_buffer("uncond", torch.cat(uncond))
 
     def forward(self, input_ids: Tensor, noise_index: Tensor) -> Tensor:
         """Measure every prompt on every chosen noise."""
         batch, noises = input_ids.shape[0], noise_index.shape[0]
-        context = self.text_encoder(input_ids).last_hidden_state
-        cond = self.unet(context, noise_index).float().reshape(batch, noises, -1)
+        embeds = self.model.encode(input_ids)
+        cond = self.unet(embeds, noise_index).float().reshape(batch, noises, -1)
         uncond = self.uncond[noise_index].flatten(1)[None]
         norm: Tensor = (cond - uncond).square().sum(-1).sqrt()
         return self.to_eps * norm
 
-    def example(self, model: StableDiffusion) -> tuple[Tensor, ...]:
+    def example(self, model: StableDiffusion) -> Inputs:
         """Inputs to trace with."""
         return _example_ids(model), torch.arange(len(self.uncond)).repeat(2)[:3]
 
-    def one(self, model: StableDiffusion) -> tuple[Tensor, ...]:
+    def one(self, model: StableDiffusion) -> Inputs:
         """Inputs for one prompt on one noise."""
         return _example_ids(model)[:1], torch.zeros(1, dtype=torch.int64)
 
-    def dynamic(self) -> tuple[dict[int, object] | None, ...]:
+    def dynamic(self) -> Dynamic:
         """Dimensions that stay open."""
         return ({0: torch.export.Dim("batch")}, {0: torch.export.Dim("noises")})
 
@@ -200,15 +219,21 @@ def _strip(model: ir.Model) -> None:
     model.metadata_props.clear()
 
 
-def _check_open(model: ir.Model, wanted: Sequence[Mapping[int, object] | None], name: str) -> None:
-    for value, dimensions in zip(model.graph.inputs, wanted, strict=True):
-        for axis in dimensions or {}:
+def _check_open(model: ir.Model, wanted: Dynamic, name: str) -> None:
+    flat = [d for each in wanted for d in (each if isinstance(each, tuple) else (each,))]
+    for value, dimensions in zip(model.graph.inputs, flat, strict=True):
+        for axis in dimensions:
             assert value.shape is not None
             if isinstance(value.shape[axis], int):
                 raise ExportError(
                     f"{name}: dimension {axis} of {value.name} became static "
                     f"({value.shape[axis]}). Use the versions in constraints.txt."
                 )
+
+
+def _text_encoders(model: StableDiffusion) -> nn.ModuleDict:
+    """What an exported graph must own to be traced through `model.encode`."""
+    return nn.ModuleDict({name: part for name, part in model.parts.items() if name != "unet"})
 
 
 def _example_ids(model: StableDiffusion) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mnemoscope_runtime.errors import NumericsError
 
-from .models import StableDiffusion
+from .models import Embeds, StableDiffusion
 
 __all__ = ["Step", "denoise", "magnitude", "magnitudes"]
 
@@ -57,7 +57,7 @@ class Step:
 @torch.no_grad()
 def denoise(
     model: StableDiffusion,
-    prompt_embeds: Tensor,  # [B, L, D]
+    embeds: Embeds,  # of `model.embed`, [B, ...] each
     latents: Tensor,  # [B, C, H, W]
     *,
     inference_steps: int = 50,
@@ -69,18 +69,20 @@ def denoise(
 
     Args:
         model: A Stable Diffusion model, in any dtype, on any device.
-        prompt_embeds: The text encoder's output. # [B, L, D]
+        embeds: Of `model.embed`. # ([B, L, D],)
         latents: Initial noise x_T. # [B, C, H, W]
         inference_steps: DDIM steps of a whole image.
         guidance: Scale of classifier-free guidance.
     """
-    empty = model.embed([""]).expand(len(prompt_embeds), -1, -1)
-    context = torch.cat([empty, prompt_embeds])
+    both = tuple(
+        torch.cat([empty.expand_as(each), each])
+        for empty, each in zip(model.embed_empty(), embeds, strict=True)
+    )
     sampler = model.sampler()
     sampler.set_timesteps(inference_steps)
     latents = latents.to(model.unet.device, model.unet.dtype) * sampler.init_noise_sigma
     for t in sampler.timesteps:
-        uncond, cond = model.unet(torch.cat([latents, latents]), t, context).sample.chunk(2)
+        uncond, cond = model.predict(torch.cat([latents, latents]), t, both).chunk(2)
         eps_uncond, eps_cond = (model.to_eps(part, latents, t) for part in (uncond, cond))
         guided = uncond + guidance * (cond - uncond)
         latents = sampler.step(guided, t, latents).prev_sample
@@ -115,7 +117,7 @@ def magnitudes(
     """
     values = torch.empty(len(prompts), len(noises), steps)
     for row, prompt in enumerate(prompts):
-        embeds = model.embed([prompt]).expand(len(noises), -1, -1)
+        embeds = tuple(e.expand(len(noises), *e.shape[1:]) for e in model.embed([prompt]))
         walk = denoise(model, embeds, noises, inference_steps=inference_steps, guidance=guidance)
         for column, step in enumerate(itertools.islice(walk, steps)):
             values[row, :, column] = magnitude(step.eps_cond, step.eps_uncond).cpu()

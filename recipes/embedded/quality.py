@@ -33,7 +33,7 @@ def draw(model: StableDiffusion, prompts: Sequence[str], batch: int = 8) -> Tens
     finished = []
     for start in range(0, len(prompts), batch):
         chunk = list(prompts[start : start + batch])
-        embeds = model.embed(chunk).repeat_interleave(SEEDS, 0)
+        embeds = tuple(e.repeat_interleave(SEEDS, 0) for e in model.embed(chunk))
         *_, last = denoise(model, embeds, noises.repeat(len(chunk), 1, 1, 1))
         finished.append(last.latents.unflatten(0, (len(chunk), SEEDS)))
     return torch.cat(finished)
@@ -81,7 +81,7 @@ def controls(
     texts = [*memorised, *others]
     labels = np.array([1] * len(memorised) + [0] * len(others))
     words = make_pipeline(CountVectorizer(), LogisticRegression(max_iter=1000))
-    embeds = torch.cat([model.embed([text]).flatten(1) for text in texts]).numpy()
+    embeds = torch.cat([model.embed([text])[0].flatten(1) for text in texts]).numpy()
     linear = LogisticRegression(max_iter=1000, C=0.01)
 
     def judged(estimator: object, inputs: object) -> float:

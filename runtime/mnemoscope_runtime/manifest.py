@@ -11,6 +11,7 @@ import msgspec
 from .errors import IntegrityError, SchemaError
 
 __all__ = [
+    "EMPTY",
     "SCHEMA",
     "FileRecord",
     "Manifest",
@@ -26,11 +27,15 @@ SCHEMA = 1
 _KIND = "mnemoscope-bundle"
 _GRAPHS = ("screen", "step", "text_encoder")
 
+# what a UNet can be told of a prompt, and what `step` calls the same of the empty prompt
+EMPTY = {"prompt_embeds": "empty_embeds", "pooled_embeds": "empty_pooled_embeds"}
+
 _Count = Annotated[int, msgspec.Meta(ge=1, le=2**16)]
 _Magnitude = Annotated[float, msgspec.Meta(gt=0)]
 _Beta = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 
 Precision = Literal["float32", "bfloat16", "float16"]
+Embedding = Literal["prompt_embeds", "pooled_embeds"]
 PredictionType = Literal["epsilon", "v_prediction"]
 
 
@@ -109,6 +114,8 @@ class Manifest:
         budget: Relative error of a magnitude that a backend may have to be chosen by "auto".
         probes: Prompts with the magnitudes that PyTorch measured in float32.
         files: Every file of the bundle but the manifest itself, by POSIX path.
+        embeddings: What `text_encoder` returns and `step` takes.
+        zero_empty: The unconditional branch gets zeros, not the embedded empty prompt.
     """
 
     schema: int
@@ -128,6 +135,8 @@ class Manifest:
     probes: Annotated[tuple[Probe, ...], msgspec.Meta(min_length=1)]
     tools: dict[str, str]
     files: dict[str, FileRecord]
+    embeddings: Annotated[tuple[Embedding, ...], msgspec.Meta(min_length=1)] = ("prompt_embeds",)
+    zero_empty: bool = False
 
     @classmethod
     def new(cls, **fields: Any) -> Manifest:

@@ -21,10 +21,13 @@ from numpy.typing import NDArray
 from .backends import Backend, Engine, open_backend
 from .bundle import Bundle
 from .errors import BackendError, InputError, NumericsError
+from .manifest import EMPTY
 from .schedulers import ddim_step, guide, timesteps
 from .tokenizer import ClipTokenizer
 
-__all__ = ["Screener"]
+__all__ = ["Embeds", "Screener"]
+
+Embeds = tuple[NDArray[np.float32], ...]
 
 # UNet samples per engine call: a CPU gains nothing from more, and they cost memory
 PAIRS = 32
@@ -40,7 +43,7 @@ class Screener:
         self.tokenizer = ClipTokenizer.of(bundle)
         self._bank = bundle.noise_bank()
         self._engines: dict[str, Engine] = {}
-        self._empty: NDArray[np.float32] | None = None
+        self._empty: Embeds | None = None
         self._lock = threading.Lock()
         self._closed = False
 
@@ -115,11 +118,11 @@ class Screener:
         count = self._count(noises, self.noises, "noises")
         steps = self._count(steps, self.steps, "steps")
         embeds = self.embed(prompts)
-        empty = self._empty_embeds()
-        magnitudes = np.empty((len(embeds), count, steps), np.float32)
-        for rows, columns in self._tiles(len(embeds), count, samples=2):
+        magnitudes = np.empty((len(prompts), count, steps), np.float32)
+        for rows, columns in self._tiles(len(prompts), count, samples=2):
             bank = self._bank[:count][columns]
-            magnitudes[rows, columns] = self._walk(embeds[rows], empty, bank, steps)
+            part = tuple(each[rows] for each in embeds)
+            magnitudes[rows, columns] = self._walk(part, bank, steps)
         return _finite(magnitudes)
 
     def probe(self) -> float:
@@ -146,43 +149,38 @@ class Screener:
             for left in range(0, noises, columns):
                 yield slice(top, top + rows), slice(left, left + columns)
 
-    def embed(self, prompts: Sequence[str]) -> NDArray[np.float32]:
-        """The text encoder's output.
+    def embed(self, prompts: Sequence[str]) -> Embeds:
+        """What the UNet is told of prompts, in the order of the manifest's `embeddings`.
 
         Returns:
-            # [B, L, D]
+            # ([B, L, D],), for Stable Diffusion XL ([B, L, D], [B, P])
         """
+        names = self.bundle.manifest.embeddings
         engine, ids = self._engine("text_encoder"), self.tokenizer(prompts)
         chunks = [
-            engine({"input_ids": ids[i : i + PAIRS]}, ("prompt_embeds",))[0]
-            for i in range(0, len(ids), PAIRS)
+            engine({"input_ids": ids[i : i + PAIRS]}, names) for i in range(0, len(ids), PAIRS)
         ]
-        return (
-            np.concatenate(chunks)
-            if chunks
-            else np.empty((0, self.tokenizer.length, 0), np.float32)
-        )
+        if not chunks:
+            return tuple(np.empty((0, self.tokenizer.length, 0), np.float32) for _ in names)
+        return tuple(np.concatenate(parts) for parts in zip(*chunks, strict=True))
 
     def _walk(
         self,
-        embeds: NDArray[np.float32],  # [B, L, D]
-        empty: NDArray[np.float32],  # [1, L, D]
+        embeds: Embeds,  # [B, ...] each
         bank: NDArray[np.float32],  # [n, C, H, W]
         steps: int,
     ) -> NDArray[np.float32]:  # [B, n, steps]
         engine, manifest = self._engine("step"), self.bundle.manifest
-        batch, count = len(embeds), len(bank)
+        batch, count = len(embeds[0]), len(bank)
         latents = np.tile(bank, (batch, 1, 1, 1))  # [B * n, C, H, W]
-        context = np.repeat(embeds, count, axis=0)  # [B * n, L, D]
+        told: dict[str, NDArray[np.float32]] = {}
+        for name, each, empty in zip(manifest.embeddings, embeds, self._embed_empty(), strict=True):
+            told[name] = np.repeat(each, count, axis=0)  # [B * n, ...]
+            told[EMPTY[name]] = empty
         columns = []
         for timestep in timesteps(manifest.scheduler)[:steps]:
             magnitude, eps_cond, eps_uncond = engine(
-                {
-                    "prompt_embeds": context,
-                    "empty_embeds": empty,
-                    "latents": latents,
-                    "timestep": np.asarray(timestep, np.int64),
-                },
+                {**told, "latents": latents, "timestep": np.asarray(timestep, np.int64)},
                 ("magnitude", "eps_cond", "eps_uncond"),
             )
             columns.append(_shaped(magnitude, (batch * count,)).reshape(batch, count))
@@ -191,9 +189,11 @@ class Screener:
             latents = ddim_step(latents, eps, int(timestep), manifest.scheduler)
         return np.stack(columns, axis=-1)
 
-    def _empty_embeds(self) -> NDArray[np.float32]:
+    def _embed_empty(self) -> Embeds:
         if self._empty is None:
-            self._empty = self.embed([""])
+            empty = self.embed([""])
+            zero = self.bundle.manifest.zero_empty
+            self._empty = tuple(np.zeros_like(e) for e in empty) if zero else empty
         return self._empty
 
     def _engine(self, graph: str) -> Engine:

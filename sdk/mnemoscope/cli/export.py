@@ -57,9 +57,12 @@ def command(
         overwrite=overwrite,
     )
     check_target(out, overwrite)
-    typer.echo(f"loading {model}", err=True)
-    loaded = StableDiffusion.load(model)
-    bundle = export_bundle(loaded, out, options, progress=lambda stage: typer.echo(stage, err=True))
+
+    def progress(stage: str) -> None:
+        typer.echo(stage, err=True)
+
+    progress(f"loading {model}")
+    bundle = export_bundle(lambda: StableDiffusion.load(model), out, options, progress=progress)
     for graph, figures in bundle.manifest.parity.items():
         typer.echo(f"{graph}: relative error {figures['max_relative_error']:.1e}", err=True)
     typer.echo(f"{out}  {bundle.id[:12]}")

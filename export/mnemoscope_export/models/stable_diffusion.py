@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
-import re
+from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
@@ -16,9 +17,9 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from mnemoscope_runtime.errors import ExportError
 from mnemoscope_runtime.manifest import PredictionType, Scheduler
 
-__all__ = ["StableDiffusion"]
+__all__ = ["Embeds", "StableDiffusion"]
 
-_HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
+Embeds = tuple[Tensor, ...]  # what the UNet is told of prompts: one tensor for each name
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class StableDiffusion:
     Attributes:
         id: Directory name or hub id.
         scheduler: The pipeline's noise schedule, sampled with DDIM whatever its sampler is.
+        embeddings: Names of what `embed` returns.
     """
 
     id: str
@@ -36,57 +38,41 @@ class StableDiffusion:
     unet: UNet2DConditionModel
     scheduler: DDIMScheduler
 
+    embeddings: ClassVar[tuple[str, ...]] = ("prompt_embeds",)
+
     @classmethod
     def load(
         cls, model: str | Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
     ) -> StableDiffusion:
-        """Load from a directory in diffusers' layout, or from the hub.
+        """Load any supported family from a directory in diffusers' layout, or from the hub.
 
         Only safetensors are read, and no remote code runs. `HF_HUB_OFFLINE=1` keeps it local.
 
         Raises:
-            ExportError: there is no such model, or it is not a Stable Diffusion 1.x or 2.x.
+            ExportError: there is no such model, or it is of no supported family.
         """
-        name = str(model)
-        if Path(name).exists() and not (Path(name) / "model_index.json").is_file():
-            raise ExportError(
-                f"{name} has no model_index.json, so it is not a diffusers pipeline. "
-                "Save it with `pipeline.save_pretrained(DIR)`."
-            )
-        if not Path(name).exists() and not _HUB_ID.fullmatch(name):
-            raise ExportError(
-                f"{name} is no directory, and no hub id (OWNER/NAME) either. Give a directory in "
-                "diffusers' Stable Diffusion layout, or a hub id."
-            )
-        try:
-            tokenizer = CLIPTokenizer.from_pretrained(name, subfolder="tokenizer")
-            text_encoder = CLIPTextModel.from_pretrained(
-                name, subfolder="text_encoder", dtype=dtype, use_safetensors=True
-            )
-            unet = UNet2DConditionModel.from_pretrained(
-                name, subfolder="unet", torch_dtype=dtype, use_safetensors=True
-            )
-            scheduler = DDIMScheduler.from_pretrained(name, subfolder="scheduler")
-        except (OSError, ValueError) as error:
-            raise ExportError(
-                f"{name} cannot be loaded: {error} Give a directory in diffusers' Stable Diffusion "
-                "layout with safetensors weights, or a hub id you have access to."
-            ) from error
-        return cls(
-            id=Path(name).resolve().name if Path(name).exists() else name,
-            tokenizer=tokenizer,
-            text_encoder=text_encoder.to(device).eval().requires_grad_(False),
-            unet=unet.to(device).eval().requires_grad_(False),
-            scheduler=scheduler,
-        )
+        from .loading import load  # knows the families, which know this class
 
-    def to(self, dtype: torch.dtype) -> StableDiffusion:
-        """A copy whose weights have another dtype."""
+        return load(str(model), dtype, device)
+
+    @property
+    def zero_empty(self) -> bool:
+        """The unconditional branch gets zeros, not the embedded empty prompt."""
+        return False
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """The networks, by the names of their fields."""
+        return {"text_encoder": self.text_encoder, "unet": self.unet}
+
+    def to(self, dtype: torch.dtype, *, copy: bool = True) -> Self:
+        """The model with weights of another dtype: a copy, or itself changed in place."""
         # nn.Module's own method: diffusers' warns of modules to keep in float32, and has none
-        text_encoder, unet = (
-            nn.Module.to(copy.deepcopy(part), dtype) for part in (self.text_encoder, self.unet)
-        )
-        return replace(self, text_encoder=text_encoder, unet=unet)
+        parts: dict[str, Any] = {
+            name: nn.Module.to(deepcopy(part) if copy else part, dtype)
+            for name, part in self.parts.items()
+        }
+        return replace(self, **parts)
 
     @property
     def prediction_type(self) -> PredictionType:
@@ -152,22 +138,46 @@ class StableDiffusion:
         """A fresh DDIM sampler over the model's schedule; never clips (latents are not pixels)."""
         return DDIMScheduler.from_config(self.scheduler.config, clip_sample=False)
 
-    @torch.no_grad()
-    def embed(self, prompts: list[str]) -> Tensor:
-        """The text encoder's last hidden states.
+    def encode(self, input_ids: Tensor) -> Embeds:
+        """Embed token ids.
+
+        Args:
+            input_ids: # [B, L]
 
         Returns:
-            # [B, L, D]
+            The text encoder's last hidden states. # ([B, L, D],)
         """
+        return (self.text_encoder(input_ids).last_hidden_state,)
+
+    @torch.no_grad()
+    def embed(self, prompts: Sequence[str]) -> Embeds:
+        """Tokenize and `encode`."""
         ids = self.tokenizer(
-            prompts,
+            list(prompts),
             padding="max_length",
             max_length=self.tokenizer.model_max_length,
             truncation=True,
             return_tensors="pt",
         ).input_ids
-        embeds: Tensor = self.text_encoder(ids.to(self.text_encoder.device)).last_hidden_state
-        return embeds
+        return self.encode(ids.to(self.text_encoder.device))
+
+    def embed_empty(self) -> Embeds:
+        """What the unconditional branch is told: the empty prompt. # ([1, L, D],)"""
+        return self.embed([""])
+
+    def predict(self, latents: Tensor, timestep: Tensor | int, embeds: Embeds) -> Tensor:
+        """The UNet's output, whatever it predicts; see `to_eps`.
+
+        Args:
+            latents: x_t. # [B, C, H, W]
+            timestep: t
+            embeds: Of `encode`. # ([B, L, D],)
+
+        Returns:
+            # [B, C, H, W]
+        """
+        output: Tensor = self.unet(latents, timestep, embeds[0]).sample
+        return output
 
     def to_eps(self, prediction: Tensor, latents: Tensor, timestep: Tensor | int) -> Tensor:
         """The UNet's output in eps units; for velocities sqrt(abar) v + sqrt(1 - abar) x_t."""
@@ -179,8 +189,7 @@ class StableDiffusion:
     def weights_sha256(self) -> str:
         """A hash over names, types and values of all weights."""
         digest = hashlib.sha256()
-        for prefix, module in (("text_encoder", self.text_encoder), ("unet", self.unet)):
-            assert isinstance(module, nn.Module)
+        for prefix, module in self.parts.items():
             for name, value in sorted(module.state_dict().items()):
                 digest.update(f"{prefix}.{name} {value.dtype} {tuple(value.shape)}\n".encode())
                 digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)

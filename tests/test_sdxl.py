@@ -1,0 +1,186 @@
+"""Stable Diffusion XL: two text encoders, a pooled embedding, size and crop."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import scheduler
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
+
+from mnemoscope import Detector, ExportError, embedded
+from mnemoscope_export import (
+    ExportOptions,
+    StableDiffusion,
+    StableDiffusionXL,
+    export_bundle,
+    magnitudes,
+    noise_bank,
+)
+from mnemoscope_runtime import Bundle, Screener
+
+PROMPTS = ["a photo of a cat", "", "the end <|endoftext|> of it", "word " * 100]
+
+
+def build_pipeline(seed: int = 0) -> StableDiffusionXLPipeline:
+    """Stable Diffusion XL's layout with random weights: 8x8x4 latents."""
+    torch.manual_seed(seed)
+    tokenizer = CLIPTokenizer.from_pretrained(embedded.MODEL / "tokenizer")
+    other = CLIPTokenizer.from_pretrained(embedded.MODEL / "tokenizer", pad_token="!")
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        projection_dim=24,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        layers_per_block=2,
+        block_out_channels=(16, 32),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2),
+        cross_attention_dim=64,
+        attention_head_dim=(2, 4),
+        norm_num_groups=4,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + 24,
+    )
+    return StableDiffusionXLPipeline(
+        vae=AutoencoderKL(block_out_channels=(8, 8), norm_num_groups=4, sample_size=16),
+        text_encoder=CLIPTextModel(config),
+        text_encoder_2=CLIPTextModelWithProjection(config),
+        tokenizer=tokenizer,
+        tokenizer_2=other,
+        unet=unet,
+        scheduler=scheduler("epsilon"),
+        add_watermarker=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sdxl")
+    build_pipeline().save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> StableDiffusionXL:
+    found = StableDiffusion.load(folder)
+    assert isinstance(found, StableDiffusionXL)
+    return found
+
+
+@pytest.fixture(scope="module")
+def bundle(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bundles") / "sdxl"
+    export_bundle(lambda: StableDiffusion.load(folder), out, ExportOptions(noises=2, seed=3))
+    return out
+
+
+def test_what_was_loaded(model: StableDiffusionXL) -> None:
+    assert model.family == "sdxl"
+    assert model.embeddings == ("prompt_embeds", "pooled_embeds")
+    assert model.zero_empty
+    assert not any(p.requires_grad for p in model.text_encoder_2.parameters())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_embeds_as_the_pipeline_does(folder: Path, model: StableDiffusionXL, prompt: str) -> None:
+    pipeline = StableDiffusionXLPipeline.from_pretrained(folder, use_safetensors=True)
+    embeds, zeros, pooled, zero_pooled = pipeline.encode_prompt(prompt, device="cpu")
+    found, found_pooled = model.embed([prompt])
+    torch.testing.assert_close(found, embeds)
+    torch.testing.assert_close(found_pooled, pooled)
+    for empty, expected in zip(model.embed_empty(), (zeros, zero_pooled), strict=True):
+        torch.testing.assert_close(empty, expected)
+
+
+@torch.no_grad()
+def test_the_first_magnitude_is_the_pipelines(folder: Path, model: StableDiffusionXL) -> None:
+    """What diffusers' own pipeline feeds its UNet at the first step gives the same magnitude."""
+    pipeline = StableDiffusionXLPipeline.from_pretrained(folder, use_safetensors=True)
+    pipeline.scheduler = model.sampler()
+    noise = noise_bank(1, model.latent_shape, seed=5)
+    outputs: list[torch.Tensor] = []
+    pipeline.unet.register_forward_hook(lambda *args: outputs.append(args[2][0]))
+    size = 8 * 8  # pixels: latents of 8x8, whatever this pipeline's VAE scales by
+    pipeline(
+        PROMPTS[0], latents=noise, num_inference_steps=50, guidance_scale=7.5,
+        height=16, width=16, original_size=(size, size), target_size=(size, size),
+        output_type="latent", callback_on_step_end=_stop,
+    )  # fmt: skip
+    uncond, cond = outputs[0]
+    expected = torch.linalg.vector_norm(cond - uncond)
+    found = magnitudes(model, [PROMPTS[0]], noise)[0, 0, 0]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def _stop(pipeline: StableDiffusionXLPipeline, *_: object) -> dict[str, object]:
+    pipeline._interrupt = True
+    return {}
+
+
+def test_the_bundle_agrees_with_pytorch(model: StableDiffusionXL, bundle: Path) -> None:
+    manifest = Bundle.open(bundle).manifest
+    assert manifest.embeddings == model.embeddings
+    assert manifest.zero_empty
+    with Screener.open(bundle) as screener:
+        noises = torch.from_numpy(Bundle.open(bundle).noise_bank())
+        expected = magnitudes(model, PROMPTS, noises, steps=3).numpy()
+        found = screener.trajectory(PROMPTS, steps=3)
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+        np.testing.assert_allclose(screener.first_step(PROMPTS), expected[..., 0], rtol=1e-4)
+        assert screener.probe() < 1e-4
+
+
+def test_the_empty_prompt_is_not_what_the_unconditional_branch_gets(bundle: Path) -> None:
+    with Detector.load(bundle) as detector:
+        assert detector.screen([""])[0].score > 0.01
+
+
+def test_an_encoded_empty_prompt(folder: Path, tmp_path: Path) -> None:
+    """Pipelines saved without `force_zeros_for_empty_prompt` embed it: then its magnitude is 0."""
+    other = tmp_path / "model"
+    shutil.copytree(folder, other)
+    index = other / "model_index.json"
+    text = json.loads(index.read_text())
+    index.write_text(json.dumps({**text, "force_zeros_for_empty_prompt": False}))
+    model = StableDiffusion.load(other)
+    assert not model.zero_empty
+    noise = noise_bank(1, model.latent_shape, seed=0)
+    empty, cat = magnitudes(model, ["", "a cat"], noise, steps=2)
+    assert (empty <= 1e-3 * cat).all()
+
+
+def test_two_vocabularies_are_refused(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "model"
+    shutil.copytree(folder, other)
+    file = other / "tokenizer_2" / "tokenizer.json"
+    text = json.loads(file.read_text())
+    text["model"]["vocab"] = {
+        word.replace("cat", "tac"): i for word, i in text["model"]["vocab"].items()
+    }
+    text["model"]["merges"] = []
+    file.write_text(json.dumps(text))
+    with pytest.raises(ExportError, match="different vocabularies"):
+        StableDiffusion.load(other)
