@@ -135,6 +135,26 @@ def test_nothing_is_left_of_a_failed_export(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+@pytest.mark.parametrize("stage", ["graphs", "tokenizer"])
+def test_nothing_is_left_where_files_cannot_grow(
+    tmp_path: Path, model: StableDiffusion, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """The system itself refuses the write, wherever it comes from, as on a full disk."""
+    import resource
+
+    if stage == "tokenizer":
+        monkeypatch.setattr(export_module, "_write_graphs", lambda *_: ({}, {}))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(ExportError, match=r"File too large.*Nothing was left there; free some"):
+            export_bundle(model, tmp_path / "out", ExportOptions(noises=1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_unwritable_parent(tmp_path: Path, model: StableDiffusion) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match="cannot be written"):

@@ -140,7 +140,8 @@ def export_bundle(
             model, bank, inference_steps=options.inference_steps, guidance=options.guidance
         )
         (folder / "tokenizer").mkdir()  # tokenizer_config.json would record how it was loaded
-        model.tokenizer.backend_tokenizer.save(str(folder / "tokenizer" / "tokenizer.json"))
+        tokenizer = model.tokenizer.backend_tokenizer.to_str(pretty=True)
+        (folder / "tokenizer" / "tokenizer.json").write_bytes(tokenizer.encode())
         manifest = Manifest.new(
             model=ModelRecord(
                 id=model.id,
