@@ -24,6 +24,7 @@ from mnemoscope_runtime.testing import FakeBackend
 one_model = pytest.mark.parametrize("model_dir", ["epsilon"], indirect=True, scope="session")
 
 KEYS = ["prompt", "score", "scores", "rms", "threshold", "memorized", "backend", "bundle"]
+KEYS += ["truncated"]
 PROMPTS = ["a cat, sitting", "rain", "eine Katze — 猫"]
 COMMANDS = ["screen", "demo", "export", "inspect", "generate", "build", "bench", "parity", "doctor"]
 

@@ -17,7 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from mnemoscope import embedded
 from mnemoscope_export import ExportOptions, StableDiffusion, export_bundle
 
-pytest_plugins = ["cli_support"]
+pytest_plugins = ["attack_support", "cli_support", "prompt_support", "screening_support"]
 
 
 def scheduler(prediction_type: str) -> DDIMScheduler:

@@ -210,6 +210,15 @@ def test_export_without_pytorch(run: Run, tmp_path: Path, monkeypatch: pytest.Mo
     failed(result, 3, "Exporting needs PyTorch and ONNX", "pip install 'mnemoscope[export]'")
 
 
+@one_model
+def test_export_in_a_precision_that_cannot_be_checked_here(
+    run: Run, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    result = run("export", model_dir, tmp_path / "out", "--precision", "bfloat16")
+    failed(result, 3, "bfloat16", "pip install 'mnemoscope[openvino]'")  # nothing was loaded
+
+
 # generate
 
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +83,36 @@ def test_an_empty_prompt_is_a_prompt(run: Run, bundle_dir: Path) -> None:
     assert result.code == 0
     assert result.rows[0]["prompt"] == ""
     assert result.rows[0]["score"] == pytest.approx(0, abs=1e-3)  # it differs from itself by none
+
+
+@one_model
+def test_single_words_may_be_a_prompt_without_its_quotes(run: Run, bundle_dir: Path) -> None:
+    args = ("--bundle", bundle_dir, "--format", "json")
+    apart = run("screen", "a", "cat's", "hat", *args)
+    assert apart.code == 0
+    assert [row["prompt"] for row in apart.rows] == ["a", "cat's", "hat"]
+    hint = apart.err.splitlines()[-1]
+    assert hint.startswith("hint: each of these 3 words was screened as a prompt of its own")
+    assert shlex.split(hint.partition("quotes: ")[2]) == ["a cat's hat"]
+    for prompts in (["cat"], ["a cat", "rain"], ["a cat's hat"], ["a", ""]):
+        assert "hint" not in run("screen", *prompts, *args).err
+    lines = run("screen", "--file", "-", *args, stdin=b"a\ncat\n")
+    assert len(lines.rows) == 2
+    assert "hint" not in lines.err
+
+
+@one_model
+def test_prompts_that_the_model_does_not_read_to_the_end(run: Run, bundle_dir: Path) -> None:
+    prompts = ["a " * 75, "a " * 76]
+    table = run("screen", *prompts, "--bundle", bundle_dir)
+    assert [line[20:24] for line in table.out.splitlines()[1:]] == ["  a ", "+ a "]
+    assert "note: the model reads 75 tokens, and 1 of the prompts had more" in table.err
+    rows = run("screen", *prompts, "--bundle", bundle_dir, "--format", "json").rows
+    assert [row["truncated"] for row in rows] == [False, True]
+    text = run("screen", *prompts, "--bundle", bundle_dir, "--format", "csv").out
+    found = csv.DictReader(io.StringIO(text))
+    assert [row["truncated"] for row in found] == ["False", "True"]
+    assert "the model reads" not in run("screen", prompts[0], "--bundle", bundle_dir).err
 
 
 @one_model

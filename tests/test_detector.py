@@ -20,7 +20,7 @@ from mnemoscope import (
     NumericsError,
 )
 from mnemoscope.calibration import prefix_means
-from mnemoscope_runtime import Bundle, Screener
+from mnemoscope_runtime import Bundle, Screener, Tokens
 from mnemoscope_runtime.testing import FakeBackend
 
 # one bundle is enough here
@@ -66,6 +66,7 @@ def test_the_fields_of_a_detection(bundle_dir: Path) -> None:
         "rms": 0.5 / 16,  # 4 x 8 x 8 latents
         "threshold": None,
         "memorized": None,
+        "truncated": False,
         "backend": "fake",
         "bundle": Bundle.open(bundle_dir).id,
         "steps": 1,
@@ -76,6 +77,16 @@ def test_a_detection_is_frozen(detector: Detector) -> None:
     detection = detector.screen(["a cat"])[0]
     with pytest.raises(FrozenInstanceError):
         detection.memorized = False  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_prompt_the_model_does_not_read_to_its_end_says_so(bundle_dir: Path, steps: int) -> None:
+    fits = " ".join(["a"] * 75)
+    prompts = ["", fits, fits + " cat", "a cat", fits + " dog"]
+    with Detector.load(bundle_dir) as detector:
+        found = detector.screen(prompts, noises=1, steps=steps)
+    assert [d.truncated for d in found] == [False, False, True, False, True]
+    assert found[1].score == found[2].score == found[4].score  # the end counts for nothing
 
 
 def test_prompts_keep_their_order(detector: Detector) -> None:
@@ -126,13 +137,15 @@ def test_one_step_needs_only_the_screening_graph(
 def test_more_steps_follow_the_sampler(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[dict[str, Any]] = []
 
-    def trajectory(prompts: list[str], **options: Any) -> NDArray[np.float32]:
+    def trajectory(prompts: Tokens, **options: Any) -> NDArray[np.float32]:
         calls.append({"prompts": prompts, **options})
         return np.arange(6, dtype=np.float32).reshape(1, 2, 3)
 
     monkeypatch.setattr(detector.screener, "trajectory", trajectory)
     detection = detector.screen(["a cat"], steps=3, noises=2)[0]
-    assert calls == [{"prompts": ["a cat"], "steps": 3, "noises": 2}]
+    [tokens] = [call.pop("prompts") for call in calls]
+    assert calls == [{"steps": 3, "noises": 2}]
+    np.testing.assert_array_equal(tokens.ids, detector.screener.tokenizer(["a cat"]))
     assert detection.scores == (1.0, 4.0)  # each noise's mean over the steps
     assert detection.score == 2.5
     assert detection.steps == 3
@@ -270,12 +283,65 @@ def test_a_bare_string_is_refused(detector: Detector, take: str) -> None:
         list(method("a cat"))
 
 
+@pytest.mark.parametrize("prompts", [None, 5, object()])
+def test_what_is_no_list_is_refused(detector: Detector, prompts: Any) -> None:
+    with pytest.raises(InputError, match=rf"not as {type(prompts).__name__}.*\[prompt\]"):
+        detector.screen(prompts)
+    with pytest.raises(InputError, match=rf"not {type(prompts).__name__}.*\[prompt\]"):
+        detector.magnitudes(prompts)
+
+
 @pytest.mark.parametrize(
     "options", [{"noises": 0}, {"noises": 4}, {"noises": -1}, {"steps": 0}, {"steps": 51}]
 )
 def test_settings_the_bundle_does_not_have(detector: Detector, options: dict[str, int]) -> None:
     with pytest.raises(InputError, match=r"Give 1 to (3|50)"):
         detector.screen(["a cat"], **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"noises": "2"}, r"noises is '2' \(str\), not a whole number\. Give a whole number"),
+        ({"noises": 1.0}, r"noises is 1\.0 \(float\)"),
+        ({"noises": True}, r"noises is True \(bool\)"),
+        ({"steps": 1.5}, r"steps is 1\.5 \(float\), not a whole number"),
+        ({"steps": 1.0}, r"steps is 1\.0 \(float\), not a whole number"),
+        ({"steps": True}, r"steps is True \(bool\)"),
+        ({"steps": None}, r"steps is None \(NoneType\)"),
+        ({"steps": [1]}, r"steps is \[1\] \(list\)"),
+    ],
+)
+def test_options_of_a_wrong_type(detector: Detector, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        detector.screen(["a cat"], **options)
+    with pytest.raises(InputError, match=words):
+        detector.magnitudes(["a cat"], **options)
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers(detector: Detector) -> None:
+    expected = detector.screen(["a cat"], noises=2)[0].score
+    assert detector.screen(["a cat"], noises=np.int64(2))[0].score == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"bundle": 5}, r"bundle is 5 \(int\), not a path"),
+        ({"bundle": b"x"}, r"bundle is b'x' \(bytes\), not a path"),
+        ({"calibration": True}, r"calibration is True \(bool\), not a path"),
+        ({"threads": "a"}, r"threads is 'a' \(str\), not a whole number"),
+        ({"threads": 1.5}, r"threads is 1\.5 \(float\), not a whole number"),
+        ({"threads": True}, r"threads is True \(bool\), not a whole number"),
+        ({"backend": 5}, r"backend is 5 \(int\), not text"),
+        ({"backend": None}, r"backend is None \(NoneType\), not text"),
+    ],
+)
+def test_loading_with_options_of_a_wrong_type(
+    bundle_dir: Path, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        Detector.load(**{"bundle": bundle_dir, **options})
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

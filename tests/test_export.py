@@ -3,8 +3,10 @@ from __future__ import annotations
 import copy
 import errno
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,7 +14,7 @@ import pytest
 import torch
 
 import mnemoscope_export.export as export_module
-from mnemoscope import ExportError, InputError, ParityError
+from mnemoscope import BackendUnavailable, ExportError, InputError, ParityError
 from mnemoscope_export import ExportOptions, StableDiffusion, Tolerance, export_bundle, noise_bank
 from mnemoscope_export.graphs import to_onnx
 from mnemoscope_runtime import Bundle, Screener
@@ -133,6 +135,26 @@ def test_nothing_is_left_of_a_failed_export(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+@pytest.mark.parametrize("stage", ["graphs", "tokenizer"])
+def test_nothing_is_left_where_files_cannot_grow(
+    tmp_path: Path, model: StableDiffusion, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """The system itself refuses the write, wherever it comes from, as on a full disk."""
+    import resource
+
+    if stage == "tokenizer":
+        monkeypatch.setattr(export_module, "_write_graphs", lambda *_: ({}, {}))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(ExportError, match=r"File too large.*Nothing was left there; free some"):
+            export_bundle(model, tmp_path / "out", ExportOptions(noises=1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_unwritable_parent(tmp_path: Path, model: StableDiffusion) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match="cannot be written"):
@@ -147,11 +169,43 @@ def test_unwritable_parent(tmp_path: Path, model: StableDiffusion) -> None:
         {"inference_steps": 0},
         {"inference_steps": 1000},
         {"guidance": float("nan")},
+        {"seed": -1},
+        {"seed": 2**63},
+        {"precision": "int8"},
     ],
 )
 def test_impossible_options(options: dict[str, float]) -> None:
     with pytest.raises(InputError):
         ExportOptions(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"noises": "4"}, r"noises is '4' \(str\), not a whole number"),
+        ({"noises": None}, r"noises is None \(NoneType\), not a whole number"),
+        ({"seed": 1.5}, r"seed is 1\.5 \(float\), not a whole number"),
+        ({"guidance": "7.5"}, r"guidance is '7\.5' \(str\), not a number"),
+        ({"budget": True}, r"budget is True \(bool\), not a number"),
+        ({"overwrite": "no"}, r"overwrite is 'no' \(str\), not True or False"),
+    ],
+)
+def test_options_of_a_wrong_type(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        ExportOptions(**options)
+
+
+def test_the_oracle_is_looked_for_first(
+    tmp_path: Path, model: StableDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        pytest.fail("graphs were exported all the same")
+
+    monkeypatch.setattr(export_module, "_write_graphs", never)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(BackendUnavailable, match=r"in bfloat16 are checked on .*'openvino'.*pip"):
+        export_bundle(model, tmp_path / "out", ExportOptions(precision="bfloat16"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_batches_stay_open(bundle_dir: Path) -> None:

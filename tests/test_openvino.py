@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import errno
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mnemoscope_runtime import BackendUnavailable, Screener, open_backend
+from mnemoscope_runtime import (
+    BackendError,
+    BackendUnavailable,
+    Bundle,
+    Screener,
+    open_backend,
+)
 
 PROMPTS = ["a photo of a cat", "icon of rocket", "", "日本"]
 
@@ -39,6 +47,24 @@ def test_a_precision_that_the_processor_lacks(monkeypatch: pytest.MonkeyPatch) -
     open_backend("openvino")
     with pytest.raises(BackendUnavailable, match=r"has no bfloat16 on this.*FP32, INT8"):
         open_backend("openvino:bfloat16")
+
+
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_no_room_for_the_temporary_copy(
+    bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    bundle = Bundle.open(bundle_dir)
+    with monkeypatch.context() as patch:
+        patch.setattr(*((tempfile, "mkdtemp") if what == "folder" else (Path, "write_bytes")), full)
+        with pytest.raises(BackendError, match=r"No space left.*set TMPDIR to a directory"):
+            open_backend("openvino").load(bundle, "screen")
+    assert list(tmp_path.iterdir()) == []
+    assert open_backend("openvino").load(bundle, "screen")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_agrees_with_torch(screener: Screener) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from cli_support import Run, failed, one_model
+from cli_support import Run, copied, failed, one_model
 
 from mnemoscope import InputError, ParityError
 from mnemoscope.precision import compare
@@ -104,7 +104,8 @@ def test_command(run: Run, bundle_dir: Path, tmp_path: Path) -> None:
         file = tmp_path / f"{name}.txt"
         file.write_text("\n".join(f"{name} {number}" for number in range(5)))
         files += [f"--{name}", file]
-    args = ("parity", bundle_dir, "--reference", bundle_dir, *files, "--threads", 1)
+    copy = copied(bundle_dir, tmp_path / "copy")
+    args = ("parity", bundle_dir, "--reference", copy, *files, "--threads", 1)
     result = run(*args, "--json", "--force")
     assert (result.code, result.err) == (0, "")
     found = json.loads(result.out)
@@ -112,3 +113,11 @@ def test_command(run: Run, bundle_dir: Path, tmp_path: Path) -> None:
     assert "rank correlation  1.000000" in run(*args).out
     (tmp_path / "positives.txt").write_text("\n")
     failed(run(*args), 2, "holds no prompts")
+
+
+def test_nothing_is_compared_with_itself(run: Run, tmp_path: Path) -> None:
+    alone = "would be compared with itself. Give a BUNDLE of another precision, or a --backend"
+    failed(run("parity"), 2, "onnxruntime on", alone)
+    failed(run("parity", tmp_path, "--reference", tmp_path / "a" / ".."), 2, alone)
+    twice = ("--backend", "openvino", "--reference-backend", "openvino")
+    failed(run("parity", *twice), 2, "openvino on", alone)

@@ -24,6 +24,7 @@ def detections(
             scores=(score, score),
             threshold=threshold,
             memorized=None if threshold is None else score > threshold,
+            truncated=False,
             backend="fake",
             bundle="b" * 64,
             steps=1,

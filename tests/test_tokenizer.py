@@ -145,6 +145,15 @@ def test_no_prompts(ours: ClipTokenizer) -> None:
     assert ids.dtype == np.int64
 
 
+def test_what_does_not_fit_is_known(ours: ClipTokenizer, theirs: CLIPTokenizer) -> None:
+    tokens = ours.encode(ODD)
+    lengths = [len(ids) for ids in theirs(ODD).input_ids]  # with start and end, nothing cut
+    assert tokens.truncated == tuple(length > 77 for length in lengths)
+    assert {76, 77, 78, 79} <= set(lengths)
+    assert {True, False} == set(tokens.truncated)
+    np.testing.assert_array_equal(tokens.ids, ours(ODD))
+
+
 def test_any_sequence_of_texts(ours: ClipTokenizer) -> None:
     np.testing.assert_array_equal(ours(("a", "b")), ours(["a", "b"]))
 

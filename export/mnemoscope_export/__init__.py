@@ -1,6 +1,6 @@
 """Torch models by family, their graphs, and the gate they pass before they become a bundle."""
 
-from .export import ExportOptions, check_target, export_bundle
+from .export import ExportOptions, check_oracle, check_target, export_bundle
 from .models import Embeds, StableDiffusion, StableDiffusionXL
 from .noise import noise_bank
 from .parity import Tolerance
@@ -13,6 +13,7 @@ __all__ = [
     "StableDiffusionXL",
     "Step",
     "Tolerance",
+    "check_oracle",
     "check_target",
     "denoise",
     "export_bundle",

@@ -21,7 +21,7 @@ from torch import Tensor
 from mnemoscope_runtime import Backend, Bundle, Manifest, Screener, open_backend
 from mnemoscope_runtime.backends.onnxruntime import OnnxRuntime
 from mnemoscope_runtime.bundle import MANIFEST
-from mnemoscope_runtime.errors import ExportError, InputError
+from mnemoscope_runtime.errors import BackendUnavailable, ExportError, InputError
 from mnemoscope_runtime.manifest import (
     FileRecord,
     ModelRecord,
@@ -29,6 +29,7 @@ from mnemoscope_runtime.manifest import (
     Precision,
     TokenizerRecord,
 )
+from mnemoscope_runtime.options import check_options
 from mnemoscope_runtime.schedulers import timesteps
 
 from .flops import count_flops
@@ -38,9 +39,10 @@ from .noise import noise_bank
 from .parity import Reference, Tolerance, check_parity
 from .weights import SharedWeights
 
-__all__ = ["ExportOptions", "check_target", "export_bundle"]
+__all__ = ["ExportOptions", "check_oracle", "check_target", "export_bundle"]
 
 _BANK, _WEIGHTS = "noise_bank.npy", "model.weights"
+_ORACLES = {"float32": "onnxruntime", "float16": "onnxruntime", "bfloat16": "openvino"}
 _TOOLS = ("mnemoscope", "torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxruntime")
 
 
@@ -69,8 +71,22 @@ class ExportOptions:
     budget: float = 1e-2
 
     def __post_init__(self) -> None:
+        check_options(
+            "a whole number",
+            noises=self.noises,
+            seed=self.seed,
+            inference_steps=self.inference_steps,
+        )
+        check_options("a number", guidance=self.guidance, budget=self.budget)
+        check_options("True or False", overwrite=self.overwrite)
+        if self.precision not in _ORACLES:
+            raise InputError(
+                f"There is no precision {self.precision!r}. Choose one of: {', '.join(_ORACLES)}."
+            )
         if not 1 <= self.noises <= 64:
             raise InputError(f"A noise bank holds 1 to 64 noises, not {self.noises}.")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"A seed lies between 0 and 2**63 - 1, {self.seed} does not.")
         if not 1 <= self.inference_steps <= 999:
             raise InputError(f"An image takes 1 to 999 steps, not {self.inference_steps}.")
         if not 0 < self.budget < 1:
@@ -101,8 +117,12 @@ def export_bundle(
     Raises:
         ExportError: the model cannot be exported, or `out` cannot be written.
         ParityError: an engine does not agree with PyTorch.
+        BackendUnavailable: the backend that runs the graphs for that comparison is not installed.
+        InputError: `out` is not a path.
     """
+    check_options("a path", out=out)
     out, options = Path(out), options or ExportOptions()
+    check_oracle(options.precision)
     with _published_at(out, options.overwrite) as folder:
         manifest, reference = _stage(model, folder, options, progress)
         gc.collect()  # the exporter leaves cycles that hold the weights
@@ -148,7 +168,8 @@ def _stage(
         model = model.to(getattr(torch, options.precision), copy=given)
     graphs, flops = _write_graphs(model, bank, timestep, folder, progress)
     (folder / "tokenizer").mkdir()  # tokenizer_config.json would record how it was loaded
-    model.tokenizer.backend_tokenizer.save(str(folder / "tokenizer" / "tokenizer.json"))
+    tokenizer = model.tokenizer.backend_tokenizer.to_str(pretty=True)
+    (folder / "tokenizer" / "tokenizer.json").write_bytes(tokenizer.encode())
     manifest = Manifest.new(
         model=record,
         scheduler=scheduler,
@@ -176,9 +197,9 @@ def _stage(
 
 def _oracle(precision: Precision, reference: Reference) -> Backend:
     """What the gate runs graphs on."""
-    if precision == "bfloat16":
-        return open_backend("openvino")
-    return OnnxRuntime(lean=reference.plan.is_large)
+    if _ORACLES[precision] == "onnxruntime":
+        return OnnxRuntime(lean=reference.plan.is_large)
+    return open_backend(_ORACLES[precision])
 
 
 def check_target(out: Path, overwrite: bool) -> None:
@@ -191,6 +212,20 @@ def check_target(out: Path, overwrite: bool) -> None:
         raise ExportError(f"{out} exists already. Choose another name, or pass --overwrite.")
     if out.exists() and not (out / MANIFEST).is_file():
         raise ExportError(f"{out} is not a bundle, so it is not overwritten. Choose another name.")
+
+
+def check_oracle(precision: Precision) -> None:
+    """Make sure that the graphs can be run and compared before any work is done for them.
+
+    Raises:
+        BackendUnavailable: the backend of the parity gate is not installed, or does not work.
+    """
+    try:
+        open_backend(_ORACLES[precision]).close()
+    except BackendUnavailable as error:
+        raise BackendUnavailable(
+            f"Graphs in {precision} are checked on the backend {_ORACLES[precision]!r}. {error}"
+        ) from None
 
 
 def _write_graphs(

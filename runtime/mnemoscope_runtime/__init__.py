@@ -18,7 +18,7 @@ from .errors import (
 )
 from .manifest import Manifest
 from .screening import Screener
-from .tokenizer import ClipTokenizer
+from .tokenizer import ClipTokenizer, Tokens
 
 __all__ = [
     "BACKENDS",
@@ -39,6 +39,7 @@ __all__ = [
     "ParityError",
     "SchemaError",
     "Screener",
+    "Tokens",
     "__version__",
     "open_backend",
 ]

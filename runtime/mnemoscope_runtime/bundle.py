@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .errors import IntegrityError, SchemaError
 from .manifest import Manifest
+from .options import check_options
 from .schedulers import timesteps
 
 __all__ = ["MANIFEST", "Bundle"]
@@ -46,6 +47,7 @@ class Bundle:
             SchemaError: not a bundle, or of another schema version.
             IntegrityError: a file is missing, leads outside, or differs from the manifest.
         """
+        check_options("a path", bundle=path)
         path = Path(path)
         raw = _manifest_bytes(path)
         manifest = Manifest.from_json(raw, str(path / MANIFEST))

@@ -22,8 +22,9 @@ from .backends import Backend, Engine, open_backend
 from .bundle import Bundle
 from .errors import BackendError, InputError, NumericsError
 from .manifest import EMPTY
+from .options import check_options
 from .schedulers import ddim_step, guide, timesteps
-from .tokenizer import ClipTokenizer
+from .tokenizer import ClipTokenizer, Tokens
 
 __all__ = ["Embeds", "Screener"]
 
@@ -62,6 +63,8 @@ class Screener:
             BundleError: the bundle cannot be used.
             BackendError: the backend cannot be used, or not with this bundle.
         """
+        if not hasattr(backend, "load"):
+            check_options("text", backend=backend)
         runs = open_backend(backend, threads=threads) if isinstance(backend, str) else backend
         screener = cls(Bundle.open(path), runs)
         screener._engine("screen")
@@ -83,9 +86,13 @@ class Screener:
         return self.bundle.manifest.scheduler.inference_steps
 
     def first_step(
-        self, prompts: Sequence[str], *, noises: int | None = None
+        self, prompts: Sequence[str] | Tokens, *, noises: int | None = None
     ) -> NDArray[np.float32]:
         """Magnitudes at the first denoising step, for the first `noises` noises of the bank.
+
+        Args:
+            prompts: Texts, or what `tokenizer.encode` made of them.
+            noises: All of the bank by default.
 
         Returns:
             # [B, noises], >= 0, in eps units
@@ -95,7 +102,7 @@ class Screener:
             NumericsError: a magnitude is NaN or infinite.
         """
         count = self._count(noises, self.noises, "noises")
-        engine, ids = self._engine("screen"), self.tokenizer(prompts)
+        engine, ids = self._engine("screen"), self._ids(prompts)
         magnitudes = np.empty((len(ids), count), np.float32)
         for rows, columns in self._tiles(len(ids), count, samples=1):
             part, chosen = ids[rows], np.arange(count, dtype=np.int64)[columns]
@@ -104,7 +111,7 @@ class Screener:
         return _finite(magnitudes)
 
     def trajectory(
-        self, prompts: Sequence[str], *, steps: int, noises: int | None = None
+        self, prompts: Sequence[str] | Tokens, *, steps: int, noises: int | None = None
     ) -> NDArray[np.float32]:
         """Magnitudes at the first `steps` steps of sampling with guidance.
 
@@ -149,14 +156,14 @@ class Screener:
             for left in range(0, noises, columns):
                 yield slice(top, top + rows), slice(left, left + columns)
 
-    def embed(self, prompts: Sequence[str]) -> Embeds:
+    def embed(self, prompts: Sequence[str] | Tokens) -> Embeds:
         """What the UNet is told of prompts, in the order of the manifest's `embeddings`.
 
         Returns:
             # ([B, L, D],), for Stable Diffusion XL ([B, L, D], [B, P])
         """
         names = self.bundle.manifest.embeddings
-        engine, ids = self._engine("text_encoder"), self.tokenizer(prompts)
+        engine, ids = self._engine("text_encoder"), self._ids(prompts)
         chunks = [
             engine({"input_ids": ids[i : i + PAIRS]}, names) for i in range(0, len(ids), PAIRS)
         ]
@@ -196,6 +203,9 @@ class Screener:
             self._empty = tuple(np.zeros_like(e) for e in empty) if zero else empty
         return self._empty
 
+    def _ids(self, prompts: Sequence[str] | Tokens) -> NDArray[np.int64]:
+        return prompts.ids if isinstance(prompts, Tokens) else self.tokenizer(prompts)
+
     def _engine(self, graph: str) -> Engine:
         if self._closed:
             raise BackendError("This screener is closed. Open the bundle again.")
@@ -207,6 +217,7 @@ class Screener:
 
     def _count(self, wanted: int | None, most: int, what: str) -> int:
         count = most if wanted is None else wanted
+        check_options("a whole number", **{what: count})
         if not 1 <= count <= most:
             raise InputError(
                 f"This bundle has {most} {what}, {count} cannot be used. "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +12,24 @@ from tokenizers import Tokenizer
 from .bundle import Bundle
 from .errors import InputError, IntegrityError
 
-__all__ = ["LONGEST_PROMPT", "ClipTokenizer"]
+__all__ = ["LONGEST_PROMPT", "ClipTokenizer", "Tokens"]
 
 LONGEST_PROMPT = 100_000  # characters; the model reads 75 tokens of them
 _FILE = "tokenizer/tokenizer.json"
 _START, _END = "<|startoftext|>", "<|endoftext|>"
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What a model reads of some prompts.
+
+    Attributes:
+        ids: One row for each prompt. # [B, length]
+        truncated: For each prompt, whether its end did not fit: the model never sees it.
+    """
+
+    ids: NDArray[np.int64]
+    truncated: tuple[bool, ...]
 
 
 class ClipTokenizer:
@@ -50,21 +64,25 @@ class ClipTokenizer:
         return cls(bundle.read(_FILE), length=tokenizer.length, pad_token=tokenizer.pad_token)
 
     def __call__(self, prompts: Sequence[str]) -> NDArray[np.int64]:
-        """Tokenize; what does not fit is cut off, as in Stable Diffusion.
+        """The ids of `encode`: # [B, length]."""
+        return self.encode(prompts).ids
 
-        Returns:
-            # [B, length]
+    def encode(self, prompts: Sequence[str]) -> Tokens:
+        """Tokenize; what does not fit is cut off, as in Stable Diffusion.
 
         Raises:
             InputError: not a list of texts, too long, or with unpaired surrogates.
         """
-        if isinstance(prompts, str):
-            raise InputError("One text was given where a list is expected. Wrap it: [prompt].")
+        if isinstance(prompts, str) or not isinstance(prompts, Collection):
+            raise InputError(
+                f"A list of texts is expected, not {type(prompts).__name__}. Wrap it: [prompt]."
+            )
         for index, prompt in enumerate(prompts):
             _check(index, prompt)
         encodings = self._tokenizer.encode_batch(list(prompts))
         ids = np.array([encoding.ids for encoding in encodings], np.int64)
-        return ids.reshape(len(prompts), self.length)
+        truncated = tuple(bool(encoding.overflowing) for encoding in encodings)
+        return Tokens(ids.reshape(len(prompts), self.length), truncated)
 
 
 def _check(index: int, prompt: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope_runtime.errors import CalibrationError, InputError
+from mnemoscope_runtime.options import check_options
 
 __all__ = ["Calibration"]
 
@@ -51,6 +52,7 @@ class Calibration:
         Raises:
             InputError: too few prompts for the rate, or NaN among the magnitudes.
         """
+        check_options("a number", fpr=fpr)
         count = len(magnitudes)
         allowed = _allowed(fpr, count) if count and 0 < fpr < 1 else 0
         if allowed < 1:

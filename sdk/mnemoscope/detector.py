@@ -13,7 +13,8 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope_runtime import Backend, Bundle, InputError, NumericsError, Screener
+from mnemoscope_runtime import Backend, Bundle, InputError, NumericsError, Screener, Tokens
+from mnemoscope_runtime.options import check_options
 from mnemoscope_runtime.selection import fastest, try_backends
 
 from . import embedded
@@ -37,6 +38,8 @@ class Detection:
             whose latents differ in size.
         threshold: Above it a prompt counts as memorized; None until calibrated.
         memorized: score > threshold; None until calibrated.
+        truncated: Whether the prompt has more tokens than the model reads: its end was not
+            screened, and the model will not see it either.
         backend: The backend that ran.
         bundle: Id of the bundle.
         steps: Denoising steps that were measured.
@@ -49,6 +52,7 @@ class Detection:
     rms: float
     threshold: float | None
     memorized: bool | None
+    truncated: bool
     backend: str
     bundle: str
     steps: int
@@ -86,7 +90,9 @@ class Detector:
             BundleError: the bundle cannot be used.
             BackendError: the backend cannot be used.
             CalibrationError: the calibration belongs to another bundle.
+            InputError: there is no such backend, or an option is of a wrong type.
         """
+        check_options("a path or None", bundle=bundle, calibration=calibration)
         path = Path(bundle) if bundle is not None else embedded.BUNDLE
         own = path / CALIBRATION
         file = Path(calibration) if calibration is not None else own if own.exists() else None
@@ -106,13 +112,14 @@ class Detector:
         return self.screener.bundle.id
 
     def magnitudes(
-        self, prompts: Sequence[str], *, steps: int = 1, noises: int | None = None
+        self, prompts: Sequence[str] | Tokens, *, steps: int = 1, noises: int | None = None
     ) -> NDArray[np.float32]:
         """The paper's m_t for each prompt, noise and step.
 
         Returns:
             # [prompt, noise, step], >= 0, in eps units
         """
+        check_options("a whole number", steps=steps)
         if steps == 1:  # the screening engine: half the work of a sampling step
             return self.screener.first_step(prompts, noises=noises)[..., None]
         return self.screener.trajectory(prompts, steps=steps, noises=noises)
@@ -140,8 +147,11 @@ class Detector:
         self, prompts: Iterable[str], *, steps: int = 1, noises: int | None = None
     ) -> Iterator[Detection]:
         """Screen any number of prompts in constant memory; see `screen`."""
-        if isinstance(prompts, str):
-            raise InputError("Prompts come in a list. Wrap the one you have: [prompt].")
+        if isinstance(prompts, str) or not isinstance(prompts, Iterable):
+            raise InputError(
+                f"Prompts come in a list, not as {type(prompts).__name__}. "
+                "Wrap the one you have: [prompt]."
+            )
         remaining = iter(prompts)
         done = 0
         while batch := list(itertools.islice(remaining, _BATCH)):
@@ -158,7 +168,8 @@ class Detector:
         self, prompts: list[str], steps: int, noises: int | None
     ) -> Iterator[Detection]:
         start = time.perf_counter()
-        magnitudes = self.magnitudes(prompts, steps=steps, noises=noises)
+        tokens = self.screener.tokenizer.encode(prompts)
+        magnitudes = self.magnitudes(tokens, steps=steps, noises=noises)
         seconds = (time.perf_counter() - start) / len(prompts)
         used = magnitudes.shape[1]
         threshold = None
@@ -167,7 +178,7 @@ class Detector:
         scale = self.screener.latent_elements**-0.5
         # one array operation: on small models each costs as much as a percent of the UNet
         each = magnitudes.mean(2, dtype=np.float64).tolist()
-        for prompt, scores in zip(prompts, each, strict=True):
+        for prompt, scores, truncated in zip(prompts, each, tokens.truncated, strict=True):
             score = math.fsum(scores) / used
             yield Detection(
                 prompt=prompt,
@@ -176,6 +187,7 @@ class Detector:
                 rms=scale * score,
                 threshold=threshold,
                 memorized=None if threshold is None else score > threshold,
+                truncated=truncated,
                 backend=self.screener.backend.name,
                 bundle=self.screener.bundle.id,
                 steps=steps,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnemoscope_runtime.errors import BackendUnavailable, ExportError, InputError
+from mnemoscope_runtime.options import check_options
 
 from . import embedded
 
@@ -38,6 +39,8 @@ def generate(
         InputError: no seeds, a seed out of 0..2**64 - 1, or steps out of 1..999.
         ExportError: there is no such model, or a part of it is missing.
     """
+    check_options("a whole number", steps=steps)
+    check_options("a number", guidance=guidance)
     if not seeds or not 1 <= steps <= 999:
         raise InputError("Give at least one seed, and 1 to 999 steps.")
     if min(seeds) < 0 or max(seeds) >= 2**64:

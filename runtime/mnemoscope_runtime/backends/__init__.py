@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..bundle import Bundle
 from ..errors import BackendUnavailable, InputError
 from ..manifest import Precision
+from ..options import check_options
 
 __all__ = ["BACKENDS", "Backend", "Engine", "Precision", "open_backend"]
 
@@ -58,6 +59,7 @@ def open_backend(name: str, *, threads: int | None = None) -> Backend:
         InputError: no such backend or precision, or not a number of threads.
         BackendUnavailable: it is not installed here, or does not work; says how to mend it.
     """
+    check_options("text", backend=name)
     name, colon, precision = name.partition(":")
     if name not in BACKENDS:
         raise InputError(
@@ -67,6 +69,7 @@ def open_backend(name: str, *, threads: int | None = None) -> Backend:
     if colon and precision not in get_args(Precision):
         choice = ", ".join(f"{name}:{known}" for known in get_args(Precision))
         raise InputError(f"There is no precision {precision!r}. Choose one of: {choice}.")
+    check_options("a whole number or None", threads=threads)
     if threads is not None and threads < 1:
         raise InputError(f"{threads} threads cannot run anything. Give 1 or more.")
     module = importlib.import_module(f".{name}", __name__)

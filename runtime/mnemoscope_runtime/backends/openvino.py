@@ -7,6 +7,8 @@ import queue
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -102,13 +104,8 @@ class OpenVino:
     def _compile(self, bundle: Bundle, graph: str) -> Any:
         file = bundle.manifest.graphs[graph]
         try:
-            # OpenVINO finds weights by path only: give it a private copy of what was verified
-            with tempfile.TemporaryDirectory(prefix="mnemoscope-") as folder:
-                for name in (file, *bundle.data_files()):
-                    path = Path(folder) / name
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(bundle.read(name))
-                model = self._core.read_model(Path(folder) / file)
+            with _private_copy(bundle, file) as path:
+                model = self._core.read_model(path)
                 if graph in _STATIC:
                     model.reshape(
                         {
@@ -129,6 +126,26 @@ class OpenVino:
                 "Use the backend openvino, which computes in float32."
             )
         return compiled
+
+
+@contextmanager
+def _private_copy(bundle: Bundle, graph: str) -> Iterator[Path]:
+    """OpenVINO finds weights by path only: a copy of what was verified, for as long as it reads."""
+    with ExitStack() as stack:
+        try:
+            made = tempfile.TemporaryDirectory(prefix="mnemoscope-")
+            folder = Path(stack.enter_context(made))
+            for name in (graph, *bundle.data_files()):
+                path = folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(bundle.read(name))
+        except OSError as error:
+            raise BackendError(
+                f"OpenVINO needs a copy of {bundle.path / graph} and its weights among the "
+                f"temporary files, and there it cannot be written: {error}. Free some space, or "
+                "set TMPDIR to a directory that has it."
+            ) from None
+        yield folder / graph
 
 
 class _Compiled:

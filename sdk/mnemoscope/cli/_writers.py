@@ -18,7 +18,10 @@ from ..detector import Detection
 
 __all__ = ["Format", "opened", "printable", "writer"]
 
-_KEYS = ("prompt", "score", "scores", "rms", "threshold", "memorized", "backend", "bundle")
+_KEYS = (
+    *("prompt", "score", "scores", "rms", "threshold", "memorized", "backend", "bundle"),
+    "truncated",
+)
 Write = Callable[[Detection], None]
 
 
@@ -71,8 +74,10 @@ def _table(file: IO[str]) -> Write:
     file.write(f"{'magnitude':>9}  {'verdict':<9}  prompt\n")
 
     def write(detection: Detection) -> None:
+        mark = "+" if detection.truncated else " "
         line = (
-            f"{detection.score:9.4f}  {verdict(detection):<9}  {printable(detection.prompt, width)}"
+            f"{detection.score:9.4f}  {verdict(detection):<9}{mark} "
+            f"{printable(detection.prompt, width)}"
         )
         red = colour and detection.memorized
         file.write(f"\x1b[31m{line}\x1b[0m\n" if red else f"{line}\n")

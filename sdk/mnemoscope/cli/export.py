@@ -39,6 +39,7 @@ def command(
             ExportOptions,
             StableDiffusion,
             Tolerance,
+            check_oracle,
             check_target,
             export_bundle,
         )
@@ -57,6 +58,7 @@ def command(
         overwrite=overwrite,
     )
     check_target(out, overwrite)
+    check_oracle(options.precision)
 
     def progress(stage: str) -> None:
         typer.echo(stage, err=True)

@@ -50,6 +50,12 @@ def command(
 
     Exit code 3 if TPR@1%FPR falls by more than half a point.
     """
+    judged, other = ((path or embedded.BUNDLE).resolve() for path in (bundle, reference))
+    if (judged, backend) == (other, reference_backend):
+        raise InputError(
+            f"{backend} on {judged} would be compared with itself. Give a BUNDLE of another "
+            "precision, or a --backend other than the reference's."
+        )
     memorized = _prompts(positives, "memorized")
     others = _prompts(benign, "seen", "held_out")
     prompts = memorized + others

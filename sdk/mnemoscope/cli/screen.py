@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from mnemoscope_runtime import InputError
 
 from ..detector import Detection, Detector
 from ..prompts import read_prompt_file
-from ._writers import Format, opened, writer
+from ._writers import Format, opened, printable, writer
 
 __all__ = ["EPILOG", "command"]
 
@@ -80,6 +81,7 @@ def command(
     source = prompts if file is None else read_prompt_file(file, column=column)
     flagged = False
     calibrated = True
+    truncated = 0
     with Detector.load(
         bundle, backend=backend, threads=threads, calibration=calibration
     ) as detector:
@@ -97,6 +99,8 @@ def command(
                 write(detection)
                 flagged = flagged or bool(detection.memorized)
                 calibrated = detection.threshold is not None
+                truncated += detection.truncated
+        reads = detector.screener.tokenizer.length - 2  # less start and end
     if not calibrated:
         typer.echo(
             f"note: no threshold is known for {steps} step(s) of this bundle, so there are no "
@@ -104,7 +108,27 @@ def command(
             "or give --calibration FILE.",
             err=True,
         )
+    if truncated:
+        typer.echo(
+            f"note: the model reads {reads} tokens, and {truncated} of the prompts had more (+ in "
+            "the table, `truncated` in JSON and CSV). What came after was not screened, and the "
+            "model will not see it either.",
+            err=True,
+        )
+    if prompts:
+        _hint_at_quotes(prompts)
     raise typer.Exit(1 if flagged else 0)
+
+
+def _hint_at_quotes(prompts: list[str]) -> None:
+    """Single words are seldom prompts: more likely a shell took one prompt apart."""
+    if len(prompts) > 1 and all(len(prompt.split()) == 1 for prompt in prompts):
+        whole = printable(shlex.quote(" ".join(prompts)), 60)
+        typer.echo(
+            f"hint: each of these {len(prompts)} words was screened as a prompt of its own. "
+            f"If they are one prompt, put it in quotes: {whole}",
+            err=True,
+        )
 
 
 def _check_different(file: Path, output: Path) -> None:

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from prompt_support import PROMPTS, Save, read, stdin
+from pyarrow import parquet
+
+from mnemoscope import BackendUnavailable, InputError
+from mnemoscope.prompts import read_prompt_file
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p.jsonl", "p.csv", "p.tsv"])
+def test_not_utf8_names_the_line(save: Save, name: str) -> None:
+    path = save(name, b'"prompt"\n"a"\n"caf\xe9"\n')
+    with pytest.raises(InputError, match=r"line 3: not UTF-8 \(byte 4\)\. Convert it.*iconv"):
+        read(path)
+
+
+def test_what_comes_before_the_bad_line_is_read(save: Save) -> None:
+    rows = read_prompt_file(save("p.txt", b"a\nb\n\xff\n"))
+    assert [next(rows), next(rows)] == ["a", "b"]
+    with pytest.raises(InputError, match="line 3"):
+        next(rows)
+
+
+def test_not_utf8_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    stdin(monkeypatch, b"a\n\xff\n")
+    with pytest.raises(InputError, match="standard input, line 2: not UTF-8"):
+        read("-")
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p.jsonl", "p.csv", "p.tsv"])
+def test_nul_bytes(save: Save, name: str) -> None:
+    with pytest.raises(InputError, match=r"line 2: contains a NUL byte.*UTF-16"):
+        read(save(name, b'"prompt"\n"a\0b"\n'))
+
+
+@pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_wide_encodings(save: Save, codec: str) -> None:
+    with pytest.raises(InputError, match=r"line 1.*UTF-8"):
+        read(save("p.txt", "a cat\na dog\n".encode(codec)))
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "nonsense", '{"prompt": }', '"a" "b"', "[" * 100_000, '"\\ud800"']
+)
+def test_not_json(save: Save, line: str) -> None:
+    with pytest.raises(InputError, match="line 2: not JSON") as caught:
+        read(save("p.jsonl", f'"a"\n{line}\n'))
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("line", ["1", "null", "true", '["a"]'])
+def test_json_that_is_neither_text_nor_object(save: Save, line: str) -> None:
+    with pytest.raises(InputError, match="line 2: neither text nor an object"):
+        read(save("p.jsonl", f'"a"\n{line}\n'))
+
+
+@pytest.mark.parametrize("value", [1, None, True, ["a"], {"text": "a"}, list(range(10_000))])
+def test_a_value_that_is_not_text(save: Save, tmp_path: Path, value: object) -> None:
+    rows = [{"prompt": "a"}, {"prompt": value}]
+    with pytest.raises(InputError, match=r"row 2: the prompt is .*, not text") as caught:
+        read(save("p.jsonl", "\n".join(map(json.dumps, rows))))
+    assert len(str(caught.value)) < 600
+    parquet.write_table(pa.table({"prompt": [value]}), tmp_path / "p.parquet")
+    with pytest.raises(InputError, match=r"row 1: the prompt is .*, not text"):
+        read(tmp_path / "p.parquet")
+
+
+def test_a_row_that_is_too_short(save: Save) -> None:
+    with pytest.raises(InputError, match="row 3: the prompt is None, not text"):
+        read(save("p.csv", "id,prompt\n1,a\n2\n"))
+
+
+@pytest.mark.parametrize("header", ["prompt", "id,prompt"])
+def test_a_prompt_is_never_cut_at_a_delimiter(save: Save, header: str) -> None:
+    rows = f"{header}\n" + "a,b" * (header != "prompt") + "\n"
+    path = save("p.csv", f"{rows}a cat, sitting, on a mat\n")
+    with pytest.raises(InputError, match=r"line 3: more fields than the header has.*quotes"):
+        read(path)
+
+
+def test_empty_fields_at_the_end_cut_nothing(save: Save) -> None:
+    assert read(save("p.csv", "id,prompt\n1,a,,\n2,b\n")) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [('"a" cat', 3), ('"a cat', 4), ('"a\nb\nc', 6)],  # an open quote is missed at the end
+)
+def test_quotes_that_do_not_match(save: Save, row: str, line: int) -> None:
+    with pytest.raises(InputError, match=rf"p\.csv, line {line}: "):
+        read(save("p.csv", f"prompt,id\nfirst,1\n{row}\nlast,2\n"))
+
+
+def test_a_field_too_large_for_csv(save: Save) -> None:
+    with pytest.raises(InputError, match=r"line 2: field larger than field limit"):
+        read(save("p.csv", "prompt\n" + "x" * 200_000))
+
+
+def test_a_line_without_an_end(save: Save) -> None:
+    with pytest.raises(InputError, match="line 2: longer than 16,777,216 bytes"):
+        read(save("p.txt", b"a\n" + b"x" * 2**24))
+
+
+@pytest.mark.parametrize("name", ["p.json", "p", "p.xlsx", "p.txt.gz"])
+def test_an_unknown_ending(save: Save, name: str) -> None:
+    with pytest.raises(InputError, match=r"ending that is not known.*\.txt, \.jsonl, \.csv"):
+        read(save(name, "a"))
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p.jsonl", "p.csv", "p.tsv", "p.parquet"])
+def test_a_missing_file_and_a_directory(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="cannot be read: No such file"):
+        read(tmp_path / name)
+    (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+        read(tmp_path / name)
+
+
+@pytest.mark.parametrize("damage", ["garbage", "empty", "cut", "flipped"])
+def test_a_broken_parquet_file(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "p.parquet"
+    parquet.write_table(pa.table({"prompt": PROMPTS * 100}), path)
+    whole = path.read_bytes()
+    path.write_bytes(
+        {
+            "garbage": b"prompt\na cat\n",
+            "empty": b"",
+            "cut": whole[: len(whole) // 2],
+            "flipped": whole[:4] + bytes(255 - byte for byte in whole[4:60]) + whole[60:],
+        }[damage]
+    )
+    with pytest.raises(InputError, match=r"p\.parquet"):
+        read(path)
+
+
+def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parquet.write_table(pa.table({"prompt": PROMPTS}), tmp_path / "p.parquet")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(BackendUnavailable, match=r"pip install 'mnemoscope\[parquet\]'"):
+        read(tmp_path / "p.parquet")
