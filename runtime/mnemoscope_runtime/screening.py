@@ -125,8 +125,8 @@ class Screener:
         count = self._count(noises, self.noises, "noises")
         steps = self._count(steps, self.steps, "steps")
         embeds = self.embed(prompts)
-        magnitudes = np.empty((len(prompts), count, steps), np.float32)
-        for rows, columns in self._tiles(len(prompts), count, samples=2):
+        magnitudes = np.empty((len(embeds[0]), count, steps), np.float32)
+        for rows, columns in self._tiles(len(embeds[0]), count, samples=2):
             bank = self._bank[:count][columns]
             part = tuple(each[rows] for each in embeds)
             magnitudes[rows, columns] = self._walk(part, bank, steps)
