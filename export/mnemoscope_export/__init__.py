@@ -5,6 +5,7 @@ from .models import Embeds, StableDiffusion, StableDiffusionXL
 from .noise import noise_bank
 from .parity import Tolerance
 from .reference import Step, denoise, magnitude, magnitudes
+from .torch_backend import TorchBackend
 
 __all__ = [
     "Embeds",
@@ -13,6 +14,7 @@ __all__ = [
     "StableDiffusionXL",
     "Step",
     "Tolerance",
+    "TorchBackend",
     "check_oracle",
     "check_target",
     "denoise",

@@ -92,7 +92,7 @@ class FoldedUNet(nn.Module):
         _check_layout(unet)
         unet = without_batch_limit(unet)
         with torch.no_grad():
-            time = unet.time_proj(torch.tensor([timestep])).to(noises.dtype)
+            time = unet.time_proj(torch.tensor([timestep], device=noises.device)).to(noises.dtype)
             _fold_time(unet, unet.time_embedding(time))
             block = unet.down_blocks[0]
             h0 = unet.conv_in(noises)

@@ -132,7 +132,7 @@ class ScreenGraph(nn.Module):
 
     def __init__(self, model: StableDiffusion, noises: Tensor, timestep: int) -> None:
         super().__init__()
-        noises = noises.to(model.unet.dtype)
+        noises = noises.to(model.unet.device, model.unet.dtype)
         self.model = model
         self.parts = _text_encoders(model)
         self.unet = on_bank(model, noises, timestep)

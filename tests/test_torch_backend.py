@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import build_pipeline
+
+from mnemoscope import BackendError, BackendUnavailable, Detector
+from mnemoscope_export import StableDiffusion, TorchBackend
+from mnemoscope_runtime import Screener
+
+PROMPTS = ["a photo of a cat", "", "google icon of rocket"]
+
+
+@pytest.fixture
+def on_torch(model: StableDiffusion, bundle_dir: Path) -> Screener:
+    return Screener.open(bundle_dir, backend=TorchBackend(model))
+
+
+def test_same_as_onnxruntime(on_torch: Screener, bundle_dir: Path) -> None:
+    with Screener.open(bundle_dir) as other:
+        for one, two in zip(on_torch.embed(PROMPTS), other.embed(PROMPTS), strict=True):
+            np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-4)
+        found, expected = (s.trajectory(PROMPTS, steps=3) for s in (on_torch, other))
+        np.testing.assert_allclose(found[[0, 2]], expected[[0, 2]], rtol=1e-4)
+        found, expected = (s.first_step(PROMPTS) for s in (on_torch, other))
+        np.testing.assert_allclose(found[[0, 2]], expected[[0, 2]], rtol=1e-4)
+    assert on_torch.probe() < 1e-4
+
+
+@pytest.mark.parametrize(("precision", "error"), [("float32", 1e-4), ("bfloat16", 0.1)])
+def test_precision(model: StableDiffusion, bundle_dir: Path, precision: str, error: float) -> None:
+    backend = TorchBackend(model, precision=precision)  # type: ignore[arg-type]
+    with Detector.load(bundle_dir, backend=backend) as detector:
+        assert detector.screen(PROMPTS[:1])[0].backend == backend.name
+        assert 0 < detector.screener.probe() < error
+    assert backend.name == ("torch" if precision == "float32" else "torch:bfloat16")
+    assert model.unet.dtype.is_floating_point
+    assert str(model.unet.dtype) == "torch.float32"  # left as it was
+
+
+def test_compiled(model: StableDiffusion, bundle_dir: Path) -> None:
+    backend = TorchBackend(model, compiler="eager")
+    assert backend.name == "torch-eager"
+    with Screener.open(bundle_dir, backend=backend) as screener:
+        assert screener.probe() < 1e-4
+
+
+def test_other_weights(bundle_dir: Path, model: StableDiffusion) -> None:
+    other = replace(model, unet=build_pipeline("epsilon", seed=9).unet)
+    with pytest.raises(BackendError, match=r"not those of .*Give the model it was exported from"):
+        Screener.open(bundle_dir, backend=TorchBackend(other))
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "nonsense"])
+def test_no_such_device(model: StableDiffusion, device: str) -> None:
+    with pytest.raises(BackendUnavailable, match=f"cannot use '{device}'.*device='cpu'"):
+        TorchBackend(model, device=device)
