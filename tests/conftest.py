@@ -17,7 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from mnemoscope import embedded
 from mnemoscope_export import ExportOptions, StableDiffusion, export_bundle
 
-pytest_plugins = ["cli_support"]
+pytest_plugins = ["cli_support", "fake_gpu"]
 
 
 def build_pipeline(prediction_type: str, seed: int = 0) -> StableDiffusionPipeline:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import queue
 import threading
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -19,9 +18,9 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..cuda import Cuda
-from ..engines.files import ENGINES, EngineKey, find_engine
-from ..engines.library import import_library, version_of
-from ..engines.tensorrt import VERSION_COMPATIBLE, BuildOptions, engine_key
+from ..engines.files import ENGINES, VERSION_COMPATIBLE, find_engine
+from ..engines.library import import_library
+from ..engines.tensorrt import BuildOptions, engine_key
 from ..errors import BackendError, InputError
 from . import Arrays, Engine, Precision
 from ._execution import Worker, deserialize
@@ -103,7 +102,9 @@ class TensorRt:
         wanted = engine_key(self._trt, self.name, bundle, graph, BuildOptions())
         folder = self._folder or bundle.path / ENGINES
         driver = str(self._cuda.driver)
-        key, plan = find_engine(folder, wanted, lambda found: self._here(wanted, found), driver)
+        key, plan = find_engine(
+            folder, wanted, lambda built: wanted.to_run(built, self._cuda.gpu), driver
+        )
         engine = deserialize(self._trt, self.name, plan, VERSION_COMPATIBLE in key.flags)
         workers: list[Worker] = []
         try:
@@ -114,20 +115,6 @@ class TensorRt:
                 worker.close()
             raise
         return _Pool(self._cuda, workers, key.profiles)
-
-    def _here(self, wanted: EngineKey, found: EngineKey) -> EngineKey:
-        """What an engine's key must be to run here: the builder's choices are free."""
-        gpu = self._cuda.gpu
-        name, sm = ("any", found.sm) if self.name == "tensorrt-rtx" else (gpu.name, (gpu.sm,))
-        if sm and gpu.sm not in sm:
-            sm = (gpu.sm,)
-        version = wanted.version
-        if VERSION_COMPATIBLE in found.flags:
-            there, here = version_of(found.version), version_of(version)
-            version = found.version if there[0] == here[0] and there <= here else version
-        return replace(
-            wanted, profiles=found.profiles, flags=found.flags, gpu=name, sm=sm, version=version
-        )
 
 
 class _Pool:

@@ -12,7 +12,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,13 @@ import msgspec
 
 from ..backends.tiles import Profile
 from ..errors import BackendError, IntegrityError
+from ..gpu import Gpu
 from ..manifest import FileRecord
+from .library import version_of
 
 __all__ = [
     "ENGINES",
+    "VERSION_COMPATIBLE",
     "EngineKey",
     "EngineWarning",
     "differences",
@@ -35,6 +38,7 @@ __all__ = [
 ]
 
 ENGINES = "engines"  # the folder in a bundle
+VERSION_COMPATIBLE = "version-compatible"  # a flag: newer versions of the library run it too
 _SCHEMA, _KIND = 2, "mnemoscope-engine"
 
 
@@ -75,6 +79,29 @@ class EngineKey:
     gpu: str
     sm: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
+
+    def to_run(self, built: EngineKey, device: Gpu | None) -> EngineKey:
+        """What the key of an engine that was built must be for it to run on a GPU.
+
+        `self` is the key of what would be built here. What the builder chose is free, and an
+        engine of TensorRT for RTX must have been built for the GPU's compute capability.
+
+        Args:
+            built: The engine's.
+            device: None asks nothing of the GPU.
+        """
+        gpu, sm = built.gpu, built.sm
+        if device is not None and self.backend == "tensorrt":
+            gpu, sm = device.name, (device.sm,)
+        elif device is not None and sm and device.sm not in sm:
+            sm = (device.sm,)
+        version = self.version
+        if VERSION_COMPATIBLE in built.flags:
+            there, here = version_of(built.version), version_of(version)
+            version = built.version if there[0] == here[0] and there <= here else version
+        return replace(
+            self, profiles=built.profiles, flags=built.flags, gpu=gpu, sm=sm, version=version
+        )
 
     @property
     def name(self) -> str:

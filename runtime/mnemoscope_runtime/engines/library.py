@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import re
 from collections import deque
-from importlib.metadata import packages_distributions
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +17,8 @@ __all__ = ["MODULES", "PRODUCTS", "cuda_major", "import_library", "make_logger",
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx_bindings"}
 PRODUCTS = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT for RTX"}
+_WHEELS = {"tensorrt": "tensorrt_cu{}", "tensorrt-rtx": "tensorrt_rtx_cu{}_bindings"}
+_CUDA = (13, 12)
 _OLDEST, _BELOW = (10, 3), (12, 0)  # of TensorRT; 10.3 is what JetPack 6.2 has
 
 
@@ -46,11 +49,15 @@ def version_of(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
 
 
-def cuda_major(module: str) -> int | None:
-    """The CUDA that a library was built for, by the name of its wheel: 13 of tensorrt_cu13."""
-    for distribution in packages_distributions().get(module, []):
-        if found := re.search(r"[-_]cu(\d+)", distribution):
-            return int(found[1])
+def cuda_major(backend: str) -> int | None:
+    """The CUDA that a library was built for, by the name of its wheel: 13 of tensorrt_cu13.
+
+    None where it was not installed from one, as on Jetson.
+    """
+    for major in _CUDA:
+        with suppress(PackageNotFoundError):
+            version(_WHEELS[backend].format(major))
+            return major
     return None
 
 

@@ -21,14 +21,12 @@ from ..backends.tiles import Profile
 from ..bundle import Bundle
 from ..cuda import Cuda
 from ..errors import BackendError, InputError, IntegrityError
-from .files import EngineKey, read_engine, replace_file, write_engine
-from .library import MODULES, PRODUCTS, cuda_major, import_library, make_logger
+from .files import VERSION_COMPATIBLE, EngineKey, read_engine, replace_file, write_engine
+from .library import PRODUCTS, cuda_major, import_library, make_logger
 from .network import define_network, optimization_profile, profiles_for
 from .progress import Progress, interruptible, make_monitor
 
-__all__ = ["VERSION_COMPATIBLE", "BuildOptions", "build_engine", "check_engine", "engine_key"]
-
-VERSION_COMPATIBLE = "version-compatible"
+__all__ = ["BuildOptions", "build_engine", "check_engine", "engine_key"]
 
 
 @dataclass(frozen=True)
@@ -162,7 +160,7 @@ def engine_key(
     return EngineKey(
         backend=backend,
         version=trt.__version__,
-        cuda=cuda_major(MODULES[backend]),
+        cuda=cuda_major(backend),
         bundle=bundle.id,
         graph=graph,
         graph_sha256=files[bundle.manifest.graphs[graph]].sha256,
