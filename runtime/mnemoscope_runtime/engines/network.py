@@ -40,7 +40,7 @@ def define_network(
     else:
         parsed, weights = _parse_from_copy(parser, bundle, graph), {}
     if not parsed:
-        reasons = "; ".join(parser.get_error(i).desc() for i in range(parser.num_errors))
+        reasons = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
         raise BackendError(
             f"{backend} {trt.__version__} cannot parse {graph}: {reasons or 'no reason given'}. "
             "Export the model again with this version of mnemoscope, or use another backend."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -18,6 +18,8 @@ def interruptible(build: Callable[[], Result], monitor: Any) -> Result:
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(build)
         try:
+            while not wait([future], timeout=0.1).done:  # a signal does not always end a wait
+                pass
             result = future.result()
         except BaseException as error:
             monitor.stop(error)  # leaving the pool waits until the builder has
