@@ -51,7 +51,7 @@ def command(
     ] = None,
     backend: Annotated[
         str,
-        typer.Option(help="What runs the engines: onnxruntime, openvino[:bfloat16], auto."),
+        typer.Option(help="What runs the engines: onnxruntime, openvino[:bfloat16], tensorrt, ..., auto."),
     ] = "onnxruntime",
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     noises: Annotated[
