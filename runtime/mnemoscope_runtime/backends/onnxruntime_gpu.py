@@ -154,8 +154,8 @@ class OnnxRuntimeGpu:
         if self._kind.provider not in there:
             raise BackendUnavailable(
                 f"onnxruntime {self._ort.__version__} is here without {self._kind.provider} (it "
-                f"has {', '.join(there)}). If onnxruntime and onnxruntime-gpu are both installed, "
-                "they overwrite each other: uninstall both, then "
+                f"has {', '.join(there)}). The package onnxruntime has none for GPUs, and hides "
+                "onnxruntime-gpu where both are installed: uninstall both, then "
                 f"`pip install 'mnemoscope[{_EXTRA}]'`."
             )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -63,7 +63,7 @@ def optimization_profile(builder: Any, network: Any, profile: Profile) -> Any:
 
 def _parse_from_memory(
     parser: Any, bundle: Bundle, graph: str, backend: str
-) -> tuple[bool, Mapping[str, bytes]]:
+) -> tuple[bool, object]:
     try:
         import onnx
     except ImportError as error:
@@ -74,10 +74,14 @@ def _parse_from_memory(
     for tensor in model.graph.initializer:
         place = {entry.key: entry.value for entry in tensor.external_data}
         if place:
-            data, start = bundle.read(place["location"]), int(place.get("offset", 0))
-            weights[tensor.name] = data[start : start + int(place["length"])]
+            weights[tensor.name] = np.frombuffer(
+                bundle.read(place["location"]),  # a view: there are gigabytes of them
+                np.uint8,
+                count=int(place["length"]),
+                offset=int(place.get("offset", 0)),
+            )
     parsed = parser.load_model_proto(content) and all(
-        parser.load_initializer(name, _address(data), len(data)) for name, data in weights.items()
+        parser.load_initializer(name, data.ctypes.data, len(data)) for name, data in weights.items()
     )
     return bool(parsed and parser.parse_model_proto()), weights
 
@@ -91,10 +95,6 @@ def _parse_from_copy(parser: Any, bundle: Bundle, graph: str) -> bool:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(bundle.read(name))
         return bool(parser.parse_from_file(str(Path(folder) / file)))
-
-
-def _address(data: bytes) -> int:
-    return int(np.frombuffer(data, np.uint8).ctypes.data)
 
 
 def profiles_for(graph: str, profiles: Sequence[Profile]) -> tuple[Profile, ...]:
