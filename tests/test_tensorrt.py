@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -259,6 +260,18 @@ def test_an_engine_for_something_else(
 def test_a_damaged_engine(put: Put, backend: TensorRt, bundle: Bundle) -> None:
     put("1").write_bytes(b"damaged")
     with pytest.raises(IntegrityError, match="sha256"):
+        backend.load(bundle, "screen")
+
+
+@pytest.mark.parametrize("profiles", ["[]", '[{"prompts": [0, 0]}]', '[{"prompts": [2, 1]}]'])
+def test_a_sidecar_with_impossible_sizes(
+    put: Put, backend: TensorRt, bundle: Bundle, profiles: str
+) -> None:
+    sidecar = put("1").with_suffix(".engine.json")
+    fields = json.loads(sidecar.read_text())
+    fields["key"]["profiles"] = json.loads(profiles)
+    sidecar.write_text(json.dumps(fields))
+    with pytest.raises(IntegrityError, match="is damaged"):
         backend.load(bundle, "screen")
 
 

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -74,7 +74,7 @@ class EngineKey:
     graph_sha256: str
     weights_sha256: tuple[str, ...]
     precision: str
-    profiles: tuple[Profile, ...]
+    profiles: Annotated[tuple[Profile, ...], msgspec.Meta(min_length=1)]
     platform: str
     gpu: str
     sm: tuple[str, ...] = ()
