@@ -17,7 +17,13 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from mnemoscope import embedded
 from mnemoscope_export import ExportOptions, StableDiffusion, export_bundle
 
-pytest_plugins = ["attack_support", "cli_support", "prompt_support", "screening_support"]
+pytest_plugins = [
+    "attack_support",
+    "cli_support",
+    "fake_gpu",
+    "prompt_support",
+    "screening_support",
+]
 
 
 def scheduler(prediction_type: str) -> DDIMScheduler:

@@ -22,6 +22,7 @@ from mnemoscope_runtime import (
     InputError,
     open_backend,
 )
+from mnemoscope_runtime.backends import CPU
 
 IDS = np.full((2, 77), 5, np.int64)
 
@@ -42,6 +43,25 @@ def test_unknown_backend(name: str) -> None:
         open_backend(name)
 
 
+@pytest.mark.parametrize("name", CPU)
+@pytest.mark.parametrize("device", [0, 1, -1])
+def test_the_cpu_is_no_gpu(name: str, device: int) -> None:
+    with pytest.raises(InputError, match=f"{name} cannot run on GPU {device}. It runs on the CPU"):
+        open_backend(name, device=device)
+
+
+@pytest.mark.parametrize("name", sorted({*BACKENDS} - {*CPU}))
+def test_gpus_count_from_zero(name: str) -> None:
+    with pytest.raises(InputError, match="Count from 0"):
+        open_backend(name, device=-1)
+
+
+@pytest.mark.parametrize("name", sorted({*BACKENDS} - {"openvino"}))
+def test_precision_is_the_graphs(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name}:float16 is not to be had"):
+        open_backend(f"{name}:float16")
+
+
 @pytest.mark.parametrize("threads", [0, -1])
 @pytest.mark.parametrize("name", BACKENDS)
 def test_no_threads(name: str, threads: int) -> None:
@@ -49,7 +69,7 @@ def test_no_threads(name: str, threads: int) -> None:
         open_backend(name, threads=threads)
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", CPU)
 @pytest.mark.parametrize("threads", [None, 1])
 def test_backend_runs(bundle: Bundle, name: str, threads: int | None) -> None:
     backend = open_backend(name, threads=threads)
@@ -84,8 +104,13 @@ class Session:
     made: tuple[bytes, onnxruntime.SessionOptions, list[str]]
 
     def __init__(
-        self, model: bytes, options: onnxruntime.SessionOptions, providers: list[str]
+        self,
+        model: bytes,
+        options: onnxruntime.SessionOptions,
+        providers: list[str],
+        enable_fallback: int,
     ) -> None:
+        assert enable_fallback == 0  # or it would try again on the CPU, and print a line
         Session.made = (model, options, providers)
         self.providers = providers
 
@@ -170,7 +195,7 @@ def test_unknown_output(bundle: Bundle) -> None:
         engine({"input_ids": IDS}, ("magnitude",))
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", CPU)
 def test_nothing_is_reported_to_anyone(name: str, bundle_dir: Path, tmp_path: Path) -> None:
     """Importing onnxruntime or openvino alone writes an id to the home and reports usage."""
     code = (

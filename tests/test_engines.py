@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
 import pytest
 from cli_support import Run, failed, one_model
+from fake_gpu import CARD, DRIVER, FakeRuntime, no_driver
 
 from mnemoscope_runtime import (
     BackendError,
@@ -15,21 +19,25 @@ from mnemoscope_runtime import (
     Bundle,
     InputError,
     IntegrityError,
+    gpu,
 )
-from mnemoscope_runtime.engines import EngineKey, read_engine, tensorrt, write_engine
-from mnemoscope_runtime.engines.tensorrt import BuildOptions, build_engine
+from mnemoscope_runtime.backends.tiles import Profile
+from mnemoscope_runtime.engines import EngineKey, keys, read_engine, tensorrt, write_engine
+from mnemoscope_runtime.engines.tensorrt import BuildOptions, build_engine, check_engine
 
 KEY = EngineKey(
     backend="tensorrt-rtx",
     version="1.7.1",
+    cuda=13,
     bundle="ab" * 32,
     graph="screen",
     graph_sha256="cd" * 32,
     weights_sha256=("ef" * 32,),
     precision="float16",
-    batch=4,
+    profiles=(Profile((1, 4), (1, 3)),),
     platform="linux-x86_64",
-    gpu="SM89",
+    gpu="any",
+    sm=("SM89",),
 )
 
 
@@ -38,7 +46,7 @@ KEY = EngineKey(
 
 def test_round_trip(tmp_path: Path) -> None:
     path = write_engine(tmp_path / "new", KEY, b"engine")
-    assert path.name == "tensorrt-rtx.screen.float16.batch4.engine"
+    assert path.name == "tensorrt-rtx.screen.float16.1-4x1-3.engine"
     assert read_engine(tmp_path / "new", KEY) == b"engine"
     assert path.stat().st_mode & 0o777 == 0o644
     assert len(list((tmp_path / "new").iterdir())) == 2
@@ -57,7 +65,9 @@ def test_no_engine(tmp_path: Path) -> None:
         ({"graph_sha256": "00" * 32}, "graph_sha256 is"),
         ({"weights_sha256": ("00" * 32,)}, "weights_sha256 is"),
         ({"platform": "linux-aarch64"}, "platform is linux-x86_64, here it is linux-aarch64"),
-        ({"gpu": "SM86"}, "gpu is SM89, here it is SM86"),
+        ({"cuda": 12}, "cuda is 13, here it is 12"),
+        ({"gpu": "NVIDIA A100"}, "gpu is any, here it is NVIDIA A100"),
+        ({"sm": ("SM86",)}, r"sm is \('SM89',\), here it is \('SM86',\)"),
         ({"flags": ("level=5",)}, r"flags is \(\), here it is \('level=5',\)"),
     ],
 )
@@ -112,6 +122,27 @@ def test_tensorrt_is_not_installed(
     monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings", None)
     with pytest.raises(BackendUnavailable, match=r"pip install 'mnemoscope\[tensorrt-rtx\]'"):
         build_engine(Bundle.open(bundle_dir), "screen", tmp_path)
+
+
+def test_what_a_folder_holds(tmp_path: Path) -> None:
+    assert list(keys(tmp_path / "none")) == []
+    path = write_engine(tmp_path, KEY, b"engine")
+    (tmp_path / "tensorrt.screen.x.1.engine.json").write_text("{")
+    (tmp_path / "notes.txt").write_text("")
+    found = dict(keys(tmp_path))
+    assert found.pop(path) == KEY
+    assert isinstance(*found.values(), IntegrityError)
+
+
+@pytest.mark.parametrize(
+    ("profiles", "words"),
+    [
+        ((Profile((1, 4), (1, 3)),), "--backend tensorrt-rtx --batch 4`"),
+        ((Profile((1, 1)), Profile((1, 1), (4, 4))), "--backend tensorrt-rtx --profile 1,1x4`"),
+    ],
+)
+def test_the_command_that_builds_it(profiles: tuple[Profile, ...], words: str) -> None:
+    assert words in replace(KEY, profiles=profiles).command
 
 
 # TensorRT for RTX builds without a GPU
@@ -173,7 +204,7 @@ def test_builders_wait_for_each_other(
 def test_targets(bundle_dir: Path, tmp_path: Path) -> None:
     bundle = Bundle.open(bundle_dir)
     path = build_engine(bundle, "text_encoder", tmp_path, options=BuildOptions(targets=("SM89",)))
-    assert json.loads(path.with_name(path.name + ".json").read_text())["key"]["gpu"] == "SM89"
+    assert json.loads(path.with_name(path.name + ".json").read_text())["key"]["sm"] == ["SM89"]
     with pytest.raises(InputError, match=r"no target SM10\. Choose from.*SM86"):
         build_engine(bundle, "text_encoder", tmp_path, options=BuildOptions(targets=("SM10",)))
 
@@ -187,8 +218,186 @@ def test_a_graph_that_does_not_parse(bundle_dir: Path, tmp_path: Path) -> None:
     model = onnx.load_model_from_string(bundle.read("text_encoder.onnx"))
     model.graph.node[-1].op_type = "Det"
     bundle._verified["text_encoder.onnx"] = model.SerializeToString()
-    with pytest.raises(BackendError, match="tensorrt-rtx cannot parse text_encoder"):
+    with pytest.raises(BackendError, match=r"tensorrt-rtx [\d.]+ cannot parse text_encoder: .*Det"):
         build_engine(bundle, "text_encoder", tmp_path)
+
+
+@one_model
+@pytest.mark.usefixtures("rtx")
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, ZeroDivisionError])
+def test_a_build_that_is_stopped_leaves_nothing(
+    bundle_dir: Path, tmp_path: Path, stop: type[BaseException]
+) -> None:
+    steps = []
+
+    def progress(*step: object) -> None:
+        steps.append(step)
+        if len(steps) == 3:
+            raise stop
+
+    bundle = Bundle.open(bundle_dir)
+    with pytest.raises(stop):
+        build_engine(bundle, "text_encoder", tmp_path, progress=progress)
+    assert len(steps) == 3  # the builder heard of it
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+    assert build_engine(bundle, "text_encoder", tmp_path).stat().st_size > 10_000
+
+
+@one_model
+@pytest.mark.usefixtures("rtx")
+def test_ctrl_c_stops_the_builder(bundle_dir: Path, tmp_path: Path) -> None:
+    """The signal is for the main thread, which waits while another builds."""
+    steps = []
+
+    def progress(*step: object) -> None:
+        steps.append(step)
+        if len(steps) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.5)
+
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(Bundle.open(bundle_dir), "text_encoder", tmp_path, progress=progress)
+    assert len(steps) < 10
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+
+
+@one_model
+@pytest.mark.usefixtures("rtx")
+def test_sizes_of_call(bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = Bundle.open(bundle_dir)
+    options = BuildOptions(profiles=tuple(map(Profile.parse, ("4", "1", "1x3"))))
+    path = build_engine(bundle, "text_encoder", tmp_path, options=options)
+    assert path.name == "tensorrt-rtx.text_encoder.float32.1+4.engine"
+    assert path.stat().st_size > 10_000
+    monkeypatch.setattr(tensorrt, "_plan", lambda *_: b"engine")
+    path = build_engine(bundle, "screen", tmp_path, options=options)
+    assert path.name == "tensorrt-rtx.screen.float32.1+1x3+4.engine"
+    with pytest.raises(InputError, match="has 3 noises, so there is no 1x4"):
+        build_engine(
+            bundle, "step", tmp_path, options=BuildOptions(profiles=(Profile.parse("1x4"),))
+        )
+
+
+@one_model
+@pytest.mark.usefixtures("rtx")
+def test_checking_writes_nothing(bundle_dir: Path) -> None:
+    before = sorted(bundle_dir.rglob("*"))
+    product = check_engine(Bundle.open(bundle_dir), "text_encoder")
+    assert product.startswith("TensorRT for RTX 1.")
+    assert sorted(bundle_dir.rglob("*")) == before
+
+
+@one_model
+@pytest.mark.usefixtures("rtx")
+def test_memory_runs_out(bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def config(trt: object, builder: object, *_: object) -> object:
+        builder.logger.log(trt.ILogger.Severity.ERROR, "Cuda Runtime (out of memory)")
+        builder.logger.log(trt.ILogger.Severity.ERROR, "Skipping tactic")
+        made = builder.create_builder_config()
+        made.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, 1)
+        return made
+
+    monkeypatch.setattr(tensorrt, "_config", config)
+    monkeypatch.setattr(tensorrt, "optimization_profile", lambda *_: None)
+    monkeypatch.setattr("tensorrt_rtx_bindings.Builder.build_serialized_network", lambda *_: None)
+    monkeypatch.setattr(
+        "tensorrt_rtx_bindings.IBuilderConfig.add_optimization_profile", lambda *_: 0
+    )
+    words = r"\(out of memory\)\. .*two remedies: smaller calls.*--profile 1.*--workspace"
+    with pytest.raises(BackendError, match=words):
+        build_engine(Bundle.open(bundle_dir), "screen", tmp_path)
+
+
+# the path of TensorRT, with TensorRT for RTX in its place and a GPU of numpy
+
+
+@pytest.fixture
+def as_tensorrt(rtx: None, fake_cuda: FakeRuntime, monkeypatch: pytest.MonkeyPatch) -> FakeRuntime:  # noqa: ARG001
+    import tensorrt_rtx_bindings
+
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt_rtx_bindings)
+    monkeypatch.setattr(tensorrt_rtx_bindings, "__version__", "10.3.0")
+    return fake_cuda
+
+
+@one_model
+@pytest.mark.usefixtures("as_tensorrt")
+def test_tensorrt_builds_for_the_gpu_that_is_here(bundle_dir: Path, tmp_path: Path) -> None:
+    options = BuildOptions(profiles=(Profile.parse("1"),))
+    path = build_engine(
+        Bundle.open(bundle_dir), "text_encoder", tmp_path, backend="tensorrt", options=options
+    )
+    sidecar = json.loads(path.with_name(path.name + ".json").read_text())
+    assert sidecar["key"]["gpu"] == CARD.name
+    assert sidecar["key"]["sm"] == [CARD.sm]
+    assert sidecar["driver"] == DRIVER.version
+
+
+@one_model
+@pytest.mark.usefixtures("as_tensorrt")
+def test_parsers_that_find_weights_by_path_only(
+    bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT before 10.13, which JetPack 6.2 has."""
+    monkeypatch.delattr("tensorrt_rtx_bindings.OnnxParser.load_model_proto")
+    bundle = Bundle.open(bundle_dir)
+    path = build_engine(bundle, "text_encoder", tmp_path, backend="tensorrt")
+    assert path.stat().st_size > 10_000
+
+
+@one_model
+@pytest.mark.usefixtures("as_tensorrt")
+def test_no_gpu_to_build_on(
+    bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "driver", no_driver)
+    with pytest.raises(BackendUnavailable, match="no NVIDIA driver"):
+        build_engine(Bundle.open(bundle_dir), "screen", tmp_path, backend="tensorrt")
+    assert not list(tmp_path.iterdir())
+
+
+@one_model
+@pytest.mark.usefixtures("as_tensorrt")
+@pytest.mark.parametrize(
+    ("backend", "options", "words"),
+    [
+        ("tensorrt", BuildOptions(targets=("SM89",)), "--target is for tensorrt-rtx"),
+        ("tensorrt-rtx", BuildOptions(version_compatible=True), "are for tensorrt"),
+        ("tensorrt-rtx", BuildOptions(timing_cache=Path("x")), "are for tensorrt"),
+    ],
+)
+def test_options_of_the_other_library(
+    bundle_dir: Path, tmp_path: Path, backend: str, options: BuildOptions, words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        build_engine(Bundle.open(bundle_dir), "screen", tmp_path, backend=backend, options=options)
+
+
+def test_a_timing_cache_is_kept(tmp_path: Path) -> None:
+    class Config:
+        given: bytes
+
+        def create_timing_cache(self, content: bytes) -> Config:
+            self.given = content
+            return self
+
+        def set_timing_cache(self, cache: Config, ignore_mismatch: bool) -> None:
+            assert (cache, ignore_mismatch) == (self, False)
+
+        def serialize(self) -> bytes:
+            return self.given + b"measured"
+
+    path = tmp_path / "new" / "cache"
+    for before in (b"", b"measured"):
+        config = Config()
+        with tensorrt._timing_cache(config, path):
+            assert config.given == before
+        assert path.read_bytes() == before + b"measured"
+    with (
+        pytest.raises(BackendError, match="--timing-cache"),
+        tensorrt._timing_cache(Config(), tmp_path),
+    ):
+        pass
 
 
 @one_model
@@ -196,5 +405,5 @@ def test_a_graph_that_does_not_parse(bundle_dir: Path, tmp_path: Path) -> None:
 def test_command(run: Run, bundle_dir: Path, tmp_path: Path) -> None:
     result = run("build", bundle_dir, "--graphs", "text_encoder", "--engines", tmp_path / "e")
     assert result.code == 0, result.err
-    assert "tensorrt-rtx.text_encoder.float32.batch4.engine" in result.out.replace("\n", "")
+    assert "tensorrt-rtx.text_encoder.float32.1-4.engine" in result.out.replace("\n", "")
     failed(run("build", bundle_dir, "--graphs", "vae"), 2, "no graph 'vae'", "screen")

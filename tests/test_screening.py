@@ -198,7 +198,7 @@ def test_opening_what_is_no_bundle(tmp_path: Path) -> None:
 
 def test_opening_on_what_is_no_backend(bundle_dir: Path) -> None:
     with pytest.raises(InputError, match="There is no backend"):
-        Screener.open(bundle_dir, backend="tensorrt")
+        Screener.open(bundle_dir, backend="tensorflow")
     with pytest.raises(InputError, match="0 threads"):
         Screener.open(bundle_dir, threads=0)
 

@@ -43,6 +43,7 @@ class Screener:
         self.backend = backend
         self.tokenizer = ClipTokenizer.of(bundle)
         self._bank = bundle.noise_bank()
+        self._whole = getattr(backend, "cuts_calls", False)
         self._engines: dict[str, Engine] = {}
         self._empty: Embeds | None = None
         self._lock = threading.Lock()
@@ -149,7 +150,8 @@ class Screener:
     def _tiles(self, prompts: int, noises: int, *, samples: int) -> Iterator[tuple[slice, slice]]:
         """Cut prompts x noises into pieces of at most PAIRS UNet samples, `samples` a pair."""
         height, width = self._bank.shape[2:]
-        pairs = max(1, min(PAIRS, _POSITIONS // (height * width)) // samples)
+        most = PAIRS if self._whole else min(PAIRS, _POSITIONS // (height * width))
+        pairs = max(1, most // samples)
         columns = min(noises, pairs)
         rows = max(1, pairs // columns)
         for top in range(0, prompts, rows):

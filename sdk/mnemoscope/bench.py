@@ -205,7 +205,10 @@ def plot(path: Path, rows: Sequence[Latency]) -> None:
 
 def environment(threads: int | None) -> dict[str, str]:
     """The machine and the versions that a figure belongs to."""
-    packages = ("mnemoscope", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tokenizers")
+    packages = (
+        *("mnemoscope", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino"),
+        *("tensorrt", "tensorrt_rtx_cu13_libs", "tokenizers"),
+    )
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),

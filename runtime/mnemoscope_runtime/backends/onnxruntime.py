@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import threading
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -12,44 +13,114 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import Bundle
-from ..errors import BackendError, BackendUnavailable, InputError
+from ..errors import BackendError, BackendUnavailable
 from . import Arrays, Engine, Precision, missing
 
-__all__ = ["OnnxRuntime", "open_backend"]
+__all__ = ["OnnxRuntime", "import_onnxruntime", "make_session", "open_backend"]
 
 _PROVIDERS = ["CPUExecutionProvider"]
 _FROM_MEMORY = "add_external_initializers_from_files_in_memory"
 _FOLDER = "session.model_external_initializers_file_folder_path"
 
 
-def open_backend(*, threads: int | None = None, precision: Precision | None = None) -> OnnxRuntime:
+def open_backend(
+    name: str = "onnxruntime",  # noqa: ARG001
+    *,
+    threads: int | None = None,
+    precision: Precision | None = None,  # noqa: ARG001
+    device: int = 0,  # noqa: ARG001
+) -> OnnxRuntime:
     """The CPU backend.
 
     Raises:
         BackendUnavailable: onnxruntime is not installed or is broken.
-        InputError: a precision was asked for; here the graph alone decides it.
     """
-    if precision is not None:
-        raise InputError(
-            f"onnxruntime computes in the precision of the graph, so onnxruntime:{precision} is "
-            "not to be had. Leave the precision out."
-        )
     return OnnxRuntime(threads=threads)
 
 
-def _import_onnxruntime() -> ModuleType:
-    """The `onnxruntime` package, without the usage reports that its import sets up (1.31)."""
+def import_onnxruntime(name: str = "onnxruntime", extra: str | None = None) -> ModuleType:
+    """The `onnxruntime` package, without the usage reports that its import sets up (1.31).
+
+    Args:
+        name: The backend that asks, for the error.
+        extra: The extra that installs it, if it is not named like the backend.
+
+    Raises:
+        BackendUnavailable: it is not installed, empty or too old.
+    """
     switch, before = "ORT_DISABLE_TELEMETRY", os.environ.get("ORT_DISABLE_TELEMETRY")
     os.environ[switch] = "1"  # read while the library loads
     try:
-        return importlib.import_module("onnxruntime")
+        onnxruntime = importlib.import_module("onnxruntime")
     except ImportError as error:
-        raise missing("onnxruntime", error) from None
+        raise missing(name, error, extra) from None
     finally:
         if before is None:
             del os.environ[switch]
         else:
             os.environ[switch] = before
+    if not hasattr(onnxruntime, "InferenceSession"):
+        raise missing(name, ImportError("the package is there but empty"), extra)
+    if not hasattr(onnxruntime.SessionOptions, _FROM_MEMORY):
+        old = f"onnxruntime {onnxruntime.__version__} is older than 1.24"
+        raise missing(name, ImportError(old), extra)
+    return onnxruntime
+
+
+def make_session(
+    onnxruntime: ModuleType,
+    bundle: Bundle,
+    graph: str,
+    providers: Sequence[Any],
+    *,
+    threads: int | None = None,
+    fixed: Mapping[str, int] | None = None,
+    config: Mapping[str, str] | None = None,
+    disabled: Sequence[str] = (),
+) -> Any:
+    """An `InferenceSession` from the verified bytes of a graph, on these providers or none.
+
+    Args:
+        onnxruntime: The package.
+        bundle: Where the graph and its weights come from.
+        graph: "screen", "step" or "text_encoder".
+        providers: As ONNX Runtime takes them: names, or pairs of a name and options.
+        threads: CPU threads, or ONNX Runtime's choice.
+        fixed: Sizes for open dimensions of the graph, by name.
+        config: Further session options.
+        disabled: Graph optimisations to leave out.
+
+    Raises:
+        BackendError: ONNX Runtime refuses the graph.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    # weights come from the bytes that were verified, never from a path inside the graph:
+    # what ONNX Runtime would still look for on disk, it looks for where nothing can be
+    for key, value in {_FOLDER: os.devnull, **(config or {})}.items():
+        options.add_session_config_entry(key, value)
+    for dimension, size in (fixed or {}).items():
+        options.add_free_dimension_override_by_name(dimension, size)
+    names = bundle.data_files()
+    data = [bundle.read(name) for name in names]
+    options.add_external_initializers_from_files_in_memory(names, data, [len(d) for d in data])
+    file = bundle.manifest.graphs[graph]
+    try:
+        # enable_fallback=0: the Python wrapper would try again on the CPU and only print a line
+        return onnxruntime.InferenceSession(
+            bundle.read(file),
+            options,
+            providers=list(providers),
+            disabled_optimizers=list(disabled),
+            enable_fallback=0,
+        )
+    except Exception as error:  # ONNX Runtime's errors share no base class
+        raise BackendError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot load {bundle.path / file}: {error}. "
+            "Export the model again with this version, or install the version it was made with."
+        ) from None
 
 
 class OnnxRuntime:
@@ -62,13 +133,7 @@ class OnnxRuntime:
     name = "onnxruntime"
 
     def __init__(self, *, threads: int | None = None, lean: bool = False) -> None:
-        onnxruntime = _import_onnxruntime()
-        if not hasattr(onnxruntime, "InferenceSession"):
-            raise missing(self.name, ImportError("the package is there but empty"))
-        if not hasattr(onnxruntime.SessionOptions, _FROM_MEMORY):
-            old = f"onnxruntime {onnxruntime.__version__} is older than 1.24"
-            raise missing(self.name, ImportError(old))
-        self._ort = onnxruntime
+        self._ort = import_onnxruntime()
         self._threads = threads
         self._disabled = ["NchwcTransformer"] if lean else []
         self._sessions: dict[tuple[str, str], Engine] = {}
@@ -93,29 +158,9 @@ class OnnxRuntime:
             self._sessions.clear()
 
     def _session(self, bundle: Bundle, graph: str) -> Any:
-        options = self._ort.SessionOptions()
-        options.log_severity_level = 3
-        if self._threads is not None:
-            options.intra_op_num_threads = self._threads
-        # weights come from the bytes that were verified, never from a path inside the graph:
-        # what ONNX Runtime would still look for on disk, it looks for where nothing can be
-        options.add_session_config_entry(_FOLDER, os.devnull)
-        names = bundle.data_files()
-        data = [bundle.read(name) for name in names]
-        options.add_external_initializers_from_files_in_memory(names, data, [len(d) for d in data])
-        file = bundle.manifest.graphs[graph]
-        try:
-            session = self._ort.InferenceSession(
-                bundle.read(file),
-                options,
-                providers=_PROVIDERS,
-                disabled_optimizers=self._disabled,
-            )
-        except Exception as error:  # ONNX Runtime's errors share no base class
-            raise BackendError(
-                f"ONNX Runtime {self._ort.__version__} cannot load {bundle.path / file}: {error}. "
-                "Export the model again with this version, or install the version it was made with."
-            ) from None
+        session = make_session(
+            self._ort, bundle, graph, _PROVIDERS, threads=self._threads, disabled=self._disabled
+        )
         actual = session.get_providers()
         if actual != _PROVIDERS:
             raise BackendUnavailable(

@@ -27,7 +27,13 @@ _CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
 _STATIC = {"screen": {"input_ids": 1, "noise_index": 1}}  # a dynamic batch costs a tenth and more
 
 
-def open_backend(*, threads: int | None = None, precision: Precision | None = None) -> OpenVino:
+def open_backend(
+    name: str = "openvino",  # noqa: ARG001
+    *,
+    threads: int | None = None,
+    precision: Precision | None = None,
+    device: int = 0,  # noqa: ARG001
+) -> OpenVino:
     """The CPU backend.
 
     Raises:

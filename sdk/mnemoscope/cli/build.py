@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -10,13 +12,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mnemoscope_runtime import Bundle, InputError
-from mnemoscope_runtime.engines.tensorrt import BuildOptions, build_engine
+from mnemoscope_runtime.backends.tiles import Profile
+from mnemoscope_runtime.engines import ENGINES
+from mnemoscope_runtime.engines.progress import Progress as Report
+from mnemoscope_runtime.engines.tensorrt import BuildOptions, build_engine, check_engine
 
 from .. import embedded
 
-__all__ = ["ENGINES", "command"]
-
-ENGINES = "engines"  # beside the graphs of a bundle
+__all__ = ["check_builds", "command"]
 
 
 def command(
@@ -24,12 +27,23 @@ def command(
         Path | None, typer.Argument(help="Bundle to build from.", show_default="embedded")
     ] = None,
     backend: Annotated[
-        str, typer.Option(help="What to build for; tensorrt-rtx needs no GPU to build.")
+        str,
+        typer.Option(help="tensorrt-rtx, which needs no GPU to build, or tensorrt, which does."),
     ] = "tensorrt-rtx",
     graphs: Annotated[
         str, typer.Option(help="Graphs to build, with commas.")
     ] = "screen,step,text_encoder",
-    batch: Annotated[int, typer.Option(help="Most prompts in one call.")] = 4,
+    batch: Annotated[
+        int, typer.Option(help="One to this many prompts in one call, on any number of noises.")
+    ] = 4,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead: exact sizes of call, with commas, which replay as CUDA graphs: "
+            "1,4,8 prompts on one noise, 1x4 prompts x noises.",
+            show_default="a range",
+        ),
+    ] = None,
     workspace: Annotated[
         int | None, typer.Option(help="MiB of scratch memory.", show_default="TensorRT's choice")
     ] = None,
@@ -38,8 +52,17 @@ def command(
     ] = None,
     target: Annotated[
         list[str] | None,
-        typer.Option(help="tensorrt-rtx: SM86, SM89, ...; repeatable.", show_default="all"),
+        typer.Option(
+            help="tensorrt-rtx: SM86, SM89, ...; repeatable.", show_default="Ampere and later"
+        ),
     ] = None,
+    version_compatible: Annotated[
+        bool, typer.Option(help="tensorrt: newer versions of it may run the engine too.")
+    ] = False,
+    timing_cache: Annotated[
+        Path | None, typer.Option(help="tensorrt: file that keeps what was measured.")
+    ] = None,
+    device: Annotated[int, typer.Option(help="tensorrt: GPU to build on, from 0.", min=0)] = 0,
     engines: Annotated[
         Path | None, typer.Option(help="Folder to write.", show_default="BUNDLE/engines")
     ] = None,
@@ -47,7 +70,7 @@ def command(
     """Build engines for a GPU from a bundle's graphs, ahead of time.
 
     The request path never builds. An engine that is there already, and fits, is left as it is.
-    Running these engines is not implemented yet.
+    Ctrl-C stops a build and leaves nothing half-written.
     """
     opened = Bundle.open(bundle or embedded.BUNDLE)
     names = [name.strip() for name in graphs.split(",") if name.strip()]
@@ -57,23 +80,50 @@ def command(
         raise InputError(f"The bundle has no graph {graphs!r}. Choose from: {known}.")
     options = BuildOptions(
         batch=batch,
+        profiles=tuple(map(Profile.parse, profile.split(","))) if profile else (),
         workspace=None if workspace is None else workspace * 2**20,
         level=level,
         targets=tuple(target or ()),
+        version_compatible=version_compatible,
+        timing_cache=timing_cache,
+        device=device,
     )
     folder = engines or opened.path / ENGINES
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    for name in names:
-        console = Console(stderr=True)
-        with Progress(
-            *columns, console=console, transient=True, disable=not console.is_terminal
-        ) as bar:
-            task = bar.add_task(name)
-
-            def advance(phase: str, done: int, total: int, name: str = name) -> None:
-                bar.update(task, description=f"{name}: {phase[:40]}", completed=done, total=total)  # noqa: B023
-
-            path = build_engine(
-                opened, name, folder, backend=backend, options=options, progress=advance
-            )
+    for name, report in _followed(names):
+        path = build_engine(opened, name, folder, backend=backend, options=options, progress=report)
         typer.echo(f"{path}  {path.stat().st_size:,} bytes")
+
+
+def check_builds(bundle: Bundle) -> None:
+    """Build every graph under TensorRT for RTX, say so, and throw the engines away.
+
+    Raises:
+        BackendUnavailable: TensorRT for RTX is not installed.
+        BackendError: a graph does not build.
+    """
+    for name, report in _followed(list(bundle.manifest.graphs)):
+        product = check_engine(bundle, name, progress=report)
+        typer.echo(f"{name}: builds under {product}, which stands in for TensorRT here", err=True)
+
+
+def _followed(names: Sequence[str]) -> Iterator[tuple[str, Report]]:
+    """Each name with a progress bar of its own."""
+    for name in names:
+        with _bar(name) as report:
+            yield name, report
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[Report]:
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task(name)
+
+        def advance(phase: str, done: int, total: int) -> None:
+            label = f"{name}: {phase[:40]}"
+            progress.update(task, description=label, completed=done, total=total)
+
+        yield advance

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -13,6 +15,7 @@ from mnemoscope_runtime import Bundle, __version__
 from mnemoscope_runtime.selection import Trial, try_backends
 
 from .. import embedded
+from ._gpu import describe_engines, describe_gpus, describe_libraries
 
 __all__ = ["command"]
 
@@ -20,6 +23,8 @@ _PACKAGES = (
     "onnxruntime",
     "onnxruntime-gpu",
     "openvino",
+    "tensorrt",
+    "tensorrt_rtx_cu13_libs",
     "torch",
     "diffusers",
     "transformers",
@@ -27,11 +32,19 @@ _PACKAGES = (
 )
 
 
-def command() -> None:
+def command(
+    bundle: Annotated[
+        Path | None, typer.Argument(help="Bundle to try them on.", show_default="embedded")
+    ] = None,
+) -> None:
     """Show which backends work here, how well and how fast, and why the others do not.
 
-    Exit code 3 if none works.
+    Then what is here for GPUs, and which engines of the bundle fit.
+
+    Exit code 3 if no backend works.
     """
+    path = bundle or embedded.BUNDLE
+    opened = Bundle.open(path)
     console = Console()
     console.print(
         f"mnemoscope {__version__}, Python {platform.python_version()}, {platform.platform()}"
@@ -46,10 +59,12 @@ def command() -> None:
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
             "uninstall both, then install the one you want."
         )
-    trials = list(try_backends(embedded.BUNDLE))
-    budget = Bundle.open(embedded.BUNDLE).manifest.budget
-    for trial in trials:
-        typer.echo(f"backend {trial.backend}: {_found(trial, budget)}")
+    trials = []
+    for trial in try_backends(path):
+        typer.echo(f"backend {trial.backend}: {_found(trial, opened.manifest.budget)}")
+        trials.append(trial)
+    for line in (*describe_gpus(), *describe_libraries(), *describe_engines(opened)):
+        typer.echo(line)
     raise typer.Exit(3 if all(trial.problem for trial in trials) else 0)
 
 
@@ -63,7 +78,7 @@ def _version(package: str) -> str | None:
 def _found(trial: Trial, budget: float) -> str:
     if trial.error is None or trial.seconds is None:
         return str(trial.problem)
-    measured = f"{trial.seconds * 1e3:.2f} ms for a prompt on the embedded bundle"
+    measured = f"{trial.seconds * 1e3:.2f} ms for a prompt on this bundle"
     if trial.error <= budget:
         return f"works: {measured}, {trial.error:.1e} from PyTorch (relative)"
     return (

@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
-from mnemoscope_runtime import BackendUnavailable
+from mnemoscope_runtime import BackendUnavailable, InputError
+from mnemoscope_runtime.engines.library import import_library
 from mnemoscope_runtime.manifest import Precision
 
 from ._quiet import quiet_libraries
+from .build import check_builds
 
 __all__ = ["command"]
 
@@ -28,11 +30,22 @@ def command(
         typer.Option(help="Largest relative error of a magnitude.", show_default="1e-4 in float32"),
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
+    check: Annotated[
+        str | None,
+        typer.Option(
+            help="tensorrt: after exporting, see whether every graph builds there. TensorRT for "
+            "RTX, which needs no GPU, stands in for it."
+        ),
+    ] = None,
 ) -> None:
     """Export a model to a bundle: engines, tokenizer, noise bank, checked against PyTorch.
 
     Needs `pip install 'mnemoscope\\[export]'`; screening the bundle does not.
     """
+    if check not in (None, "tensorrt"):
+        raise InputError(f"There is no check {check!r}. Leave it out, or give tensorrt.")
+    if check:
+        import_library("tensorrt-rtx")  # before the work, not after
     quiet_libraries()
     try:
         from mnemoscope_export import (
@@ -68,3 +81,5 @@ def command(
     for graph, figures in bundle.manifest.parity.items():
         typer.echo(f"{graph}: relative error {figures['max_relative_error']:.1e}", err=True)
     typer.echo(f"{out}  {bundle.id[:12]}")
+    if check:
+        check_builds(bundle)

@@ -52,7 +52,9 @@ def command(
     ] = None,
     backend: Annotated[
         str,
-        typer.Option(help="What runs the engines: onnxruntime, openvino[:bfloat16], auto."),
+        typer.Option(
+            help="What runs the engines; `mnemoscope doctor` lists what works, auto tries it."
+        ),
     ] = "onnxruntime",
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     noises: Annotated[

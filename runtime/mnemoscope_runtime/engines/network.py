@@ -1,0 +1,104 @@
+"""From a graph of a bundle to a TensorRT network, and the shapes it is built for."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ..backends import missing
+from ..backends.tiles import NOISES, Profile
+from ..bundle import Bundle
+from ..errors import BackendError
+
+__all__ = ["define_network", "optimization_profile", "profiles_for"]
+
+
+def define_network(
+    trt: ModuleType, builder: Any, logger: Any, bundle: Bundle, graph: str, backend: str
+) -> tuple[Any, object]:
+    """Parse a graph into a strongly typed network: the precision is the graph's.
+
+    The graph and its weights come from the bytes that the bundle verified.
+
+    Returns:
+        The network, and what must live as long as it does.
+
+    Raises:
+        BackendUnavailable: onnx is not installed.
+        BackendError: the graph cannot be parsed.
+    """
+    typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    network = builder.create_network(0 if typed is None else 1 << int(typed))
+    parser = trt.OnnxParser(network, logger)
+    if hasattr(parser, "load_model_proto"):  # TensorRT 10.13, any TensorRT for RTX
+        parsed, weights = _parse_from_memory(parser, bundle, graph, backend)
+    else:
+        parsed, weights = _parse_from_copy(parser, bundle, graph), {}
+    if not parsed:
+        reasons = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
+        raise BackendError(
+            f"{backend} {trt.__version__} cannot parse {graph}: {reasons or 'no reason given'}. "
+            "Export the model again with this version of mnemoscope, or use another backend."
+        )
+    return network, (parser, weights)
+
+
+def optimization_profile(builder: Any, network: Any, profile: Profile) -> Any:
+    """TensorRT's form of a profile; it optimises for the smallest call, a prompt on a noise."""
+    made = builder.create_optimization_profile()
+    for index in range(network.num_inputs):
+        given = network.get_input(index)
+        shape = tuple(given.shape)
+        if -1 in shape:
+            sizes = profile.noises if given.name == NOISES else profile.prompts
+            low, high = (tuple(size if axis == -1 else axis for axis in shape) for size in sizes)
+            made.set_shape(given.name, low, low, high)
+    return made
+
+
+def _parse_from_memory(
+    parser: Any, bundle: Bundle, graph: str, backend: str
+) -> tuple[bool, object]:
+    try:
+        import onnx
+    except ImportError as error:
+        raise missing(backend, error) from None
+    content = bundle.read(bundle.manifest.graphs[graph])
+    model = onnx.load_model_from_string(content)
+    weights = {}
+    for tensor in model.graph.initializer:
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        if place:
+            weights[tensor.name] = np.frombuffer(
+                bundle.read(place["location"]),  # a view: there are gigabytes of them
+                np.uint8,
+                count=int(place["length"]),
+                offset=int(place.get("offset", 0)),
+            )
+    parsed = parser.load_model_proto(content) and all(
+        parser.load_initializer(name, data.ctypes.data, len(data)) for name, data in weights.items()
+    )
+    return bool(parsed and parser.parse_model_proto()), weights
+
+
+def _parse_from_copy(parser: Any, bundle: Bundle, graph: str) -> bool:
+    """Older parsers find weights by path only: give them a private copy of what was verified."""
+    file = bundle.manifest.graphs[graph]
+    with tempfile.TemporaryDirectory(prefix="mnemoscope-") as folder:
+        for name in (file, *bundle.data_files()):
+            path = Path(folder) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(bundle.read(name))
+        return bool(parser.parse_from_file(str(Path(folder) / file)))
+
+
+def profiles_for(graph: str, profiles: Sequence[Profile]) -> tuple[Profile, ...]:
+    """What a graph takes of these: only "screen" goes by noises too; each once, smallest first."""
+    if graph != "screen":
+        profiles = [Profile(profile.prompts) for profile in profiles]
+    return tuple(sorted(set(profiles), key=lambda profile: (profile.most, profile.prompts)))

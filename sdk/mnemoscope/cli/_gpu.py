@@ -1,0 +1,76 @@
+"""What `mnemoscope doctor` says of GPUs: what is here, what is missing, which engines fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+
+from mnemoscope_runtime import BackendUnavailable, Bundle, gpu
+from mnemoscope_runtime.engines import ENGINES, EngineKey, differences, keys
+from mnemoscope_runtime.engines.library import PRODUCTS, import_library
+from mnemoscope_runtime.engines.tensorrt import BuildOptions, engine_key
+
+__all__ = ["describe_engines", "describe_gpus", "describe_libraries"]
+
+_LIBRARIES = {
+    "CUDA runtime": ("libcudart.so.13", "libcudart.so.12"),
+    "cuBLAS": ("libcublas.so.13", "libcublas.so.12"),
+    "cuDNN": ("libcudnn.so.9",),
+    "libnvinfer": ("libnvinfer.so.11", "libnvinfer.so.10"),
+}
+
+
+def describe_gpus() -> Iterator[str]:
+    """The driver and its GPUs, or why there are none."""
+    try:
+        driver = gpu.driver()
+    except BackendUnavailable as problem:
+        yield f"GPU: {problem}"
+        return
+    yield f"driver: {driver}, supports CUDA up to {driver.cuda}"
+    for index, device in enumerate(driver.gpus):
+        yield f"GPU {index}: {device}"
+    if not driver.gpus:
+        yield "GPU: the driver shows none. CUDA_VISIBLE_DEVICES may hide them."
+
+
+def describe_libraries() -> Iterator[str]:
+    """CUDA, cuDNN and TensorRT: what loads, and where the wheel is there but does not."""
+    for what, names in _LIBRARIES.items():
+        missing = gpu.lacking(names)
+        there = [name for name in names if name not in missing]
+        yield f"{what}: {there[0]}" if there else f"{what}: not found ({', '.join(names)})"
+    for backend, product in PRODUCTS.items():
+        try:
+            yield f"{product}: {import_library(backend).__version__}"
+        except BackendUnavailable as problem:
+            yield f"{product}: {problem}"
+    try:
+        yield f"cuda-bindings: {version('cuda-bindings')}"
+    except PackageNotFoundError:
+        yield "cuda-bindings: not installed; running engines needs it"
+
+
+def describe_engines(bundle: Bundle) -> Iterator[str]:
+    """Every engine of a bundle: whether it fits, or what differs."""
+    found = list(keys(bundle.path / ENGINES))
+    if not found:
+        yield f"engines: none in {bundle.path / ENGINES}; `mnemoscope build` makes them"
+    for path, key in found:
+        yield f"engine {path.name}: {key if isinstance(key, Exception) else _state(bundle, key)}"
+
+
+def _state(bundle: Bundle, key: EngineKey) -> str:
+    try:
+        trt = import_library(key.backend)
+        here = engine_key(trt, key.backend, bundle, key.graph, BuildOptions())
+    except BackendUnavailable as problem:
+        return f"cannot be run: {problem}"
+    try:
+        device = gpu.find(0)
+    except BackendUnavailable:
+        device = None
+    here = here.to_run(key, device)
+    if stale := differences(key, here):
+        return f"stale: {'; '.join(stale)}. {here.command} builds it again"
+    return "fits" if device else "fits this bundle and library; there is no GPU to run it on"
