@@ -1,10 +1,20 @@
-"""Torch models by family, their graphs, and the gate they pass before they become a bundle."""
+"""Models by family, their graphs, and the gate they pass before they become a bundle.
 
-from .export import ExportOptions, check_target, export_bundle
-from .models import StableDiffusion
-from .noise import noise_bank
-from .parity import Tolerance
-from .reference import Step, denoise, magnitude, magnitudes
+What needs PyTorch is loaded when it is first asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .export import export_bundle
+    from .gate import Tolerance
+    from .models import StableDiffusion
+    from .noise import noise_bank
+    from .reference import Step, denoise, magnitude, magnitudes
+    from .staging import ExportOptions, check_target
 
 __all__ = [
     "ExportOptions",
@@ -18,3 +28,22 @@ __all__ = [
     "magnitudes",
     "noise_bank",
 ]
+
+_HOMES = {
+    "ExportOptions": "staging",
+    "StableDiffusion": "models",
+    "Step": "reference",
+    "Tolerance": "gate",
+    "check_target": "staging",
+    "denoise": "reference",
+    "export_bundle": "export",
+    "magnitude": "reference",
+    "magnitudes": "reference",
+    "noise_bank": "noise",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import platform
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,63 +14,23 @@ from torch import Tensor
 
 from mnemoscope_runtime import Bundle, Manifest, Screener, open_backend
 from mnemoscope_runtime.bundle import MANIFEST
-from mnemoscope_runtime.errors import ExportError, InputError
-from mnemoscope_runtime.manifest import (
-    FileRecord,
-    ModelRecord,
-    NoiseBank,
-    Precision,
-    TokenizerRecord,
-)
+from mnemoscope_runtime.errors import ExportError
+from mnemoscope_runtime.manifest import ModelRecord, NoiseBank, TokenizerRecord
 from mnemoscope_runtime.schedulers import timesteps
 
 from .flops import count_flops
+from .gate import Tolerance, probes
 from .graphs import OPSET, Graph, ScreenGraph, StepGraph, TextEncoderGraph, to_onnx
 from .models import StableDiffusion
 from .noise import noise_bank
-from .parity import Tolerance, check_parity, probes, reference
+from .parity import check_parity, reference
+from .staging import BANK, WEIGHTS, ExportOptions, file_records, published_at
 from .weights import SharedWeights
 
-__all__ = ["ExportOptions", "check_target", "export_bundle"]
+__all__ = ["export_bundle"]
 
-_BANK, _WEIGHTS = "noise_bank.npy", "model.weights"
 _ORACLES = {"float32": "onnxruntime", "float16": "onnxruntime", "bfloat16": "openvino"}
 _TOOLS = ("mnemoscope", "torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxruntime")
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """What goes into a bundle.
-
-    Attributes:
-        noises: Size of the noise bank.
-        seed: Seed of the noise bank.
-        guidance: Scale of classifier-free guidance while sampling.
-        inference_steps: DDIM steps of a whole image; the first of them is the screening timestep.
-        precision: What the graphs compute in; differences and norms are float32 in any case.
-        overwrite: Replace an existing bundle.
-        tolerance: What the parity gate accepts; by default what rounding in `precision` explains.
-        budget: Relative error of a magnitude that a backend may have to be chosen by "auto".
-    """
-
-    noises: int = 4
-    seed: int = 0
-    guidance: float = 7.5
-    inference_steps: int = 50
-    precision: Precision = "float32"
-    overwrite: bool = False
-    tolerance: Tolerance | None = None
-    budget: float = 1e-2
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.noises <= 64:
-            raise InputError(f"A noise bank holds 1 to 64 noises, not {self.noises}.")
-        if not 1 <= self.inference_steps <= 999:
-            raise InputError(f"An image takes 1 to 999 steps, not {self.inference_steps}.")
-        if not 0 < self.budget < 1:
-            raise InputError(f"A budget is a relative error between 0 and 1, not {self.budget}.")
-        if not np.isfinite(self.guidance):
-            raise InputError(f"Guidance must be a finite number, not {self.guidance}.")
 
 
 def export_bundle(
@@ -106,16 +61,16 @@ def export_bundle(
             f"{model.id} is in {model.unet.dtype}, so its graphs cannot be checked. "
             "Load it in float32 and choose the precision in the options."
         )
-    precision = options.precision
+    precision = options.precision or "float32"
     scheduler = model.scheduler_record(options.inference_steps)
     timestep = int(timesteps(scheduler)[0])
     bank = noise_bank(options.noises, model.latent_shape, options.seed)
-    with _published_at(out, options.overwrite) as folder:
+    with published_at(out, options.overwrite) as folder:
         graphs, flops = _write_graphs(
             model if precision == "float32" else model.to(getattr(torch, precision)),
             bank, timestep, folder, progress,
         )  # fmt: skip
-        np.save(folder / _BANK, bank.numpy())
+        np.save(folder / BANK, bank.numpy())
         progress("PyTorch's magnitudes")
         expected = reference(
             model, bank, inference_steps=options.inference_steps, guidance=options.guidance
@@ -135,7 +90,7 @@ def export_bundle(
             tokenizer=TokenizerRecord(
                 length=model.tokenizer.model_max_length, pad_token=str(model.tokenizer.pad_token)
             ),
-            noise_bank=NoiseBank(_BANK, options.seed, (options.noises, *model.latent_shape)),
+            noise_bank=NoiseBank(BANK, options.seed, (options.noises, *model.latent_shape)),
             precision=precision,
             opset=OPSET,
             graphs=graphs,
@@ -144,7 +99,7 @@ def export_bundle(
             budget=options.budget,
             probes=probes(expected),
             tools={"python": platform.python_version(), **{name: version(name) for name in _TOOLS}},
-            files=_records(folder),
+            files=file_records(folder),
         )
         (folder / MANIFEST).write_bytes(manifest.to_json())
         progress("parity with PyTorch")
@@ -156,18 +111,6 @@ def export_bundle(
         )
         (folder / MANIFEST).write_bytes(replace(manifest, parity=parity).to_json())
     return Bundle.open(out)
-
-
-def check_target(out: Path, overwrite: bool) -> None:
-    """Refuse to write to `out` before any work is done for it.
-
-    Raises:
-        ExportError: something is there that may not be replaced.
-    """
-    if out.exists() and not overwrite:
-        raise ExportError(f"{out} exists already. Choose another name, or pass --overwrite.")
-    if out.exists() and not (out / MANIFEST).is_file():
-        raise ExportError(f"{out} is not a bundle, so it is not overwritten. Choose another name.")
 
 
 def _write_graphs(
@@ -182,7 +125,7 @@ def _write_graphs(
         "step": lambda: StepGraph(model),
         "screen": lambda: ScreenGraph(model, bank, timestep),
     }
-    weights = SharedWeights(folder / _WEIGHTS)
+    weights = SharedWeights(folder / WEIGHTS)
     files, flops = {}, {}
     for name, make in makers.items():
         progress(f"{name} graph")
@@ -191,41 +134,3 @@ def _write_graphs(
         flops[name] = count_flops(graph, graph.one(model))
         weights.save(to_onnx(graph, model), folder / files[name])
     return files, flops
-
-
-def _records(folder: Path) -> dict[str, FileRecord]:
-    records = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        records[path.relative_to(folder).as_posix()] = FileRecord(digest, path.stat().st_size)
-    return records
-
-
-@contextmanager
-def _published_at(out: Path, overwrite: bool) -> Iterator[Path]:
-    """A staging directory that becomes `out` if the block succeeds, and vanishes if not."""
-    check_target(out, overwrite)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise ExportError(f"{out} cannot be written: {error}.") from error
-    try:
-        bundle = staging / "bundle"
-        bundle.mkdir()
-        yield bundle
-        for path in bundle.rglob("*"):
-            if path.is_file():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-        if out.exists():
-            out.rename(staging / "replaced")
-        bundle.rename(out)
-    except OSError as error:
-        raise ExportError(
-            f"{out} could not be written: {error}. Nothing was left there; free some space or "
-            "choose another directory."
-        ) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)

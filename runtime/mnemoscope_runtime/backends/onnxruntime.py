@@ -15,7 +15,7 @@ from ..bundle import Bundle
 from ..errors import BackendError, BackendUnavailable, InputError
 from . import Arrays, Engine, Precision, missing
 
-__all__ = ["OnnxRuntime", "open_backend"]
+__all__ = ["OnnxRuntime", "import_onnxruntime", "open_backend"]
 
 _PROVIDERS = ["CPUExecutionProvider"]
 _FROM_MEMORY = "add_external_initializers_from_files_in_memory"
@@ -37,7 +37,7 @@ def open_backend(*, threads: int | None = None, precision: Precision | None = No
     return OnnxRuntime(threads=threads)
 
 
-def _import_onnxruntime() -> ModuleType:
+def import_onnxruntime() -> ModuleType:
     """The `onnxruntime` package, without the usage reports that its import sets up (1.31)."""
     switch, before = "ORT_DISABLE_TELEMETRY", os.environ.get("ORT_DISABLE_TELEMETRY")
     os.environ[switch] = "1"  # read while the library loads
@@ -58,7 +58,7 @@ class OnnxRuntime:
     name = "onnxruntime"
 
     def __init__(self, *, threads: int | None = None) -> None:
-        onnxruntime = _import_onnxruntime()
+        onnxruntime = import_onnxruntime()
         if not hasattr(onnxruntime, "InferenceSession"):
             raise missing(self.name, ImportError("the package is there but empty"))
         if not hasattr(onnxruntime.SessionOptions, _FROM_MEMORY):
