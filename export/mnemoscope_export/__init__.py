@@ -1,6 +1,6 @@
 """Models by family, their graphs, and the gate they pass before they become a bundle.
 
-What needs PyTorch is loaded when it is first asked for.
+What needs PyTorch is loaded when it is first asked for: `export_onnx` works without.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .export import export_bundle
+    from .from_onnx import export_onnx
     from .gate import Tolerance
     from .models import StableDiffusion
     from .noise import noise_bank
@@ -24,6 +25,7 @@ __all__ = [
     "check_target",
     "denoise",
     "export_bundle",
+    "export_onnx",
     "magnitude",
     "magnitudes",
     "noise_bank",
@@ -37,6 +39,7 @@ _HOMES = {
     "check_target": "staging",
     "denoise": "reference",
     "export_bundle": "export",
+    "export_onnx": "from_onnx",
     "magnitude": "reference",
     "magnitudes": "reference",
     "noise_bank": "noise",
