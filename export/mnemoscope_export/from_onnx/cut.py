@@ -64,7 +64,7 @@ def evaluate_boundary(
     """
     known = dependencies(model.graph)
     values = _boundary(model.graph.outputs[0], known, prompt)
-    composer = Composer("prefix", model.graph.opset_imports[""])
+    composer = Composer(f"{model.graph.name} (prefix)", model.graph.opset_imports[""])
     bound = {
         value: composer.input_like(value, feed.shape)
         for value in model.graph.inputs

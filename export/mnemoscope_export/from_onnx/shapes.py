@@ -44,7 +44,7 @@ def freeze_shapes(model: ir.Model, one: Mapping[str, Array], folder: Path) -> No
         for index, value in enumerate(node.inputs)
         if value is not None and known.get(value) == frozenset({SHAPE})
     ]
-    composer = Composer("shapes", graph.opset_imports[""])
+    composer = Composer(f"{graph.name} (shapes)", graph.opset_imports[""])
     bound = {v: composer.input_like(v) for v in graph.inputs}
     # of a Reshape what comes out, since its own target may hold a -1
     wanted = [node.outputs[0] if _is_target(node, index) else value for node, index, value in uses]

@@ -113,6 +113,7 @@ def prepare(
     graph = model.graph
     kept = next(value for value in graph.outputs if value.name == signature.output)
     graph.outputs[:] = [kept]
+    graph.name = path.stem
     sha256, sizes = _digest(graph), _sizes(graph)
     for step in (
         ClearMetadataAndDocStringPass(),
