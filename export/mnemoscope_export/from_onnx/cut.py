@@ -73,7 +73,7 @@ def evaluate_boundary(
     copies = composer.inline(model.graph, bound, values)
     outputs = {f"boundary.{i}": (composer.op("Identity", c), None) for i, c in enumerate(copies)}
     prefix = composer.model(outputs)
-    rows = [evaluate(prefix, {"sample": noise[None], **feeds}, folder) for noise in noises]
+    rows = evaluate(prefix, ({"sample": noise[None], **feeds} for noise in noises), folder)
     constant, per_noise = {}, {}
     for value, column in zip(values, zip(*rows, strict=True), strict=True):
         if "sample" not in known[value] and _broadcasts(value, known, prompt):

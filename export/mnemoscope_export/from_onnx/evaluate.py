@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ __all__ = ["Session", "evaluate", "fit"]
 
 Array = NDArray[Any]
 _FOLDER = "session.model_external_initializers_file_folder_path"
+_REPACKING_OFF = "session.disable_prepacking"
 
 
 class Session:
@@ -28,13 +29,15 @@ class Session:
         Args:
             model: A file, or its contents.
             name: What errors call it.
-            folder: Where the weights are that the contents do not hold.
+            folder: Where the weights are that the contents do not hold; they are used in place,
+                not repacked for speed, which would take a second copy of them.
         """
         ort = import_onnxruntime()
         options = ort.SessionOptions()
         options.log_severity_level = 3
         if folder is not None:
             options.add_session_config_entry(_FOLDER, str(folder))
+            options.add_session_config_entry(_REPACKING_OFF, "1")
         self._name = name
         source = model if isinstance(model, bytes) else str(model)
         try:
@@ -59,10 +62,13 @@ class Session:
         return found
 
 
-def evaluate(model: ir.Model, feeds: Mapping[str, Array], folder: Path) -> list[Array]:
-    """Run a model once; the weights it does not hold are in `folder`."""
+def evaluate(
+    model: ir.Model, batches: Iterable[Mapping[str, Array]], folder: Path
+) -> list[list[Array]]:
+    """All outputs of a model for each of the feeds; weights it does not hold are in `folder`."""
     content = ir.to_proto(model).SerializeToString()
-    return Session(content, str(model.graph.name), folder)(feeds)
+    session = Session(content, str(model.graph.name), folder)
+    return [session(feeds) for feeds in batches]
 
 
 def fit(graph: ir.Graph, arrays: Mapping[str, Array]) -> dict[str, Array]:

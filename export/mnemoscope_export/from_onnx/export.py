@@ -24,12 +24,11 @@ from ..noise import standard_noises
 from ..records import family, prediction_type, scheduler_record
 from ..staging import BANK, WEIGHTS, ExportOptions, file_records, published_at
 from ..weights import SharedWeights
-from .evaluate import fit
 from .flops import count_flops
 from .graphs import screen_graph, step_graph, text_encoder_graph
 from .layout import OnnxPipeline
 from .oracle import embed, measure
-from .source import TEXT_ENCODER, UNET, Part, prepare, read
+from .source import TEXT_ENCODER, UNET, Part, prepare
 
 __all__ = ["export_onnx"]
 
@@ -157,19 +156,17 @@ def _write(
 
 
 def _prepare_text_encoder(pipeline: OnnxPipeline, work: Path) -> Part:
-    model = read(pipeline.text_encoder, TEXT_ENCODER)
-    one = fit(model.graph, {"input_ids": pipeline.clip()([""])})
-    return prepare(model, TEXT_ENCODER, one, work / "text_encoder.onnx")
+    one = {"input_ids": pipeline.clip()([""])}
+    return prepare(pipeline.text_encoder, TEXT_ENCODER, one, work / "text_encoder.onnx")
 
 
 def _prepare_unet(pipeline: OnnxPipeline, embeds: np.ndarray, work: Path) -> Part:
-    model = read(pipeline.unet, UNET)
     one = {
         "sample": np.zeros((1, *pipeline.latent_shape)),
         "timestep": np.asarray(1),
         "encoder_hidden_states": embeds,
     }
-    return prepare(model, UNET, fit(model.graph, one), work / "unet.onnx")
+    return prepare(pipeline.unet, UNET, one, work / "unet.onnx")
 
 
 def _precision(pipeline: OnnxPipeline, unet: Part, options: ExportOptions) -> Precision:

@@ -54,7 +54,7 @@ def freeze_shapes(model: ir.Model, one: Mapping[str, Array], folder: Path) -> No
         outputs[f"shape.{i}"] = (composer.op(kind, copy), None)
     probe = composer.model(outputs)
     two = {name: np.repeat(a, 2, axis=0) if a.ndim > 1 else a for name, a in one.items()}
-    pairs = zip(*(evaluate(probe, feeds, folder) for feeds in (one, two)), strict=True)
+    pairs = zip(*evaluate(probe, (one, two), folder), strict=True)
     batch = _batch(graph)
     for i, ((node, index, _), (found, grown)) in enumerate(zip(uses, pairs, strict=True)):
         fixed = _independent(node, index, found, grown)

@@ -22,6 +22,7 @@ from onnx_ir.passes.common import (
 
 from mnemoscope_runtime.errors import ExportError
 
+from .evaluate import fit
 from .shapes import freeze_shapes
 
 __all__ = ["TEXT_ENCODER", "UNET", "Part", "Signature", "prepare", "read"]
@@ -100,17 +101,21 @@ def read(path: Path, signature: Signature) -> ir.Model:
 
 
 def prepare(
-    model: ir.Model, signature: Signature, one: Mapping[str, NDArray[Any]], path: Path
+    source: Path, signature: Signature, one: Mapping[str, NDArray[Any]], path: Path
 ) -> Part:
     """Write a graph without what a bundle does not need, its shapes evaluated.
 
     Args:
-        model: As `read` gave it; it is used up.
-        signature: Which output to keep.
+        source: A graph of the export.
+        signature: What it takes and gives.
         one: Inputs for a batch of one.
         path: The file to write; the weights go beside it.
+
+    Raises:
+        ExportError: a bundle cannot be made of the graph.
     """
-    graph = model.graph
+    model = read(source, signature)
+    graph, feeds = model.graph, fit(model.graph, one)
     kept = next(value for value in graph.outputs if value.name == signature.output)
     graph.outputs[:] = [kept]
     graph.name = path.stem
@@ -124,8 +129,12 @@ def prepare(
     ):
         step(model)
     ir.save(model, path, external_data=f"{path.stem}.data", size_threshold_bytes=_SMALL)
+    for value in graph.initializers.values():
+        if isinstance(value.const_value, ir.ExternalTensor):
+            value.const_value.release()
+    del model, graph, kept, value
     model = ir.load(path)
-    freeze_shapes(model, one, path.parent)
+    freeze_shapes(model, feeds, path.parent)
     ir.save(model, path)
     dtype, parameters = sizes.most_common(1)[0]
     producer = f"{model.producer_name} {model.producer_version}".strip()
@@ -194,6 +203,8 @@ def _digest(graph: ir.Graph) -> str:
         assert tensor is not None
         digest.update(f"{name} {tensor.dtype.name} {tuple(tensor.shape)}\n".encode())
         digest.update(np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8).data)
+        if isinstance(tensor, ir.ExternalTensor):
+            tensor.release()
     return digest.hexdigest()
 
 
