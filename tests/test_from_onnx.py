@@ -21,6 +21,7 @@ from mnemoscope_runtime import Bundle, Screener
 
 PROMPTS = ["a cat, sitting", "google icon of rocket", "eine Katze — 猫"]
 OPTIONS = ExportOptions(noises=3, seed=7)
+ONE = ExportOptions(noises=1)
 
 
 @pytest.fixture(scope="session")
@@ -141,9 +142,8 @@ def test_neither_torch_nor_diffusers_are_needed(onnx_dir: Path, tmp_path: Path) 
     [
         (14, torch.tensor([1]), torch.int32),
         (18, torch.tensor(1), torch.int64),
-        (17, torch.tensor([1.0]), torch.int64),
     ],
-    ids=["14-int64-vector-int32", "18-int64-scalar", "17-float32-vector"],
+    ids=["14-int64-vector-int32", "18-int64-scalar"],
 )
 def test_other_ways_to_export(
     copy: Path,
@@ -155,7 +155,7 @@ def test_other_ways_to_export(
 ) -> None:
     write_unet(model, copy / "unet" / "model.onnx", timestep=timestep, opset=opset)
     write_text_encoder(model, copy / "text_encoder" / "model.onnx", ids=ids, opset=opset)
-    bundle = export_onnx(copy, tmp_path / "out", OPTIONS)
+    bundle = export_onnx(copy, tmp_path / "out", ONE)
     assert bundle.manifest.opset == opset
     scores(tmp_path / "out", model, rtol=1e-4)
 
@@ -166,7 +166,7 @@ def test_half_precision(copy: Path, tmp_path: Path, model: StableDiffusion) -> N
     write_unet(model, copy / "unet" / "model.onnx", dtype=half, timestep=torch.tensor(1.0).half())
     with pytest.raises(InputError, match="is in float16, and an ONNX export stays in"):
         export_onnx(copy, tmp_path / "no", ExportOptions(precision="float32"))
-    bundle = export_onnx(copy, tmp_path / "out", OPTIONS)
+    bundle = export_onnx(copy, tmp_path / "out", ONE)
     assert bundle.manifest.precision == "float16"
     outputs = onnx.load(tmp_path / "out" / "step.onnx", load_external_data=False).graph.output
     assert {o.type.tensor_type.elem_type for o in outputs} == {onnx.TensorProto.FLOAT}
