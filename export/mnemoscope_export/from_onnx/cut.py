@@ -31,7 +31,7 @@ class Boundary:
     """The values of a graph that are constants once sample and timestep are.
 
     Attributes:
-        constant: Depends on the timestep alone and broadcasts over the batch.
+        constant: Depends on the timestep alone; has no batch, or broadcasts over it.
         per_noise: Depends on the noise. # [noises, rows of one sample, ...]
     """
 
@@ -76,7 +76,8 @@ def evaluate_boundary(
     rows = evaluate(prefix, ({"sample": noise[None], **feeds} for noise in noises), folder)
     constant, per_noise = {}, {}
     for value, column in zip(values, zip(*rows, strict=True), strict=True):
-        if "sample" not in known[value] and _broadcasts(value, known, prompt):
+        fixed = SHAPE not in known[value] or _broadcasts(value, known, prompt)
+        if "sample" not in known[value] and fixed:
             constant[value] = column[0]
         else:
             per_noise[value] = np.stack(column)
