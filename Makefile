@@ -2,6 +2,7 @@ PYTHON ?= python3
 PIP = -m pip --disable-pip-version-check --quiet
 DEMO = .venv/demo
 DEV = .venv/dev
+OPTIMUM = .venv/optimum
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
@@ -10,7 +11,7 @@ export TOKENIZERS_PARALLELISM = false
 demo: $(DEMO)/installed ## screen the embedded prompts, without torch
 	$(DEMO)/bin/mnemoscope demo --output out/demo
 
-test: check ## lint, types and tests
+test: check $(OPTIMUM)/installed ## lint, types and tests
 	$(DEV)/bin/python -m pytest
 
 check: $(DEV)/installed ## lint, types, import layers
@@ -39,6 +40,12 @@ $(DEMO)/installed: pyproject.toml constraints.txt
 $(DEV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/python $(PIP) install -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(OPTIMUM)/installed: pyproject.toml constraints-optimum.txt ## another diffusers than ours
+	$(PYTHON) -m venv $(OPTIMUM)
+	$(OPTIMUM)/bin/python $(PIP) install -c constraints-optimum.txt -e '.[from-onnx]' \
+		optimum-onnx diffusers accelerate torch
 	touch $@
 
 clean:

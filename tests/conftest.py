@@ -10,11 +10,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 from pathlib import Path
 
 import pytest
-import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from pipelines import build_pipeline
 
-from mnemoscope import embedded
 from mnemoscope_export import ExportOptions, StableDiffusion, export_bundle
 
 pytest_plugins = [
@@ -24,59 +21,7 @@ pytest_plugins = [
     "prompt_support",
     "screening_support",
 ]
-
-
-def scheduler(prediction_type: str) -> DDIMScheduler:
-    """Stable Diffusion's noise schedule."""
-    return DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-        prediction_type=prediction_type,
-    )
-
-
-def build_pipeline(prediction_type: str, seed: int = 0) -> StableDiffusionPipeline:
-    """A Stable Diffusion with random weights: 8x8x4 latents, two levels, a second attention."""
-    torch.manual_seed(seed)
-    tokenizer = CLIPTokenizer.from_pretrained(embedded.MODEL / "tokenizer")
-    text_encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        layers_per_block=2,
-        block_out_channels=(16, 32),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=32,
-        attention_head_dim=4,
-        norm_num_groups=4,
-        use_linear_projection=prediction_type == "v_prediction",  # as in Stable Diffusion 2
-    )
-    vae = AutoencoderKL(block_out_channels=(8, 8), norm_num_groups=4, sample_size=16)
-    return StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=scheduler(prediction_type),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+__all__ = ["build_pipeline"]
 
 
 @pytest.fixture(scope="session", params=["epsilon", "v_prediction"])

@@ -124,7 +124,7 @@ def test_nothing_is_left_of_a_failed_export(
     def fail(*_: object, **__: object) -> None:
         raise full if stage != "crash" else KeyboardInterrupt
 
-    target = {"save": (export_module.np, "save"), "manifest": (export_module, "_records")}
+    target = {"save": (export_module.np, "save"), "manifest": (export_module, "file_records")}
     monkeypatch.setattr(*target.get(stage, (export_module, "check_parity")), fail)
     monkeypatch.setattr(export_module, "_write_graphs", lambda *_: ({}, {}))
     expected = KeyboardInterrupt if stage == "crash" else ExportError

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import scheduler
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
+from pipelines import scheduler
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,

@@ -1,11 +1,22 @@
-"""Torch models by family, their graphs, and the gate they pass before they become a bundle."""
+"""Models by family, their graphs, and the gate they pass before they become a bundle.
 
-from .export import ExportOptions, check_oracle, check_target, export_bundle
-from .models import Embeds, StableDiffusion, StableDiffusionXL
-from .noise import noise_bank
-from .parity import Tolerance
-from .reference import Step, denoise, magnitude, magnitudes
-from .torch_backend import TorchBackend
+What needs PyTorch is loaded when it is first asked for: `export_onnx` works without.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .export import export_bundle
+    from .from_onnx import export_onnx
+    from .gate import Tolerance, check_backend
+    from .models import Embeds, StableDiffusion, StableDiffusionXL
+    from .noise import noise_bank
+    from .reference import Step, denoise, magnitude, magnitudes
+    from .staging import ExportOptions, check_target
+    from .torch_backend import TorchBackend
 
 __all__ = [
     "Embeds",
@@ -15,11 +26,36 @@ __all__ = [
     "Step",
     "Tolerance",
     "TorchBackend",
-    "check_oracle",
+    "check_backend",
     "check_target",
     "denoise",
     "export_bundle",
+    "export_onnx",
     "magnitude",
     "magnitudes",
     "noise_bank",
 ]
+
+_HOMES = {
+    "Embeds": "models",
+    "ExportOptions": "staging",
+    "StableDiffusion": "models",
+    "StableDiffusionXL": "models",
+    "Step": "reference",
+    "Tolerance": "gate",
+    "TorchBackend": "torch_backend",
+    "check_backend": "gate",
+    "check_target": "staging",
+    "denoise": "reference",
+    "export_bundle": "export",
+    "export_onnx": "from_onnx",
+    "magnitude": "reference",
+    "magnitudes": "reference",
+    "noise_bank": "noise",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-__all__ = ["noise_bank"]
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["noise_bank", "standard_noises"]
+
+
+def standard_noises(noises: int, shape: tuple[int, int, int], seed: int) -> NDArray[np.float32]:
+    """Standard normal noises from numpy's PCG64: noise i does not depend on how many there are.
+
+    Returns:
+        # [noises, C, H, W]
+    """
+    streams = np.random.SeedSequence(seed).spawn(noises)
+    return np.stack(
+        [np.random.default_rng(stream).standard_normal(shape, np.float32) for stream in streams]
+    )
 
 
 def noise_bank(noises: int, shape: tuple[int, int, int], seed: int) -> Tensor:
-    """Standard normal noises from numpy's PCG64: noise i does not depend on how many there are.
+    """`standard_noises` as a tensor.
 
     Returns:
         # [noises, C, H, W], fp32
     """
-    streams = np.random.SeedSequence(seed).spawn(noises)
-    bank = [np.random.default_rng(stream).standard_normal(shape, np.float32) for stream in streams]
-    return torch.from_numpy(np.stack(bank))
+    import torch
+
+    return torch.from_numpy(standard_noises(noises, shape, seed))

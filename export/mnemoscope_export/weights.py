@@ -34,6 +34,8 @@ class SharedWeights:
                 tensor = value.const_value
                 if tensor is not None and tensor.nbytes > _SMALL:
                     self._move(model.graph, value, tensor.numpy(), file)
+                    if isinstance(tensor, ir.ExternalTensor):
+                        tensor.release()
         ir.save(model, path)
 
     def _move(

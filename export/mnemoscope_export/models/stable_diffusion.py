@@ -14,8 +14,9 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from mnemoscope_runtime.errors import ExportError
 from mnemoscope_runtime.manifest import PredictionType, Scheduler
+
+from ..records import family, prediction_type, scheduler_record
 
 __all__ = ["Embeds", "StableDiffusion"]
 
@@ -77,16 +78,12 @@ class StableDiffusion:
     @property
     def prediction_type(self) -> PredictionType:
         """What the UNet predicts: the noise itself or the velocity (Salimans & Ho 2022)."""
-        kind = self.scheduler.config.prediction_type
-        if kind not in ("epsilon", "v_prediction"):
-            raise ExportError(f"{self.id} predicts {kind!r}; 'epsilon' and 'v_prediction' work.")
-        found: PredictionType = kind
-        return found
+        return prediction_type(self.scheduler.config, self.id)
 
     @property
     def family(self) -> str:
         """ "sd1" or "sd2", told apart by the width of the text encoder."""
-        return "sd2" if self.unet.config.cross_attention_dim == 1024 else "sd1"
+        return family(self.unet.config.cross_attention_dim)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -107,32 +104,7 @@ class StableDiffusion:
         Raises:
             ExportError: the schedule is one that the runtime does not reproduce.
         """
-        config = self.scheduler.config
-        unknown = {
-            "trained_betas": config.trained_betas is not None,
-            "rescale_betas_zero_snr": config.rescale_betas_zero_snr,
-            "thresholding": config.thresholding,
-            f"beta_schedule={config.beta_schedule}": config.beta_schedule
-            not in ("linear", "scaled_linear"),
-            f"timestep_spacing={config.timestep_spacing}": config.timestep_spacing
-            not in ("leading", "trailing"),
-        }
-        found = [name for name, is_set in unknown.items() if is_set]
-        if found:
-            raise ExportError(
-                f"{self.id}'s scheduler uses {', '.join(found)}, which bundles do not support. "
-                "Set a plain schedule in scheduler/scheduler_config.json."
-            )
-        return Scheduler(
-            beta_schedule=config.beta_schedule,
-            beta_start=config.beta_start,
-            beta_end=config.beta_end,
-            num_train_timesteps=config.num_train_timesteps,
-            steps_offset=config.steps_offset,
-            set_alpha_to_one=config.set_alpha_to_one,
-            timestep_spacing=config.timestep_spacing,
-            inference_steps=inference_steps,
-        )
+        return scheduler_record(self.scheduler.config, self.id, inference_steps)
 
     def sampler(self) -> DDIMScheduler:
         """A fresh DDIM sampler over the model's schedule; never clips (latents are not pixels)."""

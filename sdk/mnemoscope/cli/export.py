@@ -20,11 +20,20 @@ __all__ = ["command"]
 def command(
     model: Annotated[str, typer.Argument(help="Directory in diffusers' layout, or hub id.")],
     out: Annotated[Path, typer.Argument(help="Directory to write; must not exist.")],
+    from_onnx: Annotated[
+        bool,
+        typer.Option("--from-onnx", help="MODEL is a directory that Optimum exported to ONNX."),
+    ] = False,
     noises: Annotated[int, typer.Option(help="Size of the noise bank.")] = 4,
     seed: Annotated[int, typer.Option(help="Seed of the noise bank.")] = 0,
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance of sampling.")] = 7.5,
     inference_steps: Annotated[int, typer.Option(help="DDIM steps of a whole image.")] = 50,
-    precision: Annotated[Precision, typer.Option(help="What the graphs compute in.")] = "float32",
+    precision: Annotated[
+        Precision | None,
+        typer.Option(
+            help="What the graphs compute in.", show_default="float32; with --from-onnx the model's"
+        ),
+    ] = None,
     tolerance: Annotated[
         float | None,
         typer.Option(help="Largest relative error of a magnitude.", show_default="1e-4 in float32"),
@@ -38,9 +47,10 @@ def command(
         ),
     ] = None,
 ) -> None:
-    """Export a model to a bundle: engines, tokenizer, noise bank, checked against PyTorch.
+    """Export a model to a bundle: engines, tokenizer, noise bank, checked against the model.
 
-    Needs `pip install 'mnemoscope\\[export]'`; screening the bundle does not.
+    Needs `pip install 'mnemoscope\\[export]'`; with --from-onnx no PyTorch, but
+    `pip install 'mnemoscope\\[from-onnx]'`. Screening the bundle needs neither.
     """
     if check not in (None, "tensorrt"):
         raise InputError(f"There is no check {check!r}. Leave it out, or give tensorrt.")
@@ -50,16 +60,19 @@ def command(
     try:
         from mnemoscope_export import (
             ExportOptions,
-            StableDiffusion,
             Tolerance,
-            check_oracle,
+            check_backend,
             check_target,
-            export_bundle,
+            export_onnx,
         )
+
+        if not from_onnx:
+            from mnemoscope_export import StableDiffusion, export_bundle
     except ImportError as error:
+        what, extra = ("ONNX", "from-onnx") if from_onnx else ("PyTorch and ONNX", "export")
         raise BackendUnavailable(
-            f"Exporting needs PyTorch and ONNX: {error}. "
-            "Install them with `pip install 'mnemoscope[export]'`."
+            f"Exporting needs {what}: {error}. Install them with "
+            f"`pip install 'mnemoscope[{extra}]'`."
         ) from None
     options = ExportOptions(
         noises=noises,
@@ -71,13 +84,16 @@ def command(
         overwrite=overwrite,
     )
     check_target(out, overwrite)
-    check_oracle(options.precision)
+    check_backend(options.precision or "float32")
 
     def progress(stage: str) -> None:
         typer.echo(stage, err=True)
 
     progress(f"loading {model}")
-    bundle = export_bundle(lambda: StableDiffusion.load(model), out, options, progress=progress)
+    if from_onnx:
+        bundle = export_onnx(model, out, options, progress=progress)
+    else:
+        bundle = export_bundle(lambda: StableDiffusion.load(model), out, options, progress=progress)
     for graph, figures in bundle.manifest.parity.items():
         typer.echo(f"{graph}: relative error {figures['max_relative_error']:.1e}", err=True)
     typer.echo(f"{out}  {bundle.id[:12]}")

@@ -1,0 +1,171 @@
+"""An ONNX export in Optimum's layout: everything but the graphs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models
+from tokenizers import normalizers as norm
+from tokenizers import pre_tokenizers as pre
+from tokenizers import processors as post
+
+from mnemoscope_runtime import ClipTokenizer
+from mnemoscope_runtime.errors import BundleError, ExportError
+from mnemoscope_runtime.manifest import TokenizerRecord
+
+__all__ = ["OnnxPipeline", "clip_tokenizer"]
+
+_START, _END = "<|startoftext|>", "<|endoftext|>"
+# CLIP's own pattern (Radford et al. 2021), as transformers 5 writes it
+_WORDS = (
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d"
+    r"|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+)
+
+
+@dataclass(frozen=True)
+class OnnxPipeline:
+    """A Stable Diffusion 1.x or 2.x as Optimum's `ORTStableDiffusionPipeline` saves it.
+
+    Attributes:
+        id: Directory name.
+        text_encoder: `text_encoder/model.onnx`.
+        unet: `unet/model.onnx`.
+        scheduler: The contents of `scheduler/scheduler_config.json`.
+        latent_shape: (C, H, W) of the latents the UNet was trained on.
+        tokenizer: The contents of a bundle's `tokenizer.json`.
+        tokenizer_record: How prompts are padded.
+    """
+
+    id: str
+    text_encoder: Path
+    unet: Path
+    scheduler: Mapping[str, Any]
+    latent_shape: tuple[int, int, int]
+    tokenizer: bytes
+    tokenizer_record: TokenizerRecord
+
+    @classmethod
+    def load(cls, folder: str | Path) -> OnnxPipeline:
+        """Read the configs and the tokenizer.
+
+        Raises:
+            ExportError: something is missing or damaged, or belongs to another kind of model.
+        """
+        folder = Path(folder)
+        if (folder / "text_encoder_2").exists():
+            raise ExportError(
+                f"{folder} has a text_encoder_2, so it is Stable Diffusion XL: its UNet also takes "
+                "a pooled embedding and image sizes. ONNX exports of Stable Diffusion 1.x and 2.x "
+                "can be used."
+            )
+        files = {part: folder / part / "model.onnx" for part in ("text_encoder", "unet")}
+        for path in files.values():
+            if not path.is_file():
+                raise ExportError(
+                    f"{path} does not exist. Give the directory that Optimum's "
+                    "`ORTStableDiffusionPipeline` saved; a PyTorch model needs no --from-onnx."
+                )
+        tokenizer, record = _tokenizer(folder)
+        return cls(
+            id=folder.resolve().name,
+            **files,
+            scheduler=_read_json(folder / "scheduler" / "scheduler_config.json"),
+            latent_shape=_latent_shape(folder / "unet" / "config.json"),
+            tokenizer=tokenizer,
+            tokenizer_record=record,
+        )
+
+    def clip(self) -> ClipTokenizer:
+        """The tokenizer as the runtime uses it."""
+        record = self.tokenizer_record
+        return ClipTokenizer(self.tokenizer, length=record.length, pad_token=record.pad_token)
+
+
+def clip_tokenizer(vocab: Path, merges: Path) -> Tokenizer:
+    """CLIP's tokenizer from the files of the slow one, as transformers converts it."""
+    bpe = models.BPE.from_file(
+        str(vocab),
+        str(merges),
+        unk_token=_END,
+        continuing_subword_prefix="",
+        end_of_word_suffix="</w>",
+        fuse_unk=False,
+    )
+    tokenizer = Tokenizer(bpe)
+    tokenizer.normalizer = norm.Sequence(
+        [norm.NFC(), norm.Replace(Regex(r"\s+"), " "), norm.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pre.Sequence(
+        [pre.Split(Regex(_WORDS), "removed", invert=True), pre.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    special = [AddedToken(text, normalized=False, special=True) for text in (_START, _END)]
+    tokenizer.add_special_tokens(special)
+    end, start = ((text, _id(tokenizer, text)) for text in (_END, _START))
+    tokenizer.post_processor = post.RobertaProcessing(
+        end, start, add_prefix_space=False, trim_offsets=False
+    )
+    return tokenizer
+
+
+def _id(tokenizer: Tokenizer, text: str) -> int:
+    found = tokenizer.token_to_id(text)
+    assert found is not None
+    return found
+
+
+def _tokenizer(folder: Path) -> tuple[bytes, TokenizerRecord]:
+    files = folder / "tokenizer"
+    ready, vocab, merges = (files / n for n in ("tokenizer.json", "vocab.json", "merges.txt"))
+    config = _read_json(files / "tokenizer_config.json")
+    encoder = _read_json(folder / "text_encoder" / "config.json")
+    longest = encoder.get("max_position_embeddings", 77)
+    pad = config.get("pad_token") or _END
+    try:
+        if ready.is_file():
+            definition = ready.read_bytes()
+        else:
+            definition = clip_tokenizer(vocab, merges).to_str(pretty=True).encode()
+        record = TokenizerRecord(
+            length=int(min(config.get("model_max_length", longest), longest)),
+            pad_token=str(pad["content"] if isinstance(pad, dict) else pad),
+        )
+        ClipTokenizer(definition, length=record.length, pad_token=record.pad_token)
+    except BundleError as error:
+        raise ExportError(f"The tokenizer in {files} cannot be used: {error}") from None
+    except Exception as error:  # tokenizers raises bare Exception
+        raise ExportError(
+            f"The tokenizer in {files} cannot be used: {error}. It needs tokenizer.json, or "
+            "vocab.json and merges.txt, of a CLIP tokenizer."
+        ) from None
+    return definition, record
+
+
+def _latent_shape(path: Path) -> tuple[int, int, int]:
+    config = _read_json(path)
+    try:
+        size = config["sample_size"]
+        height, width = (size, size) if isinstance(size, int) else size
+        return int(config["in_channels"]), int(height), int(width)
+    except (KeyError, TypeError, ValueError):
+        raise ExportError(
+            f"{path} does not say the size of the latents. Set in_channels and sample_size (the "
+            "image's height / 8) in it."
+        ) from None
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ExportError(
+            f"{path} cannot be read: {error}. Give the whole directory that Optimum saved."
+        ) from None
+    if not isinstance(found, dict):
+        raise ExportError(f"{path} is not a config. Give the whole directory that Optimum saved.")
+    return found

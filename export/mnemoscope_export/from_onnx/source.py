@@ -1,0 +1,216 @@
+"""Reading the graphs of an ONNX export, and making them ready to be composed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes.common import (
+    ClearMetadataAndDocStringPass,
+    IdentityEliminationPass,
+    LiftConstantsToInitializersPass,
+    RemoveUnusedNodesPass,
+    ShapeInferencePass,
+)
+
+from mnemoscope_runtime.errors import ExportError
+
+from .evaluate import fit
+from .shapes import freeze_shapes
+
+__all__ = ["TEXT_ENCODER", "UNET", "Part", "Signature", "prepare", "read"]
+
+_OLDEST = 14  # the oldest opset that Optimum wrote
+_SMALL = 1024  # bytes; smaller tensors stay inside the graph
+_ONNX = ("", "ai.onnx")
+_AGAIN = "Export the model to ONNX again."
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What goes in, and the one output that is used."""
+
+    inputs: frozenset[str]
+    output: str
+
+
+TEXT_ENCODER = Signature(frozenset({"input_ids"}), "last_hidden_state")
+UNET = Signature(frozenset({"sample", "timestep", "encoder_hidden_states"}), "out_sample")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A graph that has been made ready, in a folder of ours.
+
+    Attributes:
+        path: Its file; the weights are beside it.
+        sha256: A hash over names, types and values of its weights.
+        dtype: What most of its weights are in.
+        parameters: How many of them there are.
+        opset: The ONNX opset.
+        producer: What wrote it.
+    """
+
+    path: Path
+    sha256: str
+    dtype: ir.DataType
+    parameters: int
+    opset: int
+    producer: str
+
+    def load(self) -> ir.Model:
+        """A fresh copy; the weights stay on disk until they are used."""
+        return ir.load(self.path)
+
+
+def read(path: Path, signature: Signature) -> ir.Model:
+    """Load and check a graph of an export; its weights stay on disk if they are in files beside it.
+
+    Raises:
+        ExportError: damaged, incomplete, or not what a bundle can be made of.
+    """
+    try:
+        model = ir.load(path)
+    except Exception as error:  # protobuf's and onnx_ir's errors share no base class
+        raise ExportError(f"{path} is no ONNX model: {_first_line(error)} {_AGAIN}") from None
+    _check_weights(path, model)
+    _check_signature(path, model, signature)
+    opset = model.graph.opset_imports.get("", 0)
+    if opset < _OLDEST:
+        raise ExportError(
+            f"{path} has opset {opset}; {_OLDEST} or later is needed. "
+            "Export the model again with a recent version of Optimum."
+        )
+    foreign = {f"{n.domain}.{n.op_type}" for n in model.graph.all_nodes() if n.domain not in _ONNX}
+    if foreign:
+        raise ExportError(
+            f"{path} uses {', '.join(sorted(foreign))}, which only ONNX Runtime knows: it was "
+            "optimised with its tools. Give the export as it was before that."
+        )
+    flow = {n.op_type for n in model.graph if n.op_type in ("If", "Loop", "Scan")}
+    if flow:
+        raise ExportError(f"{path} has control flow ({', '.join(sorted(flow))}). {_AGAIN}")
+    return model
+
+
+def prepare(
+    source: Path, signature: Signature, one: Mapping[str, NDArray[Any]], path: Path
+) -> Part:
+    """Write a graph without what a bundle does not need, its shapes evaluated.
+
+    Args:
+        source: A graph of the export.
+        signature: What it takes and gives.
+        one: Inputs for a batch of one.
+        path: The file to write; the weights go beside it.
+
+    Raises:
+        ExportError: a bundle cannot be made of the graph.
+    """
+    model = read(source, signature)
+    graph, feeds = model.graph, fit(model.graph, one)
+    kept = next(value for value in graph.outputs if value.name == signature.output)
+    graph.outputs[:] = [kept]
+    graph.name = path.stem
+    sha256, sizes = _digest(graph), _sizes(graph)
+    for step in (
+        ClearMetadataAndDocStringPass(),
+        LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        IdentityEliminationPass(),
+        RemoveUnusedNodesPass(),
+        ShapeInferencePass(),
+    ):
+        step(model)
+    ir.save(model, path, external_data=f"{path.stem}.data", size_threshold_bytes=_SMALL)
+    for value in graph.initializers.values():
+        if isinstance(value.const_value, ir.ExternalTensor):
+            value.const_value.release()
+    del model, graph, kept, value
+    model = ir.load(path)
+    freeze_shapes(model, feeds, path.parent)
+    ir.save(model, path)
+    dtype, parameters = sizes.most_common(1)[0]
+    producer = f"{model.producer_name} {model.producer_version}".strip()
+    return Part(path, sha256, dtype, parameters, model.graph.opset_imports[""], producer)
+
+
+def _check_weights(path: Path, model: ir.Model) -> None:
+    folder = path.parent.resolve()
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if not isinstance(tensor, ir.ExternalTensor):
+            continue
+        file = folder / tensor.location
+        if not file.resolve().is_relative_to(folder):
+            raise ExportError(
+                f"{path} keeps weights in {tensor.location}, outside its directory. "
+                "Do not use this export: it was made by hand or tampered with."
+            )
+        if not file.is_file():
+            raise ExportError(
+                f"{path} keeps its weights in {file}, which is missing. "
+                "Copy the export with all its files."
+            )
+        if (tensor.offset or 0) + tensor.nbytes > file.stat().st_size:
+            raise ExportError(f"{file} is too short. Copy the export again.")
+
+
+def _check_signature(path: Path, model: ir.Model, signature: Signature) -> None:
+    graph = model.graph
+    initializers = set(graph.initializers)
+    inputs = {str(value.name) for value in graph.inputs} - initializers
+    outputs = {str(value.name) for value in graph.outputs}
+    if inputs != signature.inputs or signature.output not in outputs:
+        raise ExportError(
+            f"{path} takes {_listed(inputs)} and gives {_listed(outputs)}; a Stable Diffusion 1.x "
+            f"or 2.x takes {_listed(signature.inputs)} and gives {signature.output}."
+        )
+    for value in graph.inputs:
+        if value.shape is None or value.dtype is None:
+            raise ExportError(f"{path} does not say what shape and type {value.name} has. {_AGAIN}")
+        if len(value.shape) > 1 and isinstance(value.shape[0], int):
+            raise ExportError(
+                f"{path} was exported for batches of {value.shape[0]} only ({value.name}). "
+                "Export the model again with an open batch dimension, as Optimum does."
+            )
+    dtype = _sizes(graph).most_common(1)[0][0] if graph.initializers else None
+    if dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
+        raise ExportError(
+            f"{path} holds its weights in {dtype.name if dtype else 'nothing'}; FLOAT and FLOAT16 "
+            "can be used. Give the export as it was before it was quantised."
+        )
+
+
+def _sizes(graph: ir.Graph) -> Counter[ir.DataType]:
+    sizes = Counter[ir.DataType]()
+    for value in graph.initializers.values():
+        if value.const_value is not None:
+            sizes[value.const_value.dtype] += value.const_value.size
+    return sizes
+
+
+def _digest(graph: ir.Graph) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(graph.initializers.items()):
+        tensor = value.const_value
+        assert tensor is not None
+        digest.update(f"{name} {tensor.dtype.name} {tuple(tensor.shape)}\n".encode())
+        digest.update(np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8).data)
+        if isinstance(tensor, ir.ExternalTensor):
+            tensor.release()
+    return digest.hexdigest()
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "nothing"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".") + "."

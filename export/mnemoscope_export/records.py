@@ -1,0 +1,77 @@
+"""What a pipeline's configs say, in the manifest's terms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from mnemoscope_runtime.errors import ExportError
+from mnemoscope_runtime.manifest import PredictionType, Scheduler
+
+__all__ = ["family", "prediction_type", "scheduler_record"]
+
+# what DDIM has where another sampler's config says nothing (diffusers' DDIMScheduler)
+_DDIM = {
+    "beta_schedule": "linear",
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "num_train_timesteps": 1000,
+    "steps_offset": 0,
+    "set_alpha_to_one": True,
+    "timestep_spacing": "leading",
+}
+
+
+def scheduler_record(config: Mapping[str, Any], model: str, inference_steps: int) -> Scheduler:
+    """The schedule of a `scheduler_config.json`, sampled with DDIM.
+
+    Args:
+        config: The contents of the file.
+        model: What errors call the model.
+        inference_steps: DDIM steps of a whole image.
+
+    Raises:
+        ExportError: the schedule is one that the runtime does not reproduce.
+    """
+    fields = {name: config.get(name, default) for name, default in _DDIM.items()}
+    unknown = {
+        "trained_betas": config.get("trained_betas") is not None,
+        "rescale_betas_zero_snr": config.get("rescale_betas_zero_snr"),
+        "thresholding": config.get("thresholding"),
+        f"beta_schedule={fields['beta_schedule']}": fields["beta_schedule"]
+        not in ("linear", "scaled_linear"),
+        f"timestep_spacing={fields['timestep_spacing']}": fields["timestep_spacing"]
+        not in ("leading", "trailing"),
+    }
+    found = [name for name, is_set in unknown.items() if is_set]
+    if found:
+        raise ExportError(
+            f"{model}'s scheduler uses {', '.join(found)}, which bundles do not support. "
+            "Set a plain schedule in scheduler/scheduler_config.json."
+        )
+    try:
+        return msgspec.convert({**fields, "inference_steps": inference_steps}, Scheduler)
+    except msgspec.ValidationError as error:
+        raise ExportError(
+            f"{model}'s scheduler cannot be used: {error}. Correct scheduler/scheduler_config.json."
+        ) from None
+
+
+def prediction_type(config: Mapping[str, Any], model: str) -> PredictionType:
+    """What the UNet predicts: the noise itself or the velocity (Salimans & Ho 2022).
+
+    Raises:
+        ExportError: something else.
+    """
+    kind = config.get("prediction_type", "epsilon")
+    if kind not in ("epsilon", "v_prediction"):
+        raise ExportError(f"{model} predicts {kind!r}; 'epsilon' and 'v_prediction' work.")
+    found: PredictionType = kind
+    return found
+
+
+def family(width: int) -> str:
+    """ "sd1" or "sd2", told apart by the width of the text encoder."""
+    return "sd2" if width == 1024 else "sd1"

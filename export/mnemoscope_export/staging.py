@@ -1,0 +1,126 @@
+"""A directory that appears whole or not at all, and what goes into it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mnemoscope_runtime.bundle import MANIFEST
+from mnemoscope_runtime.errors import ExportError, InputError
+from mnemoscope_runtime.manifest import FileRecord, Precision
+from mnemoscope_runtime.options import check_options
+
+from .gate import ORACLES, Tolerance
+
+__all__ = ["BANK", "WEIGHTS", "ExportOptions", "check_target", "file_records", "published_at"]
+
+BANK, WEIGHTS = "noise_bank.npy", "model.weights"
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What goes into a bundle.
+
+    Attributes:
+        noises: Size of the noise bank.
+        seed: Seed of the noise bank.
+        guidance: Scale of classifier-free guidance while sampling.
+        inference_steps: DDIM steps of a whole image; the first of them is the screening timestep.
+        precision: What the graphs compute in; differences and norms are float32 in any case.
+            None: float32 for a PyTorch model, and what it is in for an ONNX export.
+        overwrite: Replace an existing bundle.
+        tolerance: What the parity gate accepts; by default what rounding in `precision` explains.
+        budget: Relative error of a magnitude that a backend may have to be chosen by "auto".
+    """
+
+    noises: int = 4
+    seed: int = 0
+    guidance: float = 7.5
+    inference_steps: int = 50
+    precision: Precision | None = None
+    overwrite: bool = False
+    tolerance: Tolerance | None = None
+    budget: float = 1e-2
+
+    def __post_init__(self) -> None:
+        check_options(
+            "a whole number",
+            noises=self.noises,
+            seed=self.seed,
+            inference_steps=self.inference_steps,
+        )
+        check_options("a number", guidance=self.guidance, budget=self.budget)
+        check_options("True or False", overwrite=self.overwrite)
+        if self.precision not in (None, *ORACLES):
+            raise InputError(
+                f"There is no precision {self.precision!r}. Choose one of: {', '.join(ORACLES)}."
+            )
+        if not 1 <= self.noises <= 64:
+            raise InputError(f"A noise bank holds 1 to 64 noises, not {self.noises}.")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"A seed lies between 0 and 2**63 - 1, {self.seed} does not.")
+        if not 1 <= self.inference_steps <= 999:
+            raise InputError(f"An image takes 1 to 999 steps, not {self.inference_steps}.")
+        if not 0 < self.budget < 1:
+            raise InputError(f"A budget is a relative error between 0 and 1, not {self.budget}.")
+        if not np.isfinite(self.guidance):
+            raise InputError(f"Guidance must be a finite number, not {self.guidance}.")
+
+
+def check_target(out: Path, overwrite: bool) -> None:
+    """Refuse to write to `out` before any work is done for it.
+
+    Raises:
+        ExportError: something is there that may not be replaced.
+    """
+    if out.exists() and not overwrite:
+        raise ExportError(f"{out} exists already. Choose another name, or pass --overwrite.")
+    if out.exists() and not (out / MANIFEST).is_file():
+        raise ExportError(f"{out} is not a bundle, so it is not overwritten. Choose another name.")
+
+
+def file_records(folder: Path) -> dict[str, FileRecord]:
+    """sha256 and size of every file below `folder`, for the manifest."""
+    records = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        records[path.relative_to(folder).as_posix()] = FileRecord(digest, path.stat().st_size)
+    return records
+
+
+@contextmanager
+def published_at(out: Path, overwrite: bool) -> Iterator[Path]:
+    """A staging directory that becomes `out` if the block succeeds, and vanishes if not."""
+    check_target(out, overwrite)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise ExportError(f"{out} cannot be written: {error}.") from error
+    try:
+        bundle = staging / "bundle"
+        bundle.mkdir()
+        yield bundle
+        for path in bundle.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        if out.exists():
+            out.rename(staging / "replaced")
+        bundle.rename(out)
+    except OSError as error:
+        raise ExportError(
+            f"{out} could not be written: {error}. Nothing was left there; free some space or "
+            "choose another directory."
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

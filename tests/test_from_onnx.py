@@ -1,0 +1,341 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from cli_support import Run, failed, one_model
+from onnx_exports import write_configs, write_text_encoder, write_unet
+
+from mnemoscope import ExportError, InputError, ParityError
+from mnemoscope_export import ExportOptions, StableDiffusion, export_onnx, magnitudes
+from mnemoscope_export.from_onnx import export as export_module
+from mnemoscope_runtime import Bundle, Screener
+
+PROMPTS = ["a cat, sitting", "google icon of rocket", "eine Katze — 猫"]
+OPTIONS = ExportOptions(noises=3, seed=7)
+ONE = ExportOptions(noises=1)
+
+
+@pytest.fixture(scope="session")
+def onnx_dir(
+    model: StableDiffusion, model_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("onnx") / "optimum-made"
+    write_configs(model_dir, folder)
+    write_text_encoder(model, folder / "text_encoder" / "model.onnx")
+    write_unet(model, folder / "unet" / "model.onnx")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def onnx_bundle(onnx_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("onnx-bundles") / "bundle"
+    export_onnx(onnx_dir, out, OPTIONS)
+    return out
+
+
+@pytest.fixture
+def copy(onnx_dir: Path, tmp_path: Path) -> Path:
+    shutil.copytree(onnx_dir, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def scores(bundle: Path, model: StableDiffusion, rtol: float) -> None:
+    """The bundle measures what PyTorch measures, at the first step and along the way."""
+    with Screener.open(bundle) as screener:
+        bank = torch.from_numpy(screener.bundle.noise_bank())
+        expected = magnitudes(model, PROMPTS, bank, steps=3).numpy()
+        np.testing.assert_allclose(screener.first_step(PROMPTS), expected[..., 0], rtol=rtol)
+        np.testing.assert_allclose(screener.trajectory(PROMPTS, steps=3), expected, rtol=rtol)
+
+
+def test_scores_are_those_of_the_pytorch_model(onnx_bundle: Path, model: StableDiffusion) -> None:
+    scores(onnx_bundle, model, rtol=1e-4)
+
+
+def test_the_bundle_is_like_one_made_by_pytorch(onnx_bundle: Path, bundle_dir: Path) -> None:
+    ours, theirs = Bundle.open(onnx_bundle), Bundle.open(bundle_dir)
+    for graph in ("text_encoder", "step", "screen"):
+        found, expected = (
+            onnx.load(path / f"{graph}.onnx", load_external_data=False).graph
+            for path in (onnx_bundle, bundle_dir)
+        )
+        assert signature(found.input) == signature(expected.input)
+        assert signature(found.output) == signature(expected.output)
+        assert ours.manifest.flops[graph] == pytest.approx(theirs.manifest.flops[graph], rel=0.01)
+    assert set(ours.manifest.files) == set(theirs.manifest.files)
+    assert np.array_equal(ours.noise_bank(), theirs.noise_bank())
+    for field in ("scheduler", "timestep", "guidance", "tokenizer", "noise_bank", "precision"):
+        assert getattr(ours.manifest, field) == getattr(theirs.manifest, field)
+    assert ours.manifest.model.id == "optimum-made"
+    assert ours.manifest.model.prediction_type == theirs.manifest.model.prediction_type
+    assert len(ours.manifest.model.weights_sha256) == 64
+    assert ours.manifest.tools["unet/model.onnx"].startswith("pytorch ")
+
+
+def signature(values: object) -> list[tuple[str, int, list[object]]]:
+    return [
+        (
+            value.name,
+            value.type.tensor_type.elem_type,
+            [dim.dim_value or bool(dim.dim_param) for dim in value.type.tensor_type.shape.dim],
+        )
+        for value in values  # type: ignore[attr-defined]
+    ]
+
+
+@pytest.mark.parametrize("graph", ["screen", "step", "text_encoder"])
+def test_graphs_are_plain_onnx(onnx_bundle: Path, graph: str) -> None:
+    onnx.checker.check_model(onnx_bundle / f"{graph}.onnx")
+    nodes = onnx.load(onnx_bundle / f"{graph}.onnx", load_external_data=False).graph.node
+    assert {node.domain for node in nodes} == {""}
+
+
+def test_weights_are_stored_once(onnx_bundle: Path, model: StableDiffusion) -> None:
+    parameters = [*model.unet.parameters(), *model.text_encoder.parameters()]
+    size = sum(p.numel() * 4 for p in parameters)
+    assert (onnx_bundle / "model.weights").stat().st_size < 1.6 * size
+
+
+def test_batches_stay_open(onnx_bundle: Path) -> None:
+    with Screener.open(onnx_bundle, threads=1) as screener:
+        engine = screener.backend.load(screener.bundle, "screen")
+        ids = np.tile(screener.tokenizer(["a"]), (30, 1))
+        values = engine({"input_ids": ids, "noise_index": np.array([2, 0])}, ("magnitude",))[0]
+    assert values.shape == (30, 2)
+    np.testing.assert_allclose(values, np.tile(values[:1], (30, 1)), rtol=1e-5)
+
+
+@one_model
+def test_neither_torch_nor_diffusers_are_needed(onnx_dir: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'diffusers', 'transformers', 'onnxscript', 'safetensors'):\n"
+        "    sys.modules[name] = None\n"
+        "from mnemoscope.cli import main\n"
+        "main()"
+    )
+    command = ["export", "--from-onnx", onnx_dir, tmp_path / "out", "--noises", "1"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, command)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{tmp_path / 'out'}  {Bundle.open(tmp_path / 'out').id[:12]}\n"
+    for graph in ("text_encoder", "step", "screen"):
+        assert f"\n{graph}: relative error " in done.stderr
+
+
+@one_model
+@pytest.mark.parametrize(
+    ("opset", "timestep", "ids"),
+    [
+        (14, torch.tensor([1]), torch.int32),
+        (18, torch.tensor(1), torch.int64),
+    ],
+    ids=["14-int64-vector-int32", "18-int64-scalar"],
+)
+def test_other_ways_to_export(
+    copy: Path,
+    tmp_path: Path,
+    model: StableDiffusion,
+    opset: int,
+    timestep: torch.Tensor,
+    ids: torch.dtype,
+) -> None:
+    write_unet(model, copy / "unet" / "model.onnx", timestep=timestep, opset=opset)
+    write_text_encoder(model, copy / "text_encoder" / "model.onnx", ids=ids, opset=opset)
+    bundle = export_onnx(copy, tmp_path / "out", ONE)
+    assert bundle.manifest.opset == opset
+    scores(tmp_path / "out", model, rtol=1e-4)
+
+
+@one_model
+def test_half_precision(copy: Path, tmp_path: Path, model: StableDiffusion) -> None:
+    half = torch.float16
+    write_unet(model, copy / "unet" / "model.onnx", dtype=half, timestep=torch.tensor(1.0).half())
+    with pytest.raises(InputError, match="is in float16, and an ONNX export stays in"):
+        export_onnx(copy, tmp_path / "no", ExportOptions(precision="float32"))
+    bundle = export_onnx(copy, tmp_path / "out", ONE)
+    assert bundle.manifest.precision == "float16"
+    outputs = onnx.load(tmp_path / "out" / "step.onnx", load_external_data=False).graph.output
+    assert {o.type.tensor_type.elem_type for o in outputs} == {onnx.TensorProto.FLOAT}
+    scores(tmp_path / "out", model, rtol=2e-2)
+
+
+@one_model
+def test_weights_in_files_of_their_own(copy: Path, onnx_bundle: Path, tmp_path: Path) -> None:
+    external(copy)
+    bundle = export_onnx(copy, tmp_path / "out", OPTIONS)
+    whole = Bundle.open(onnx_bundle).manifest
+    assert bundle.manifest.model.weights_sha256 == whole.model.weights_sha256
+    assert bundle.manifest.probes == whole.probes
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "out"]
+
+
+def external(folder: Path) -> Path:
+    path = folder / "unet" / "model.onnx"
+    onnx.save_model(onnx.load(path), path, save_as_external_data=True, location="model.onnx_data")
+    return path.with_name("model.onnx_data")
+
+
+@one_model
+def test_a_graph_that_disagrees_is_not_written(
+    onnx_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = export_module.screen_graph
+
+    def wrong(*args: object) -> object:
+        return whole(*args[:6], 1.001, *args[7:])  # type: ignore[arg-type]
+
+    monkeypatch.setattr(export_module, "screen_graph", wrong)
+    with pytest.raises(ParityError, match=r"screen graph differs from the export by 1\.0e-03"):
+        export_onnx(onnx_dir, tmp_path / "out", OPTIONS)
+    assert list(tmp_path.iterdir()) == []
+
+
+# what is refused
+
+
+def edit(path: Path, **fields: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def node_of_ort(folder: Path) -> None:
+    model = onnx.load(folder / "unet" / "model.onnx")
+    conv = next(node for node in model.graph.node if node.op_type == "Sigmoid")
+    conv.op_type, conv.domain = "QuickGelu", "com.microsoft"
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    onnx.save(model, folder / "unet" / "model.onnx")
+
+
+def change(part: str, how: Callable[[onnx.ModelProto], object]) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        path = folder / part / "model.onnx"
+        model = onnx.load(path)
+        how(model)
+        onnx.save(model, path)
+
+    return apply
+
+
+def rename_input(model: onnx.ModelProto) -> None:
+    model.graph.input.append(
+        onnx.helper.make_tensor_value_info("timestep_cond", onnx.TensorProto.FLOAT, ["b", 256])
+    )
+
+
+def fix_batch(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+
+
+def quantise(model: onnx.ModelProto) -> None:
+    for tensor in model.graph.initializer:
+        array = np.zeros(list(tensor.dims), np.int8)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+
+
+def loop(model: onnx.ModelProto) -> None:
+    empty = onnx.helper.make_graph([], "g", [], [])
+    model.graph.node.insert(
+        0, onnx.helper.make_node("If", ["c"], ["o"], then_branch=empty, else_branch=empty)
+    )
+
+
+def old(model: onnx.ModelProto) -> None:
+    model.opset_import[0].version = 11
+
+
+def newer(model: onnx.ModelProto) -> None:
+    model.opset_import[0].version = 17
+
+
+def missing_data(folder: Path) -> None:
+    external(folder).unlink()
+
+
+def short_data(folder: Path) -> None:
+    data = external(folder)
+    data.write_bytes(data.read_bytes()[:-1000])
+
+
+def foreign_data(folder: Path) -> None:
+    external(folder)
+    model = onnx.load(folder / "unet" / "model.onnx", load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = "../../../etc/passwd"
+    (folder / "unet" / "model.onnx").write_bytes(model.SerializeToString())
+
+
+REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no unet": (lambda d: (d / "unet" / "model.onnx").unlink(), "unet/model.onnx does not exist"),
+    "no such directory": (shutil.rmtree, "does not exist. Give the directory that Optimum"),
+    "Stable Diffusion XL": (lambda d: (d / "text_encoder_2").mkdir(), "is Stable Diffusion XL"),
+    "no scheduler": (lambda d: shutil.rmtree(d / "scheduler"), "scheduler_config.json cannot be"),
+    "odd schedule": (
+        lambda d: edit(d / "scheduler" / "scheduler_config.json", beta_schedule="sigmoid"),
+        "beta_schedule=sigmoid, which bundles do not support",
+    ),
+    "predicts samples": (
+        lambda d: edit(d / "scheduler" / "scheduler_config.json", prediction_type="sample"),
+        "predicts 'sample'",
+    ),
+    "no size": (
+        lambda d: edit(d / "unet" / "config.json", sample_size=None),
+        "does not say the size of the latents",
+    ),
+    "no tokenizer": (
+        lambda d: (d / "tokenizer" / "merges.txt").unlink(),
+        "It needs tokenizer.json, or vocab.json and merges.txt",
+    ),
+    "damaged": (
+        lambda d: (d / "unet" / "model.onnx").write_bytes(b"version https://git-lfs"),
+        "model.onnx is no ONNX model",
+    ),
+    "other inputs": (change("unet", rename_input), "timestep_cond and gives out_sample; a Stable"),
+    "fixed batch": (change("unet", fix_batch), "exported for batches of 2 only (sample)"),
+    "quantised": (change("unet", quantise), "holds its weights in INT8"),
+    "control flow": (change("unet", loop), "has control flow (If)"),
+    "old opset": (change("unet", old), "has opset 11; 14 or later is needed"),
+    "two opsets": (change("text_encoder", newer), "opset 17 and "),
+    "ORT's own operators": (node_of_ort, "uses com.microsoft.QuickGelu, which only ONNX Runtime"),
+    "missing weights": (missing_data, "model.onnx_data, which is missing"),
+    "short weights": (short_data, "model.onnx_data is too short"),
+    "weights elsewhere": (foreign_data, "outside its directory. Do not use this export"),
+}
+
+
+@one_model
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(copy: Path, tmp_path: Path, case: str) -> None:
+    spoil, message = REFUSED[case]
+    spoil(copy)
+    with pytest.raises(ExportError) as caught:
+        export_onnx(copy, tmp_path / "out", OPTIONS)
+    assert message in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] in (["copy"], [])
+
+
+def test_the_command_line_says_what_is_wrong(run: Run, tmp_path: Path) -> None:
+    result = run("export", "--from-onnx", tmp_path / "nothing", tmp_path / "out")
+    assert (result.code, result.out) == (3, "")
+    assert "text_encoder/model.onnx does not exist" in result.err
+    assert "Traceback" not in result.err
+
+
+def test_without_onnx(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mnemoscope_export", None)
+    result = run("export", "--from-onnx", tmp_path, tmp_path / "out")
+    failed(result, 3, "Exporting needs ONNX", "pip install 'mnemoscope[from-onnx]'")
