@@ -10,10 +10,16 @@ from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 
 from mnemoscope import embedded
-from mnemoscope_export import StableDiffusion
+from mnemoscope_export import StableDiffusion, StableDiffusionXL
+from mnemoscope_runtime.manifest import PredictionType
 
 _VOCABULARY = 49_408
 
@@ -24,20 +30,54 @@ class Family:
 
     text: dict[str, Any]
     unet: dict[str, Any] = field(default_factory=dict)
-    prediction: str = "epsilon"
+    prediction: PredictionType = "epsilon"
+    text_2: dict[str, Any] | None = None
 
 
-_VIT_L = {"hidden_size": 768, "intermediate_size": 3072, "layers": 12, "heads": 12}
-_VIT_H = {"hidden_size": 1024, "intermediate_size": 4096, "layers": 23, "heads": 16}
+_VIT_L = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+}
+_VIT_H = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 23,
+    "num_attention_heads": 16,
+    "hidden_act": "gelu",
+}
+_VIT_BIGG = {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 20,
+    "hidden_act": "gelu",
+    "projection_dim": 1280,
+}
 _SD2 = {
     "attention_head_dim": (5, 10, 20, 20),
     "cross_attention_dim": 1024,
     "use_linear_projection": True,
 }
+_SDXL = {
+    "sample_size": 128,
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20),
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
 FAMILIES = {
     "sd14": Family(_VIT_L),  # 1.4 and 1.5 have one architecture
-    "sd21-base": Family({**_VIT_H, "hidden_act": "gelu"}, _SD2),
-    "sd21": Family({**_VIT_H, "hidden_act": "gelu"}, {**_SD2, "sample_size": 96}, "v_prediction"),
+    "sd21-base": Family(_VIT_H, _SD2),
+    "sd21": Family(_VIT_H, {**_SD2, "sample_size": 96}, "v_prediction"),
+    "sdxl": Family(_VIT_L, _SDXL, text_2=_VIT_BIGG),
 }
 
 
@@ -46,16 +86,16 @@ def random_model(name: str, seed: int = 0) -> StableDiffusion:
     family = FAMILIES[name]
     torch.manual_seed(seed)
     tokenizer = CLIPTokenizer.from_pretrained(embedded.MODEL / "tokenizer")
-    text = dict(family.text)
-    config = CLIPTextConfig(
-        vocab_size=_VOCABULARY,
-        num_hidden_layers=text.pop("layers"),
-        num_attention_heads=text.pop("heads"),
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        **text,
-    )
+
+    def text_config(fields: dict[str, Any]) -> CLIPTextConfig:
+        return CLIPTextConfig(
+            vocab_size=_VOCABULARY,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            **fields,
+        )
+
     unet = {
         "sample_size": 64,
         "block_out_channels": (320, 640, 1280, 1280),
@@ -66,12 +106,12 @@ def random_model(name: str, seed: int = 0) -> StableDiffusion:
         "up_block_types": ("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
         **family.unet,
     }
-    return StableDiffusion(
-        id=f"{name}-random",
-        tokenizer=tokenizer,
-        text_encoder=CLIPTextModel(config).eval().requires_grad_(False),
-        unet=UNet2DConditionModel(**unet).eval().requires_grad_(False),
-        scheduler=DDIMScheduler(
+    parts: dict[str, Any] = {
+        "id": f"{name}-random",
+        "tokenizer": tokenizer,
+        "text_encoder": CLIPTextModel(text_config(family.text)),
+        "unet": UNet2DConditionModel(**unet),
+        "scheduler": DDIMScheduler(
             beta_start=0.00085,
             beta_end=0.012,
             beta_schedule="scaled_linear",
@@ -80,4 +120,15 @@ def random_model(name: str, seed: int = 0) -> StableDiffusion:
             steps_offset=1,
             prediction_type=family.prediction,
         ),
-    )
+    }
+    if family.text_2 is None:
+        model = StableDiffusion(**parts)
+    else:
+        model = StableDiffusionXL(
+            **parts,
+            tokenizer_2=CLIPTokenizer.from_pretrained(embedded.MODEL / "tokenizer", pad_token="!"),
+            text_encoder_2=CLIPTextModelWithProjection(text_config(family.text_2)),
+        )
+    for part in model.parts.values():
+        part.eval().requires_grad_(False)
+    return model

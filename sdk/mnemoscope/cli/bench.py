@@ -19,6 +19,7 @@ from mnemoscope_runtime.backends import Precision
 from .. import bench, embedded
 from ..detector import Detector
 from ..floor import gemm_rate
+from ._backends import ModelOption, open_torch
 
 __all__ = ["command"]
 
@@ -28,9 +29,13 @@ def command(
         Path | None, typer.Argument(help="Bundle to measure.", show_default="embedded")
     ] = None,
     backends: Annotated[
-        str, typer.Option(help="Backends, with commas; ratios are to the first.")
+        str,
+        typer.Option(
+            help="Backends, with commas; ratios are to the first. torch and torch-compile, too."
+        ),
     ] = "onnxruntime",
     scenario: Annotated[bench.Scenario, typer.Option(help="MLPerf's scenarios.")] = "single-stream",
+    model: ModelOption = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of an engine.")] = None,
     noises: Annotated[int, typer.Option(help="Noises of the bank to use.")] = 1,
     rounds: Annotated[
@@ -57,7 +62,8 @@ def command(
         detectors, opened = {}, {}
         for name in names:
             start = time.perf_counter()
-            detector = stack.enter_context(Detector.load(bundle, backend=name, threads=threads))
+            backend = open_torch(name, bundle, model, threads)
+            detector = stack.enter_context(Detector.load(bundle, backend=backend, threads=threads))
             detector.screen(prompts[:1], noises=noises)
             opened[name] = time.perf_counter() - start
             detectors[name] = detector

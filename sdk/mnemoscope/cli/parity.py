@@ -16,6 +16,7 @@ from .. import embedded
 from ..detector import Detector
 from ..precision import Comparison, compare
 from ..prompts import read_prompt_file
+from ._backends import ModelOption, open_torch
 
 __all__ = ["command"]
 
@@ -42,6 +43,7 @@ def command(
     noises: Annotated[
         int | None, typer.Option(help="Noises of the bank to use.", show_default="all")
     ] = None,
+    model: ModelOption = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     force: Annotated[bool, typer.Option(help="Accept a lower TPR.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -61,7 +63,8 @@ def command(
     prompts = memorized + others
 
     def scores(path: Path | None, name: str) -> np.ndarray:
-        with Detector.load(path, backend=name, threads=threads) as detector:
+        runs = open_torch(name, path, model, threads)
+        with Detector.load(path, backend=runs, threads=threads) as detector:
             return np.array([d.score for d in detector.stream(prompts, noises=noises)])
 
     labels = np.arange(len(prompts)) < len(memorized)

@@ -1,0 +1,70 @@
+"""Backends by name on the command line, where PyTorch is one too, given a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+
+from mnemoscope_runtime import Backend, BackendUnavailable, InputError
+from mnemoscope_runtime.manifest import Precision
+
+from .. import embedded
+from ._quiet import quiet_libraries
+
+__all__ = ["ModelOption", "open_torch"]
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Model of the bundle, for torch and torch-compile.", show_default="the embedded one"
+    ),
+]
+_COMPILERS = {"torch": None, "torch-compile": "inductor"}
+
+
+def open_torch(
+    name: str, bundle: Path | None, model: str | None, threads: int | None
+) -> str | Backend:
+    """PyTorch as a backend for "torch" and "torch-compile"; any other name as it is.
+
+    Args:
+        name: With a precision, if it is not to be float32: "torch:bfloat16".
+        bundle: What it is to run; None is the embedded bundle.
+        model: Directory or hub id of what the bundle was exported from.
+        threads: CPU threads that torch may use in this process.
+
+    Raises:
+        InputError: no model, or no such precision.
+        BackendUnavailable: PyTorch is not installed.
+        ExportError: the model cannot be loaded.
+    """
+    kind, _, precision = name.partition(":")
+    if kind not in _COMPILERS:
+        return name
+    if precision and precision not in get_args(Precision):
+        choice = ", ".join(f"{kind}:{known}" for known in get_args(Precision))
+        raise InputError(f"There is no precision {precision!r}. Choose one of: {choice}.")
+    if bundle is not None and model is None:
+        raise InputError(
+            f"{kind} runs the model that {bundle} was exported from, which a bundle does not hold. "
+            "Give it with --model."
+        )
+    quiet_libraries()
+    try:
+        import torch
+
+        from mnemoscope_export import StableDiffusion, TorchBackend
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"The backend {kind!r} cannot be used: {error}. "
+            "Install it with `pip install 'mnemoscope[export]'`."
+        ) from None
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return TorchBackend(
+        StableDiffusion.load(model or embedded.MODEL),
+        precision={p: p for p in get_args(Precision)}.get(precision, "float32"),
+        compiler=_COMPILERS[kind],
+    )
