@@ -23,6 +23,7 @@ from mnemoscope_runtime import (
     open_backend,
 )
 from mnemoscope_runtime.backends import CPU
+from mnemoscope_runtime.backends.onnxruntime import OnnxRuntime
 
 IDS = np.full((2, 77), 5, np.int64)
 
@@ -108,8 +109,10 @@ class Session:
         model: bytes,
         options: onnxruntime.SessionOptions,
         providers: list[str],
+        disabled_optimizers: list[str],
         enable_fallback: int,
     ) -> None:
+        assert disabled_optimizers == []
         assert enable_fallback == 0  # or it would try again on the CPU, and print a line
         Session.made = (model, options, providers)
         self.providers = providers
@@ -207,3 +210,19 @@ def test_nothing_is_reported_to_anyone(name: str, bundle_dir: Path, tmp_path: Pa
     kept = {k: v for k, v in os.environ.items() if k != "CI" and not k.startswith("XDG_")}
     subprocess.run([sys.executable, "-c", code], env=kept | home, check=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_lean_leaves_convolutions_in_their_layout(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[list[str]] = []
+
+    def keep(*_: object, disabled_optimizers: list[str], **__: object) -> object:
+        made.append(disabled_optimizers)
+        raise RuntimeError("stop here")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", keep)
+    for lean in (False, True):
+        with pytest.raises(BackendError, match="stop here"):
+            OnnxRuntime(lean=lean).load(bundle, "step")
+    assert made == [[], ["NchwcTransformer"]]

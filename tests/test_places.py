@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 
 from mnemoscope import Detector, IntegrityError
-from mnemoscope_runtime import BACKENDS, Screener
+from mnemoscope_runtime import Screener
+from mnemoscope_runtime.backends import CPU
 
 # one bundle is enough here
 pytestmark = pytest.mark.parametrize("model_dir", ["epsilon"], indirect=True, scope="session")
 
 PROMPTS = ["a photo of a cat", "icon of rocket"]
-each_backend = pytest.mark.parametrize("backend", BACKENDS, scope="module")
+each_backend = pytest.mark.parametrize("backend", CPU, scope="module")
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int, str]]:

@@ -10,7 +10,8 @@ import pytest
 from screening_support import MANY, PROMPTS, Array, Changed
 
 from mnemoscope import Detector, embedded
-from mnemoscope_runtime import BACKENDS, Bundle, Screener, open_backend
+from mnemoscope_runtime import Bundle, Screener, open_backend
+from mnemoscope_runtime.backends import CPU
 
 
 def in_16_threads(work: Callable[[], Array]) -> list[Array]:
@@ -44,7 +45,7 @@ def test_threads_with_prompts_of_their_own(screener: Screener) -> None:
     np.testing.assert_allclose(found, alone, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", CPU)
 @pytest.mark.parametrize("cores", [1, None], ids=["one-core", "all-cores"])
 def test_64_threads_score_as_one_does(backend: str, cores: int | None) -> None:
     """Bit by bit: a verdict does not depend on who else is asking."""
@@ -64,7 +65,7 @@ def test_64_threads_score_as_one_does(backend: str, cores: int | None) -> None:
         assert detector.screen(prompts[:1])[0].scores == alone[0]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", CPU)
 def test_64_threads_walk_as_one_does(backend: str) -> None:
     """More steps need two more graphs, which all threads ask for at the same time."""
     barrier = threading.Barrier(64)
