@@ -11,7 +11,7 @@ from PIL import Image
 
 from mnemoscope import Detector, InputError, bench
 from mnemoscope.floor import gemm_rate
-from mnemoscope_runtime import BackendUnavailable
+from mnemoscope_runtime import BackendUnavailable, Bundle
 from mnemoscope_runtime.testing import FakeBackend
 
 PROMPTS = ["a cat", "a dog", "rain"]
@@ -103,6 +103,11 @@ def test_command(run: Run, bundle_dir: Path, tmp_path: Path, scenario: str) -> N
     assert result.code == 0, result.err
     report = json.loads((tmp_path / "out" / "bench.json").read_text())
     assert report["scenario"] == scenario
+    assert report["bundle"] == Bundle.open(bundle_dir).id
+    assert report["precision"] == "float32"
+    assert ("rate" in report) == (scenario == "server")
+    assert ("rounds" in report) == ("x faster" in result.out) == (scenario != "server")
+    assert ("tokenizer" in result.out) == (scenario == "single-stream")
     assert [row["name"] for row in report["backends"]] == ["onnxruntime", "openvino"]
     assert report["environment"]["threads"] == "1"
     for row in report["backends"]:

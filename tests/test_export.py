@@ -64,7 +64,7 @@ def test_existing_directories_are_safe(bundle_dir: Path, model: StableDiffusion)
 
 def test_overwrite_replaces_bundles_only(tmp_path: Path, model: StableDiffusion) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(ExportError, match="not a bundle"):
+    with pytest.raises(ExportError, match="is no bundle"):
         export_bundle(model, tmp_path, ExportOptions(overwrite=True))
     assert (tmp_path / "thesis.txt").exists()
 

@@ -28,7 +28,7 @@ def test_hash_follows_the_weights(model_dir: Path) -> None:
 
 
 def test_no_such_directory_is_no_download() -> None:
-    with pytest.raises(ExportError, match="cannot be loaded"):
+    with pytest.raises(ExportError, match="cannot be loaded: HF_HUB_OFFLINE is set"):
         StableDiffusion.load("nobody/no-such-model")
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from cli_support import Run, copied, failed, one_model
 
-from mnemoscope import InputError, ParityError
+from mnemoscope import InputError, ParityError, embedded
 from mnemoscope.precision import compare
 from mnemoscope_export import ExportOptions, StableDiffusion, Tolerance, export_bundle
 from mnemoscope_runtime import Bundle, ExportError, Screener
@@ -102,15 +102,22 @@ def test_command(run: Run, bundle_dir: Path, tmp_path: Path) -> None:
     files = []
     for name in ("positives", "benign"):
         file = tmp_path / f"{name}.txt"
-        file.write_text("\n".join(f"{name} {number}" for number in range(5)))
+        file.write_text("\n".join(f"{name} {number}" for number in range(100)))
         files += [f"--{name}", file]
     copy = copied(bundle_dir, tmp_path / "copy")
     args = ("parity", bundle_dir, "--reference", copy, *files, "--threads", 1)
     result = run(*args, "--json", "--force")
     assert (result.code, result.err) == (0, "")
     found = json.loads(result.out)
-    assert (found["prompts"], found["largest_error"]) == (10, 0)
+    assert (found["prompts"], found["largest_error"]) == (200, 0)
     assert "rank correlation  1.000000" in run(*args).out
+    other = ("parity", bundle_dir, "--reference", embedded.BUNDLE, *files, "--noises", 1)
+    failed(run(*other), 2, "exported from other weights than", "pass --force")
+    (tmp_path / "benign.txt").write_text("a\nb\n")
+    failed(run(*args), 2, "needs memorised prompts and 100 others or more")
+    assert run(*args, "--force").code == 0
+    (tmp_path / "benign.txt").write_text("a\npositives 3\n")
+    failed(run(*args), 2, "in both lists, such as 'positives 3'")
     (tmp_path / "positives.txt").write_text("\n")
     failed(run(*args), 2, "holds no prompts")
 

@@ -31,6 +31,11 @@ PROMPTS = (
     "portrait of a woman with a red hat in the style of an old master, highly detailed, canvas",
     "x",
 )
+_REMEDIES = {
+    True: "Export with the versions in constraints.txt.",
+    False: "Export in float32 or the other half precision; or accept it with --tolerance, and "
+    "see with `mnemoscope parity OUT --reference FLOAT32_BUNDLE` what it does to verdicts.",
+}
 _LARGE = 200_000_000  # parameters of a UNet above which a pass takes seconds
 _HUGE = 2_000_000_000  # and tens of seconds
 ORACLES: dict[Precision, str] = {
@@ -128,19 +133,22 @@ def check_parity(
         ParityError: a graph differs by more than the tolerance.
     """
     plan, expected = reference.plan, reference.magnitudes
+    remedy = _REMEDIES[precision == "float32"]
     report = {}
     with _opened(bundle, precision, plan) as screener:
 
         def first_step(prompts: list[str], noises: int) -> np.ndarray:
             return screener.first_step(prompts, noises=noises)[..., None]
 
-        report["screen"] = _worst("screen", first_step, expected[..., :1], reference, tolerance)
+        report["screen"] = _worst(
+            "screen", first_step, expected[..., :1], reference, tolerance, remedy
+        )
     with _opened(bundle, precision, plan) as other:
 
         def trajectory(prompts: list[str], noises: int) -> np.ndarray:
             return other.trajectory(prompts, steps=plan.steps, noises=noises)
 
-        report["step"] = _worst("step", trajectory, expected, reference, tolerance)
+        report["step"] = _worst("step", trajectory, expected, reference, tolerance, remedy)
         report["text_encoder"] = _embedding_error(other, reference, tolerance)
     return report
 
@@ -158,6 +166,7 @@ def _worst(
     expected: np.ndarray,  # [prompt, noise, step]
     reference: Reference,
     tolerance: Tolerance,
+    remedy: str,
 ) -> dict[str, float]:
     plan, worst = reference.plan, 0.0
     for batch in plan.batches:
@@ -169,7 +178,7 @@ def _worst(
                 raise ParityError(
                     f"The {graph} graph differs from {reference.oracle} by {error:.1e} (relative, "
                     f"batch {batch}, {noises} noises); {tolerance.magnitude:.0e} is allowed. "
-                    "Nothing was written. Export in float32, with the versions in constraints.txt."
+                    f"Nothing was written. {remedy}"
                 )
             worst = max(worst, error)
     return {"max_relative_error": worst, "prompts": plan.prompts, "batches": len(plan.batches)}

@@ -81,10 +81,12 @@ def check_target(out: Path, overwrite: bool) -> None:
     Raises:
         ExportError: something is there that may not be replaced.
     """
+    if out.exists() and not (out / MANIFEST).is_file():
+        raise ExportError(
+            f"{out} exists already and is no bundle, so it is not overwritten. Choose another name."
+        )
     if out.exists() and not overwrite:
         raise ExportError(f"{out} exists already. Choose another name, or pass --overwrite.")
-    if out.exists() and not (out / MANIFEST).is_file():
-        raise ExportError(f"{out} is not a bundle, so it is not overwritten. Choose another name.")
 
 
 def file_records(folder: Path) -> dict[str, FileRecord]:

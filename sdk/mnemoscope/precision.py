@@ -15,6 +15,7 @@ from .evaluate import auc, tpr_at_fpr
 __all__ = ["Comparison", "compare"]
 
 TPR_LOSS = 0.005  # more than half a point of TPR@1%FPR is too much
+BENIGN = 100  # with fewer there is no 1 % of them
 
 Scores = NDArray[np.floating]
 
@@ -29,7 +30,7 @@ class Comparison:
         largest_error: The largest of them.
         rank_correlation: Spearman's, in -1..1.
         auc: Of the reference and of the other; None without memorised prompts.
-        tpr: TPR@1%FPR, likewise.
+        tpr: TPR@1%FPR, likewise; None also with fewer than BENIGN other prompts.
     """
 
     prompts: int
@@ -40,8 +41,18 @@ class Comparison:
     tpr: tuple[float, float] | None
 
     def check(self) -> None:
-        """Raise ParityError if TPR@1%FPR falls by more than half a point."""
-        if self.tpr is not None and self.tpr[0] - self.tpr[1] > TPR_LOSS:
+        """Judge the other way of measuring by TPR@1%FPR.
+
+        Raises:
+            InputError: there were too few prompts to know it.
+            ParityError: it falls by more than half a point.
+        """
+        if self.tpr is None:
+            raise InputError(
+                f"TPR@1%FPR needs memorised prompts and {BENIGN} others or more. Give more with "
+                "--positives and --benign, or pass --force to compare the scores alone."
+            )
+        if self.tpr[0] - self.tpr[1] > TPR_LOSS:
             raise ParityError(
                 f"TPR@1%FPR falls from {self.tpr[0]:.3f} to {self.tpr[1]:.3f} (more than "
                 f"{TPR_LOSS}). Use a higher precision, or pass --force to accept it."
@@ -78,7 +89,7 @@ def compare(reference: Scores, other: Scores, memorized: NDArray[np.bool_]) -> C
         largest_error=float(errors.max()),
         rank_correlation=float(np.corrcoef(_ranks(reference), _ranks(other))[0, 1]),
         auc=judged(auc),
-        tpr=judged(tpr_at_fpr),
+        tpr=judged(tpr_at_fpr) if np.sum(~memorized) >= BENIGN else None,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
+from huggingface_hub.constants import HF_HUB_OFFLINE
 from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -18,6 +19,7 @@ from .stable_diffusion import StableDiffusion
 
 __all__ = ["load"]
 
+_OFFLINE = "HF_HUB_OFFLINE is set and it has not been downloaded before. "
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
@@ -58,7 +60,8 @@ def load(name: str, dtype: torch.dtype, device: str) -> StableDiffusion:
             force_zeros_for_empty_prompt=bool(index.get("force_zeros_for_empty_prompt", True)),
         )
     except (OSError, ValueError) as error:
+        offline = "" if Path(name).exists() or not HF_HUB_OFFLINE else _OFFLINE
         raise ExportError(
-            f"{name} cannot be loaded: {error} Give a directory in diffusers' Stable Diffusion "
-            "layout with safetensors weights, or a hub id you have access to."
+            f"{name} cannot be loaded: {offline}{error} Give a directory in diffusers' Stable "
+            "Diffusion layout with safetensors weights, or a hub id you have access to."
         ) from error

@@ -68,6 +68,7 @@ def command(
             opened[name] = time.perf_counter() - start
             detectors[name] = detector
         if scenario == "server":
+            settings: dict[str, float] = {"rate": rate, "seconds": seconds, "workers": workers}
             rows = [
                 bench.server(
                     detector, name, prompts, rate=rate, seconds=seconds, workers=workers,
@@ -76,18 +77,26 @@ def command(
                 for name, detector in detectors.items()
             ]  # fmt: skip
         elif scenario == "offline":
+            settings = {"rounds": rounds or 3, "prompts": len(prompts)}
             rows = bench.offline(detectors, prompts, noises=noises, rounds=rounds or 3)
         else:
+            settings = {"rounds": rounds or 100}
             rows = bench.single_stream(detectors, prompts, noises=noises, rounds=rounds or 100)
         split = {name: bench.stages(detector, prompts[:8]) for name, detector in detectors.items()}
-        flops = next(iter(detectors.values())).screener.bundle.manifest.flops["screen"]
+        asked = next(iter(detectors.values())).screener.bundle
+        flops = asked.manifest.flops["screen"]
     floors = {name: _floor(name, flops * noises, threads) for name in names}
     console.print(_latencies(scenario, rows, floors, opened))
-    console.print(_stages(split))
+    if scenario == "single-stream":
+        console.print(_stages(split))
     if output is not None:
         report = {
             "scenario": scenario,
+            "bundle": asked.id,
+            "model": asked.manifest.model.id,
+            "precision": asked.manifest.precision,
             "noises": noises,
+            **settings,
             "flops_per_noise": flops,
             "environment": bench.environment(threads),
             "backends": [
@@ -124,24 +133,39 @@ def _latencies(
     table = Table(title=scenario, title_justify="left", box=None)
     for heading in ("backend", "p50 ms", "p90", "p95", "p99", "max"):
         table.add_column(heading, justify="left" if heading == "backend" else "right")
-    for heading in ("prompts/s", "x faster", "of the floor", "opened in s"):
+    serves = scenario == "server"
+    extra = () if serves else ("prompts/s", "x faster", "of the floor")
+    for heading in (*extra, "opened in s"):
         table.add_column(heading, justify="right")
+    if not serves:
+        table.caption = (
+            "x faster: median over rounds of the first backend's time by this one's, which may "
+            "differ from the ratio of medians.\nof the floor: what the counted arithmetic alone "
+            "takes at this machine's matrix rate, by the time taken; 100 % is the best there is."
+        )
+        table.caption_justify = "left"
     for row in rows:
         floor = floors[row.name]
         each = row.percentiles["p50"] / row.prompts
         table.add_row(
             row.name,
             *(f"{value * 1e3:.2f}" for value in row.percentiles.values()),
-            "" if scenario == "server" else f"{row.throughput:.1f}",
-            "" if row.ratio is None else f"{row.ratio:.2f}",
-            "" if floor is None or scenario == "server" else f"{floor / each:.0%}",
+            *(
+                ()
+                if serves
+                else (
+                    f"{row.throughput:.1f}",
+                    "" if row.ratio is None else f"{row.ratio:.2f}",
+                    "" if floor is None else f"{floor / each:.0%}",
+                )
+            ),
             f"{opened[row.name]:.2f}",
         )
     return table
 
 
 def _stages(split: dict[str, dict[str, float]]) -> Table:
-    table = Table(title="one prompt, one noise: median ms", title_justify="left", box=None)
+    table = Table(title="stages, in a run of their own: median ms", title_justify="left", box=None)
     table.add_column("stage")
     for name in split:
         table.add_column(name, justify="right")

@@ -27,7 +27,7 @@ def command(
     ] = None,
     backend: Annotated[str, typer.Option(help="Backend to judge.")] = "onnxruntime",
     reference: Annotated[
-        Path | None, typer.Option(help="Bundle to compare with.", show_default="embedded")
+        Path | None, typer.Option(help="Bundle to compare with.", show_default="BUNDLE")
     ] = None,
     reference_backend: Annotated[
         str, typer.Option(help="Backend to compare with.")
@@ -45,30 +45,46 @@ def command(
     ] = None,
     model: ModelOption = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
-    force: Annotated[bool, typer.Option(help="Accept a lower TPR.")] = False,
+    force: Annotated[
+        bool, typer.Option(help="Accept a lower TPR, too few prompts, or another model.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare what two precisions or backends say of the same prompts.
 
     Exit code 3 if TPR@1%FPR falls by more than half a point.
     """
-    judged, other = ((path or embedded.BUNDLE).resolve() for path in (bundle, reference))
-    if (judged, backend) == (other, reference_backend):
+    judged = bundle or embedded.BUNDLE
+    other = reference or judged
+    if (judged.resolve(), backend) == (other.resolve(), reference_backend):
         raise InputError(
             f"{backend} on {judged} would be compared with itself. Give a BUNDLE of another "
             "precision, or a --backend other than the reference's."
         )
     memorized = _prompts(positives, "memorized")
     others = _prompts(benign, "seen", "held_out")
+    if both := set(memorized) & set(others):
+        raise InputError(
+            f"{len(both)} prompts are in both lists, such as {min(both)!r}. A prompt is memorised "
+            "or it is not: take them out of one."
+        )
     prompts = memorized + others
+    weights = set()
 
-    def scores(path: Path | None, name: str) -> np.ndarray:
-        runs = open_torch(name, path, model, threads)
+    def scores(path: Path, name: str) -> np.ndarray:
+        runs = open_torch(name, None if path == embedded.BUNDLE else path, model, threads)
         with Detector.load(path, backend=runs, threads=threads) as detector:
+            weights.add(detector.screener.bundle.manifest.model.weights_sha256)
+            if len(weights) > 1 and not force:
+                raise InputError(
+                    f"{judged} was exported from other weights than {other}, so their scores say "
+                    "nothing of each other. Give two exports of one model; if they are (one made "
+                    "from ONNX, for one), pass --force."
+                )
             return np.array([d.score for d in detector.stream(prompts, noises=noises)])
 
     labels = np.arange(len(prompts)) < len(memorized)
-    expected, found = scores(reference, reference_backend), scores(bundle, backend)
+    expected, found = scores(other, reference_backend), scores(judged, backend)
     comparison = compare(expected, found, labels)
     if as_json:
         typer.echo(json.dumps(asdict(comparison), indent=2))
