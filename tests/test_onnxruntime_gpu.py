@@ -46,7 +46,15 @@ class Session:
     made: tuple[onnxruntime.SessionOptions, list[Any], int]
     actual: list[str]
 
-    def __init__(self, _: bytes, options: Any, providers: list[Any], enable_fallback: int) -> None:
+    def __init__(
+        self,
+        _: bytes,
+        options: Any,
+        providers: list[Any],
+        disabled_optimizers: list[str],
+        enable_fallback: int,
+    ) -> None:
+        assert disabled_optimizers == []
         Session.made = options, providers, enable_fallback
 
     def get_providers(self) -> list[str]:

@@ -19,9 +19,9 @@ PROMPTS = ["a photo of a cat", "icon of rocket", "日本", "an old master, oil o
 
 
 def test_equal_scores() -> None:
-    scores = np.array([3.0, 1.0, 2.0, 2.0])
-    found = compare(scores, scores, np.array([True, False, False, False]))
-    assert (found.median_error, found.largest_error, found.prompts) == (0, 0, 4)
+    scores = np.array([3.0, *[1.0, 2.0] * 50])
+    found = compare(scores, scores, np.arange(101) < 1)
+    assert (found.median_error, found.largest_error, found.prompts) == (0, 0, 101)
     assert found.rank_correlation == pytest.approx(1)
     assert found.auc == found.tpr == (1.0, 1.0)
     found.check()
@@ -34,7 +34,15 @@ def test_rank_correlation_is_spearmans() -> None:
     assert found.rank_correlation == pytest.approx(0.8)  # 1 - 6 * 4 / (5 * 24)
     assert (found.auc, found.tpr) == (None, None)
     assert found.largest_error == pytest.approx(99)
-    found.check()
+
+
+@pytest.mark.parametrize("positives", [0, 1])
+def test_too_few_prompts_to_judge(positives: int) -> None:
+    scores = np.ones(99 + positives)
+    found = compare(scores, scores, np.arange(len(scores)) < positives)
+    assert found.tpr is None
+    with pytest.raises(InputError, match="100 others or more"):
+        found.check()
 
 
 def test_a_lower_tpr_is_refused() -> None:
@@ -114,7 +122,9 @@ def test_command(run: Run, bundle_dir: Path, tmp_path: Path) -> None:
     other = ("parity", bundle_dir, "--reference", embedded.BUNDLE, *files, "--noises", 1)
     failed(run(*other), 2, "exported from other weights than", "pass --force")
     (tmp_path / "benign.txt").write_text("a\nb\n")
-    failed(run(*args), 2, "needs memorised prompts and 100 others or more")
+    few = run(*args)  # says what it measured all the same
+    assert (few.code, "needs memorised prompts and 100 others or more" in few.err) == (2, True)
+    assert "AUC" in few.out
     assert run(*args, "--force").code == 0
     (tmp_path / "benign.txt").write_text("a\npositives 3\n")
     failed(run(*args), 2, "in both lists, such as 'positives 3'")

@@ -76,7 +76,7 @@ def make_session(
     threads: int | None = None,
     fixed: Mapping[str, int] | None = None,
     config: Mapping[str, str] | None = None,
-    disabled: Sequence[str] = (),
+    lean: bool = False,
 ) -> Any:
     """An `InferenceSession` from the verified bytes of a graph, on these providers or none.
 
@@ -88,7 +88,7 @@ def make_session(
         threads: CPU threads, or ONNX Runtime's choice.
         fixed: Sizes for open dimensions of the graph, by name.
         config: Further session options.
-        disabled: Graph optimisations to leave out.
+        lean: See `OnnxRuntime`.
 
     Raises:
         BackendError: ONNX Runtime refuses the graph.
@@ -103,6 +103,7 @@ def make_session(
         options.add_session_config_entry(key, value)
     for dimension, size in (fixed or {}).items():
         options.add_free_dimension_override_by_name(dimension, size)
+    options.enable_cpu_mem_arena = not lean
     names = bundle.data_files()
     data = [bundle.read(name) for name in names]
     options.add_external_initializers_from_files_in_memory(names, data, [len(d) for d in data])
@@ -113,7 +114,7 @@ def make_session(
             bundle.read(file),
             options,
             providers=list(providers),
-            disabled_optimizers=list(disabled),
+            disabled_optimizers=["NchwcTransformer"] if lean else [],
             enable_fallback=0,
         )
     except Exception as error:  # ONNX Runtime's errors share no base class
@@ -126,8 +127,8 @@ def make_session(
 class OnnxRuntime:
     """Loads graphs into ONNX Runtime sessions on the CPU.
 
-    `lean` leaves convolutions in their layout: a session of a full-size model then loads in half
-    the time with a fifth less memory, and runs a twentieth slower.
+    `lean` leaves convolutions in their layout and gives memory back after every operator: a
+    full-size model then loads in half the time and takes a third less memory, and runs slower.
     """
 
     name = "onnxruntime"
@@ -135,7 +136,7 @@ class OnnxRuntime:
     def __init__(self, *, threads: int | None = None, lean: bool = False) -> None:
         self._ort = import_onnxruntime()
         self._threads = threads
-        self._disabled = ["NchwcTransformer"] if lean else []
+        self._lean = lean
         self._sessions: dict[tuple[str, str], Engine] = {}
         self._lock = threading.Lock()
 
@@ -159,7 +160,7 @@ class OnnxRuntime:
 
     def _session(self, bundle: Bundle, graph: str) -> Any:
         session = make_session(
-            self._ort, bundle, graph, _PROVIDERS, threads=self._threads, disabled=self._disabled
+            self._ort, bundle, graph, _PROVIDERS, threads=self._threads, lean=self._lean
         )
         actual = session.get_providers()
         if actual != _PROVIDERS:
