@@ -1,10 +1,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
+import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
@@ -246,23 +245,36 @@ def test_a_build_that_is_stopped_leaves_nothing(
 @one_model
 @pytest.mark.usefixtures("rtx")
 def test_ctrl_c_stops_the_builder(bundle_dir: Path, tmp_path: Path) -> None:
-    """The signal is for the main thread, which waits while another builds."""
-    # a shell has what it starts in the background ignore it
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    steps = []
+    """In a process of its own, as on a command line: signals and native threads mix badly."""
+    program = """
+import signal, sys, time
+from pathlib import Path
+from mnemoscope_runtime import Bundle
+from mnemoscope_runtime.engines.tensorrt import build_engine
 
-    def progress(*step: object) -> None:
-        steps.append(step)
-        if len(steps) == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.5)
+steps = []
 
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            build_engine(Bundle.open(bundle_dir), "text_encoder", tmp_path, progress=progress)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert len(steps) < 10
+def progress(*step):
+    steps.append(step)
+    if len(steps) == 3:
+        print("building", flush=True)
+        time.sleep(1)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+try:
+    build_engine(Bundle.open(sys.argv[1]), "text_encoder", Path(sys.argv[2]), progress=progress)
+except KeyboardInterrupt:
+    print("stopped after", len(steps), flush=True)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program, bundle_dir, tmp_path], stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "building\n"
+        child.send_signal(signal.SIGINT)
+        said, _ = child.communicate(timeout=60)
+    assert said.startswith("stopped after ")
+    assert int(said.split()[-1]) < 10
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
 
 

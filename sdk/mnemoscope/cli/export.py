@@ -56,7 +56,10 @@ def command(
         raise InputError(f"There is no check {check!r}. Leave it out, or give tensorrt.")
     if check:
         import_library("tensorrt-rtx")  # before the work, not after
-    quiet_libraries()
+
+    def progress(stage: str) -> None:
+        typer.echo(stage, err=True)
+
     try:
         from mnemoscope_export import (
             ExportOptions,
@@ -66,34 +69,33 @@ def command(
             export_onnx,
         )
 
-        if not from_onnx:
+        options = ExportOptions(
+            noises=noises,
+            seed=seed,
+            guidance=guidance,
+            inference_steps=inference_steps,
+            precision=precision,
+            tolerance=None if tolerance is None else Tolerance(tolerance),
+            overwrite=overwrite,
+        )
+        check_target(out, overwrite)
+        check_backend(options.precision or "float32")
+        progress(f"loading {model}")
+        if from_onnx:
+            bundle = export_onnx(model, out, options, progress=progress)
+        else:
+            quiet_libraries()  # it and the next take seconds: not before options are checked
             from mnemoscope_export import StableDiffusion, export_bundle
+
+            bundle = export_bundle(
+                lambda: StableDiffusion.load(model), out, options, progress=progress
+            )
     except ImportError as error:
         what, extra = ("ONNX", "from-onnx") if from_onnx else ("PyTorch and ONNX", "export")
         raise BackendUnavailable(
             f"Exporting needs {what}: {error}. Install them with "
             f"`pip install 'mnemoscope[{extra}]'`."
         ) from None
-    options = ExportOptions(
-        noises=noises,
-        seed=seed,
-        guidance=guidance,
-        inference_steps=inference_steps,
-        precision=precision,
-        tolerance=None if tolerance is None else Tolerance(tolerance),
-        overwrite=overwrite,
-    )
-    check_target(out, overwrite)
-    check_backend(options.precision or "float32")
-
-    def progress(stage: str) -> None:
-        typer.echo(stage, err=True)
-
-    progress(f"loading {model}")
-    if from_onnx:
-        bundle = export_onnx(model, out, options, progress=progress)
-    else:
-        bundle = export_bundle(lambda: StableDiffusion.load(model), out, options, progress=progress)
     for graph, figures in bundle.manifest.parity.items():
         typer.echo(f"{graph}: relative error {figures['max_relative_error']:.1e}", err=True)
     typer.echo(f"{out}  {bundle.id[:12]}")
