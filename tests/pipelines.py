@@ -22,22 +22,25 @@ def scheduler(prediction_type: str) -> DDIMScheduler:
     )
 
 
+def text_config(tokenizer: CLIPTokenizer, **fields: int) -> CLIPTextConfig:
+    """A small text encoder's."""
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_attention_heads=4,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **fields,
+    )
+
+
 def build_pipeline(prediction_type: str, seed: int = 0) -> StableDiffusionPipeline:
     """A Stable Diffusion with random weights: 8x8x4 latents, two levels, a second attention."""
     torch.manual_seed(seed)
     tokenizer = CLIPTokenizer.from_pretrained(embedded.MODEL / "tokenizer")
-    text_encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    text_encoder = CLIPTextModel(text_config(tokenizer, num_hidden_layers=2))
     unet = UNet2DConditionModel(
         sample_size=8,
         layers_per_block=2,

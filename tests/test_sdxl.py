@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
-from pipelines import scheduler
+from pipelines import scheduler, text_config
 from transformers import (
-    CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
@@ -37,17 +36,7 @@ def build_pipeline(seed: int = 0) -> StableDiffusionXLPipeline:
     torch.manual_seed(seed)
     tokenizer = CLIPTokenizer.from_pretrained(embedded.MODEL / "tokenizer")
     other = CLIPTokenizer.from_pretrained(embedded.MODEL / "tokenizer", pad_token="!")
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        projection_dim=24,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    config = text_config(tokenizer, num_hidden_layers=3, projection_dim=24)
     unet = UNet2DConditionModel(
         sample_size=8,
         layers_per_block=2,

@@ -48,7 +48,7 @@ def export_bundle(
 
     Args:
         model: In float32; or what loads it, and then it is let go as soon as its graphs are
-            written, which halves the memory that is needed.
+            written, so that it is not in memory beside the engines that are compared with it.
         out: A directory that does not exist yet, unless `options.overwrite`.
         options: What goes into the bundle.
         progress: Told the name of each stage as it begins.

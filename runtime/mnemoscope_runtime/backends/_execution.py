@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..cuda import Cuda, Graph, HostBuffer
 from ..engines.files import EngineWarning
-from ..engines.library import PRODUCTS, make_logger
+from ..engines.products import PRODUCTS, make_logger
 from ..errors import BackendError
 from . import Arrays
 from .tiles import Profile

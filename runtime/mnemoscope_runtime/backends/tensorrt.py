@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..bundle import Bundle
 from ..cuda import Cuda
 from ..engines.files import ENGINES, VERSION_COMPATIBLE, find_engine
-from ..engines.library import import_library
+from ..engines.products import import_library
 from ..engines.tensorrt import BuildOptions, engine_key
 from ..errors import BackendError, InputError
 from . import Arrays, Engine, Precision

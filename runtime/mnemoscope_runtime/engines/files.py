@@ -22,7 +22,7 @@ from ..backends.tiles import Profile
 from ..errors import BackendError, IntegrityError
 from ..gpu import Gpu
 from ..manifest import FileRecord
-from .library import version_of
+from .products import version_of
 
 __all__ = [
     "ENGINES",

@@ -22,8 +22,8 @@ from ..bundle import Bundle
 from ..cuda import Cuda
 from ..errors import BackendError, InputError, IntegrityError
 from .files import VERSION_COMPATIBLE, EngineKey, read_engine, replace_file, write_engine
-from .library import PRODUCTS, cuda_major, import_library, make_logger
 from .network import define_network, optimization_profile, profiles_for
+from .products import PRODUCTS, cuda_major, import_library, make_logger
 from .progress import Progress, interruptible, make_monitor
 
 __all__ = ["BuildOptions", "build_engine", "check_engine", "engine_key"]

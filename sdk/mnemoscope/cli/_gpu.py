@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from mnemoscope_runtime import BackendUnavailable, Bundle, gpu
 from mnemoscope_runtime.engines import ENGINES, EngineKey, differences, keys
-from mnemoscope_runtime.engines.library import PRODUCTS, import_library
+from mnemoscope_runtime.engines.products import PRODUCTS, import_library
 from mnemoscope_runtime.engines.tensorrt import BuildOptions, engine_key
 
 __all__ = ["describe_engines", "describe_gpus", "describe_libraries"]

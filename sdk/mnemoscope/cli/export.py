@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mnemoscope_runtime import BackendUnavailable, InputError
-from mnemoscope_runtime.engines.library import import_library
+from mnemoscope_runtime.engines.products import import_library
 from mnemoscope_runtime.manifest import Precision
 
 from ._quiet import quiet_libraries
