@@ -21,7 +21,7 @@ from rich.console import Console
 
 from mnemoscope import Detector, bench
 from mnemoscope.floor import gemm_rate
-from mnemoscope_export import ExportOptions, StableDiffusion, export_bundle
+from mnemoscope_export import ExportOptions, StableDiffusion, Tolerance, export_bundle
 from mnemoscope_runtime import Bundle
 from mnemoscope_runtime.manifest import Manifest, Precision
 
@@ -39,6 +39,8 @@ def main() -> None:
     parser.add_argument("--paper", choices=get_args(Precision), default="float32",
                         help="precision of the paper's step, the reference")  # fmt: skip
     parser.add_argument("--noises", type=int, default=4, help="size of the noise bank")
+    parser.add_argument("--tolerance", type=float,
+                        help="of the parity gate, which random weights exceed")  # fmt: skip
     parser.add_argument("--bundle", type=Path, help="default: out/full-size/FAMILY-PRECISION")
     parser.add_argument("--output", type=Path, default=Path("out/bench"))
     parser.add_argument("--rounds", type=int, default=5)
@@ -50,7 +52,8 @@ def main() -> None:
     console = Console(width=120)
     report = {"family": args.family, "environment": bench.environment(args.threads)}
     if not path.exists():
-        options = ExportOptions(precision=args.precision, noises=args.noises)
+        tolerance = None if args.tolerance is None else Tolerance(args.tolerance)
+        options = ExportOptions(precision=args.precision, noises=args.noises, tolerance=tolerance)
         report["export"] = _export(args.family, path, options, console)
     manifest = Bundle.open(path).manifest
     torch.set_num_threads(args.threads)

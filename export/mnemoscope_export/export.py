@@ -139,10 +139,11 @@ def _write_graphs(
     folder: Path,
     progress: Callable[[str], None],
 ) -> tuple[dict[str, str], dict[str, int]]:
+    # the largest first: the exporter's rewriter keeps hold of the last graph it saw
     makers: dict[str, Callable[[], Graph]] = {
-        "text_encoder": lambda: TextEncoderGraph(model),
-        "step": lambda: StepGraph(model),
         "screen": lambda: ScreenGraph(model, bank, timestep),
+        "step": lambda: StepGraph(model),
+        "text_encoder": lambda: TextEncoderGraph(model),
     }
     weights = SharedWeights(folder / WEIGHTS)
     files, flops = {}, {}

@@ -43,8 +43,8 @@ def describe_libraries() -> Iterator[str]:
     for backend, product in PRODUCTS.items():
         try:
             yield f"{product}: {import_library(backend).__version__}"
-        except BackendUnavailable as problem:
-            yield f"{product}: {problem}"
+        except BackendUnavailable:
+            yield f"{product}: cannot be used; the backend {backend} above says why"
     try:
         yield f"cuda-bindings: {version('cuda-bindings')}"
     except PackageNotFoundError:

@@ -90,8 +90,15 @@ def command(
     )
     folder = engines or opened.path / ENGINES
     for name, report in _followed(names):
-        path = build_engine(opened, name, folder, backend=backend, options=options, progress=report)
-        typer.echo(f"{path}  {path.stat().st_size:,} bytes")
+        phases: set[str] = set()
+
+        def told(phase: str, done: int, total: int, report: Report = report) -> None:
+            phases.add(phase)
+            report(phase, done, total)
+
+        path = build_engine(opened, name, folder, backend=backend, options=options, progress=told)
+        state = "built" if phases else "there already"
+        typer.echo(f"{path}  {path.stat().st_size:,} bytes, {state}")
 
 
 def check_builds(bundle: Bundle) -> None:
@@ -117,6 +124,8 @@ def _followed(names: Sequence[str]) -> Iterator[tuple[str, Report]]:
 def _bar(name: str) -> Iterator[Report]:
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
+    if not console.is_terminal:
+        typer.echo(f"{name} ...", err=True)
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as progress:
