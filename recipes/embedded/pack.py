@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from mnemoscope import Calibration, Detector
+from mnemoscope import CalibrationFile, Detector, calibrate
 from mnemoscope.detector import CALIBRATION
 from mnemoscope_export import ExportOptions, StableDiffusion, export_bundle
 
@@ -28,6 +28,7 @@ from .vae import encode, psnr
 
 SEEN = 300  # seen captions that ship, to judge false positives by
 JUDGED = 100  # captions of each kind that are drawn
+STEPS, NOISES = (1, 10, 50), (1, 4)  # settings that are calibrated
 GRID = 10  # pictures a row in memorized.png
 
 
@@ -53,11 +54,13 @@ def pack(work: Path, data: Dataset, args: argparse.Namespace) -> None:
 
     model = StableDiffusion.load(model_dir)
     export_bundle(model, out / "bundle", ExportOptions(overwrite=True), progress=print)
-    with Detector.load(out / "bundle") as detector:
-        prompts = [caption.text for caption in data.calibration]
-        values = detector.magnitudes(prompts, steps=detector.screener.steps)
-        calibration = Calibration.fit(detector.bundle_id, values)
-    calibration.write(out / "bundle" / CALIBRATION)
+    calibrations = CalibrationFile(())
+    for backend in ("onnxruntime", "openvino"):
+        with Detector.load(out / "bundle", backend=backend) as detector:
+            prompts = [caption.text for caption in data.calibration]
+            measured = calibrate(detector, prompts, steps=STEPS, noises=NOISES)
+        calibrations = calibrations.with_(measured)
+    calibrations.write(out / "bundle" / CALIBRATION)
 
 
 def judge(work: Path, data: Dataset, args: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ from .errors import (
     SchemaError,
 )
 from .manifest import Manifest
-from .screening import Screener
+from .screening import Prediction, Screener, Tile
 from .tokenizer import ClipTokenizer, Tokens
 
 __all__ = [
@@ -37,8 +37,10 @@ __all__ = [
     "MnemoscopeError",
     "NumericsError",
     "ParityError",
+    "Prediction",
     "SchemaError",
     "Screener",
+    "Tile",
     "Tokens",
     "__version__",
     "open_backend",

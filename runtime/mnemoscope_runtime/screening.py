@@ -4,7 +4,9 @@
 
 `Screener.first_step` needs one conditional UNet pass per prompt and noise: the unconditional
 prediction of the noise bank is a constant of the screening graph. `Screener.trajectory` follows
-the sampler and measures at every step.
+the sampler and measures at every step. For other statistics of the two predictions, `tiles` cuts
+prompts and noises into pieces that fit an engine call, `predict` looks at one timestep of a piece
+and `walk` follows the sampler.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -26,13 +29,48 @@ from .options import check_options
 from .schedulers import ddim_step, guide, timesteps
 from .tokenizer import ClipTokenizer, Tokens
 
-__all__ = ["Embeds", "Screener"]
+__all__ = ["Embeds", "Prediction", "Screener", "Tile"]
 
-Embeds = tuple[NDArray[np.float32], ...]
+Array = NDArray[np.float32]
+Embeds = tuple[Array, ...]
 
 # UNet samples per engine call: a CPU gains nothing from more, and they cost memory
 PAIRS = 32
 _POSITIONS = 8192  # latent positions per engine call, so that 64x64 latents go two at a time
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Some prompts on some noises: as many as go into one engine call.
+
+    Attributes:
+        where: Rows (prompts) and columns (noises) of the whole measurement.
+        embeds: What the UNet is told of the prompts. # [b, ...] each
+        latents: The noises, the same for every prompt. # [b, m, C, H, W]
+    """
+
+    where: tuple[slice, slice]
+    embeds: Embeds
+    latents: Array
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the UNet says of the latents of a tile at one timestep, in eps units.
+
+    Attributes:
+        timestep: t
+        latents: x_t # [b, m, C, H, W]
+        magnitude: || eps_cond - eps_uncond ||_2, >= 0 # [b, m]
+        eps_cond: eps(x_t, t, e_prompt) # [b, m, C, H, W]
+        eps_uncond: eps(x_t, t, e_empty) # [b, m, C, H, W]
+    """
+
+    timestep: int
+    latents: Array
+    magnitude: Array
+    eps_cond: Array
+    eps_uncond: Array
 
 
 class Screener:
@@ -86,6 +124,11 @@ class Screener:
         """How many steps a whole image takes."""
         return self.bundle.manifest.scheduler.inference_steps
 
+    @property
+    def timesteps(self) -> list[int]:
+        """The timesteps of a whole image, the noisiest first."""
+        return [int(t) for t in timesteps(self.bundle.manifest.scheduler)]
+
     def first_step(
         self, prompts: Sequence[str] | Tokens, *, noises: int | None = None
     ) -> NDArray[np.float32]:
@@ -123,15 +166,78 @@ class Screener:
             InputError: a prompt, the number of noises or of steps cannot be used.
             NumericsError: a magnitude is NaN or infinite.
         """
-        count = self._count(noises, self.noises, "noises")
         steps = self._count(steps, self.steps, "steps")
-        embeds = self.embed(prompts)
-        magnitudes = np.empty((len(embeds[0]), count, steps), np.float32)
-        for rows, columns in self._tiles(len(embeds[0]), count, samples=2):
-            bank = self._bank[:count][columns]
-            part = tuple(each[rows] for each in embeds)
-            magnitudes[rows, columns] = self._walk(part, bank, steps)
+        ids, count = self._ids(prompts), self._count(noises, self.noises, "noises")
+        magnitudes = np.empty((len(ids), count, steps), np.float32)
+        for tile in self.tiles(ids, noises=noises):
+            for k, prediction in enumerate(self.walk(tile, self.timesteps[:steps])):
+                magnitudes[*tile.where, k] = prediction.magnitude
         return _finite(magnitudes)
+
+    def tiles(
+        self, prompts: Sequence[str] | Tokens | NDArray[np.int64], *, noises: int | None = None
+    ) -> Iterator[Tile]:
+        """Cut prompts on the first `noises` noises of the bank into pieces for `predict`.
+
+        Raises:
+            InputError: a prompt or the number of noises cannot be used.
+        """
+        count = self._count(noises, self.noises, "noises")
+        embeds = self.embed(prompts)
+        for rows, columns in self._tiles(len(embeds[0]), count, samples=2):
+            part = tuple(each[rows] for each in embeds)
+            bank = self._bank[:count][columns]
+            yield Tile((rows, columns), part, np.stack([bank] * len(part[0])))
+
+    def predict(self, embeds: Embeds, latents: Array, timestep: int) -> Prediction:
+        """Both predictions for every prompt on latents of its own.
+
+        Args:
+            embeds: What the UNet is told of the prompts. # [b, ...] each
+            latents: # [b, m, C, H, W]
+            timestep: 0..999
+
+        Nothing is checked for NaN here: whoever makes a number of it has to.
+
+        Raises:
+            BackendError: the engine failed.
+        """
+        batch, count = latents.shape[:2]
+        flat = latents.reshape(batch * count, *latents.shape[2:])
+        manifest = self.bundle.manifest
+        told: dict[str, NDArray[np.generic]] = {"latents": flat}
+        for name, each, empty in zip(manifest.embeddings, embeds, self._embed_empty(), strict=True):
+            told[name] = np.repeat(each, count, axis=0)  # [b * m, ...]
+            told[EMPTY[name]] = empty
+        told["timestep"] = np.asarray(timestep, np.int64)
+        magnitude, eps_cond, eps_uncond = self._engine("step")(
+            told, ("magnitude", "eps_cond", "eps_uncond")
+        )
+        return Prediction(
+            timestep,
+            latents,
+            _shaped(magnitude, flat.shape[:1]).reshape(batch, count),
+            *(_shaped(eps, flat.shape).reshape(latents.shape) for eps in (eps_cond, eps_uncond)),
+        )
+
+    def walk(self, tile: Tile, timesteps: Sequence[int]) -> Iterator[Prediction]:
+        """Sample with guidance (DDIM) and look at every step, from pure noise on.
+
+        Args:
+            tile: One of `tiles`.
+            timesteps: The first of `self.timesteps`, as many as are wanted.
+        """
+        latents = tile.latents
+        for timestep in timesteps:
+            prediction = self.predict(tile.embeds, latents, timestep)
+            yield prediction
+            latents = self.advance(prediction)
+
+    def advance(self, prediction: Prediction) -> Array:
+        """Where the sampler goes from there: guidance, then one DDIM step. # [b, m, C, H, W]"""
+        manifest = self.bundle.manifest
+        eps = guide(prediction.eps_uncond, prediction.eps_cond, manifest.guidance)
+        return ddim_step(prediction.latents, eps, prediction.timestep, manifest.scheduler)
 
     def probe(self) -> float:
         """Measure the manifest's probes: does this backend agree with PyTorch on this machine?
@@ -158,7 +264,7 @@ class Screener:
             for left in range(0, noises, columns):
                 yield slice(top, top + rows), slice(left, left + columns)
 
-    def embed(self, prompts: Sequence[str] | Tokens) -> Embeds:
+    def embed(self, prompts: Sequence[str] | Tokens | NDArray[np.int64]) -> Embeds:
         """What the UNet is told of prompts, in the order of the manifest's `embeddings`.
 
         Returns:
@@ -173,31 +279,6 @@ class Screener:
             return tuple(np.empty((0, self.tokenizer.length, 0), np.float32) for _ in names)
         return tuple(np.concatenate(parts) for parts in zip(*chunks, strict=True))
 
-    def _walk(
-        self,
-        embeds: Embeds,  # [B, ...] each
-        bank: NDArray[np.float32],  # [n, C, H, W]
-        steps: int,
-    ) -> NDArray[np.float32]:  # [B, n, steps]
-        engine, manifest = self._engine("step"), self.bundle.manifest
-        batch, count = len(embeds[0]), len(bank)
-        latents = np.tile(bank, (batch, 1, 1, 1))  # [B * n, C, H, W]
-        told: dict[str, NDArray[np.float32]] = {}
-        for name, each, empty in zip(manifest.embeddings, embeds, self._embed_empty(), strict=True):
-            told[name] = np.repeat(each, count, axis=0)  # [B * n, ...]
-            told[EMPTY[name]] = empty
-        columns = []
-        for timestep in timesteps(manifest.scheduler)[:steps]:
-            magnitude, eps_cond, eps_uncond = engine(
-                {**told, "latents": latents, "timestep": np.asarray(timestep, np.int64)},
-                ("magnitude", "eps_cond", "eps_uncond"),
-            )
-            columns.append(_shaped(magnitude, (batch * count,)).reshape(batch, count))
-            eps_cond, eps_uncond = (_shaped(e, latents.shape) for e in (eps_cond, eps_uncond))
-            eps = guide(eps_uncond, eps_cond, manifest.guidance)
-            latents = ddim_step(latents, eps, int(timestep), manifest.scheduler)
-        return np.stack(columns, axis=-1)
-
     def _embed_empty(self) -> Embeds:
         if self._empty is None:
             empty = self.embed([""])
@@ -205,7 +286,9 @@ class Screener:
             self._empty = tuple(np.zeros_like(e) for e in empty) if zero else empty
         return self._empty
 
-    def _ids(self, prompts: Sequence[str] | Tokens) -> NDArray[np.int64]:
+    def _ids(self, prompts: Sequence[str] | Tokens | NDArray[np.int64]) -> NDArray[np.int64]:
+        if isinstance(prompts, np.ndarray):
+            return prompts
         return prompts.ids if isinstance(prompts, Tokens) else self.tokenizer(prompts)
 
     def _engine(self, graph: str) -> Engine:

@@ -22,17 +22,22 @@ from mnemoscope_runtime.errors import (
     SchemaError,
 )
 
-from .calibration import Calibration
+from .calibrating import calibrate
+from .calibration import Calibration, CalibrationFile, Drift, Setting
 from .detector import Detection, Detector
+from .detectors import DETECTORS
 
 __all__ = [
+    "DETECTORS",
     "BackendError",
     "BackendUnavailable",
     "BundleError",
     "Calibration",
     "CalibrationError",
+    "CalibrationFile",
     "Detection",
     "Detector",
+    "Drift",
     "ExportError",
     "InputError",
     "IntegrityError",
@@ -40,5 +45,7 @@ __all__ = [
     "NumericsError",
     "ParityError",
     "SchemaError",
+    "Setting",
     "__version__",
+    "calibrate",
 ]

@@ -1,8 +1,12 @@
-"""Thresholds that belong to one bundle: how large a magnitude benign prompts reach."""
+"""What benign prompts score in one way of measuring, and what follows for the next prompt."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,63 +15,225 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope_runtime.errors import CalibrationError, InputError
-from mnemoscope_runtime.options import check_options
 
-__all__ = ["Calibration"]
+from .conformal import allowed_above, p_values, proportion_interval, smallest_fpr, statistics
+from .detectors import Fit
+
+__all__ = ["Calibration", "CalibrationFile", "Drift", "Setting", "digest"]
 
 MARGIN = 1e-4  # what the parity gate allows: two engines may differ by that much on one prompt
-_KIND, _SCHEMA = "mnemoscope-calibration", 1
+_KIND, _SCHEMA = "mnemoscope-calibration", 2
+_AGAIN = "Calibrate the bundle again with `mnemoscope calibrate`."
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A way of measuring: the scores of two settings say nothing of each other.
+
+    Attributes:
+        bundle: Id of the bundle, which stands for its weights, precision and noise bank.
+        backend: What ran it.
+        detector: Name of the statistic.
+        steps: Denoising steps that were measured.
+        noises: How many noises of the bank, the first ones.
+    """
+
+    bundle: str
+    backend: str
+    detector: str
+    steps: int
+    noises: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.detector} at {self.steps} step(s) on {self.noises} noise(s), {self.backend}, "
+            f"bundle {self.bundle[:12]}"
+        )
+
+    @property
+    def command(self) -> str:
+        """What calibrates it."""
+        return (
+            f"mnemoscope calibrate BUNDLE --benign FILE --backend {self.backend} --detector "
+            f"{self.detector} --steps {self.steps} --noises {self.noises}"
+        )
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Whether recent prompts score higher than those that were calibrated on.
+
+    Attributes:
+        recent: How many recent scores there were.
+        p_value: Of Mann and Whitney's one-sided test. A few memorised prompts among many move it
+            little; benign ones that score higher than before do.
+        level: Below it, it is time to calibrate again.
+    """
+
+    recent: int
+    p_value: float
+    level: float
+
+    @property
+    def drifted(self) -> bool:
+        """Whether the threshold's promise should no longer be relied on."""
+        return self.p_value < self.level
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A threshold for every number of noises and steps, at one false-positive rate.
+    """Benign scores of one setting, and the threshold that they set.
 
     Attributes:
-        bundle: Id of the bundle whose magnitudes these are.
-        fpr: Share of the benign prompts that may lie above the threshold.
-        benign: How many benign prompts were measured.
-        thresholds: [m - 1][k - 1] is for m noises and k steps.
+        setting: How they were measured.
+        fpr: The most benign prompts to come that may score above the threshold, as a share ...
+        delta: ... and the probability, over the draw of these benign prompts, that more do.
+        threshold: Above it a prompt counts as memorised.
+        prompts: `digest` of each benign prompt.
+        scores: Of each of them.
+        positives: Scores of prompts known to be memorised, if some were given.
+        fit: What the detector learned from prompts other than these; None for one that does not.
     """
 
-    bundle: str
+    setting: Setting
     fpr: float
-    benign: int
-    thresholds: tuple[tuple[float, ...], ...]
+    delta: float
+    threshold: float
+    prompts: tuple[str, ...]
+    scores: tuple[float, ...]
+    positives: tuple[float, ...] = ()
+    fit: Fit | None = None
+
+    @classmethod
+    def of(
+        cls,
+        setting: Setting,
+        scores: dict[str, float],
+        *,
+        positives: Iterable[float] = (),
+        fpr: float = 0.01,
+        delta: float = 0.05,
+        fit: Fit | None = None,
+    ) -> Calibration:
+        """Set the lowest threshold that keeps the promise.
+
+        It is a benign prompt's score and a hair (`MARGIN`, relative), so that rounding on another
+        machine does not push that very prompt over it.
+
+        Args:
+            setting: How the scores were measured.
+            scores: Of each benign prompt's digest.
+            positives: Scores of memorised prompts.
+            fpr: False-positive rate to promise, in 0..1.
+            delta: The chance that the promise is broken, in 0..1.
+            fit: What the detector learned.
+
+        Raises:
+            InputError: too few benign prompts for the promise, or NaN among the scores.
+        """
+        found = np.array(list(scores.values()), np.float64)
+        known = tuple(_rounded(score) for score in positives)
+        if not (np.isfinite(found).all() and np.isfinite(known).all()):
+            raise InputError("There is NaN or infinity among the scores. Measure them again.")
+        above = allowed_above(len(found), fpr, delta)
+        limit = float(np.sort(found)[len(found) - 1 - above])
+        return cls(
+            setting=setting,
+            fpr=fpr,
+            delta=delta,
+            threshold=limit + MARGIN * abs(limit),
+            prompts=tuple(scores),
+            scores=tuple(map(_rounded, found)),
+            positives=known,
+            fit=fit,
+        )
+
+    @cached_property
+    def ordered(self) -> NDArray[np.float64]:
+        """Benign scores, ascending. # [n]"""
+        return np.sort(np.array(self.scores, np.float64))
+
+    def p_values(self, scores: Sequence[float] | NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Of each score: the share of benign prompts, counting this one, that score as high.
+
+        A small one says that few benign prompts look like this one. It is not the probability
+        that the prompt is benign, nor 1 - it that it is memorised.
+        """
+        return p_values(np.asarray(scores, np.float64), self.ordered)
+
+    @property
+    def smallest_fpr(self) -> float:
+        """The smallest false-positive rate that as many benign prompts can promise."""
+        return smallest_fpr(len(self.scores), self.delta)
+
+    def tpr(self) -> tuple[float, float, float] | None:
+        """Share of the positives above the threshold, with its exact 95 % interval."""
+        if not self.positives:
+            return None
+        hits = sum(score > self.threshold for score in self.positives)
+        return hits / len(self.positives), *proportion_interval(hits, len(self.positives))
+
+    def drift(self, recent: Sequence[float], level: float = 0.01) -> Drift:
+        """Test whether recent traffic, benign in the main, scores higher than it did.
+
+        Raises:
+            InputError: too few scores to tell, or NaN among them.
+        """
+        scores = np.asarray(recent, np.float64)
+        if len(scores) < 20 or not np.isfinite(scores).all():
+            raise InputError(
+                f"{len(scores)} recent scores{'' if len(scores) < 20 else ', NaN among them,'} "
+                "cannot tell whether traffic changed. Give 20 or more."
+            )
+        test = statistics().mannwhitneyu(scores, self.ordered, alternative="greater")
+        return Drift(len(scores), float(test.pvalue), level)
+
+    def merged(self, other: Calibration) -> Calibration:
+        """Benign prompts of both, measured in the same way; a prompt in both counts once.
+
+        Raises:
+            CalibrationError: they were measured or fitted differently, or promise other rates.
+        """
+        if (self.setting, self.fit) != (other.setting, other.fit):
+            raise CalibrationError(
+                f"A calibration of {self.setting} and one of {other.setting} cannot become one: "
+                "their scores say nothing of each other."
+            )
+        if (self.fpr, self.delta) != (other.fpr, other.delta):
+            raise CalibrationError(
+                f"One calibration promises a rate of {self.fpr} (delta {self.delta}), the other "
+                f"{other.fpr} (delta {other.delta}). Calibrate both with the same --fpr and "
+                "--delta."
+            )
+        mine = dict(zip(self.prompts, self.scores, strict=True))
+        theirs = dict(zip(other.prompts, other.scores, strict=True))
+        for prompt in mine.keys() & theirs.keys():
+            if not math.isclose(mine[prompt], theirs[prompt], rel_tol=10 * MARGIN, abs_tol=1e-6):
+                raise CalibrationError(
+                    f"One prompt scores {mine[prompt]:.5g} in one calibration and "
+                    f"{theirs[prompt]:.5g} in the other, so they were not measured in the same "
+                    f"way. {_AGAIN}"
+                )
+        return Calibration.of(
+            self.setting,
+            theirs | mine,
+            positives=self.positives + other.positives,
+            fpr=self.fpr,
+            delta=self.delta,
+            fit=self.fit,
+        )
+
+
+@dataclass(frozen=True)
+class CalibrationFile:
+    """The calibrations of one bundle, one for each setting."""
+
+    calibrations: tuple[Calibration, ...]
     schema: int = _SCHEMA
     kind: str = _KIND
 
     @classmethod
-    def fit(cls, bundle: str, magnitudes: NDArray[np.float32], fpr: float = 0.01) -> Calibration:
-        """Thresholds above which at most `fpr` of the benign prompts lie.
-
-        Each is a benign prompt's score and a hair (`MARGIN`, relative), so that rounding on another
-        engine does not push that very prompt over it.
-
-        Args:
-            bundle: Id of the bundle.
-            magnitudes: Of benign prompts. # [prompt, noise, step]
-            fpr: In 0..1, not below 1 / number of prompts.
-
-        Raises:
-            InputError: too few prompts for the rate, or NaN among the magnitudes.
-        """
-        check_options("a number", fpr=fpr)
-        count = len(magnitudes)
-        allowed = _allowed(fpr, count) if count and 0 < fpr < 1 else 0
-        if allowed < 1:
-            raise InputError(
-                f"{count} benign prompts cannot set a threshold for a false-positive rate of "
-                f"{fpr}. The rate lies between 0 and 1 and needs at least 1 / rate prompts."
-            )
-        if not np.isfinite(magnitudes).all():
-            raise InputError("Benign magnitudes contain NaN or infinity. Measure them again.")
-        scores = prefix_means(magnitudes)  # [prompt, noise, step]
-        limits = (1 + MARGIN) * np.sort(scores, axis=0)[count - 1 - allowed]
-        return cls(bundle, fpr, count, tuple(tuple(map(float, row)) for row in limits))
-
-    @classmethod
-    def read(cls, path: str | Path) -> Calibration:
+    def read(cls, path: str | Path) -> CalibrationFile:
         """Read a calibration file.
 
         Raises:
@@ -77,64 +243,92 @@ class Calibration:
             text = Path(path).read_bytes()
             head = msgspec.json.decode(text, type=dict[str, Any])
             if (head.get("kind"), head.get("schema")) != (_KIND, _SCHEMA):
-                raise CalibrationError(
-                    f"{path} is no calibration of this version. Calibrate the bundle again."
-                )
+                raise CalibrationError(f"{path} is no calibration of this version. {_AGAIN}")
             found = msgspec.json.decode(text, type=cls)
         except OSError as error:
             raise CalibrationError(f"{path} cannot be read: {error}.") from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise CalibrationError(
-                f"{path} is damaged: {error}. Calibrate the bundle again."
-            ) from None
-        widths = {len(row) for row in found.thresholds}
-        if len(widths) != 1 or widths == {0} or not np.isfinite(found.thresholds).all():
-            raise CalibrationError(f"{path} has no usable thresholds. Calibrate the bundle again.")
+            raise CalibrationError(f"{path} is damaged: {error}. {_AGAIN}") from None
+        for each in found.calibrations:
+            values = (*each.scores, *each.positives, each.threshold)
+            if not each.scores or len(each.scores) != len(each.prompts):
+                raise CalibrationError(f"{path} has no usable scores. {_AGAIN}")
+            if not np.isfinite(values).all() or not (0 < each.fpr < 1 and 0 < each.delta < 1):
+                raise CalibrationError(f"{path} has no usable threshold. {_AGAIN}")
+            if each.threshold < min(each.scores):
+                raise CalibrationError(f"{path} has a threshold below every score. {_AGAIN}")
+        if len({each.setting for each in found.calibrations}) != len(found.calibrations):
+            raise CalibrationError(f"{path} has two calibrations of one setting. {_AGAIN}")
         return found
 
     def write(self, path: str | Path) -> None:
-        """Write the calibration as JSON.
+        """Write the file as JSON.
 
         Raises:
             InputError: the file cannot be written.
         """
-        text = msgspec.json.format(msgspec.json.encode(self), indent=1)
+        path = Path(path)
+        staged = path.with_name(f".{path.name}.new")
         try:
-            Path(path).write_bytes(text + b"\n")
+            staged.write_bytes(msgspec.json.encode(self) + b"\n")
+            staged.replace(path)
         except OSError as error:
+            staged.unlink(missing_ok=True)
             raise InputError(f"{path} cannot be written: {error}. Choose another file.") from None
 
     def check(self, bundle: str) -> None:
-        """Raise CalibrationError unless this calibration was made on that bundle."""
-        if self.bundle != bundle:
+        """Raise CalibrationError unless every calibration was made on that bundle."""
+        for other in {each.setting.bundle for each in self.calibrations} - {bundle}:
             raise CalibrationError(
-                f"This calibration was made on bundle {self.bundle[:12]}, not on {bundle[:12]}: "
-                "its thresholds mean nothing here. Calibrate this bundle, or load the other one."
+                f"This calibration was made on bundle {other[:12]}, not on {bundle[:12]}: "
+                "its thresholds mean nothing here. Calibrate this bundle (`mnemoscope calibrate`), "
+                "or load the other one."
             )
 
-    def threshold(self, *, noises: int, steps: int) -> float | None:
-        """The threshold for a setting, or None if it was not calibrated."""
-        if noises > len(self.thresholds) or steps > len(self.thresholds[0]):
-            return None
-        return self.thresholds[noises - 1][steps - 1]
+    def find(self, setting: Setting) -> Calibration | None:
+        """The calibration of a setting, or None."""
+        return next((each for each in self.calibrations if each.setting == setting), None)
+
+    def require(self, setting: Setting) -> Calibration:
+        """The calibration of a setting.
+
+        Raises:
+            CalibrationError: it has none; the message says what it has and what makes one.
+        """
+        found = self.find(setting)
+        if found is None:
+            has = "; ".join(str(each.setting) for each in self.calibrations) or "nothing"
+            raise CalibrationError(
+                f"There is no calibration of {setting}, only of: {has}. `{setting.command}` makes "
+                "one."
+            )
+        return found
+
+    def with_(self, others: Iterable[Calibration]) -> CalibrationFile:
+        """The same, with others added; they replace calibrations of the same setting."""
+        known = {each.setting: each for each in self.calibrations}
+        known |= {each.setting: each for each in others}
+        return replace(self, calibrations=tuple(known.values()))
+
+    def merged(self, other: CalibrationFile) -> CalibrationFile:
+        """The settings of both; the benign prompts of both where they share one.
+
+        Raises:
+            CalibrationError: as `Calibration.merged`, or they belong to two bundles.
+        """
+        for each in other.calibrations[:1]:
+            self.check(each.setting.bundle)
+        pooled = [
+            each if (mine := self.find(each.setting)) is None else mine.merged(each)
+            for each in other.calibrations
+        ]
+        return self.with_(pooled)
 
 
-def _allowed(fpr: float, count: int) -> int:
-    """The most prompts of `count` whose share is at most `fpr`; 0.29 of 100 is 29, not 28."""
-    nearest = round(fpr * count)
-    return nearest if nearest / count <= fpr else nearest - 1
+def digest(prompt: str) -> str:
+    """A prompt's name in a calibration, which thus does not spell prompts out."""
+    return hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
-def prefix_means(magnitudes: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The score of every setting: [..., m - 1, k - 1] is the mean of the first m noises, k steps.
-
-    Args:
-        magnitudes: # [prompt, noise, step]
-
-    Returns:
-        # [prompt, noise, step]
-    """
-    _, noises, steps = magnitudes.shape
-    sums = magnitudes.astype(np.float64).cumsum(1).cumsum(2)
-    counts = np.arange(1, noises + 1)[:, None] * np.arange(1, steps + 1)
-    return np.asarray(sums / counts)
+def _rounded(score: float) -> float:
+    return float(f"{score:.7g}")

@@ -18,9 +18,10 @@ from mnemoscope_runtime.options import check_options
 from mnemoscope_runtime.selection import fastest, try_backends
 
 from . import embedded
-from .calibration import Calibration
+from .calibration import Calibration, CalibrationFile, Setting
+from .detectors import Features, find_statistic
 
-__all__ = ["Detection", "Detector"]
+__all__ = ["Detection", "Detector", "open_screener"]
 
 CALIBRATION = "calibration.json"
 _BATCH = 32
@@ -32,14 +33,19 @@ class Detection:
 
     Attributes:
         prompt: The prompt.
-        score: Mean magnitude over noises and steps, in eps units, >= 0.
+        score: What the detector made of it, mean over noises; larger for memorised prompts. The
+            magnitude's is its mean over steps, in eps units, >= 0.
         scores: The same for each noise.
-        rms: score / sqrt(C H W): the difference per latent element, comparable between models
-            whose latents differ in size.
+        rms: Of a magnitude, score / sqrt(C H W): the difference per latent element, comparable
+            between models whose latents differ in size; None for other detectors.
+        p_value: Share of benign prompts, counting this one, that score as high: how unusual a
+            benign prompt this would be. Not the probability that it is benign. None until
+            calibrated.
         threshold: Above it a prompt counts as memorized; None until calibrated.
         memorized: score > threshold; None until calibrated.
         truncated: Whether the prompt has more tokens than the model reads: its end was not
             screened, and the model will not see it either.
+        detector: Name of the statistic.
         backend: The backend that ran.
         bundle: Id of the bundle.
         steps: Denoising steps that were measured.
@@ -49,24 +55,53 @@ class Detection:
     prompt: str
     score: float
     scores: tuple[float, ...]
-    rms: float
+    rms: float | None
+    p_value: float | None
     threshold: float | None
     memorized: bool | None
     truncated: bool
+    detector: str
     backend: str
     bundle: str
     steps: int
     seconds: float
 
 
-class Detector:
-    """Screens prompts with a bundle. Safe to share between threads."""
+def open_screener(path: Path, backend: str | Backend, threads: int | None) -> Screener:
+    """A bundle on a backend; on the fastest one within its budget for "auto"."""
+    if backend == "auto":
+        budget = Bundle.open(path).manifest.budget
+        backend = fastest(list(try_backends(path, threads=threads)), budget).backend
+    return Screener.open(path, backend=backend, threads=threads)
 
-    def __init__(self, screener: Screener, calibration: Calibration | None = None) -> None:
+
+class Detector:
+    """Screens prompts with a bundle. Safe to share between threads.
+
+    Args:
+        screener: The bundle on a backend.
+        calibration: What thresholds come from; to screen in a setting that it lacks is an error.
+        detector: Name of the statistic, one of `mnemoscope.detectors.DETECTORS`.
+
+    Raises:
+        CalibrationError: the calibration belongs to another bundle.
+        InputError: there is no such detector.
+    """
+
+    def __init__(
+        self,
+        screener: Screener,
+        calibration: CalibrationFile | None = None,
+        *,
+        detector: str = "magnitude",
+    ) -> None:
         if calibration is not None:
             calibration.check(screener.bundle.id)
+        self.statistic = find_statistic(detector)
         self.screener = screener
         self.calibration = calibration
+        self._required = calibration is not None
+        self._found: dict[Setting, Calibration | None] = {}
 
     @classmethod
     def load(
@@ -76,6 +111,7 @@ class Detector:
         backend: str | Backend = "onnxruntime",
         threads: int | None = None,
         calibration: str | Path | None = None,
+        detector: str = "magnitude",
     ) -> Detector:
         """Open a bundle: the embedded one by default.
 
@@ -84,24 +120,27 @@ class Detector:
             backend: Which backend runs it, this one or none; "auto" tries all that are installed
                 and takes the fastest that agrees with PyTorch within the bundle's budget.
             threads: CPU threads an engine may use.
-            calibration: A calibration file; by default the bundle's own, if it has one.
+            calibration: A calibration file; to screen in a setting that it lacks is an error. By
+                default the bundle's own, if it has one; then such a setting has no verdicts.
+            detector: What is measured, one of `mnemoscope.detectors.DETECTORS`.
 
         Raises:
             BundleError: the bundle cannot be used.
             BackendError: the backend cannot be used.
             CalibrationError: the calibration belongs to another bundle.
-            InputError: there is no such backend, or an option is of a wrong type.
+            InputError: there is no such backend or detector, or an option is of a wrong type.
         """
         check_options("a path or None", bundle=bundle, calibration=calibration)
+        find_statistic(detector)
         path = Path(bundle) if bundle is not None else embedded.BUNDLE
         own = path / CALIBRATION
         file = Path(calibration) if calibration is not None else own if own.exists() else None
-        if backend == "auto":
-            budget = Bundle.open(path).manifest.budget
-            backend = fastest(list(try_backends(path, threads=threads)), budget).backend
-        screener = Screener.open(path, backend=backend, threads=threads)
+        screener = open_screener(path, backend, threads)
         try:
-            return cls(screener, None if file is None else Calibration.read(file))
+            known = None if file is None else CalibrationFile.read(file)
+            found = cls(screener, known, detector=detector)
+            found._required = calibration is not None
+            return found
         except BaseException:
             screener.close()
             raise
@@ -120,9 +159,47 @@ class Detector:
             # [prompt, noise, step], >= 0, in eps units
         """
         check_options("a whole number", steps=steps)
-        if steps == 1:  # the screening engine: half the work of a sampling step
-            return self.screener.first_step(prompts, noises=noises)[..., None]
-        return self.screener.trajectory(prompts, steps=steps, noises=noises)
+        magnitude = find_statistic("magnitude")
+        found = magnitude.measure(self.screener, prompts, steps=steps, noises=noises)
+        return np.asarray(found[..., 0], np.float32)
+
+    def measure(
+        self, prompts: Sequence[str] | Tokens, *, steps: int = 1, noises: int | None = None
+    ) -> Features:
+        """What the detector makes its scores of.
+
+        Returns:
+            # [prompt, noise, step, feature]
+
+        Raises:
+            InputError: a prompt, steps or noises cannot be used.
+            NumericsError: a feature is NaN or infinite.
+        """
+        check_options("a whole number", steps=steps)
+        statistic = self.statistic
+        if statistic.only_first and steps != 1:
+            raise InputError(
+                f"The detector {statistic.name!r} looks at the first step alone, so that --steps "
+                f"{steps} means nothing. Leave it out, or choose another detector."
+            )
+        features = statistic.measure(self.screener, prompts, steps=steps, noises=noises)
+        if not np.isfinite(features).all():
+            bad = int(np.argwhere(~np.isfinite(features))[0, 0])
+            raise NumericsError(
+                f"What {statistic.name!r} measures of prompt {bad} is NaN or infinite: that is no "
+                "verdict. Export the model in float32, or run the bundle on another backend."
+            )
+        return features
+
+    def setting(self, *, steps: int = 1, noises: int | None = None) -> Setting:
+        """How `screen` measures: what a calibration has to match."""
+        return Setting(
+            bundle=self.screener.bundle.id,
+            backend=self.screener.backend.name,
+            detector=self.statistic.name,
+            steps=steps,
+            noises=self.screener.noises if noises is None else noises,
+        )
 
     def screen(
         self, prompts: Sequence[str], *, steps: int = 1, noises: int | None = None
@@ -169,30 +246,48 @@ class Detector:
     ) -> Iterator[Detection]:
         start = time.perf_counter()
         tokens = self.screener.tokenizer.encode(prompts)
-        magnitudes = self.magnitudes(tokens, steps=steps, noises=noises)
-        seconds = (time.perf_counter() - start) / len(prompts)
-        used = magnitudes.shape[1]
-        threshold = None
-        if self.calibration is not None:
-            threshold = self.calibration.threshold(noises=used, steps=steps)
-        scale = self.screener.latent_elements**-0.5
+        features = self.measure(tokens, steps=steps, noises=noises)
+        setting = self.setting(steps=steps, noises=noises)
+        calibration = self._calibration(setting)
+        fit = None if calibration is None else calibration.fit
+        each = self.statistic.score(features, fit)[..., -1]  # [prompt, noise]
         # one array operation: on small models each costs as much as a percent of the UNet
-        each = magnitudes.mean(2, dtype=np.float64).tolist()
-        for prompt, scores, truncated in zip(prompts, each, tokens.truncated, strict=True):
-            score = math.fsum(scores) / used
+        rows = each.tolist()
+        totals = [math.fsum(row) / len(row) for row in rows]
+        p_values: list[float] | list[None] = [None] * len(rows)
+        if calibration is not None:
+            p_values = calibration.p_values(totals).tolist()
+        threshold = None if calibration is None else calibration.threshold
+        seconds = (time.perf_counter() - start) / len(prompts)
+        scale = self.screener.latent_elements**-0.5
+        is_magnitude = self.statistic.name == "magnitude"
+        for prompt, score, scores, p_value, truncated in zip(
+            prompts, totals, rows, p_values, tokens.truncated, strict=True
+        ):
             yield Detection(
                 prompt=prompt,
                 score=score,
                 scores=tuple(scores),
-                rms=scale * score,
+                rms=scale * score if is_magnitude else None,
+                p_value=p_value,
                 threshold=threshold,
                 memorized=None if threshold is None else score > threshold,
                 truncated=truncated,
-                backend=self.screener.backend.name,
-                bundle=self.screener.bundle.id,
+                detector=self.statistic.name,
+                backend=setting.backend,
+                bundle=setting.bundle,
                 steps=steps,
                 seconds=seconds,
             )
+
+    def _calibration(self, setting: Setting) -> Calibration | None:
+        if setting not in self._found:
+            known = self.calibration
+            if known is not None and self._required:
+                self._found[setting] = known.require(setting)
+            else:
+                self._found[setting] = None if known is None else known.find(setting)
+        return self._found[setting]
 
     def close(self) -> None:
         """Let go of the engines; further calls raise."""

@@ -6,8 +6,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mnemoscope_runtime.errors import BackendUnavailable, InputError
 
@@ -15,6 +17,8 @@ from .detector import Detection
 from .evaluate import Interval, auc, bootstrap, tpr_at_fpr
 
 __all__ = ["plot", "summary", "write_json"]
+
+Scores = NDArray[np.floating[Any]]
 
 
 def summary(memorized: Sequence[Detection], others: Sequence[Detection]) -> dict[str, Interval]:
@@ -46,11 +50,20 @@ def write_json(
 
 def plot(
     path: Path,
-    figures: dict[str, Interval],
-    memorized: Sequence[Detection],
-    others: Sequence[Detection],
+    memorized: Scores,
+    others: Scores,
+    *,
+    threshold: float | None,
+    label: str = "magnitude of the text-conditional noise prediction",
 ) -> None:
-    """Histograms of the scores with the threshold, and the ROC curve, as PNG.
+    """Histograms of the scores with the threshold and, with memorised ones, the ROC curve, as PNG.
+
+    Args:
+        path: File to write.
+        memorized: Scores of memorised prompts; there may be none. # [prompt]
+        others: Scores of other prompts. # [prompt]
+        threshold: Above it a prompt counts as memorised.
+        label: What the scores are.
 
     Raises:
         BackendUnavailable: matplotlib is not installed.
@@ -62,30 +75,29 @@ def plot(
         raise BackendUnavailable(
             f"Plots need matplotlib: {error}. Install it with `pip install 'mnemoscope[plot]'`."
         ) from None
-    positives = np.array([detection.score for detection in memorized])
-    negatives = np.array([detection.score for detection in others])
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-
-    largest = max(positives.max(), negatives.max()) or 1.0
-    bins = np.linspace(0, largest * 1.02, 50).tolist()
-    left.hist(negatives, bins, alpha=0.7, density=True, label=f"other ({len(negatives)})")
-    left.hist(positives, bins, alpha=0.7, density=True, label=f"memorised ({len(positives)})")
-    threshold = memorized[0].threshold
+    figure = Figure(figsize=(10 if len(memorized) else 5, 4), layout="constrained")
+    left, *rest = figure.subplots(1, 2 if len(memorized) else 1, squeeze=False)[0]
+    both = np.concatenate([memorized, others])
+    low, high = min(0.0, both.min()), both.max() or 1.0
+    bins = np.linspace(low, high + 0.02 * (high - low), 50).tolist()
+    left.hist(others, bins, alpha=0.7, density=True, label=f"other ({len(others)})")
+    if len(memorized):
+        name = f"memorised ({len(memorized)})"
+        left.hist(memorized, bins, alpha=0.7, density=True, label=name)
     if threshold is not None:
         left.axvline(threshold, color="black", linestyle="--", label=f"threshold {threshold:.3f}")
-    left.set(xlabel="magnitude of the text-conditional noise prediction", ylabel="density")
+    left.set(xlabel=label, ylabel="density")
     left.legend()
-
-    cuts = np.sort(np.concatenate([positives, negatives]))[::-1]
-    fpr = [0.0, *((negatives >= cut).mean() for cut in cuts)]
-    tpr = [0.0, *((positives >= cut).mean() for cut in cuts)]
-    right.plot(fpr, tpr)
-    right.axvline(0.01, color="grey", linestyle=":", label="1 % false positives")
-    right.set(xlabel="false-positive rate", ylabel="true-positive rate", xscale="symlog")
-    right.set_xscale("symlog", linthresh=0.01)
-    right.set(xlim=(0, 1), ylim=(0, 1.01), title=f"AUC {figures['auc']}")
-    right.legend(loc="lower right")
+    for axes in rest:
+        cuts = np.sort(both)[::-1]
+        fpr = [0.0, *((others >= cut).mean() for cut in cuts)]
+        tpr = [0.0, *((memorized >= cut).mean() for cut in cuts)]
+        axes.plot(fpr, tpr)
+        axes.axvline(0.01, color="grey", linestyle=":", label="1 % false positives")
+        axes.set(xlabel="false-positive rate", ylabel="true-positive rate")
+        axes.set_xscale("symlog", linthresh=0.01)
+        axes.set(xlim=(0, 1), ylim=(0, 1.01), title=f"AUC {auc(memorized, others):.3f}")
+        axes.legend(loc="lower right")
     try:
         figure.savefig(path, dpi=120, format="png")
     except OSError as error:

@@ -17,7 +17,19 @@ from typer.core import TyperGroup
 
 from mnemoscope_runtime import MnemoscopeError, __version__
 
-from . import bench, build, demo, doctor, export, generate, inspect, parity, screen
+from . import (
+    bench,
+    build,
+    calibrate,
+    calibration,
+    demo,
+    doctor,
+    export,
+    generate,
+    inspect,
+    parity,
+    screen,
+)
 from ._writers import printable
 
 __all__ = ["app", "main"]
@@ -52,6 +64,8 @@ app = typer.Typer(
 )
 app.command("screen", epilog=screen.EPILOG)(screen.command)
 app.command("demo")(demo.command)
+app.command("calibrate")(calibrate.command)
+app.add_typer(calibration.app, name="calibration")
 app.command("export")(export.command)
 app.command("inspect")(inspect.command)
 app.command("generate")(generate.command)

@@ -19,8 +19,8 @@ from ..detector import Detection
 __all__ = ["Format", "opened", "printable", "writer"]
 
 _KEYS = (
-    *("prompt", "score", "scores", "rms", "threshold", "memorized", "backend", "bundle"),
-    "truncated",
+    *("prompt", "score", "scores", "rms", "p_value", "threshold", "memorized", "detector"),
+    *("backend", "bundle", "steps", "truncated"),
 )
 Write = Callable[[Detection], None]
 
@@ -70,13 +70,14 @@ def printable(text: str, width: int | None = None) -> str:
 
 def _table(file: IO[str]) -> Write:
     colour = file.isatty()
-    width = shutil.get_terminal_size((100, 24)).columns - 23 if colour else 1000
-    file.write(f"{'magnitude':>9}  {'verdict':<9}  prompt\n")
+    width = shutil.get_terminal_size((100, 24)).columns - 31 if colour else 1000
+    file.write(f"{'score':>9}  {'p':>6}  {'verdict':<9}  prompt\n")
 
     def write(detection: Detection) -> None:
         mark = "+" if detection.truncated else " "
+        p = "-" if detection.p_value is None else f"{detection.p_value:.4f}"
         line = (
-            f"{detection.score:9.4f}  {verdict(detection):<9}{mark} "
+            f"{detection.score:9.4f}  {p:>6}  {verdict(detection):<9}{mark} "
             f"{printable(detection.prompt, width)}"
         )
         red = colour and detection.memorized

@@ -90,14 +90,9 @@ def command(
     )
     folder = engines or opened.path / ENGINES
     for name, report in _followed(names):
-        phases: set[str] = set()
-
-        def told(phase: str, done: int, total: int, report: Report = report) -> None:
-            phases.add(phase)
-            report(phase, done, total)
-
+        told = _Told(report)
         path = build_engine(opened, name, folder, backend=backend, options=options, progress=told)
-        state = "built" if phases else "there already"
+        state = "built" if told.anything else "there already"
         typer.echo(f"{path}  {path.stat().st_size:,} bytes, {state}")
 
 
@@ -111,6 +106,17 @@ def check_builds(bundle: Bundle) -> None:
     for name, report in _followed(list(bundle.manifest.graphs)):
         product = check_engine(bundle, name, progress=report)
         typer.echo(f"{name}: builds under {product}, which stands in for TensorRT here", err=True)
+
+
+class _Told:
+    """Passes a builder's progress on, and knows whether there was any."""
+
+    def __init__(self, report: Report) -> None:
+        self.report, self.anything = report, False
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        self.anything = True
+        self.report(phase, done, total)
 
 
 def _followed(names: Sequence[str]) -> Iterator[tuple[str, Report]]:

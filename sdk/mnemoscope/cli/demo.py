@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from mnemoscope_runtime import InputError
@@ -55,5 +56,6 @@ def command(
     )
     report, picture = output / "demo.json", output / "demo.png"
     write_json(report, figures, memorized, others)
-    plot(picture, figures, memorized, others)
+    scores = [np.array([d.score for d in each]) for each in (memorized, others)]
+    plot(picture, *scores, threshold=memorized[0].threshold)
     typer.echo(f"plot {picture}\nreport {report}")

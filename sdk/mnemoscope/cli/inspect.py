@@ -12,7 +12,7 @@ import typer
 from mnemoscope_runtime import Bundle
 
 from .. import embedded
-from ..calibration import Calibration
+from ..calibration import CalibrationFile
 from ..detector import CALIBRATION
 from ._writers import printable
 
@@ -29,7 +29,7 @@ def command(
     opened = Bundle.open(bundle or embedded.BUNDLE)
     manifest = opened.manifest
     file = opened.path / CALIBRATION
-    calibration = Calibration.read(file) if file.exists() else None
+    calibration = CalibrationFile.read(file) if file.exists() else None
     if calibration is not None:
         calibration.check(opened.id)
     if as_json:
@@ -44,9 +44,7 @@ def command(
         "screening timestep": manifest.timestep,
         "noise bank": f"{manifest.noise_bank.shape}, seed {manifest.noise_bank.seed}",
         "precision": f"{manifest.precision}, opset {manifest.opset}",
-        "calibration": "none"
-        if calibration is None
-        else f"FPR {calibration.fpr} on {calibration.benign} benign prompts",
+        **_calibrations(calibration),
         **{
             f"parity of {graph}": f"relative error {figures['max_relative_error']:.1e}"
             for graph, figures in manifest.parity.items()
@@ -59,3 +57,14 @@ def command(
     for name, value in rows.items():
         typer.echo(f"{printable(name):<{width}}  {printable(str(value))}")
     typer.echo("every file is what the manifest promises")
+
+
+def _calibrations(file: CalibrationFile | None) -> dict[str, str]:
+    if file is None:
+        return {"calibration": "none; `mnemoscope calibrate` makes one"}
+    return {
+        f"calibration of {c.setting.detector}, {c.setting.backend}, {c.setting.steps} step(s), "
+        f"{c.setting.noises} noise(s)": f"FPR {c.fpr:.3g} with {1 - c.delta:.0%} confidence, "
+        f"{len(c.scores):,} benign prompts, threshold {c.threshold:.4g}"
+        for c in file.calibrations
+    }

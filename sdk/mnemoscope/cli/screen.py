@@ -17,6 +17,7 @@ from mnemoscope_runtime import InputError
 
 from ..detector import Detection, Detector
 from ..prompts import read_prompt_file
+from ._options import DetectorOption, say
 from ._writers import Format, opened, printable, writer
 
 __all__ = ["EPILOG", "command"]
@@ -57,6 +58,7 @@ def command(
         ),
     ] = "onnxruntime",
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    detector: DetectorOption = "magnitude",
     noises: Annotated[
         int | None, typer.Option(help="Noises of the bank to use.", show_default="all")
     ] = None,
@@ -69,7 +71,10 @@ def command(
         Path | None, typer.Option("--output", "-o", help="File to write.", show_default="stdout")
     ] = None,
 ) -> None:
-    """Screen prompts: the magnitude of each, and whether the model is about to recite."""
+    """Screen prompts: the score of each, and whether the model is about to recite.
+
+    p is the share of benign prompts, counting this one, that score as high.
+    """
     if not prompts and file is None:
         raise InputError("Nothing to screen. Give prompts, or --file FILE (- for stdin).")
     if prompts and file is not None:
@@ -85,12 +90,12 @@ def command(
     calibrated = True
     truncated = 0
     with Detector.load(
-        bundle, backend=backend, threads=threads, calibration=calibration
-    ) as detector:
+        bundle, backend=backend, threads=threads, calibration=calibration, detector=detector
+    ) as screen:
         if backend == "auto":
-            typer.echo(f"backend: {detector.screener.backend.name}", err=True)
+            typer.echo(f"backend: {screen.screener.backend.name}", err=True)
         detections = _shown(
-            detector.stream(source or (), steps=steps, noises=noises), output is not None
+            screen.stream(source or (), steps=steps, noises=noises), output is not None
         )
         first = list(itertools.islice(detections, 1))  # a mistake leaves an older --output alone
         if not first:
@@ -102,20 +107,18 @@ def command(
                 flagged = flagged or bool(detection.memorized)
                 calibrated = detection.threshold is not None
                 truncated += detection.truncated
-        reads = detector.screener.tokenizer.length - 2  # less start and end
+        setting = screen.setting(steps=steps, noises=noises)
+        reads = screen.screener.tokenizer.length - 2  # less start and end
     if not calibrated:
-        typer.echo(
-            f"note: no threshold is known for {steps} step(s) of this bundle, so there are no "
-            "verdicts. Calibrate it for as many (`Calibration.fit` in Python, see the README) "
-            "or give --calibration FILE.",
-            err=True,
+        say(
+            f"there is no calibration of {setting}, so there are no verdicts. "
+            f"`{setting.command}` makes one."
         )
     if truncated:
-        typer.echo(
-            f"note: the model reads {reads} tokens, and {truncated} of the prompts had more (+ in "
-            "the table, `truncated` in JSON and CSV). What came after was not screened, and the "
-            "model will not see it either.",
-            err=True,
+        say(
+            f"the model reads {reads} tokens, and {truncated} of the prompts had more (+ in the "
+            "table, `truncated` in JSON and CSV). What came after was not screened, and the model "
+            "will not see it either."
         )
     if prompts:
         _hint_at_quotes(prompts)

@@ -1,0 +1,66 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mnemoscope_runtime import InputError
+
+from ..detectors import DETECTORS
+from ..prompts import read_prompt_file
+
+__all__ = ["DetectorOption", "numbers", "progress_bar", "prompts_of", "say"]
+
+DetectorOption = Annotated[
+    str, typer.Option(help=f"What is measured: {', '.join(DETECTORS)}.", show_default=True)
+]
+
+
+def numbers(text: str, option: str) -> list[int]:
+    """Whole numbers with commas between them.
+
+    Raises:
+        InputError: they are not.
+    """
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) < 1:
+        raise InputError(f"{option} takes whole numbers with commas, such as 1,10, not {text!r}.")
+    return found
+
+
+def prompts_of(file: str, column: str | None = None) -> list[str]:
+    """The prompts of a file.
+
+    Raises:
+        InputError: it cannot be read, or holds none.
+    """
+    prompts = list(read_prompt_file(file, column=column))
+    if not prompts:
+        raise InputError(f"{file} holds no prompts. Give a file with some.")
+    return prompts
+
+
+def say(note: str) -> None:
+    """Tell the user on stderr."""
+    typer.echo(f"note: {note}", err=True)
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr, if that is a terminal; called with how many of how many are done."""
+    console = Console(stderr=True)
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task(what)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

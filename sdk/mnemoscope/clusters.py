@@ -1,0 +1,63 @@
+"""Prompts that are nearly the same: public lists repeat one picture's caption dozens of times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnemoscope_runtime.errors import BackendUnavailable, InputError
+
+__all__ = ["near_duplicates"]
+
+
+def near_duplicates(prompts: Sequence[str], similarity: float = 0.5) -> NDArray[np.int64]:
+    """Group prompts whose words overlap: single linkage on Jaccard's index of their word sets.
+
+    Memory grows with the pairs of prompts that share a word: for thousands of prompts, not for
+    millions.
+
+    Args:
+        prompts: Texts; case and punctuation do not count.
+        similarity: Words in both over words in either above which two prompts are one group, in
+            0..1.
+
+    Returns:
+        The group of each prompt, numbered from 0 in order of appearance. # [prompt]
+
+    Raises:
+        InputError: similarity is no such number.
+        BackendUnavailable: scikit-learn is not installed.
+    """
+    if not 0 <= similarity < 1:
+        raise InputError(f"Similarity lies between 0 and 1, {similarity} does not.")
+    if not prompts:
+        return np.zeros(0, np.int64)
+    try:
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+        from sklearn.feature_extraction.text import CountVectorizer
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"Grouping prompts needs scikit-learn: {error}. Install it with "
+            "`pip install 'mnemoscope[calibrate]'`."
+        ) from None
+    sets = CountVectorizer(analyzer=_words, binary=True).fit_transform(prompts).astype(np.int64)
+    sizes = np.asarray(sets.sum(1)).ravel()
+    shared = (sets @ sets.T).tocoo()  # words in both, of every pair that has some
+    either = sizes[shared.row] + sizes[shared.col] - shared.data
+    alike = shared.data > similarity * either
+    edges = coo_array(
+        (np.ones(alike.sum()), (shared.row[alike], shared.col[alike])), shape=shared.shape
+    )
+    _, labels = connected_components(edges, directed=False)
+    _, first, group = np.unique(labels, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[group]
+
+
+def _words(text: str) -> list[str]:
+    words = "".join(c if c.isalnum() else " " for c in text.lower()).split()
+    return words or [""]  # those without any are alike

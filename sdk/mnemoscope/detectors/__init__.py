@@ -1,0 +1,45 @@
+"""Detectors: statistics that are larger for prompts whose training image is about to come back.
+
+All of these need forward passes alone, so they run on every backend.
+"""
+
+from __future__ import annotations
+
+from mnemoscope_runtime.errors import InputError
+
+from ._protocol import Features, Fit, Scores, Statistic
+from .anisotropy import Anisotropy
+from .latent_update import LatentUpdate
+from .magnitude import Magnitude
+from .score_difference import ScoreDifference, score_difference_maps
+from .sharpness import Sharpness
+
+__all__ = [
+    "DETECTORS",
+    "Features",
+    "Fit",
+    "Scores",
+    "Statistic",
+    "find_statistic",
+    "score_difference_maps",
+]
+
+_ALL: tuple[Statistic, ...] = (
+    Magnitude(),
+    Anisotropy(),
+    LatentUpdate(),
+    ScoreDifference(),
+    Sharpness(),
+)
+DETECTORS = {each.name: each for each in _ALL}
+
+
+def find_statistic(name: str) -> Statistic:
+    """The statistic of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in DETECTORS:
+        raise InputError(f"There is no detector {name!r}. Choose one of: {', '.join(DETECTORS)}.")
+    return DETECTORS[name]

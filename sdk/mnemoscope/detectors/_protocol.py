@@ -1,0 +1,81 @@
+"""What every detector is: a statistic of the UNet's predictions, larger for memorised prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnemoscope_runtime import Screener, Tokens
+
+__all__ = ["Features", "Fit", "Scores", "Statistic", "running_max", "running_mean"]
+
+Features = NDArray[np.floating[Any]]  # [prompt, noise, step, feature]
+Scores = NDArray[np.float64]  # [prompt, noise, step]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Learned from benign prompts, and from memorised ones if there were any.
+
+        z = sum_f weight_f (x_f - mean_f) / std_f
+
+    Attributes:
+        mean: Of each feature at each step. # [step][feature]
+        std: Likewise, > 0. # [step][feature]
+        weight: Of each feature. # [feature]
+    """
+
+    mean: tuple[tuple[float, ...], ...]
+    std: tuple[tuple[float, ...], ...]
+    weight: tuple[float, ...]
+
+    def standardized(self, features: Features) -> Features:
+        """(x - mean) / std, for the first steps. # [prompt, noise, step, feature]"""
+        steps = features.shape[2]
+        return np.asarray((features - np.array(self.mean)[:steps]) / np.array(self.std)[:steps])
+
+
+class Statistic(Protocol):
+    """Measures features of prompts and makes scores of them.
+
+    Attributes:
+        name: What `--detector` calls it.
+        reference: Where it comes from.
+        only_first: Whether it looks at pure noise alone, so that `steps` is 1.
+        is_fitted: Whether it has no scores before it is calibrated.
+    """
+
+    name: str
+    reference: str
+    only_first: bool
+    is_fitted: bool
+
+    @property
+    def features(self) -> Sequence[str]:
+        """Names of what it measures at each step."""
+
+    def passes(self, steps: int) -> int:
+        """UNet passes per prompt and noise; the conditional and the other branch count as two."""
+
+    def measure(
+        self, screener: Screener, prompts: Sequence[str] | Tokens, *, steps: int, noises: int | None
+    ) -> Features:
+        """Measure prompts. # [prompt, noise, step, feature]"""
+
+    def score(self, features: Features, fit: Fit | None) -> Scores:
+        """Scores of every noise after every step: [..., k - 1] is for k steps."""
+
+
+def running_mean(values: Features) -> Scores:
+    """[..., k - 1] is the mean of the first k steps."""
+    counts = np.arange(1, values.shape[-1] + 1)
+    return np.asarray(values.astype(np.float64).cumsum(-1) / counts)
+
+
+def running_max(values: Features) -> Scores:
+    """[..., k - 1] is the largest of the first k steps."""
+    return np.maximum.accumulate(values.astype(np.float64), axis=-1)

@@ -1,0 +1,44 @@
+"""How far the sampler moves: free while an image is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mnemoscope_runtime import Screener, Tokens
+
+from ._protocol import Features, Fit, Scores, running_max
+from ._walking import allocate, norm, require_fit
+
+__all__ = ["LatentUpdate"]
+
+
+class LatentUpdate:
+    """max over steps of the z-score of ||x_t - x_{t+1}|| against benign prompts.
+
+    The updates are those of DDIM with guidance; the paper's own figures are for PNDM.
+    """
+
+    name = "latent-update"
+    reference = "Broken Memories, KDD 2026"
+    features = ("update",)
+    only_first = False
+    is_fitted = True
+
+    def passes(self, steps: int) -> int:
+        """Both branches, as in sampling."""
+        return 2 * steps
+
+    def measure(
+        self, screener: Screener, prompts: Sequence[str] | Tokens, *, steps: int, noises: int | None
+    ) -> Features:
+        """Lengths of the sampler's updates. # [prompt, noise, step, 1]"""
+        found = allocate(screener, prompts, steps, noises, 1)
+        for tile in screener.tiles(prompts, noises=noises):
+            for k, prediction in enumerate(screener.walk(tile, screener.timesteps[:steps])):
+                update = screener.advance(prediction) - prediction.latents
+                found[*tile.where, k, 0] = norm(update)
+        return found
+
+    def score(self, features: Features, fit: Fit | None) -> Scores:
+        """The largest z-score of the first k steps."""
+        return running_max(require_fit(self.name, fit).standardized(features)[..., 0])

@@ -1,0 +1,37 @@
+"""The paper's own: how far the prompt moves the noise prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mnemoscope_runtime import Screener, Tokens
+
+from ._protocol import Features, Fit, Scores, running_mean
+
+__all__ = ["Magnitude"]
+
+
+class Magnitude:
+    """m_t = || eps(x_t, t, e_prompt) - eps(x_t, t, e_empty) ||_2, averaged over steps."""
+
+    name = "magnitude"
+    reference = "Wen et al., ICLR 2024"
+    features = ("magnitude",)
+    only_first = False
+    is_fitted = False
+
+    def passes(self, steps: int) -> int:
+        """The screening engine knows the other branch of the first step."""
+        return 1 if steps == 1 else 2 * steps
+
+    def measure(
+        self, screener: Screener, prompts: Sequence[str] | Tokens, *, steps: int, noises: int | None
+    ) -> Features:
+        """Magnitudes. # [prompt, noise, step, 1]"""
+        if steps == 1:  # the screening engine: half the work of a sampling step
+            return screener.first_step(prompts, noises=noises)[..., None, None]
+        return screener.trajectory(prompts, steps=steps, noises=noises)[..., None]
+
+    def score(self, features: Features, fit: Fit | None) -> Scores:
+        """Mean of the first k steps, in eps units, >= 0."""
+        return running_mean(features[..., 0])
