@@ -91,10 +91,10 @@ def test_nothing_is_flagged_without_a_threshold(bundle_dir: Path) -> None:
     result = shell("screen", "a cat", "rain", "--bundle", bundle_dir)
     assert result.code == 0
     assert [line.split() for line in result.out.splitlines()[1:]] == [
-        [line.split()[0], "-", *prompt.split()]
+        [line.split()[0], "-", "-", *prompt.split()]
         for line, prompt in zip(result.out.splitlines()[1:], ["a cat", "rain"], strict=True)
     ]
-    assert result.err.startswith("note: no threshold is known")
+    assert result.err.startswith("note: there is no calibration of magnitude at 1 step(s)")
     assert len(result.err.splitlines()) == 1
 
 
@@ -224,7 +224,7 @@ def test_the_format_of_a_file(
         assert [row["prompt"] for row in csv.DictReader(io.StringIO(text))] == PROMPTS
     else:
         assert first.split() == ["score", "p", "verdict", "prompt"]
-        assert [line[22:] for line in text.splitlines()[1:]] == PROMPTS
+        assert [line[30:] for line in text.splitlines()[1:]] == PROMPTS
 
 
 # screen: output
