@@ -22,11 +22,13 @@ from mnemoscope_export import (
     ExportOptions,
     StableDiffusion,
     StableDiffusionXL,
+    Tolerance,
     export_bundle,
     magnitudes,
     noise_bank,
 )
 from mnemoscope_runtime import Bundle, Screener
+from mnemoscope_runtime.manifest import Precision
 
 PROMPTS = ["a photo of a cat", "", "the end <|endoftext|> of it", "word " * 100]
 
@@ -140,6 +142,14 @@ def test_the_bundle_agrees_with_pytorch(model: StableDiffusionXL, bundle: Path) 
         np.testing.assert_allclose(found, expected, rtol=1e-4)
         np.testing.assert_allclose(screener.first_step(PROMPTS), expected[..., 0], rtol=1e-4)
         assert screener.probe() < 1e-4
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_half_precision(model: StableDiffusionXL, tmp_path: Path, precision: Precision) -> None:
+    options = ExportOptions(noises=1, precision=precision, tolerance=Tolerance(0.2))
+    manifest = export_bundle(model, tmp_path / "bundle", options).manifest
+    errors = [figures["max_relative_error"] for figures in manifest.parity.values()]
+    assert 1e-6 < max(errors) < 0.2
 
 
 def test_the_empty_prompt_is_not_what_the_unconditional_branch_gets(bundle: Path) -> None:

@@ -96,7 +96,8 @@ class StableDiffusionXL(StableDiffusion):
         # original size, top left corner of the crop, target size
         times = torch.tensor([height, width, 0, 0, height, width], device=pooled.device)
         added = {
-            "text_embeds": pooled,
+            # the UNet joins it to float32, and an exported Concat does not convert as torch does
+            "text_embeds": pooled.float(),
             "time_ids": times.to(pooled.dtype).expand(pooled.shape[0], -1),
         }
         output: Tensor = self.unet(latents, timestep, prompt_embeds, added_cond_kwargs=added).sample
