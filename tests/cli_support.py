@@ -26,7 +26,8 @@ one_model = pytest.mark.parametrize("model_dir", ["epsilon"], indirect=True, sco
 KEYS = ["prompt", "score", "scores", "rms", "threshold", "memorized", "backend", "bundle"]
 KEYS += ["truncated"]
 PROMPTS = ["a cat, sitting", "rain", "eine Katze — 猫"]
-COMMANDS = ["screen", "demo", "export", "inspect", "generate", "build", "bench", "parity", "doctor"]
+COMMANDS = ["screen", "audit", "demo", "export", "inspect", "generate", "build", "bench"]
+COMMANDS += ["parity", "doctor"]
 
 
 @dataclass(frozen=True)
