@@ -27,7 +27,7 @@ import sys, time
 ends = [time.perf_counter()]
 def end():
     ends.append(time.perf_counter())
-from mnemoscope import Calibration, Detector, embedded
+from mnemoscope import CalibrationFile, Detector, embedded
 from mnemoscope_runtime import Bundle, Screener, open_backend
 end()
 bundle = Bundle.open(embedded.BUNDLE)
@@ -36,7 +36,7 @@ backend = open_backend(sys.argv[1])
 end()
 backend.load(bundle, "screen")
 end()
-calibration = Calibration.read(embedded.BUNDLE / "calibration.json")
+calibration = CalibrationFile.read(embedded.BUNDLE / "calibration.json")
 detection = Detector(Screener(bundle, backend), calibration).screen(["a cat"])[0]
 end()
 assert detection.memorized is False

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mnemoscope import Calibration
+from mnemoscope import Calibration, CalibrationFile, Setting
 from mnemoscope.cli import main
 from mnemoscope_runtime import Bundle
 from mnemoscope_runtime.testing import FakeBackend
@@ -23,11 +23,23 @@ from mnemoscope_runtime.testing import FakeBackend
 # for everything that needs a model or a bundle; one of them is enough here
 one_model = pytest.mark.parametrize("model_dir", ["epsilon"], indirect=True, scope="session")
 
-KEYS = ["prompt", "score", "scores", "rms", "threshold", "memorized", "backend", "bundle"]
-KEYS += ["truncated"]
+KEYS = ["prompt", "score", "scores", "rms", "p_value", "threshold", "memorized", "detector"]
+KEYS += ["backend", "bundle", "steps", "truncated"]
 PROMPTS = ["a cat, sitting", "rain", "eine Katze — 猫"]
-COMMANDS = ["screen", "audit", "demo", "export", "inspect", "generate", "build", "bench"]
-COMMANDS += ["parity", "doctor"]
+COMMANDS = [
+    "screen",
+    "audit",
+    "demo",
+    "calibrate",
+    "calibration",
+    "export",
+    "inspect",
+    "generate",
+    "build",
+    "bench",
+    "parity",
+    "doctor",
+]
 
 
 @dataclass(frozen=True)
@@ -91,12 +103,26 @@ def shell(*args: object, stdin: bytes = b"", **environment: str) -> Result:
     return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
-def calibrate(bundle: Path, threshold: float, path: Path) -> Path:
+def calibrate(bundle: Path, threshold: float, path: Path, *, backend: str = "onnxruntime") -> Path:
     """A calibration of the bundle for one step and all its noises."""
     opened = Bundle.open(bundle)
     noises = opened.manifest.noise_bank.shape[0]
-    Calibration(opened.id, 0.01, 100, ((threshold,),) * noises).write(path)
+    setting = Setting(opened.id, backend, "magnitude", 1, noises)
+    CalibrationFile((calibration(setting, threshold),)).write(path)
     return path
+
+
+def foreign(path: Path) -> Path:
+    """A calibration of some other bundle."""
+    setting = Setting("f" * 64, "onnxruntime", "magnitude", 1, 3)
+    CalibrationFile((calibration(setting, 0.1),)).write(path)
+    return path
+
+
+def calibration(setting: Setting, threshold: float) -> Calibration:
+    """A calibration with that threshold, on a hundred benign scores of 0."""
+    prompts = tuple(f"{i:012x}" for i in range(100))
+    return Calibration(setting, 0.05, 0.05, threshold, prompts, (0.0,) * 100)
 
 
 def copied(bundle: Path, to: Path) -> Path:

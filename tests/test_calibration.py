@@ -1,162 +1,205 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes, arrays
-from numpy.typing import NDArray
 
-from mnemoscope import Calibration, CalibrationError, InputError
-from mnemoscope.calibration import MARGIN, prefix_means
+from mnemoscope import Calibration, CalibrationError, CalibrationFile, InputError, Setting
+from mnemoscope.calibration import MARGIN, digest
+from mnemoscope.conformal import allowed_above
+from mnemoscope.detectors import Fit
 
-Magnitudes = NDArray[np.float32]
+SETTING = Setting("b" * 64, "onnxruntime", "magnitude", 1, 4)
 
-magnitudes = arrays(
-    np.float32,
-    array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=4).map(lambda s: (9 * s[0], *s[1:])),
-    elements=st.floats(0, 100, width=32),
+
+def scores_of(*values: float) -> dict[str, float]:
+    return {f"{i:012x}": value for i, value in enumerate(values)}
+
+
+def made(setting: Setting = SETTING, count: int = 400, first: int = 0) -> Calibration:
+    values = np.random.default_rng(0).random(first + count)[first:].tolist()
+    scores = {f"{first + i:012x}": value for i, value in enumerate(values)}
+    return Calibration.of(setting, scores, positives=(2.0, 0.1, 3.0))
+
+
+@given(
+    st.lists(st.floats(-1e3, 1e3, width=32), min_size=20, max_size=60),
+    st.floats(0.15, 0.6),
+    st.floats(0.05, 0.4),
 )
-
-
-def column(*scores: float) -> Magnitudes:
-    """Magnitudes with one noise and one step."""
-    return np.array(scores, np.float32)[:, None, None]
-
-
-def fitted(bundle: str = "b" * 64) -> Calibration:
-    rng = np.random.default_rng(0)
-    return Calibration.fit(bundle, rng.random((200, 3, 2), np.float32), 0.05)
-
-
-@given(magnitudes, st.floats(0.01, 0.99))
-@example(column(*range(100)), 0.29)  # 0.29 * 100 is a little less than 29
-@example(column(*range(49)), 1 / 49)  # (1 / 49) * 49 is a little less than 1
-def test_the_threshold_is_the_lowest_score_that_keeps_the_rate(
-    benign: Magnitudes, fpr: float
+def test_the_threshold_is_the_lowest_that_keeps_the_promise(
+    values: list[float], fpr: float, delta: float
 ) -> None:
-    count = len(benign)
-    assume(1 / count <= fpr)
-    calibration = Calibration.fit("b", benign, fpr)
-    means = prefix_means(benign)
-    for noises in range(1, benign.shape[1] + 1):
-        for steps in range(1, benign.shape[2] + 1):
-            scores = means[:, noises - 1, steps - 1]
-            threshold = calibration.threshold(noises=noises, steps=steps)
-            assert threshold is not None
-            limit = threshold / (1 + MARGIN)
-            assert np.isclose(scores, limit, rtol=1e-9, atol=0).any()
-            assert (scores * (1 + MARGIN / 2) > threshold).sum() / count <= fpr
-            lower = scores[scores < limit * (1 - 1e-9)]
-            if len(lower):
-                assert (scores > lower.max()).sum() / count > fpr
-
-
-def test_every_rate_that_is_a_whole_number_of_prompts_allows_that_number() -> None:
-    benign = column(*range(100))
-    flagged = [
-        int((benign > Calibration.fit("b", benign, k / 100).thresholds[0][0]).sum())
-        for k in range(1, 100)
-    ]
-    assert flagged == list(range(1, 100))
+    calibration = Calibration.of(SETTING, scores_of(*values), fpr=fpr, delta=delta)
+    above = allowed_above(len(values), fpr, delta)
+    scores = np.array(values)
+    assert (scores > calibration.threshold).sum() <= above
+    limit = np.sort(scores)[::-1][above]
+    assert limit <= calibration.threshold <= limit + MARGIN * abs(limit)
 
 
 def test_tied_prompts_lie_on_the_threshold_not_above_it() -> None:
-    benign = column(*[1.0] * 90, *[2.0] * 10)
-    assert Calibration.fit("b", benign, 0.05).threshold(noises=1, steps=1) == 2 * (1 + MARGIN)
-    assert Calibration.fit("b", benign, 0.1).threshold(noises=1, steps=1) == 1 + MARGIN
+    calibration = Calibration.of(SETTING, scores_of(*[1.0] * 300, *[2.0] * 100))
+    assert calibration.threshold == 2 * (1 + MARGIN)
 
 
-def test_every_setting_has_a_threshold_of_its_own() -> None:
-    benign = np.random.default_rng(1).random((100, 3, 2), np.float32)
-    calibration = Calibration.fit("b", benign, 0.01)
-    for noises in (1, 2, 3):
-        for steps in (1, 2):
-            scores = benign[:, :noises, :steps].astype(np.float64).mean((1, 2))
-            threshold = calibration.threshold(noises=noises, steps=steps)
-            assert threshold == pytest.approx((1 + MARGIN) * np.sort(scores)[-2], rel=1e-12)
+def test_a_hair_goes_up_also_where_scores_are_negative() -> None:
+    assert Calibration.of(SETTING, scores_of(*[-2.0] * 400)).threshold == -2 * (1 - MARGIN)
 
 
-def test_fit_records_what_it_was_made_from() -> None:
-    calibration = fitted("c" * 64)
-    assert (calibration.bundle, calibration.fpr, calibration.benign) == ("c" * 64, 0.05, 200)
+def test_p_values() -> None:
+    calibration = Calibration.of(SETTING, scores_of(*map(float, range(399, -1, -1))))
+    np.testing.assert_allclose(calibration.p_values([1e9, 399, 398.5, -1]) * 401, [1, 2, 2, 401])
 
 
-@pytest.mark.parametrize("count", [0, 1, 99])
-def test_too_few_prompts_for_the_rate(count: int) -> None:
-    with pytest.raises(InputError, match=f"{count} benign prompts cannot set a threshold"):
-        Calibration.fit("b", np.ones((count, 1, 1), np.float32), 0.01)
+def test_true_positives_come_with_an_exact_interval() -> None:
+    rate, low, high = made().tpr() or (0, 0, 0)
+    assert rate == 2 / 3
+    assert (round(low, 4), round(high, 4)) == (0.0943, 0.9916)
+    assert replace(made(), positives=()).tpr() is None
 
 
-@pytest.mark.parametrize("fpr", [0.0, 1.0, -0.1, 2.0, float("nan"), float("inf")])
-def test_a_rate_that_is_none(fpr: float) -> None:
-    with pytest.raises(InputError, match="between 0 and 1"):
-        Calibration.fit("b", np.ones((500, 1, 1), np.float32), fpr)
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_magnitudes_that_are_no_numbers(bad: float) -> None:
-    benign = np.ones((200, 2, 2), np.float32)
-    benign[17, 1, 0] = bad
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_scores_that_are_no_numbers(bad: float) -> None:
     with pytest.raises(InputError, match="NaN or infinity"):
-        Calibration.fit("b", benign)
+        Calibration.of(SETTING, scores_of(*[1.0] * 400, bad))
+    with pytest.raises(InputError, match="NaN or infinity"):
+        Calibration.of(SETTING, scores_of(*[1.0] * 400), positives=[bad])
 
 
-@given(magnitudes)
-def test_prefix_means_are_means_of_prefixes(values: Magnitudes) -> None:
-    means = prefix_means(values)
-    assert means.shape == values.shape
-    for noises in range(1, values.shape[1] + 1):
-        for steps in range(1, values.shape[2] + 1):
-            for prompt in range(len(values)):
-                total = 0.0
-                for noise in range(noises):
-                    for step in range(steps):
-                        total += float(values[prompt, noise, step])
-                expected = total / (noises * steps)
-                assert means[prompt, noises - 1, steps - 1] == pytest.approx(expected, rel=1e-12)
+# drift
+
+
+def test_the_same_traffic_does_not_drift_and_higher_scores_do() -> None:
+    rng = np.random.default_rng(3)
+    calibration = made()
+    assert not calibration.drift(rng.random(200).tolist()).drifted
+    drift = calibration.drift((rng.random(200) + 0.2).tolist())
+    assert drift.drifted
+    assert (drift.recent, drift.level) == (200, 0.01)
+    assert not calibration.drift((rng.random(200) - 0.2).tolist()).drifted  # one-sided
+
+
+def test_drift_is_seldom_seen_where_there_is_none() -> None:
+    rng = np.random.default_rng(4)
+    alarms = 0
+    for _ in range(300):
+        values = rng.normal(size=350)
+        calibration = Calibration.of(SETTING, scores_of(*values[:300]))
+        alarms += calibration.drift(values[300:].tolist(), level=0.05).drifted
+    assert alarms <= 30  # 15 are to be expected
+
+
+def test_a_few_memorised_prompts_are_no_drift() -> None:
+    rng = np.random.default_rng(5)
+    assert not made().drift([*rng.random(200).tolist(), 9.0, 9.0, 9.0, 9.0]).drifted
+
+
+@pytest.mark.parametrize("recent", [[], [0.5] * 19, [0.5] * 30 + [float("nan")]])
+def test_recent_scores_that_tell_nothing(recent: list[float]) -> None:
+    with pytest.raises(InputError, match="20 or more"):
+        made().drift(recent)
+
+
+# merging
+
+
+def test_merging_pools_prompts_and_counts_shared_ones_once() -> None:
+    both = made(count=400).merged(made(count=300, first=300))
+    whole = made(count=600)
+    assert dict(zip(both.prompts, both.scores, strict=True)) == dict(
+        zip(whole.prompts, whole.scores, strict=True)
+    )
+    assert both.threshold == pytest.approx(whole.threshold)
+    assert len(both.positives) == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"setting": replace(SETTING, steps=10)}, "cannot become one"),
+        ({"fit": Fit(((0.0,),), ((1.0,),), (1.0,))}, "cannot become one"),
+        ({"fpr": 0.02}, "same --fpr"),
+        ({"delta": 0.1}, "same --fpr"),
+        ({"scores": (5.0, *made().scores[1:])}, "not measured in the same way"),
+    ],
+)
+def test_what_cannot_be_merged(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(CalibrationError, match=words):
+        made().merged(replace(made(), **change))
+
+
+def test_files_merge_setting_by_setting() -> None:
+    ten = replace(SETTING, steps=10)
+    first = CalibrationFile((made(), made(ten)))
+    second = CalibrationFile((made(first=300), made(replace(SETTING, backend="openvino"))))
+    merged = first.merged(second)
+    assert [len(each.scores) for each in merged.calibrations] == [700, 400, 400]
+    with pytest.raises(CalibrationError, match="made on bundle cccccccccccc"):
+        first.merged(CalibrationFile((made(replace(SETTING, bundle="c" * 64)),)))
+
+
+# the file
 
 
 def test_a_calibration_survives_being_written_and_read(tmp_path: Path) -> None:
-    calibration = fitted()
-    calibration.write(tmp_path / "calibration.json")
-    assert Calibration.read(tmp_path / "calibration.json") == calibration
-    assert Calibration.read(str(tmp_path / "calibration.json")) == calibration
+    fit = Fit(((0.5, 1.0),), ((1.0, 2.0),), (1.0, -0.5))
+    learned = replace(made(replace(SETTING, detector="anisotropy")), fit=fit)
+    file = CalibrationFile((made(), learned))
+    path = tmp_path / "calibration.json"
+    file.write(path)
+    assert CalibrationFile.read(path) == file
+    assert CalibrationFile.read(str(path)) == file
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_no_prompt_is_spelt_out(tmp_path: Path) -> None:
+    prompt = "a very private prompt"
+    scores = {digest(prompt): 1.0} | scores_of(*[0.5] * 400)
+    CalibrationFile((Calibration.of(SETTING, scores),)).write(tmp_path / "c.json")
+    assert b"private" not in (tmp_path / "c.json").read_bytes()
+    assert len(digest("\ud800")) == 12  # half a surrogate pair is no UTF-8
 
 
 def test_writing_where_nothing_can_be_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be written"):
-        fitted().write(tmp_path / "missing" / "calibration.json")
+        CalibrationFile((made(),)).write(tmp_path / "missing" / "calibration.json")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="cannot be written"):
+        CalibrationFile((made(),)).write(tmp_path / "folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 def test_reading_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(CalibrationError, match="cannot be read"):
-        Calibration.read(tmp_path / "none.json")
-    with pytest.raises(CalibrationError, match="cannot be read"):
-        Calibration.read(tmp_path)
+    for path in (tmp_path / "none.json", tmp_path):
+        with pytest.raises(CalibrationError, match="cannot be read"):
+            CalibrationFile.read(path)
 
 
 @pytest.mark.parametrize(
     "content",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b"\xff\xfe{}",
-        b"\0",
-        b'{"kind": ' + b"[" * 100_000,
-    ],
+    [b"", b"{", b"[]", b"\xff\xfe{}", b"\0", b'{"kind": ' + b"[" * 100_000],
     ids=["empty", "cut", "list", "utf16", "nul", "nested"],
 )
 def test_a_damaged_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "calibration.json"
     path.write_bytes(content)
     with pytest.raises(CalibrationError, match=r"damaged.*Calibrate the bundle again"):
-        Calibration.read(path)
+        CalibrationFile.read(path)
+
+
+def changed(path: Path, change: dict[str, Any], *, inside: bool) -> Path:
+    CalibrationFile((made(),)).write(path)
+    content = json.loads(path.read_bytes())
+    (content["calibrations"][0] if inside else content).update(change)
+    path.write_text(json.dumps(content).replace('"HUGE"', "1e999"))
+    return path
 
 
 @pytest.mark.parametrize(
@@ -164,56 +207,78 @@ def test_a_damaged_file(tmp_path: Path, content: bytes) -> None:
     [
         ({"kind": "something-else"}, "no calibration of this version"),
         ({"kind": None}, "no calibration of this version"),
-        ({"schema": 2}, "no calibration of this version"),
-        ({"schema": "1"}, "no calibration of this version"),
-        ({"fpr": "1 %"}, "damaged"),
-        ({"bundle": 7}, "damaged"),
-        ({"thresholds": "low"}, "damaged"),
-        ({"thresholds": [[None]]}, "damaged"),
-        ({"thresholds": []}, "no usable thresholds"),
-        ({"thresholds": [[]]}, "no usable thresholds"),
-        ({"thresholds": [[1.0, 2.0], [3.0]]}, "no usable thresholds"),
+        ({"schema": 1}, "no calibration of this version"),
+        ({"schema": "2"}, "no calibration of this version"),
+        ({"calibrations": 7}, "damaged"),
+        ({"calibrations": [{}]}, "damaged"),
     ],
 )
 def test_a_file_that_is_no_calibration_of_ours(
     tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
-    path = tmp_path / "calibration.json"
-    fitted().write(path)
-    path.write_text(json.dumps({**json.loads(path.read_bytes()), **change}))
     with pytest.raises(CalibrationError, match=message):
-        Calibration.read(path)
+        CalibrationFile.read(changed(tmp_path / "c.json", change, inside=False))
 
 
-@pytest.mark.parametrize("missing", ["kind", "schema", "bundle", "fpr", "benign", "thresholds"])
-def test_a_file_that_lacks_a_key(tmp_path: Path, missing: str) -> None:
-    path = tmp_path / "calibration.json"
-    fitted().write(path)
-    fields = json.loads(path.read_bytes())
-    del fields[missing]
-    path.write_text(json.dumps(fields))
-    with pytest.raises(CalibrationError, match=r"calibration\.json"):
-        Calibration.read(path)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fpr": "1 %"}, "damaged"),
+        ({"fpr": 0.0}, "no usable threshold"),
+        ({"delta": 1.0}, "no usable threshold"),
+        ({"setting": {"bundle": 7}}, "damaged"),
+        ({"scores": "low"}, "damaged"),
+        ({"scores": [None]}, "damaged"),
+        ({"scores": []}, "no usable scores"),
+        ({"scores": [1.0]}, "no usable scores"),
+        ({"threshold": "HUGE"}, "c.json"),
+        ({"threshold": -1.0}, "below every score"),
+        ({"positives": ["HUGE"]}, "c.json"),
+    ],
+)
+def test_an_entry_that_is_no_calibration(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(CalibrationError, match=message):
+        CalibrationFile.read(changed(tmp_path / "c.json", change, inside=True))
 
 
-def test_a_threshold_too_large_for_a_float(tmp_path: Path) -> None:
-    path = tmp_path / "calibration.json"
-    fitted().write(path)
-    text = json.dumps({**json.loads(path.read_bytes()), "thresholds": [["HUGE"]]})
-    path.write_text(text.replace('"HUGE"', "1e999"))
-    with pytest.raises(CalibrationError, match=r"calibration\.json"):
-        Calibration.read(path)
+def test_two_calibrations_of_one_setting(tmp_path: Path) -> None:
+    CalibrationFile((made(), made(first=1))).write(tmp_path / "c.json")
+    with pytest.raises(CalibrationError, match="two calibrations of one setting"):
+        CalibrationFile.read(tmp_path / "c.json")
 
 
 def test_a_calibration_belongs_to_one_bundle() -> None:
-    calibration = fitted("a" * 64)
-    calibration.check("a" * 64)
-    with pytest.raises(CalibrationError, match="made on bundle aaaaaaaaaaaa, not on bbbbbbbbbbbb"):
-        calibration.check("b" * 64)
+    file = CalibrationFile((made(),))
+    file.check("b" * 64)
+    with pytest.raises(CalibrationError, match="made on bundle bbbbbbbbbbbb, not on aaaaaaaaaaaa"):
+        file.check("a" * 64)
 
 
-def test_a_setting_that_was_not_calibrated_has_no_threshold() -> None:
-    calibration = fitted()  # three noises, two steps
-    assert calibration.threshold(noises=3, steps=2) is not None
-    assert calibration.threshold(noises=4, steps=1) is None
-    assert calibration.threshold(noises=1, steps=3) is None
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(SETTING, backend="openvino"),
+        replace(SETTING, detector="sharpness"),
+        replace(SETTING, steps=2),
+        replace(SETTING, noises=3),
+    ],
+)
+def test_another_setting_is_not_found_and_the_error_says_what_makes_it(other: Setting) -> None:
+    file = CalibrationFile((made(),))
+    assert file.find(SETTING) == file.require(SETTING) == made()
+    assert file.find(other) is None
+    with pytest.raises(CalibrationError) as error:
+        file.require(other)
+    assert f"only of: {SETTING}" in str(error.value)
+    assert (
+        f"mnemoscope calibrate BUNDLE --benign FILE --backend {other.backend} --detector "
+        f"{other.detector} --steps {other.steps} --noises {other.noises}" in str(error.value)
+    )
+
+
+def test_a_new_calibration_replaces_the_old_one_of_its_setting() -> None:
+    ten = made(replace(SETTING, steps=10))
+    file = CalibrationFile((made(), ten)).with_([made(first=7)])
+    assert file.calibrations == (made(first=7), ten)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_support import Fake, Run, calibrate, copied, damaged, failed, one_model, shell
+from cli_support import Fake, Run, calibrate, copied, damaged, failed, foreign, one_model, shell
 from PIL import Image
 
-from mnemoscope import Calibration, __version__, embedded
+from mnemoscope import __version__, embedded
 from mnemoscope.embedded import EmbeddedPrompt
 from mnemoscope_runtime import Bundle
 
@@ -30,7 +30,7 @@ def test_inspect(bundle_dir: Path) -> None:
     assert shown["weights"] == opened.manifest.model.weights_sha256
     assert shown["model"] == "epsilon (sd1, epsilon)"
     assert shown["noise bank"] == "(3, 4, 8, 8), seed 7"
-    assert shown["calibration"] == "none"
+    assert shown["calibration"] == "none; `mnemoscope calibrate` makes one"
     assert set(opened.manifest.files) <= set(shown)
     assert {f"parity of {graph}" for graph in opened.manifest.graphs} <= set(shown)
     assert rows[-1] == ["every file is what the manifest promises"]
@@ -49,8 +49,10 @@ def test_inspect_json(run: Run, bundle_dir: Path) -> None:
 def test_inspect_shows_the_calibration(run: Run, bundle_dir: Path, tmp_path: Path) -> None:
     bundle = copied(bundle_dir, tmp_path / "bundle")
     calibrate(bundle, 0.5, bundle / "calibration.json")
-    assert "FPR 0.01 on 100 benign prompts" in run("inspect", bundle).out
-    Calibration("f" * 64, 0.01, 100, ((0.1,),)).write(bundle / "calibration.json")
+    shown = run("inspect", bundle).out
+    assert "calibration of magnitude, onnxruntime, 1 step(s), 3 noise(s)" in shown
+    assert "FPR 0.05 with 95% confidence, 100 benign prompts, threshold 0.5" in shown
+    foreign(bundle / "calibration.json")
     failed(run("inspect", bundle), 4, "made on bundle ffffffffffff")
 
 

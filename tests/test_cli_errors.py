@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_support import Fake, Result, Run, damaged, failed, one_model, shell
+from cli_support import Fake, Result, Run, damaged, failed, foreign, one_model, shell
 
-from mnemoscope import Calibration, Detector
+from mnemoscope import Detector
 
 # screen: settings, bundles, calibrations, backends
 
@@ -47,8 +47,7 @@ def test_a_broken_bundle(run: Run, bundle_dir: Path, tmp_path: Path) -> None:
 
 @one_model
 def test_the_calibration_of_another_bundle(run: Run, bundle_dir: Path, tmp_path: Path) -> None:
-    path = tmp_path / "c.json"
-    Calibration("f" * 64, 0.01, 100, ((0.1,),)).write(path)
+    path = foreign(tmp_path / "c.json")
     args = ("screen", "a cat", "--bundle", bundle_dir, "--calibration", path)
     failed(shell(*args), 4, "made on bundle ffffffffffff")
     path.write_text("{}")

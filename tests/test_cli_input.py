@@ -105,7 +105,7 @@ def test_single_words_may_be_a_prompt_without_its_quotes(run: Run, bundle_dir: P
 def test_prompts_that_the_model_does_not_read_to_the_end(run: Run, bundle_dir: Path) -> None:
     prompts = ["a " * 75, "a " * 76]
     table = run("screen", *prompts, "--bundle", bundle_dir)
-    assert [line[20:24] for line in table.out.splitlines()[1:]] == ["  a ", "+ a "]
+    assert [line[28:32] for line in table.out.splitlines()[1:]] == ["  a ", "+ a "]
     assert "note: the model reads 75 tokens, and 1 of the prompts had more" in table.err
     rows = run("screen", *prompts, "--bundle", bundle_dir, "--format", "json").rows
     assert [row["truncated"] for row in rows] == [False, True]

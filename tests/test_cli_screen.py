@@ -91,10 +91,10 @@ def test_nothing_is_flagged_without_a_threshold(bundle_dir: Path) -> None:
     result = shell("screen", "a cat", "rain", "--bundle", bundle_dir)
     assert result.code == 0
     assert [line.split() for line in result.out.splitlines()[1:]] == [
-        [line.split()[0], "-", *prompt.split()]
+        [line.split()[0], "-", "-", *prompt.split()]
         for line, prompt in zip(result.out.splitlines()[1:], ["a cat", "rain"], strict=True)
     ]
-    assert result.err.startswith("note: no threshold is known")
+    assert result.err.startswith("note: there is no calibration of magnitude at 1 step(s)")
     assert len(result.err.splitlines()) == 1
 
 
@@ -109,8 +109,8 @@ def test_the_exit_code_tells_whether_something_was_flagged(
     result = shell("screen", "a cat", "--bundle", bundle_dir, "--calibration", path)
     assert result.code == code
     header, row = result.out.splitlines()
-    assert header.split() == ["magnitude", "verdict", "prompt"]
-    assert row.split(maxsplit=2)[1:] == [verdict, "a cat"]
+    assert header.split() == ["score", "p", "verdict", "prompt"]
+    assert row.split(maxsplit=3)[2:] == [verdict, "a cat"]
     assert result.err == ""
 
 
@@ -120,10 +120,10 @@ def test_one_flagged_prompt_among_others_is_enough(
 ) -> None:
     magnitudes = iter([0.1, 0.9, 0.2])
     fake(lambda _: next(magnitudes))
-    path = calibrate(bundle_dir, 0.5, tmp_path / "c.json")
+    path = calibrate(bundle_dir, 0.5, tmp_path / "c.json", backend="fake")
     result = run("screen", *PROMPTS, "--bundle", bundle_dir, "--calibration", path)
     assert result.code == 1
-    verdicts = [line.split()[1] for line in result.out.splitlines()[1:]]
+    verdicts = [line.split()[2] for line in result.out.splitlines()[1:]]
     assert verdicts == ["clean", "memorized", "clean"]
 
 
@@ -138,15 +138,17 @@ def test_the_bundles_own_calibration_is_used(run: Run, bundle_dir: Path, tmp_pat
 def test_a_setting_without_a_threshold_has_no_verdict(
     run: Run, bundle_dir: Path, tmp_path: Path
 ) -> None:
-    path = calibrate(bundle_dir, 0.0, tmp_path / "c.json")
-    result = run(
-        *("screen", "a cat", "--steps", 2, "--format", "json"),
-        *("--bundle", bundle_dir, "--calibration", path),
-    )
+    bundle = copied(bundle_dir, tmp_path / "bundle")
+    path = calibrate(bundle, 0.0, bundle / "calibration.json")
+    args = ("screen", "a cat", "--steps", 2, "--format", "json", "--bundle", bundle)
+    result = run(*args)
     assert result.code == 0
+    assert result.rows[0]["p_value"] is None
     assert result.rows[0]["threshold"] is None
     assert result.rows[0]["memorized"] is None
-    assert "note: no threshold is known" in result.err
+    assert "note: there is no calibration of magnitude at 2 step(s)" in result.err
+    assert "--steps 2 --noises 3` makes one" in result.err
+    failed(run(*args, "--calibration", path), 4, "no calibration of magnitude at 2 step(s)")
 
 
 @one_model
@@ -221,8 +223,8 @@ def test_the_format_of_a_file(
         assert first == ",".join(KEYS)
         assert [row["prompt"] for row in csv.DictReader(io.StringIO(text))] == PROMPTS
     else:
-        assert first.split() == ["magnitude", "verdict", "prompt"]
-        assert [line[22:] for line in text.splitlines()[1:]] == PROMPTS
+        assert first.split() == ["score", "p", "verdict", "prompt"]
+        assert [line[30:] for line in text.splitlines()[1:]] == PROMPTS
 
 
 # screen: output

@@ -8,18 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cli_support import calibration
 from numpy.typing import NDArray
 
 from mnemoscope import (
     BackendError,
     BundleError,
-    Calibration,
     CalibrationError,
+    CalibrationFile,
     Detector,
     InputError,
     NumericsError,
+    Setting,
+    calibrate,
 )
-from mnemoscope.calibration import prefix_means
 from mnemoscope_runtime import Bundle, Screener, Tokens
 from mnemoscope_runtime.testing import FakeBackend
 
@@ -40,9 +42,15 @@ def constant(value: float) -> FakeBackend:
     return FakeBackend(lambda _: value)
 
 
-def calibration_of(bundle: Path, *thresholds: float) -> Calibration:
+def calibration_of(bundle: Path, *thresholds: float) -> CalibrationFile:
     """Thresholds for one noise, two noises and so on, each for one step."""
-    return Calibration(Bundle.open(bundle).id, 0.01, 100, tuple((t,) for t in thresholds))
+    identity = Bundle.open(bundle).id
+    return CalibrationFile(
+        tuple(
+            calibration(Setting(identity, "fake", "magnitude", 1, noises), threshold)
+            for noises, threshold in enumerate(thresholds, 1)
+        )
+    )
 
 
 @pytest.fixture
@@ -64,9 +72,11 @@ def test_the_fields_of_a_detection(bundle_dir: Path) -> None:
         "score": 0.5,
         "scores": (0.5, 0.5, 0.5),
         "rms": 0.5 / 16,  # 4 x 8 x 8 latents
+        "p_value": None,
         "threshold": None,
         "memorized": None,
         "truncated": False,
+        "detector": "magnitude",
         "backend": "fake",
         "bundle": Bundle.open(bundle_dir).id,
         "steps": 1,
@@ -186,19 +196,54 @@ def test_the_threshold_is_that_of_the_setting(bundle_dir: Path, tmp_path: Path) 
     with Detector.load(
         bundle_dir, backend=constant(0.15), calibration=tmp_path / "c.json"
     ) as detector:
-        found = [detector.screen(["a cat"], noises=n)[0] for n in (1, 2, 3)]
-    assert [d.threshold for d in found] == [0.1, 0.2, None]
-    assert [d.memorized for d in found] == [True, False, None]
+        found = [detector.screen(["a cat"], noises=n)[0] for n in (1, 2)]
+    assert [d.threshold for d in found] == [0.1, 0.2]
+    assert [d.memorized for d in found] == [True, False]
+    assert [d.p_value for d in found] == [1 / 101, 1 / 101]  # a hundred benign scores of 0
+
+
+def test_a_setting_that_the_calibration_lacks(bundle_dir: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(bundle_dir, bundle)
+    calibration_of(bundle, 0.1).write(tmp_path / "bundle" / "calibration.json")
+    with Detector.load(bundle, backend=constant(0.5)) as detector:  # nobody asked for it
+        found = detector.screen(["a cat"], noises=2)[0]
+    assert (found.threshold, found.memorized, found.p_value) == (None, None, None)
+    with Detector.load(
+        bundle, backend=constant(0.5), calibration=bundle / "calibration.json"
+    ) as detector:
+        for wrong in ({"noises": 2}, {"noises": 1, "steps": 2}):
+            with pytest.raises(CalibrationError, match="mnemoscope calibrate BUNDLE"):
+                detector.screen(["a cat"], **wrong)
+        with pytest.raises(InputError, match="has 3 noises"):
+            detector.screen(["a cat"], noises=4)
+    with (
+        Detector.load(bundle, calibration=bundle / "calibration.json") as detector,
+        pytest.raises(CalibrationError, match=r"on 1 noise\(s\), onnxruntime.*only of.*fake"),
+    ):
+        detector.screen(["a cat"], noises=1)
+
+
+def test_what_is_missing_is_said_before_anything_is_measured(bundle_dir: Path) -> None:
+    with Detector.load(bundle_dir, backend=FakeBackend(refuse)) as detector:
+        calibrated = Detector(detector.screener, calibration_of(bundle_dir, 0.1))
+        with pytest.raises(CalibrationError, match="no calibration of"):
+            calibrated.screen(PROMPTS, noises=3)
+
+
+def refuse(_: str) -> float:
+    raise AssertionError("a prompt was measured")
 
 
 def test_a_calibration_keeps_its_rate_on_the_prompts_it_was_fitted_on(bundle_dir: Path) -> None:
     with Detector.load(bundle_dir, backend=FakeBackend()) as detector:
-        magnitudes = detector.magnitudes(PROMPTS)
-        calibration = Calibration.fit(detector.screener.bundle.id, magnitudes, 0.1)
-        calibrated = Detector(detector.screener, calibration)
+        found = calibrate(detector, PROMPTS, fpr=0.1, delta=0.5)
+        calibrated = Detector(detector.screener, CalibrationFile(tuple(found)))
         detections = calibrated.screen(PROMPTS)
-    assert sum(bool(d.memorized) for d in detections) == 10
-    assert [d.score for d in detections] == prefix_means(magnitudes)[:, -1, -1].tolist()
+    flagged = sum(bool(d.memorized) for d in detections)
+    assert flagged == 9  # Binomial(100, 0.1) is above 9 with a probability of more than a half
+    p_values = sorted(d.p_value or 0 for d in detections)
+    assert p_values == pytest.approx([(rank + 1) / 101 for rank in range(1, 101)])
 
 
 def test_the_bundles_own_calibration_is_used(bundle_dir: Path, tmp_path: Path) -> None:
@@ -223,7 +268,8 @@ def test_the_calibration_of_another_bundle_is_refused(
     bundle = tmp_path / "bundle"
     shutil.copytree(bundle_dir, bundle)
     path = bundle / "calibration.json" if own else tmp_path / "calibration.json"
-    Calibration("f" * 64, 0.01, 100, ((0.1,),)).write(path)
+    setting = Setting("f" * 64, "fake", "magnitude", 1, 3)
+    CalibrationFile((calibration(setting, 0.1),)).write(path)
     backend = Closing()
     with pytest.raises(CalibrationError, match="made on bundle ffffffffffff"):
         Detector.load(bundle, backend=backend, calibration=None if own else path)
@@ -394,7 +440,8 @@ def test_a_detector_closes_when_its_block_fails(bundle_dir: Path) -> None:
 
 def test_a_detector_can_be_made_from_a_screener(bundle_dir: Path) -> None:
     with Screener.open(bundle_dir, backend=FakeBackend()) as screener:
-        calibration = calibration_of(bundle_dir, 0.0, 0.0, 0.0)
-        assert Detector(screener, calibration).screen(["a cat"])[0].memorized is True
+        own = calibration_of(bundle_dir, 0.0, 0.0, 0.0)
+        assert Detector(screener, own).screen(["a cat"])[0].memorized is True
+        foreign = calibration(Setting("f" * 64, "fake", "magnitude", 1, 3), 0.1)
         with pytest.raises(CalibrationError):
-            Detector(screener, Calibration("f" * 64, 0.01, 100, ((0.1,),)))
+            Detector(screener, CalibrationFile((foreign,)))

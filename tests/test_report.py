@@ -22,9 +22,11 @@ def detections(
             prompt=f"{prompt} {i}",
             score=score,
             scores=(score, score),
+            p_value=None,
             threshold=threshold,
             memorized=None if threshold is None else score > threshold,
             truncated=False,
+            detector="magnitude",
             backend="fake",
             bundle="b" * 64,
             steps=1,
@@ -37,6 +39,7 @@ def detections(
 
 MEMORIZED = detections(np.random.default_rng(0).normal(1.4, 0.3, 60).tolist())
 OTHERS = detections(np.random.default_rng(1).normal(0.7, 0.3, 90).tolist())
+SCORES = tuple(np.array([d.score for d in each]) for each in (MEMORIZED, OTHERS))
 
 
 def test_the_summary_is_that_of_the_scores() -> None:
@@ -78,34 +81,38 @@ def test_json_holds_figures_and_every_detection(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["demo.png", "without-ending", "demo.xyz"])
 def test_the_plot_is_a_png_whatever_its_name(tmp_path: Path, name: str) -> None:
-    plot(tmp_path / name, summary(MEMORIZED, OTHERS), MEMORIZED, OTHERS)
+    plot(tmp_path / name, *SCORES, threshold=1.0)
     with Image.open(tmp_path / name) as image:
         assert image.format == "PNG"
         assert image.size == (1200, 480)
         assert len(image.convert("RGB").getcolors(2**20) or ()) > 50
 
 
+def test_without_memorised_prompts_there_is_no_roc(tmp_path: Path) -> None:
+    plot(tmp_path / "plot.png", np.empty(0), SCORES[1], threshold=1.0)
+    with Image.open(tmp_path / "plot.png") as image:
+        assert image.size == (600, 480)
+
+
 def test_the_plot_shows_the_threshold(tmp_path: Path) -> None:
-    figures = summary(MEMORIZED, OTHERS)
-    plot(tmp_path / "with.png", figures, MEMORIZED, OTHERS)
-    without = detections([d.score for d in MEMORIZED], None)
-    plot(tmp_path / "without.png", figures, without, OTHERS)
+    plot(tmp_path / "with.png", *SCORES, threshold=1.0)
+    plot(tmp_path / "without.png", *SCORES, threshold=None)
     assert (tmp_path / "with.png").read_bytes() != (tmp_path / "without.png").read_bytes()
 
 
-def test_scores_of_zero_can_be_plotted(tmp_path: Path) -> None:
-    zeros = detections([0.0, 0.0])
+@pytest.mark.parametrize("value", [0.0, -1.5])
+def test_scores_that_are_all_alike_can_be_plotted(tmp_path: Path, value: float) -> None:
+    alike = np.full(2, value)
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
-        plot(tmp_path / "zeros.png", summary(zeros, zeros), zeros, zeros)
-    assert (tmp_path / "zeros.png").stat().st_size > 1000
+        plot(tmp_path / "alike.png", alike, alike, threshold=None)
+    assert (tmp_path / "alike.png").stat().st_size > 1000
 
 
 def test_plots_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    figures = summary(MEMORIZED, OTHERS)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(BackendUnavailable, match=r"pip install 'mnemoscope\[plot\]'"):
-        plot(tmp_path / "demo.png", figures, MEMORIZED, OTHERS)
+        plot(tmp_path / "demo.png", *SCORES, threshold=1.0)
     assert not (tmp_path / "demo.png").exists()
 
 
@@ -115,4 +122,4 @@ def test_paths_that_cannot_be_written(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="cannot be written"):
             write_json(path, figures, MEMORIZED, OTHERS)
         with pytest.raises(InputError, match="cannot be written"):
-            plot(path, figures, MEMORIZED, OTHERS)
+            plot(path, *SCORES, threshold=1.0)

@@ -145,7 +145,7 @@ class Screener:
             InputError: a prompt or the number of noises cannot be used.
             NumericsError: a magnitude is NaN or infinite.
         """
-        count = self._count(noises, self.noises, "noises")
+        count, _ = self.counts(noises)
         engine, ids = self._engine("screen"), self._ids(prompts)
         magnitudes = np.empty((len(ids), count), np.float32)
         for rows, columns in self._tiles(len(ids), count, samples=1):
@@ -166,8 +166,8 @@ class Screener:
             InputError: a prompt, the number of noises or of steps cannot be used.
             NumericsError: a magnitude is NaN or infinite.
         """
-        steps = self._count(steps, self.steps, "steps")
-        ids, count = self._ids(prompts), self._count(noises, self.noises, "noises")
+        count, steps = self.counts(noises, steps)
+        ids = self._ids(prompts)
         magnitudes = np.empty((len(ids), count, steps), np.float32)
         for tile in self.tiles(ids, noises=noises):
             for k, prediction in enumerate(self.walk(tile, self.timesteps[:steps])):
@@ -182,7 +182,7 @@ class Screener:
         Raises:
             InputError: a prompt or the number of noises cannot be used.
         """
-        count = self._count(noises, self.noises, "noises")
+        count, _ = self.counts(noises)
         embeds = self.embed(prompts)
         for rows, columns in self._tiles(len(embeds[0]), count, samples=2):
             part = tuple(each[rows] for each in embeds)
@@ -299,6 +299,14 @@ class Screener:
                 self._engines[graph] = self.backend.load(self.bundle, graph)
                 self.bundle.release()  # the engine has its own copy of the weights
             return self._engines[graph]
+
+    def counts(self, noises: int | None = None, steps: int = 1) -> tuple[int, int]:
+        """How many noises (all by default) and steps that is.
+
+        Raises:
+            InputError: the bundle does not have as many.
+        """
+        return self._count(noises, self.noises, "noises"), self._count(steps, self.steps, "steps")
 
     def _count(self, wanted: int | None, most: int, what: str) -> int:
         count = most if wanted is None else wanted

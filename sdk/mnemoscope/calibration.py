@@ -132,7 +132,7 @@ class Calibration:
             InputError: too few benign prompts for the promise, or NaN among the scores.
         """
         found = np.array(list(scores.values()), np.float64)
-        known = tuple(_rounded(score) for score in positives)
+        known = tuple(map(float, positives))
         if not (np.isfinite(found).all() and np.isfinite(known).all()):
             raise InputError("There is NaN or infinity among the scores. Measure them again.")
         above = allowed_above(len(found), fpr, delta)
@@ -143,7 +143,7 @@ class Calibration:
             delta=delta,
             threshold=limit + MARGIN * abs(limit),
             prompts=tuple(scores),
-            scores=tuple(map(_rounded, found)),
+            scores=tuple(map(float, found)),
             positives=known,
             fit=fit,
         )
@@ -316,8 +316,8 @@ class CalibrationFile:
         Raises:
             CalibrationError: as `Calibration.merged`, or they belong to two bundles.
         """
-        for each in other.calibrations[:1]:
-            self.check(each.setting.bundle)
+        for each in self.calibrations[:1]:
+            other.check(each.setting.bundle)
         pooled = [
             each if (mine := self.find(each.setting)) is None else mine.merged(each)
             for each in other.calibrations
@@ -328,7 +328,3 @@ class CalibrationFile:
 def digest(prompt: str) -> str:
     """A prompt's name in a calibration, which thus does not spell prompts out."""
     return hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-
-
-def _rounded(score: float) -> float:
-    return float(f"{score:.7g}")

@@ -175,13 +175,8 @@ class Detector:
             InputError: a prompt, steps or noises cannot be used.
             NumericsError: a feature is NaN or infinite.
         """
-        check_options("a whole number", steps=steps)
+        self.setting(steps=steps, noises=noises)
         statistic = self.statistic
-        if statistic.only_first and steps != 1:
-            raise InputError(
-                f"The detector {statistic.name!r} looks at the first step alone, so that --steps "
-                f"{steps} means nothing. Leave it out, or choose another detector."
-            )
         features = statistic.measure(self.screener, prompts, steps=steps, noises=noises)
         if not np.isfinite(features).all():
             bad = int(np.argwhere(~np.isfinite(features))[0, 0])
@@ -192,14 +187,21 @@ class Detector:
         return features
 
     def setting(self, *, steps: int = 1, noises: int | None = None) -> Setting:
-        """How `screen` measures: what a calibration has to match."""
-        return Setting(
-            bundle=self.screener.bundle.id,
-            backend=self.screener.backend.name,
-            detector=self.statistic.name,
-            steps=steps,
-            noises=self.screener.noises if noises is None else noises,
-        )
+        """How `screen` measures: what a calibration has to match.
+
+        Raises:
+            InputError: steps or noises cannot be used.
+        """
+        check_options("a whole number", steps=steps)
+        statistic = self.statistic
+        if statistic.only_first and steps != 1:
+            raise InputError(
+                f"The detector {statistic.name!r} looks at the first step alone, so that --steps "
+                f"{steps} means nothing. Leave it out, or choose another detector."
+            )
+        noises, steps = self.screener.counts(noises, steps)
+        screener = self.screener
+        return Setting(screener.bundle.id, screener.backend.name, statistic.name, steps, noises)
 
     def screen(
         self, prompts: Sequence[str], *, steps: int = 1, noises: int | None = None
@@ -245,10 +247,10 @@ class Detector:
         self, prompts: list[str], steps: int, noises: int | None
     ) -> Iterator[Detection]:
         start = time.perf_counter()
-        tokens = self.screener.tokenizer.encode(prompts)
-        features = self.measure(tokens, steps=steps, noises=noises)
         setting = self.setting(steps=steps, noises=noises)
         calibration = self._calibration(setting)
+        tokens = self.screener.tokenizer.encode(prompts)
+        features = self.measure(tokens, steps=steps, noises=noises)
         fit = None if calibration is None else calibration.fit
         each = self.statistic.score(features, fit)[..., -1]  # [prompt, noise]
         # one array operation: on small models each costs as much as a percent of the UNet

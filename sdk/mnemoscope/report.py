@@ -78,8 +78,9 @@ def plot(
     figure = Figure(figsize=(10 if len(memorized) else 5, 4), layout="constrained")
     left, *rest = figure.subplots(1, 2 if len(memorized) else 1, squeeze=False)[0]
     both = np.concatenate([memorized, others])
-    low, high = min(0.0, both.min()), both.max() or 1.0
-    bins = np.linspace(low, high + 0.02 * (high - low), 50).tolist()
+    low, high = min(0.0, both.min()), max(0.0, both.max())
+    width = high - low or 1.0
+    bins = np.linspace(low, low + 1.02 * width, 50).tolist()
     left.hist(others, bins, alpha=0.7, density=True, label=f"other ({len(others)})")
     if len(memorized):
         name = f"memorised ({len(memorized)})"

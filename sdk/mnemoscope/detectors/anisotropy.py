@@ -59,5 +59,5 @@ def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float3
     """Mean over pixels of the cosine over channels; 0 where a has no length. # [b, m]"""
     dot = (a * b).sum(2)
     length = np.sqrt(np.square(a).sum(2) * np.square(b).sum(2))
-    cosine = np.divide(dot, length, out=np.zeros_like(dot), where=length > 0)
+    cosine = np.divide(dot, length, out=np.zeros_like(dot), where=length != 0)
     return np.asarray(cosine.mean((2, 3)), np.float32)

@@ -48,7 +48,7 @@ class Sharpness:
             length = norm(d)[:, :, None, None, None]
             h = _STEP * norm(tile.latents)[:, :, None, None, None]
             # where the prompt changes nothing there is no direction, and no sharpness
-            along = np.divide(d, length, out=np.zeros_like(d), where=length > 0)
+            along = np.divide(d, length, out=np.zeros_like(d), where=length != 0)
             there = screener.predict(tile.embeds, tile.latents + h * along, timestep)
             change = (there.eps_cond - there.eps_uncond - d) * (length / h)
             found[*tile.where, 0, 0] = norm(change)

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_support import one_model
+
+from mnemoscope import CalibrationFile, Detector, InputError, NumericsError, calibrate
+from mnemoscope.calibrating import distinct
+from mnemoscope.calibration import digest
+from mnemoscope_runtime.testing import FakeBackend
+
+PROMPTS = [f"a cat, number {i}" for i in range(40)]
+PROMISE = {"fpr": 0.1, "delta": 0.2}
+
+
+@one_model
+def test_thresholds_and_p_values_are_those_of_screening(bundle_dir: Path) -> None:
+    with Detector.load(bundle_dir) as detector:
+        found = calibrate(detector, PROMPTS, steps=(1, 3), noises=(1, 2), **PROMISE)
+        settings = [(c.setting.steps, c.setting.noises) for c in found]
+        assert settings == [(1, 1), (1, 2), (3, 1), (3, 2)]
+        calibrated = Detector(detector.screener, CalibrationFile(tuple(found)))
+        for calibration in found:
+            setting = calibration.setting
+            detections = calibrated.screen(PROMPTS, steps=setting.steps, noises=setting.noises)
+            scores = dict(zip(calibration.prompts, calibration.scores, strict=True))
+            for detection in detections:
+                expected = scores[digest(detection.prompt)]
+                assert detection.score == pytest.approx(expected, rel=1e-4)
+            assert sum(bool(d.memorized) for d in detections) <= 0.1 * len(PROMPTS)
+
+
+@pytest.mark.parametrize("steps", [(3,), (2, 3)])
+@one_model
+def test_the_first_step_need_not_be_among_them(bundle_dir: Path, steps: tuple[int, ...]) -> None:
+    with Detector.load(bundle_dir) as detector:
+        found = calibrate(detector, PROMPTS, steps=steps, noises=(1,), **PROMISE)
+        assert [c.setting.steps for c in found] == list(steps)
+        expected = [d.score for d in detector.screen(PROMPTS, steps=3, noises=1)]
+    np.testing.assert_allclose(sorted(found[-1].scores), sorted(expected), rtol=1e-5)
+
+
+@one_model
+def test_every_measurement_is_reported(bundle_dir: Path) -> None:
+    told: list[tuple[int, int]] = []
+    with Detector.load(bundle_dir) as detector:
+        calibrate(
+            detector,
+            PROMPTS,
+            positives=["rain"],
+            steps=(1, 2),
+            noises=(1,),
+            progress=lambda done, total: told.append((done, total)),
+            **PROMISE,
+        )
+    assert told == [(32, 82), (40, 82), (41, 82), (73, 82), (81, 82), (82, 82)]
+
+
+@one_model
+def test_a_detector_that_learns_is_calibrated_on_what_it_did_not_learn_from(
+    bundle_dir: Path,
+) -> None:
+    positives = ["rain", "snow", "hail", "fog"]
+    with Detector.load(bundle_dir, detector="anisotropy") as detector:
+        [found] = calibrate(detector, PROMPTS, noises=(2,), **PROMISE)
+        [known] = calibrate(detector, PROMPTS, positives=positives, noises=(2,), **PROMISE)
+        ordered = sorted(PROMPTS, key=digest)
+        assert list(found.prompts) == [digest(prompt) for prompt in ordered[::2]]
+        learned = detector.measure(ordered[1::2], noises=2)
+        assert found.fit is not None
+        assert known.fit is not None
+        np.testing.assert_allclose(found.fit.mean, learned.mean((0, 1)), rtol=1e-5)
+        np.testing.assert_allclose(found.fit.std, learned.std((0, 1)), rtol=1e-4)
+        assert found.fit.weight == (1.0, 1.0)
+        assert known.fit.weight != (1.0, 1.0)  # logistic regression
+        assert known.fit.mean == found.fit.mean
+        assert (len(known.scores), len(known.positives)) == (20, 2)
+        calibrated = Detector(detector.screener, CalibrationFile((found,)), detector="anisotropy")
+        detections = calibrated.screen(ordered[::2], noises=2)
+    np.testing.assert_allclose([d.score for d in detections], found.scores, rtol=1e-4, atol=1e-4)
+
+
+@one_model
+def test_the_order_of_prompts_does_not_matter(bundle_dir: Path) -> None:
+    with Detector.load(bundle_dir, backend=FakeBackend()) as detector:
+        assert calibrate(detector, PROMPTS, **PROMISE) == calibrate(
+            detector, PROMPTS[::-1], **PROMISE
+        )
+
+
+def test_repetitions_count_once_and_memorised_prompts_are_not_benign() -> None:
+    told: list[str] = []
+    kept, known = distinct(["a", "b", "a", "c"], ["c", "d", "d"], told.append)
+    assert (sorted(kept), sorted(known)) == (["a", "b"], ["c", "d"])
+    assert told[0] == "1 benign prompts are repetitions; each counts once."
+    assert told[1].startswith("1 benign prompts are among the memorised ones, such as 'c'")
+    told.clear()
+    distinct(["a"], ["b"], told.append)
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    ("benign", "positives", "words"),
+    [([], [], "no benign prompts"), (["a"], ["a"], "no benign"), (["a", ""], [], "is empty")],
+)
+def test_prompts_that_calibrate_nothing(
+    benign: list[str], positives: list[str], words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        distinct(benign, positives, lambda _: None)
+
+
+@one_model
+def test_too_few_prompts_are_refused_before_anything_is_measured(bundle_dir: Path) -> None:
+    backend = FakeBackend()
+    with Detector.load(bundle_dir, backend=backend) as detector:
+        with pytest.raises(InputError, match=r"^40 benign prompts cannot promise"):
+            calibrate(detector, PROMPTS, fpr=0.01)
+        with pytest.raises(InputError, match="has 3 noises"):
+            calibrate(detector, PROMPTS, noises=(4,), **PROMISE)
+    assert backend.calls == 0
+    with (
+        Detector.load(bundle_dir, backend=backend, detector="anisotropy") as detector,
+        pytest.raises(InputError, match=r"^20 benign prompts cannot promise"),  # half of them
+    ):
+        calibrate(detector, PROMPTS, fpr=0.05)
+
+
+@one_model
+def test_nan_calibrates_nothing(bundle_dir: Path) -> None:
+    with (
+        Detector.load(bundle_dir, backend=FakeBackend(lambda _: float("nan"))) as detector,
+        pytest.raises(NumericsError),
+    ):
+        calibrate(detector, PROMPTS, **PROMISE)
+
+
+@one_model
+def test_prompts_that_are_all_alike_teach_nothing(bundle_dir: Path) -> None:
+    def alike(prompts: object, **_: object) -> np.ndarray:
+        return np.ones((len(prompts), 1, 1, 2), np.float32)  # type: ignore[arg-type]
+
+    with Detector.load(bundle_dir, detector="anisotropy") as detector:
+        detector.measure = alike  # type: ignore[assignment,method-assign]
+        with pytest.raises(InputError, match="do not differ"):
+            calibrate(detector, PROMPTS, **PROMISE)
