@@ -22,7 +22,7 @@ from mnemoscope.audit import auditing as module
 
 BENIGN = np.linspace(0, 1, 99)  # so that p is a multiple of 1 / 100
 PROMPTS = ["a red rocket", "rain", "A red rocket!", "", "rain", "an old ship", "tea"]
-SCORES = {"a red rocket": 5.0, "A red rocket!": 4.0, "an old ship": 0.995, "rain": 0.5, "tea": 0.1}
+SCORES = {"a red rocket": 5.0, "A red rocket!": 4.0, "an old ship": 0.995, "rain": 0.505, "tea": 0.1}
 
 
 @pytest.fixture
@@ -36,20 +36,20 @@ def run(detector: Detector, files: tuple[Path, Path], **options: Any) -> tuple[A
 
 
 def test_an_audit_by_hand(files: tuple[Path, Path]) -> None:
-    """Five distinct prompts: p = .01 .01 .02 .51 .90 against .01 .02 .03 .04 .05."""
+    """Five distinct prompts: p = .01 .01 .02 .50 .90 against .01 .02 .03 .04 .05."""
     detector, backend = known(SCORES, BENIGN)
     found, told = run(detector, files)
     table = rows(files[1])
     assert [row["prompt"] for row in table] == PROMPTS
     p = [row["p_value"] for row in table]
-    assert p == pytest.approx([0.01, 0.51, 0.01, None, 0.51, 0.02, 0.9])
+    assert p == pytest.approx([0.01, 0.5, 0.01, None, 0.5, 0.02, 0.9])
     assert [row["flagged"] for row in table] == [True, False, True, None, False, True, False]
     assert [row["group"] for row in table] == [1, None, 1, None, None, 2, None]
     assert table[3]["error"] == "empty: there is nothing to compare with the empty prompt"
     assert [row["error"] for row in table[:3] + table[4:]] == [None] * 6
     assert (found.prompts, found.distinct, found.flagged, found.groups) == (7, 5, 3, 2)
     assert list(found.errors.values()) == [1]
-    assert backend.calls == 2  # the trial of the setting, and one batch
+    assert backend.calls == 1
     assert told == [
         "1 prompts cannot be screened (empty: there is nothing to compare with the empty prompt): "
         "an `error`, and no verdict."
@@ -69,7 +69,7 @@ def test_repetitions_count_once(tmp_path: Path) -> None:
     path = text(tmp_path / "p.jsonl", ["hot"] * 1000 + ["warm", "cold"])
     found, _ = run(detector, (path, tmp_path / "r.jsonl"))
     assert (found.prompts, found.distinct, found.flagged) == (1002, 3, 1)
-    assert backend.calls == 2
+    assert backend.calls == 1
     table = rows(tmp_path / "r.jsonl")
     assert [row["flagged"] for row in table] == [True] * 1000 + [False, False]
 
@@ -187,7 +187,7 @@ def test_another_rate_may_be_asked_for_after_a_stop(
     files[1].rmdir()
     detector, backend = known(SCORES, BENIGN)
     found, _ = run(detector, files, fdr=0.5)
-    assert backend.calls == 1  # the trial of the setting
+    assert backend.calls == 0
     assert found.fdr == 0.5
 
 
@@ -240,7 +240,7 @@ def test_a_calibration_that_could_never_flag_anything(files: tuple[Path, Path]) 
     detector, backend = known(SCORES, BENIGN[:10])
     with pytest.raises(CalibrationError, match="nothing would ever be flagged"):
         run(detector, files)
-    assert backend.calls == 1
+    assert backend.calls == 0
     assert not list(files[0].parent.glob("r.*"))
 
 
@@ -273,7 +273,7 @@ def test_options_that_cannot_be_used(
     with pytest.raises(InputError, match=words):
         audit(detector, file, output, **options)
     assert {path: path.read_bytes() for path in Path().iterdir()} == before
-    assert backend.calls <= 1
+    assert backend.calls == 0
 
 
 @pytest.mark.parametrize("package", ["scipy.stats", "sklearn.feature_extraction.text"])

@@ -131,7 +131,6 @@ def audit(
     rejected(np.ones(1), fdr, dependent=dependent)  # what would fail at the end fails now
     group([""])
     _check_outputs(file, output, page)
-    detector.measure(["a"], steps=steps, noises=noises)  # refuses steps that the bundle lacks
     setting = detector.setting(steps=steps, noises=noises)
     calibration = (detector.calibration or CalibrationFile(())).require(setting)
     benign = len(calibration.scores)
