@@ -22,7 +22,13 @@ from mnemoscope.audit import auditing as module
 
 BENIGN = np.linspace(0, 1, 99)  # so that p is a multiple of 1 / 100
 PROMPTS = ["a red rocket", "rain", "A red rocket!", "", "rain", "an old ship", "tea"]
-SCORES = {"a red rocket": 5.0, "A red rocket!": 4.0, "an old ship": 0.995, "rain": 0.505, "tea": 0.1}
+SCORES = {
+    "a red rocket": 5.0,
+    "A red rocket!": 4.0,
+    "an old ship": 0.995,
+    "rain": 0.505,
+    "tea": 0.1,
+}
 
 
 @pytest.fixture
