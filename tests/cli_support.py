@@ -28,6 +28,7 @@ KEYS += ["backend", "bundle", "steps", "truncated"]
 PROMPTS = ["a cat, sitting", "rain", "eine Katze — 猫"]
 COMMANDS = [
     "screen",
+    "audit",
     "demo",
     "calibrate",
     "calibration",

@@ -11,12 +11,13 @@ from mnemoscope_runtime.errors import BackendUnavailable, InputError
 
 __all__ = ["near_duplicates"]
 
+_PAIRS = 2**22  # of prompts that are compared at a time, which bounds memory
+
 
 def near_duplicates(prompts: Sequence[str], similarity: float = 0.5) -> NDArray[np.int64]:
     """Group prompts whose words overlap: single linkage on Jaccard's index of their word sets.
 
-    Memory grows with the pairs of prompts that share a word: for thousands of prompts, not for
-    millions.
+    Time grows with the pairs of prompts that share a word: for thousands, not for millions.
 
     Args:
         prompts: Texts; case and punctuation do not count.
@@ -45,17 +46,18 @@ def near_duplicates(prompts: Sequence[str], similarity: float = 0.5) -> NDArray[
         ) from None
     sets = CountVectorizer(analyzer=_words, binary=True).fit_transform(prompts).astype(np.int64)
     sizes = np.asarray(sets.sum(1)).ravel()
-    shared = (sets @ sets.T).tocoo()  # words in both, of every pair that has some
-    either = sizes[shared.row] + sizes[shared.col] - shared.data
-    alike = shared.data > similarity * either
-    edges = coo_array(
-        (np.ones(alike.sum()), (shared.row[alike], shared.col[alike])), shape=shared.shape
-    )
-    _, labels = connected_components(edges, directed=False)
-    _, first, group = np.unique(labels, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    return rank[group]
+    count, rows = len(prompts), max(1, _PAIRS // len(prompts))
+    leader = np.arange(count)  # the first of each prompt's group, as far as it is known
+    for top in range(0, count, rows):
+        shared = (sets[top : top + rows] @ sets.T).tocoo()  # words in both, where there are some
+        row, column = shared.row + top, shared.col
+        alike = shared.data > similarity * (sizes[row] + sizes[column] - shared.data)
+        ends = np.append(row[alike], np.arange(count)), np.append(column[alike], leader)
+        edges = coo_array((np.ones(len(ends[0])), ends), shape=(count, count))
+        _, labels = connected_components(edges, directed=False)
+        _, first = np.unique(labels, return_index=True)
+        leader = first[labels]
+    return np.unique(leader, return_inverse=True)[1]
 
 
 def _words(text: str) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,18 +16,22 @@ from mnemoscope_runtime.errors import BackendUnavailable, InputError
 
 __all__ = ["COLUMNS", "read_prompt_file"]
 
+Text = Callable[[object, str, int], str]
 COLUMNS = ("prompt", "caption", "text")  # where a prompt is looked for, in this order
 _LONGEST_LINE = 16 * 2**20  # bytes; without an end of line, memory would have none either
 _HOW = f"Name the column with --column, or call it one of: {', '.join(COLUMNS)}."
 
 
-def read_prompt_file(path: str | Path, *, column: str | None = None) -> Iterator[str]:
+def read_prompt_file(
+    path: str | Path, *, column: str | None = None, missing: str | None = None
+) -> Iterator[str]:
     """Yield the prompts of a file, in constant memory.
 
     Args:
         path: `.txt` (one prompt a line, blank lines skipped), `.jsonl` (strings or objects),
             `.csv` or `.tsv` (with a header), `.parquet`, or "-" for standard input (as `.txt`).
         column: Key or column that holds the prompt; by default the first of `COLUMNS` present.
+        missing: What stands for a prompt that is null; by default that is an error.
 
     Raises:
         InputError: the file cannot be read, is not UTF-8, or has no such column; says the line.
@@ -36,12 +41,13 @@ def read_prompt_file(path: str | Path, *, column: str | None = None) -> Iterator
         yield from _text_lines(sys.stdin.buffer, "standard input")
         return
     path = Path(path)
+    text = partial(_text, missing=missing)
     readers = {
         ".txt": lambda file: _text_lines(file, str(path)),
-        ".jsonl": lambda file: _json_lines(file, str(path), column),
-        ".csv": lambda file: _csv_rows(file, str(path), column, ",;\t"),
-        ".tsv": lambda file: _csv_rows(file, str(path), column, "\t"),
-        ".parquet": lambda file: _parquet_rows(file, str(path), column),
+        ".jsonl": lambda file: _json_lines(file, str(path), column, text),
+        ".csv": lambda file: _csv_rows(file, str(path), column, text, ",;\t"),
+        ".tsv": lambda file: _csv_rows(file, str(path), column, text, "\t"),
+        ".parquet": lambda file: _parquet_rows(file, str(path), column, text),
     }
     reader = readers.get(path.suffix.lower())
     if reader is None:
@@ -84,7 +90,7 @@ def _text_lines(file: IO[bytes], name: str) -> Iterator[str]:
             yield line
 
 
-def _json_lines(file: IO[bytes], name: str, column: str | None) -> Iterator[str]:
+def _json_lines(file: IO[bytes], name: str, column: str | None, text: Text) -> Iterator[str]:
     for number, line in _lines(file, name):
         if not line.strip():
             continue
@@ -96,12 +102,14 @@ def _json_lines(file: IO[bytes], name: str, column: str | None) -> Iterator[str]
             yield row
         elif isinstance(row, dict):
             chosen = _column(row, f"{name}, line {number}", column)
-            yield _text(row[chosen], name, number)
+            yield text(row[chosen], name, number)
         else:
             raise InputError(f"{name}, line {number}: neither text nor an object. {_HOW}")
 
 
-def _csv_rows(file: IO[bytes], name: str, column: str | None, delimiters: str) -> Iterator[str]:
+def _csv_rows(
+    file: IO[bytes], name: str, column: str | None, text: Text, delimiters: str
+) -> Iterator[str]:
     lines = (line + "\n" for _, line in _lines(file, name))
     header = next(lines, "")
     delimiter = max(delimiters, key=header.count)
@@ -115,12 +123,12 @@ def _csv_rows(file: IO[bytes], name: str, column: str | None, delimiters: str) -
                     f"{name}, line {rows.line_num + 1}: more fields than the header has. "
                     f"Put prompts that contain {delimiter!r} in double quotes."
                 )
-            yield _text(row[chosen], name, rows.line_num + 1)
+            yield text(row[chosen], name, rows.line_num + 1)
     except csv.Error as error:
         raise InputError(f"{name}, line {rows.reader.line_num + 1}: {error}.") from None
 
 
-def _parquet_rows(file: IO[bytes], name: str, column: str | None) -> Iterator[str]:
+def _parquet_rows(file: IO[bytes], name: str, column: str | None, text: Text) -> Iterator[str]:
     try:
         from pyarrow import ArrowInvalid, parquet
     except ImportError as error:
@@ -134,7 +142,7 @@ def _parquet_rows(file: IO[bytes], name: str, column: str | None) -> Iterator[st
         for batch in table.iter_batches(1024, columns=[chosen]):
             for value in batch.column(0):
                 number += 1
-                yield _text(value.as_py(), name, number)
+                yield text(value.as_py(), name, number)
     except ArrowInvalid as error:
         raise InputError(f"{name} is no Parquet file: {error}.") from None
 
@@ -152,7 +160,9 @@ def _column(row: dict[str, Any], name: str, column: str | None) -> str:
     )
 
 
-def _text(value: object, name: str, number: int) -> str:
+def _text(value: object, name: str, number: int, missing: str | None) -> str:
+    if value is None and missing is not None:
+        return missing
     if not isinstance(value, str):
         raise InputError(f"{name}, row {number}: the prompt is {value!r:.80}, not text.")
     return value

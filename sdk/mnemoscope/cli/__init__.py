@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from mnemoscope_runtime import MnemoscopeError, __version__
 
 from . import (
+    audit,
     bench,
     build,
     calibrate,
@@ -63,6 +64,7 @@ app = typer.Typer(
     "training image.",
 )
 app.command("screen", epilog=screen.EPILOG)(screen.command)
+app.command("audit", epilog=audit.EPILOG)(audit.command)
 app.command("demo")(demo.command)
 app.command("calibrate")(calibrate.command)
 app.add_typer(calibration.app, name="calibration")

@@ -15,6 +15,7 @@ from typing import IO
 from mnemoscope_runtime import InputError
 
 from ..detector import Detection
+from ..text import printable
 
 __all__ = ["Format", "opened", "printable", "writer"]
 
@@ -60,12 +61,6 @@ def writer(output: Format, file: IO[str]) -> Write:
 def verdict(detection: Detection) -> str:
     """The verdict in one word."""
     return {None: "-", True: "memorized", False: "clean"}[detection.memorized]
-
-
-def printable(text: str, width: int | None = None) -> str:
-    """Text that cannot move the cursor, cut to `width` if there is one."""
-    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return safe if width is None or len(safe) <= width else safe[: max(1, width - 1)] + "…"
 
 
 def _table(file: IO[str]) -> Write:

@@ -1,0 +1,287 @@
+"""Measure every prompt of a file, then judge them together."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from mnemoscope_runtime import InputError, NumericsError, __version__
+from mnemoscope_runtime.options import check_options
+
+from ..calibration import Calibration, CalibrationFile, Setting
+from ..conformal import rejected
+from ..detector import Detector
+from . import figures, report, table
+from .deciding import GROUPED, READ, group, limitation, limits
+from .journal import Job, Journal, Measured
+from .source import REASONS, Source
+
+__all__ = ["Audit", "audit"]
+
+_BATCH = 32
+_SHOWN, _OF_EACH, _HIGHEST = (
+    200,
+    5,
+    20,
+)  # in the report: groups, prompts of each; if none is flagged
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found.
+
+    Attributes:
+        file: The prompts.
+        prompts: How many the file holds.
+        distinct: How many different ones were screened.
+        flagged: How many of those are flagged.
+        groups: How many groups of near-duplicates the flagged ones form.
+        errors: How many could not be screened, by reason; they are neither flagged nor cleared.
+        truncated: How many of the distinct were longer than what the model reads.
+        fdr: The false-discovery rate that was asked for.
+        dependent: Whether it holds for any dependence between scores.
+        limitation: What so few benign prompts cannot tell; None if they can tell of a single one.
+        setting: How prompts were measured.
+        benign: How many benign prompts the calibration has.
+        calibration: sha256 of the calibration of that setting, in JSON.
+        input: sha256 of the file.
+    """
+
+    file: Path
+    prompts: int
+    distinct: int
+    flagged: int
+    groups: int
+    errors: dict[str, int]
+    truncated: int
+    fdr: float
+    dependent: bool
+    limitation: str | None
+    setting: Setting
+    benign: int
+    calibration: str
+    input: str
+
+    @property
+    def verdict(self) -> str:
+        """The result in a sentence."""
+        text = (
+            f"{self.flagged:,} of {self.distinct:,} distinct prompts flagged, in {self.groups:,} "
+            f"group(s), at a false-discovery rate of {self.fdr:.3g}"
+        )
+        unscreened = sum(self.errors.values())
+        return f"{text}; {unscreened:,} rows not screened" if unscreened else text
+
+
+def audit(
+    detector: Detector,
+    file: str | Path,
+    output: str | Path,
+    *,
+    column: str | None = None,
+    fdr: float = 0.05,
+    dependent: bool = False,
+    steps: int = 1,
+    noises: int | None = None,
+    report_to: str | Path | None = None,
+    restart: bool = False,
+    progress: Progress = lambda *_: None,
+    tell: Callable[[str], None] = warnings.warn,
+) -> Audit:
+    """Screen a file of prompts, flag some at a false-discovery rate, write results.
+
+    What was measured is kept in OUTPUT.partial until the end: after a kill the same call goes on
+    where it stopped, and writes the same bytes as if it never had.
+
+    Args:
+        detector: What measures; it needs a calibration of this setting.
+        file: Prompts, as `read_prompt_file` takes them. A missing or empty one gets an error and
+            no verdict; exact repetitions are measured once.
+        output: Results, one row for each prompt in order: `.jsonl`, `.csv` or `.parquet`.
+        column: Key or column that holds the prompt.
+        fdr: Of the distinct prompts flagged, at most so many are benign on average, in 0..1.
+        dependent: Whether that is to hold for any dependence between scores.
+        steps: Denoising steps to measure.
+        noises: How many noises of the bank; all by default.
+        report_to: HTML report to write.
+        restart: Whether to measure all again, whatever OUTPUT.partial holds.
+        progress: Told how many prompts of how many are done.
+        tell: Told what the user should know.
+
+    Raises:
+        InputError: an option or the file cannot be used, a file cannot be written, or
+            OUTPUT.partial belongs to another audit.
+        CalibrationError: there is none of this setting, or one that could never flag anything.
+        NumericsError: a score is NaN or infinite.
+        BackendUnavailable: something is not installed.
+    """
+    check_options("a path", file=file, output=output)
+    check_options("a path or None", report_to=report_to)
+    file, output = Path(file), Path(output)
+    page = None if report_to is None else Path(report_to)
+    rejected(np.ones(1), fdr, dependent=dependent)  # what would fail at the end fails now
+    group([""])
+    _check_outputs(file, output, page)
+    setting = detector.setting(steps=steps, noises=noises)
+    calibration = (detector.calibration or CalibrationFile(())).require(setting)
+    benign = len(calibration.scores)
+
+    source = Source.scan(file, column)
+    for reason, count in source.errors.items():
+        tell(f"{count:,} prompts cannot be screened ({reason}): an `error`, and no verdict.")
+    limited = limitation(source.measured, benign, fdr, dependent)
+    if limited:
+        tell(limited)
+    known = hashlib.sha256(msgspec.json.encode(calibration)).hexdigest()
+    job = Job(__version__, setting, known, source.sha256, column)
+    partial = output.with_name(f"{output.name}.partial")
+    with Journal.open(partial, job, source.measured, restart=restart) as journal:
+        if journal.done:
+            tell(f"going on after {journal.done:,} of {source.measured:,} prompts in {partial}.")
+        _measure(detector, source, journal, steps, setting.noises, progress)
+        try:
+            source.check()
+        except InputError:
+            journal.remove()
+            raise
+        measured = journal.measured
+        judged = _judge(source, measured, calibration, fdr, dependent, tell)
+        found = Audit(
+            file=file,
+            prompts=len(source.place),
+            distinct=source.measured,
+            flagged=int(judged.flagged.sum()),
+            groups=int(judged.groups.max()),
+            errors=source.errors,
+            truncated=int(measured.truncated.sum()),
+            fdr=fdr,
+            dependent=dependent,
+            limitation=limited,
+            setting=setting,
+            benign=benign,
+            calibration=known,
+            input=source.sha256,
+        )
+        table.write(output, _rows(source, measured, judged))
+        if page is not None:
+            histogram = figures.score_histogram(
+                measured.scores, judged.flagged, calibration.ordered, setting.detector
+            )
+            compared = limits(source.measured, fdr, dependent)
+            curve = figures.p_value_plot(judged.p_values, compared)
+            report.write(page, found, _entries(source, measured, judged), histogram, curve)
+        journal.remove()
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    p_values: NDArray[np.float64]  # [distinct]
+    flagged: NDArray[np.bool_]  # [distinct]
+    groups: NDArray[np.int64]  # [distinct], 0 for those that are not flagged or not grouped
+    shown: dict[int, str]  # the flagged, or the highest if there are none: the worst first
+
+
+def _measure(
+    detector: Detector,
+    source: Source,
+    journal: Journal,
+    steps: int,
+    noises: int,
+    progress: Progress,
+) -> None:
+    prompts = itertools.islice(source.prompts(), journal.done, None)
+    progress(journal.done, source.measured)
+    while batch := list(itertools.islice(prompts, _BATCH)):
+        try:
+            found = detector.screen(batch, steps=steps, noises=noises)
+        except (InputError, NumericsError) as error:
+            raise type(error)(
+                f"{error} (Counted from distinct prompt {journal.done:,}. What was measured before "
+                f"it is in {journal.path}.)"
+            ) from None
+        journal.append([each.score for each in found], [each.truncated for each in found])
+        progress(journal.done, source.measured)
+
+
+def _judge(
+    source: Source,
+    measured: Measured,
+    calibration: Calibration,
+    fdr: float,
+    dependent: bool,
+    tell: Callable[[str], None],
+) -> _Judged:
+    p_values = calibration.p_values(measured.scores)
+    flagged = rejected(p_values, fdr, dependent=dependent)
+    order = np.argsort(-measured.scores, kind="stable")  # the flagged come first
+    count = int(flagged.sum())
+    if count > GROUPED:
+        tell(f"only the {GROUPED:,} highest scores of the {count:,} flagged prompts are grouped.")
+    worst = order[: min(count, GROUPED) or _HIGHEST]
+    shown = dict.fromkeys(worst.tolist(), "")
+    for place, prompt in enumerate(source.prompts()):
+        if place in shown:
+            shown[place] = prompt[:READ]
+    groups = np.zeros(len(flagged), np.int64)
+    if count:
+        groups[worst] = group(list(shown.values()))
+    return _Judged(p_values, flagged, groups, shown)
+
+
+def _rows(source: Source, measured: Measured, judged: _Judged) -> Iterator[table.Row]:
+    for row, (prompt, place) in enumerate(zip(source.rows(), source.place, strict=True)):
+        if place < 0:
+            yield prompt, None, None, None, None, None, REASONS[source.reason[row]]
+            continue
+        yield (
+            prompt,
+            float(measured.scores[place]),
+            float(judged.p_values[place]),
+            bool(judged.flagged[place]),
+            int(judged.groups[place]) or None,
+            bool(measured.truncated[place]),
+            None,
+        )
+
+
+def _entries(source: Source, measured: Measured, judged: _Judged) -> Iterator[report.Entry]:
+    """The worst groups, and the worst prompts of each."""
+    times = np.bincount(source.place[source.place >= 0])
+    members: dict[int, list[int]] = {}
+    for place in judged.shown:
+        members.setdefault(int(judged.groups[place]), []).append(place)
+    for number, places in itertools.islice(members.items(), _SHOWN):
+        kept = places[:_OF_EACH] if number else places
+        for place in kept:
+            last = place == kept[-1]
+            yield report.Entry(
+                group=number or None,
+                prompt=judged.shown[place],
+                score=float(measured.scores[place]),
+                p_value=float(judged.p_values[place]),
+                times=int(times[place]),
+                others=len(places) - len(kept) if last else 0,
+            )
+
+
+def _check_outputs(file: Path, output: Path, page: Path | None) -> None:
+    table.check(output)
+    paths = [file, output] if page is None else [file, output, page]
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise InputError(
+            f"{file} is read; --output and --report are written. Name three different files."
+        )
+    if page is not None:
+        figures.blank()
+        if page.is_dir() or not page.parent.is_dir():
+            raise InputError(f"{page} cannot be written: no such folder, or one itself.")

@@ -1,0 +1,126 @@
+"""The prompts of an audit, read anew in each pass so that none has to stay in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnemoscope_runtime.errors import InputError
+from mnemoscope_runtime.tokenizer import LONGEST_PROMPT
+
+from ..prompts import read_prompt_file
+
+__all__ = ["REASONS", "Source"]
+
+REASONS = (
+    "",
+    "empty: there is nothing to compare with the empty prompt",
+    f"longer than {LONGEST_PROMPT:,} characters",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A file of prompts, and which of them to measure.
+
+    Attributes:
+        path: The file.
+        column: As in `read_prompt_file`.
+        sha256: Of the file.
+        chosen: Whether a row is measured: it can be, and the prompt stands there first. # [row]
+        place: Which of the measured prompts a row holds; -1 if it cannot be screened. # [row]
+        reason: Why it cannot be, as an index of `REASONS`; 0 if it can. # [row]
+    """
+
+    path: Path
+    column: str | None
+    sha256: str
+    chosen: NDArray[np.bool_]
+    place: NDArray[np.int64]
+    reason: NDArray[np.uint8]
+
+    @classmethod
+    def scan(cls, path: str | Path, column: str | None = None) -> Source:
+        """Read a file once: what is wrong with it comes out now and not after hours.
+
+        Raises:
+            InputError: it cannot be read, has a broken row, or holds no prompt to screen.
+        """
+        path = Path(path)
+        sha256 = _hash(path)
+        digests, reasons = bytearray(), bytearray()
+        for prompt in read_prompt_file(path, column=column, missing=""):
+            text = prompt.encode("utf-8", "surrogatepass")
+            digests += hashlib.blake2b(text, digest_size=16).digest()
+            reasons.append(_reason(prompt))
+        reason = np.frombuffer(bytes(reasons), np.uint8)
+        if not len(reason):
+            raise InputError(f"{path} holds no prompts. Give a file with some.")
+        if reason.all():
+            raise InputError(
+                f"None of the {len(reason):,} prompts of {path} can be screened; the first is "
+                f"{REASONS[reason[0]]}. Give a file with some."
+            )
+        first = _first(np.frombuffer(bytes(digests), np.uint64).reshape(-1, 2))
+        chosen = (first == np.arange(len(first))) & (reason == 0)
+        place = np.where(reason == 0, (np.cumsum(chosen) - 1)[first], -1)
+        return cls(path, column, sha256, chosen, place, reason)
+
+    @property
+    def measured(self) -> int:
+        """How many prompts to measure."""
+        return int(self.chosen.sum())
+
+    @property
+    def errors(self) -> dict[str, int]:
+        """How many prompts cannot be screened, by reason."""
+        counts = np.bincount(self.reason, minlength=len(REASONS)).tolist()
+        return {name: n for name, n in zip(REASONS, counts, strict=True) if name and n}
+
+    def rows(self) -> Iterator[str]:
+        """All prompts, in order; a missing one is empty."""
+        return read_prompt_file(self.path, column=self.column, missing="")
+
+    def prompts(self) -> Iterator[str]:
+        """Those to measure, each once, in the order of their first appearance."""
+        return itertools.compress(self.rows(), self.chosen)
+
+    def check(self) -> None:
+        """Raise InputError if the file is no longer the one that was scanned."""
+        if _hash(self.path) != self.sha256:
+            raise InputError(
+                f"{self.path} was changed while it was audited, so that nobody knows which prompts "
+                "were measured. Audit it again."
+            )
+
+
+def _reason(prompt: str) -> int:
+    if not prompt.strip():
+        return 1
+    return 2 if len(prompt) > LONGEST_PROMPT else 0
+
+
+def _first(digests: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """The first row with the same digest as each row. # [row, 2] -> [row]"""
+    order = np.lexsort(digests.T)  # stable
+    differs = (np.diff(digests[order], axis=0) != 0).any(1)
+    new = np.concatenate([[True], differs])
+    first = np.empty(len(order), np.int64)
+    first[order] = order[new][np.cumsum(new) - 1]
+    return first
+
+
+def _hash(path: Path) -> str:
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is no file. An audit reads one several times: save the prompts.")
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None

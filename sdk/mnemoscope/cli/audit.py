@@ -1,0 +1,102 @@
+"""`mnemoscope audit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mnemoscope_runtime import InputError
+
+from ..audit import audit
+from ..detector import Detector
+from ._options import DetectorOption, progress_bar, say
+
+__all__ = ["EPILOG", "command"]
+
+EPILOG = """
+[bold]Examples[/bold]
+
+mnemoscope audit prompts.csv --output results.csv
+
+mnemoscope audit captions.parquet --column caption --bundle my-bundle --fdr 0.01
+--output results.parquet --report report.html
+
+[bold]Exit codes[/bold]: 0 nothing flagged, 1 something flagged, 2 usage, 3 environment or backend,
+4 bundle or calibration mismatch.
+"""
+
+
+def command(
+    file: Annotated[str, typer.Argument(help=".txt, .jsonl, .csv, .tsv or .parquet of prompts.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Results: .jsonl, .csv or .parquet.")
+    ],
+    column: Annotated[str | None, typer.Option(help="Column that holds the prompt.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Directory that `export` wrote.", show_default="embedded")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Calibration file.", show_default="the bundle's own")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="What runs the engines.")] = "onnxruntime",
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    detector: DetectorOption = "magnitude",
+    noises: Annotated[
+        int | None, typer.Option(help="Noises of the bank to use.", show_default="all")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Denoising steps to measure.")] = 1,
+    fdr: Annotated[
+        float, typer.Option(help="Share of the flagged that may be benign, on average.")
+    ] = 0.05,
+    dependent: Annotated[
+        bool,
+        typer.Option("--dependent", help="Make it hold for any dependence: flags fewer prompts."),
+    ] = False,
+    report: Annotated[Path | None, typer.Option(help="HTML report to write.")] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Measure all again, whatever OUTPUT.partial holds.")
+    ] = False,
+) -> None:
+    """Screen a long list of prompts and flag some at a false-discovery rate.
+
+    What was measured is kept in OUTPUT.partial: after a kill the same command goes on.
+
+    Needs `pip install 'mnemoscope\\[calibrate]'`, and for --report `mnemoscope\\[plot]`.
+    """
+    if file == "-":
+        raise InputError("An audit reads its prompts several times: save them to a file.")
+    with (
+        Detector.load(
+            bundle, backend=backend, threads=threads, calibration=calibration, detector=detector
+        ) as screen,
+        progress_bar("auditing") as progress,
+    ):
+        if backend == "auto":
+            say(f"backend: {screen.screener.backend.name}")
+        found = audit(
+            screen,
+            file,
+            output,
+            column=column,
+            fdr=fdr,
+            dependent=dependent,
+            steps=steps,
+            noises=noises,
+            report_to=report,
+            restart=restart,
+            progress=progress,
+            tell=say,
+        )
+        reads = screen.screener.tokenizer.length - 2  # less start and end
+    if found.truncated:
+        say(
+            f"the model reads {reads} tokens, and {found.truncated:,} prompts had more "
+            "(`truncated`). What came after was not screened, and the model will not see it either."
+        )
+    typer.echo(found.verdict)
+    typer.echo(f"results {output}")
+    if report is not None:
+        typer.echo(f"report {report}")
+    raise typer.Exit(1 if found.flagged else 0)
