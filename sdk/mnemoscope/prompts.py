@@ -46,8 +46,7 @@ def read_prompt_file(path: str | Path, *, column: str | None = None) -> Iterator
         InputError: the file cannot be read, is not UTF-8, or has no such column; says the line.
         BackendUnavailable: a Parquet file, and pyarrow is not installed.
     """
-    for (prompt,) in _read(path, (_prompt(column),)):
-        yield prompt
+    return (prompt for (prompt,) in _read(path, (_prompt(column),)))
 
 
 def read_labelled_file(
@@ -65,8 +64,7 @@ def read_labelled_file(
         BackendUnavailable: a Parquet file, and pyarrow is not installed.
     """
     wanted = _Wanted("label", (label,), "Name one of those, or leave --label out.")
-    for prompt, found in _read(path, (_prompt(column), wanted)):
-        yield prompt, found
+    return ((prompt, found) for prompt, found in _read(path, (_prompt(column), wanted)))
 
 
 def _prompt(column: str | None) -> _Wanted:

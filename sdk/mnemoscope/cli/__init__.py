@@ -24,6 +24,7 @@ from . import (
     calibration,
     demo,
     doctor,
+    evaluate,
     export,
     generate,
     inspect,
@@ -65,6 +66,7 @@ app = typer.Typer(
 app.command("screen", epilog=screen.EPILOG)(screen.command)
 app.command("demo")(demo.command)
 app.command("calibrate")(calibrate.command)
+app.command("evaluate")(evaluate.command)
 app.add_typer(calibration.app, name="calibration")
 app.command("export")(export.command)
 app.command("inspect")(inspect.command)
