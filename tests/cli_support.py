@@ -27,6 +27,7 @@ KEYS = ["prompt", "score", "scores", "rms", "threshold", "memorized", "backend",
 KEYS += ["truncated"]
 PROMPTS = ["a cat, sitting", "rain", "eine Katze — 猫"]
 COMMANDS = ["screen", "demo", "export", "inspect", "generate", "build", "bench", "parity", "doctor"]
+COMMANDS += ["evaluate"]
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,13 @@ from mnemoscope_runtime.errors import BackendUnavailable, InputError
 
 __all__ = ["near_duplicates"]
 
+_BLOCK = 512  # prompts that are compared with all at a time: memory
+
 
 def near_duplicates(prompts: Sequence[str], similarity: float = 0.5) -> NDArray[np.int64]:
     """Group prompts whose words overlap: single linkage on Jaccard's index of their word sets.
 
-    Memory grows with the pairs of prompts that share a word: for thousands of prompts, not for
+    Time grows with the pairs of prompts that share a word: for thousands of prompts, not for
     millions.
 
     Args:
@@ -45,12 +47,16 @@ def near_duplicates(prompts: Sequence[str], similarity: float = 0.5) -> NDArray[
         ) from None
     sets = CountVectorizer(analyzer=_words, binary=True).fit_transform(prompts).astype(np.int64)
     sizes = np.asarray(sets.sum(1)).ravel()
-    shared = (sets @ sets.T).tocoo()  # words in both, of every pair that has some
-    either = sizes[shared.row] + sizes[shared.col] - shared.data
-    alike = shared.data > similarity * either
-    edges = coo_array(
-        (np.ones(alike.sum()), (shared.row[alike], shared.col[alike])), shape=shared.shape
-    )
+    rows, columns = [], []
+    for start in range(0, len(prompts), _BLOCK):
+        shared = (sets[start : start + _BLOCK] @ sets.T).tocoo()  # words in both, where any are
+        row = shared.row + start
+        either = sizes[row] + sizes[shared.col] - shared.data
+        alike = shared.data > similarity * either
+        rows.append(row[alike])
+        columns.append(shared.col[alike])
+    pairs = np.concatenate(rows), np.concatenate(columns)
+    edges = coo_array((np.ones(len(pairs[0])), pairs), shape=(len(prompts), len(prompts)))
     _, labels = connected_components(edges, directed=False)
     _, first, group = np.unique(labels, return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.int64)

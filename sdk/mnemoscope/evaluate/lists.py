@@ -5,8 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,19 +21,21 @@ _FEW_GROUPS, _ONE_PERCENT = 20, 100
 Groups = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PromptLists:
     """Prompts that the model memorised, and others; each once, in the order of their files.
 
     Attributes:
         positives: Memorised prompts.
         negatives: Others.
+        groups: Near duplicates of `prompts`; a group may hold prompts of both lists. # [prompt]
         labels: What kind of memorisation each positive is; empty if that is not known.
         notes: What was left out, and what to know of the lists.
     """
 
     positives: tuple[str, ...]
     negatives: tuple[str, ...]
+    groups: Groups
     labels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -78,7 +79,9 @@ class PromptLists:
                 f"{labels[0]!r:.80}: that is no breakdown. Name a column with at most "
                 f"{_MOST_LABELS} with --label."
             )
-        known = dict(zip(positives, labels or [""] * len(positives), strict=True))
+        known: dict[str, str] = {}
+        for prompt, label in zip(positives, labels or [""] * len(positives), strict=True):
+            known.setdefault(prompt, label)
         others = [prompt for prompt in dict.fromkeys(negatives) if prompt not in known]
         if both := len(set(negatives)) - len(others):
             shared = next(prompt for prompt in negatives if prompt in known)
@@ -91,11 +94,16 @@ class PromptLists:
                 "Every other prompt is among the memorised ones, so there is nothing to tell "
                 "apart. Give prompts that the model did not memorise as --negatives."
             )
-        lists = cls(tuple(known), tuple(others), tuple(known.values()) if labels else ())
-        notes += lists._advice()
-        for note in notes:
+        found = cls(
+            positives=tuple(known),
+            negatives=tuple(others),
+            groups=near_duplicates([*known, *others]),
+            labels=tuple(known.values()) if labels else (),
+        )
+        found = replace(found, notes=(*notes, *_advice(found)))
+        for note in found.notes:
             tell(note)
-        return cls(lists.positives, lists.negatives, lists.labels, tuple(notes))
+        return found
 
     @property
     def prompts(self) -> list[str]:
@@ -106,11 +114,6 @@ class PromptLists:
     def memorized(self) -> NDArray[np.bool_]:
         """Which of `prompts` are positives. # [prompt]"""
         return np.arange(len(self.prompts)) < len(self.positives)
-
-    @cached_property
-    def groups(self) -> Groups:
-        """Near duplicates of `prompts`; a group may hold prompts of both lists. # [prompt]"""
-        return near_duplicates(self.prompts)
 
     @property
     def groups_of_each(self) -> tuple[Groups, Groups]:
@@ -123,23 +126,24 @@ class PromptLists:
         positives, negatives = (len(np.unique(groups)) for groups in self.groups_of_each)
         return positives, negatives
 
-    def _advice(self) -> list[str]:
-        notes = []
-        for name, count in zip(("memorised", "other"), self.group_counts, strict=True):
-            if count < _FEW_GROUPS:
-                notes.append(
-                    f"The {name} prompts fall into {count} group(s) of near duplicates: that is "
-                    "few to know an interval from, and from one there is none."
-                )
-        if len(self.negatives) < _ONE_PERCENT:
+
+def _advice(lists: PromptLists) -> list[str]:
+    notes = []
+    for name, count in zip(("memorised", "other"), lists.group_counts, strict=True):
+        if count < _FEW_GROUPS:
             notes.append(
-                f"1 % of {len(self.negatives)} other prompts is less than one, so that TPR@1%FPR "
-                "allows none of them above the threshold. Give 100 or more."
+                f"The {name} prompts fall into {count} group(s) of near duplicates: that is few "
+                "to know an interval from, and from one there is none."
             )
-        of_positives, of_negatives = self.groups_of_each
-        if near := int(np.isin(of_negatives, of_positives).sum()):
-            notes.append(
-                f"{near} of the other prompts are near duplicates of memorised ones: the model may "
-                "recite for them too, and a detector that says so counts as wrong here."
-            )
-        return notes
+    if len(lists.negatives) < _ONE_PERCENT:
+        notes.append(
+            f"1 % of {len(lists.negatives)} other prompts is less than one, so that TPR@1%FPR "
+            "allows none of them above the threshold. Give 100 or more."
+        )
+    of_positives, of_negatives = lists.groups_of_each
+    if near := int(np.isin(of_negatives, of_positives).sum()):
+        notes.append(
+            f"{near} of the other prompts are near duplicates of memorised ones: the model may "
+            "recite for them too, and a detector that says so counts as wrong here."
+        )
+    return notes

@@ -60,7 +60,8 @@ def tpr_nearest_fpr(positives: Scores, negatives: Scores, fpr: float = 0.01) -> 
     """The highest true-positive rate where the false-positive rate is as close as it gets to `fpr`.
 
     The ROC point that Jeon et al. (2025) and Asthana and Belagiannis (2026) take, except that of
-    several at that rate their code takes the lowest (0 for a perfect detector). The lower of two rates that are equally close.
+    several at that rate their code takes the lowest (0 for a perfect detector). Of two rates that
+    are equally close it is the lower.
 
     Raises:
         InputError: no positives or no negatives, or a rate outside 0..1.

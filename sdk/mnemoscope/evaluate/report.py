@@ -60,9 +60,9 @@ class Evaluation:
         if found := [name for name, interval in self.style.items() if differs(interval)]:
             low, high = STYLE_LIMITS
             notes.append(
-                f"The lists differ in style ({', '.join(found)}: AUC outside {low}..{high} from "
-                "the text alone). A detector could score this by reading style; use "
-                "style-matched negatives."
+                f"The lists differ in style or subject ({', '.join(found)}: AUC outside "
+                f"{low}..{high} from the text alone). A detector could score this by reading "
+                "style; use style-matched negatives."
             )
         if learnt := sorted({each.detector for each in self.scored if each.cross_fitted}):
             notes.append(
