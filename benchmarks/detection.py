@@ -17,6 +17,7 @@ from rich.progress import track
 from rich.table import Table
 
 from mnemoscope import Detector, embedded
+from mnemoscope.detectors import find_statistic
 from mnemoscope.evaluate import auc, bootstrap, tpr_at_fpr
 
 STEPS, NOISES = (1, 10, 50), (1, 4)
@@ -31,9 +32,7 @@ def measure(detector: Detector, prompts: list[str], name: str) -> np.ndarray:
         detector.magnitudes(prompts[i : i + _CHUNK], steps=max(STEPS), noises=max(NOISES))
         for i in track(starts, name, console=Console(stderr=True))
     ]
-    sums = np.concatenate(chunks).astype(np.float64).cumsum(1).cumsum(2)
-    counts = np.arange(1, sums.shape[1] + 1)[:, None] * np.arange(1, sums.shape[2] + 1)
-    return np.asarray(sums / counts)
+    return find_statistic("magnitude").score(np.concatenate(chunks)[..., None], None)
 
 
 def main() -> None:

@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from mnemoscope import InputError
-from mnemoscope.evaluate import Interval, auc, bootstrap, tpr_at_fpr
+from mnemoscope.evaluate import (
+    Interval,
+    auc,
+    balanced_accuracy,
+    bootstrap,
+    tpr_at_fpr,
+    tpr_nearest_fpr,
+)
 
 Scores = NDArray[np.float64]
 Statistic = Callable[[Scores, Scores], object]
@@ -50,6 +57,28 @@ def test_tpr_is_scikit_learns_strictly_below_the_rate(
     assert tpr_at_fpr(positives, negatives, rate) == pytest.approx(tpr[fpr < rate].max())
 
 
+@given(scores, scores, rates)
+def test_the_nearest_tpr_is_that_of_scikit_learns_closest_point(
+    positives: Scores, negatives: Scores, rate: float
+) -> None:
+    fpr, tpr, _ = roc_curve(*labelled(positives, negatives), drop_intermediate=False)
+    closest = fpr[np.argmin(np.abs(fpr - rate))]
+    expected = tpr[fpr == closest].max()
+    assert tpr_nearest_fpr(positives, negatives, rate) == pytest.approx(expected)
+
+
+@given(scores, scores)
+def test_accuracy_is_that_of_scikit_learns_curve(positives: Scores, negatives: Scores) -> None:
+    fpr, tpr, _ = roc_curve(*labelled(positives, negatives))
+    expected = np.max(1 - (fpr + (1 - tpr)) / 2)  # as Wen et al. write it
+    assert balanced_accuracy(positives, negatives) == pytest.approx(expected)
+
+
+@given(scores, scores)
+def test_accuracy_is_never_below_a_coin(positives: Scores, negatives: Scores) -> None:
+    assert 0.5 <= balanced_accuracy(positives, negatives) <= 1
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_both_are_scikit_learns_on_many_scores(seed: int) -> None:
     positives, negatives = normal(1, 2000, seed), normal(0, 3000, seed + 100)
@@ -67,8 +96,24 @@ def test_one_percent_of_a_hundred_allows_none() -> None:
     assert tpr_at_fpr(positives, negatives, 0.011) == 1.0  # one may be above
 
 
+def test_where_the_two_conventions_part() -> None:
+    """A hundred negatives: strictly below 1 % is none above, closest to 1 % is one."""
+    negatives = np.arange(100.0)
+    positives = np.array([97.5, 98.5, 99.5, 100.0])
+    assert tpr_at_fpr(positives, negatives) == 0.5
+    assert tpr_nearest_fpr(positives, negatives) == 0.75
+    assert balanced_accuracy(positives, negatives) == pytest.approx((1 + 1 - 0.02) / 2)
+
+
+def test_the_nearest_of_two_rates_equally_close_is_the_lower() -> None:
+    negatives, positives = np.arange(50.0), np.array([48.5, 49.5])  # 0 or 2 %
+    assert tpr_nearest_fpr(positives, negatives) == 0.5
+
+
 def test_perfect_separation() -> None:
     low, high = np.arange(50.0), np.arange(50.0) + 100
+    assert tpr_nearest_fpr(high, low) == balanced_accuracy(high, low) == 1.0
+    assert balanced_accuracy(low, high) == 0.5
     assert auc(high, low) == 1.0
     assert auc(low, high) == 0.0
     assert tpr_at_fpr(high, low) == 1.0
@@ -98,11 +143,15 @@ def test_a_larger_rate_never_finds_fewer(
 
 @pytest.mark.parametrize("rate", [0.0, -0.1, 1.01, float("nan")])
 def test_a_rate_that_is_none(rate: float) -> None:
-    with pytest.raises(InputError, match="between 0 and 1"):
-        tpr_at_fpr(np.ones(3), np.zeros(3), rate)
+    for statistic in (tpr_at_fpr, tpr_nearest_fpr):
+        with pytest.raises(InputError, match="between 0 and 1"):
+            statistic(np.ones(3), np.zeros(3), rate)
 
 
-@pytest.mark.parametrize("statistic", [auc, tpr_at_fpr, lambda p, n: bootstrap(auc, p, n)])
+@pytest.mark.parametrize(
+    "statistic",
+    [auc, tpr_at_fpr, tpr_nearest_fpr, balanced_accuracy, lambda p, n: bootstrap(auc, p, n)],
+)
 @pytest.mark.parametrize(("positives", "negatives"), [(0, 3), (3, 0), (0, 0)])
 def test_one_kind_of_prompts_is_missing(
     statistic: Statistic, positives: int, negatives: int
@@ -145,6 +194,42 @@ def test_the_bootstrap_resamples_both_kinds(which: str) -> None:
     pair = (varied, fixed) if which == "positives" else (fixed, varied)
     found = bootstrap(auc, *pair, repetitions=100)
     assert found.low < found.high
+
+
+def test_groups_of_one_are_the_plain_bootstrap() -> None:
+    positives, negatives = normal(1, 40, 1), normal(0, 70, 2)
+    alone = (np.arange(40), np.arange(70))
+    assert bootstrap(auc, positives, negatives, repetitions=50) == bootstrap(
+        auc, positives, negatives, groups=alone, repetitions=50
+    )
+
+
+def test_duplicates_are_no_observations() -> None:
+    """Everything ten times: the plain interval shrinks, that over groups stays."""
+    positives, negatives = normal(1, 40, 1), normal(0, 40, 2)
+    many = [np.repeat(each, 10) for each in (positives, negatives)]
+    group = np.repeat(np.arange(40), 10)
+    once = bootstrap(auc, positives, negatives)
+    grouped = bootstrap(auc, *many, groups=(group, group))
+    naive = bootstrap(auc, *many)
+    assert grouped.value == pytest.approx(once.value)
+    assert (grouped.low, grouped.high) == pytest.approx((once.low, once.high))
+    assert grouped.high - grouped.low > 2 * (naive.high - naive.low)
+
+
+def test_numbers_of_groups_may_have_gaps() -> None:
+    positives, negatives = normal(1, 6, 1), normal(0, 6, 2)
+    near = (np.array([0, 0, 1, 1, 2, 2]), np.arange(6))
+    far = (np.array([7, 7, 900, 900, 11, 11]), np.arange(6) * 5)
+    found = [bootstrap(auc, positives, negatives, groups=g, repetitions=200) for g in (near, far)]
+    assert found[0].low < found[0].high
+    assert found[0].value == found[1].value
+
+
+def test_one_group_has_no_interval() -> None:
+    positives, negatives = normal(1, 9, 1), normal(0, 9, 2)
+    found = bootstrap(auc, positives, negatives, groups=(np.zeros(9, int), np.zeros(9, int)))
+    assert found.low == found.high == found.value
 
 
 def test_a_perfect_score_has_no_spread() -> None:

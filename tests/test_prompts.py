@@ -15,7 +15,7 @@ from prompt_support import PROMPTS, Save, read, stdin
 from pyarrow import parquet
 
 from mnemoscope import InputError
-from mnemoscope.prompts import read_prompt_file
+from mnemoscope.prompts import read_labelled_file, read_prompt_file
 
 text = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30)
 
@@ -243,3 +243,27 @@ def test_nothing_is_opened_before_the_first_prompt_is_asked_for(tmp_path: Path) 
     rows = read_prompt_file(tmp_path / "later.txt")
     (tmp_path / "later.txt").write_text("a")
     assert list(rows) == ["a"]
+
+
+# labels
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
+def test_labels(save: Save, tmp_path: Path, ending: str) -> None:
+    rows = [(prompt, f"kind {i % 2}, {i}") for i, prompt in enumerate(PROMPTS)]
+    if ending == "parquet":
+        path = tmp_path / "p.parquet"
+        columns = zip(*rows, strict=True)
+        parquet.write_table(pa.table(dict(zip(("caption", "Type"), columns, strict=True))), path)
+    elif ending == "jsonl":
+        lines = [json.dumps({"Type": kind, "caption": prompt}) for prompt, kind in rows]
+        path = save("p.jsonl", "\n".join(lines))
+    else:
+        table = [["caption", "n", "Type"], *([prompt, "1", kind] for prompt, kind in rows)]
+        path = save(f"p.{ending}", as_csv(table, "\t" if ending == "tsv" else ","))
+    assert list(read_labelled_file(path, label="type")) == rows
+
+
+def test_the_prompt_can_be_the_label(save: Save) -> None:
+    path = save("p.csv", "caption\na cat\n")
+    assert list(read_labelled_file(path, label="caption")) == [("a cat", "a cat")]

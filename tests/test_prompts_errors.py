@@ -10,7 +10,7 @@ from prompt_support import PROMPTS, Save, read, stdin
 from pyarrow import parquet
 
 from mnemoscope import BackendUnavailable, InputError
-from mnemoscope.prompts import read_prompt_file
+from mnemoscope.prompts import read_labelled_file, read_prompt_file
 
 
 @pytest.mark.parametrize("name", ["p.txt", "p.jsonl", "p.csv", "p.tsv"])
@@ -144,3 +144,25 @@ def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(BackendUnavailable, match=r"pip install 'mnemoscope\[parquet\]'"):
         read(tmp_path / "p.parquet")
+
+
+# labels
+
+
+def test_a_label_column_that_is_not_there(save: Save) -> None:
+    path = save("p.csv", "caption,kind\na cat,x\n")
+    with pytest.raises(InputError, match=r"no column type, only \['caption', 'kind'\]\. .*--label"):
+        list(read_labelled_file(path, label="type"))
+
+
+@pytest.mark.parametrize(("name", "content"), [("p.txt", "a cat"), ("p.jsonl", '"a cat"')])
+def test_text_has_no_labels(save: Save, name: str, content: str) -> None:
+    with pytest.raises(InputError, match="line 1: text without columns, so there is no label 'k'"):
+        list(read_labelled_file(save(name, content), label="k"))
+
+
+@pytest.mark.parametrize("value", ["null", "3", "[1]"])
+def test_a_label_that_is_not_text(save: Save, value: str) -> None:
+    path = save("p.jsonl", f'{{"prompt": "a cat", "k": {value}}}')
+    with pytest.raises(InputError, match=r"row 1: the label is .*, not text"):
+        list(read_labelled_file(path, label="k"))

@@ -25,6 +25,7 @@ from . import (
     calibration,
     demo,
     doctor,
+    evaluate,
     export,
     generate,
     inspect,
@@ -67,6 +68,7 @@ app.command("screen", epilog=screen.EPILOG)(screen.command)
 app.command("audit", epilog=audit.EPILOG)(audit.command)
 app.command("demo")(demo.command)
 app.command("calibrate")(calibrate.command)
+app.command("evaluate")(evaluate.command)
 app.add_typer(calibration.app, name="calibration")
 app.command("export")(export.command)
 app.command("inspect")(inspect.command)

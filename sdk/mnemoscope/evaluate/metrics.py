@@ -1,0 +1,158 @@
+"""How well scores tell memorised prompts from others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnemoscope_runtime.errors import InputError
+
+__all__ = [
+    "Interval",
+    "auc",
+    "balanced_accuracy",
+    "bootstrap",
+    "roc",
+    "tpr_at_fpr",
+    "tpr_nearest_fpr",
+]
+
+Scores = NDArray[np.floating[Any]]
+Groups = NDArray[np.integer[Any]]
+
+
+def auc(positives: Scores, negatives: Scores) -> float:
+    """Area under the ROC curve: P(positive > negative) + P(equal) / 2 (Mann-Whitney).
+
+    Raises:
+        InputError: no positives or no negatives.
+    """
+    _check(positives, negatives)
+    ordered = np.sort(negatives)
+    below = np.searchsorted(ordered, positives, "left")
+    not_above = np.searchsorted(ordered, positives, "right")
+    return float((below + not_above).mean() / 2 / len(negatives))
+
+
+def tpr_at_fpr(positives: Scores, negatives: Scores, fpr: float = 0.01) -> float:
+    """Share of positives above the lowest threshold whose false-positive rate is below `fpr`.
+
+    Strictly below, as in Wen et al.'s code: with 100 negatives and 1 %, none may be above.
+
+    Raises:
+        InputError: no positives or no negatives, or a rate outside 0..1.
+    """
+    _check(positives, negatives)
+    if not 0 < fpr <= 1:
+        raise InputError(f"A false-positive rate lies between 0 and 1, {fpr} does not.")
+    count = len(negatives)
+    nearest = round(fpr * count)
+    allowed = nearest if nearest / count < fpr else nearest - 1  # 0.07 of 100 is 7, not 7.0...01
+    threshold = np.sort(negatives)[count - 1 - allowed]
+    return float((positives > threshold).mean())
+
+
+def tpr_nearest_fpr(positives: Scores, negatives: Scores, fpr: float = 0.01) -> float:
+    """The highest true-positive rate where the false-positive rate is as close as it gets to `fpr`.
+
+    The ROC point that Jeon et al. (2025) and Asthana and Belagiannis (2026) take, except that of
+    several at that rate their code takes the lowest (0 for a perfect detector). Of two rates that
+    are equally close it is the lower.
+
+    Raises:
+        InputError: no positives or no negatives, or a rate outside 0..1.
+    """
+    false, true = roc(positives, negatives)
+    if not 0 < fpr <= 1:
+        raise InputError(f"A false-positive rate lies between 0 and 1, {fpr} does not.")
+    closest = false[np.abs(false - fpr).argmin()]
+    return float(true[false == closest].max())
+
+
+def balanced_accuracy(positives: Scores, negatives: Scores) -> float:
+    """The best (TPR + 1 - FPR) / 2 of any threshold: "accuracy" in Wen et al.'s code.
+
+    Raises:
+        InputError: no positives or no negatives.
+    """
+    false, true = roc(positives, negatives)
+    return float((1 + true - false).max() / 2)
+
+
+def roc(positives: Scores, negatives: Scores) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The ROC curve: false- and true-positive rates of every threshold, ascending from 0 to 1.
+
+    Raises:
+        InputError: no positives or no negatives.
+    """
+    _check(positives, negatives)
+    cuts = np.unique(np.concatenate([positives, negatives]))[::-1]
+    false, true = (
+        np.r_[0, 1 - np.searchsorted(np.sort(scores), cuts, "left") / len(scores)]
+        for scores in (negatives, positives)
+    )
+    return false, true
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with the 2.5 % and 97.5 % percentiles of its bootstrap."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def bootstrap(
+    statistic: Callable[[Scores, Scores], float],
+    positives: Scores,
+    negatives: Scores,
+    *,
+    groups: tuple[Groups, Groups] | None = None,
+    repetitions: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """A statistic with its 95 % percentile interval, resampling both sets of prompts.
+
+    Near duplicates score alike, so that a prompt with twenty of them is not twenty observations:
+    with `groups`, whole groups are drawn and the interval is as wide as it has to be. The same
+    seed draws the same groups, whatever the scores.
+
+    Args:
+        statistic: Of the scores of positives and negatives.
+        positives: # [positive]
+        negatives: # [negative]
+        groups: Numbers of the groups that the positives and the negatives belong to, of
+            `near_duplicates`; each prompt is its own by default. # [positive], [negative]
+        repetitions: Resamples.
+        seed: Of the resampling.
+    """
+    value = statistic(positives, negatives)
+    both = (positives, negatives)
+    kinds = groups or tuple(np.arange(len(scores)) for scores in both)
+    numbered = [np.unique(kind, return_inverse=True)[1] for kind in kinds]
+    rng = np.random.default_rng(seed)
+
+    def resampled(scores: Scores, group: Groups) -> Scores:
+        count = int(group.max()) + 1
+        times = np.bincount(rng.integers(0, count, count), minlength=count)
+        return np.repeat(scores, times[group])
+
+    values = [statistic(*map(resampled, both, numbered)) for _ in range(repetitions)]
+    low, high = np.percentile(values, [2.5, 97.5])
+    return Interval(value, float(low), float(high))
+
+
+def _check(positives: Scores, negatives: Scores) -> None:
+    if not len(positives) or not len(negatives):
+        raise InputError(
+            f"{len(positives)} memorised and {len(negatives)} other prompts cannot be told apart. "
+            "Give some of each."
+        )

@@ -1,0 +1,75 @@
+"""ROC curves and histograms of an evaluation, as PNG."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+
+from mnemoscope_runtime.errors import BackendUnavailable
+
+from .metrics import auc, roc
+from .report import Evaluation
+from .scoring import Scored
+
+__all__ = ["histograms", "new_figure", "roc_curves"]
+
+
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure.
+
+    Raises:
+        BackendUnavailable: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"Reports need matplotlib: {error}. Install it with "
+            "`pip install 'mnemoscope[calibrate,plot]'`, or leave --output out."
+        ) from None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def roc_curves(evaluation: Evaluation) -> bytes:
+    """Of the last setting of every detector."""
+    figure = new_figure(7, 4.5)
+    axes, known = figure.subplots(), evaluation.lists.memorized
+    for each in _last(evaluation):
+        both = each.scores[known], each.scores[~known]
+        axes.plot(*roc(*both), label=f"{_name(each)}, AUC {auc(*both):.3f}")
+    axes.axvline(0.01, color="grey", linestyle=":", label="1 % false positives")
+    axes.set(xlabel="false-positive rate", ylabel="true-positive rate")
+    axes.set_xscale("symlog", linthresh=0.01)
+    axes.set(xlim=(0, 1), ylim=(0, 1.01))
+    axes.legend(loc="lower right", fontsize="small")
+    return _png(figure)
+
+
+def histograms(evaluation: Evaluation) -> bytes:
+    """Scores of both lists, by the last setting of every detector."""
+    shown, known = _last(evaluation), evaluation.lists.memorized
+    figure = new_figure(7, 2.2 * len(shown))
+    for axes, each in zip(figure.subplots(len(shown), squeeze=False)[:, 0], shown, strict=True):
+        bins = np.histogram_bin_edges(each.scores, 50).tolist()
+        for name, of in (("other", ~known), ("memorised", known)):
+            label = f"{name} ({int(of.sum())})"
+            axes.hist(each.scores[of], bins, alpha=0.7, density=True, label=label)
+        axes.set(xlabel=_name(each), ylabel="density")
+        axes.legend(fontsize="small")
+    return _png(figure)
+
+
+def _last(evaluation: Evaluation) -> list[Scored]:
+    return list({each.detector: each for each in evaluation.scored}.values())
+
+
+def _name(each: Scored) -> str:
+    return f"{each.detector}, {each.steps} step(s), {each.noises} noise(s)"
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=110, format="png")
+    return buffer.getvalue()
