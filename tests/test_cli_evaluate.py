@@ -13,6 +13,8 @@ from prompt_support import Save
 from mnemoscope import DETECTORS, embedded
 from mnemoscope.detector import Detector
 
+ON_ENGINES = [name for name, statistic in DETECTORS.items() if not statistic.needs_torch]
+
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
@@ -39,12 +41,13 @@ def test_the_table(run: Run, bundle_dir: Path, files: tuple[Path, Path], tmp_pat
         *("--steps", "1,2", "--noises", "1,3", "--output", out),
     )
     assert result.code == 0, result
-    for word in (*DETECTORS, "By label", "k0", "k1", "bag of words", "groups of near duplicates"):
+    for word in (*ON_ENGINES, "By label", "k0", "k1", "bag of words", "groups of near duplicates"):
         assert word in result.out
     assert "\x1b[31m" not in result.out
     assert "anisotropy, latent-update: learned from one half" in result.err
     assert "1 % of 10 other prompts" in result.err
-    settings = sum(2 if each.only_first else 4 for each in DETECTORS.values())
+    assert "note: attention-entropy, bright-ending need --backend torch" in result.err
+    settings = sum(2 if DETECTORS[name].only_first else 4 for name in ON_ENGINES)
     report = json.loads((out / "report.json").read_text("utf-8"))
     assert len(report["scores"]) == settings
     assert len(report["rows"]) == 3 * settings

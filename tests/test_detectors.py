@@ -16,6 +16,7 @@ from mnemoscope_export import StableDiffusion, denoise
 from mnemoscope_runtime import Screener
 
 PROMPTS = ["a photo of a cat", "icon of rocket", "日本"]
+ON_ENGINES = [name for name, statistic in DETECTORS.items() if not statistic.needs_torch]
 ONES = Fit(((0.0, 0.0),) * 3, ((1.0, 1.0),) * 3, (1.0, 1.0))
 UPDATES = Fit(((0.0,),) * 3, ((1.0,),) * 3, (1.0,))
 
@@ -145,7 +146,7 @@ def test_score_difference_maps(screener: Screener, model: StableDiffusion) -> No
 # what all of them have in common
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", ON_ENGINES)
 def test_the_empty_prompt_differs_from_itself_in_nothing(screener: Screener, name: str) -> None:
     statistic = find_statistic(name)
     steps = 1 if statistic.only_first else 2
@@ -161,7 +162,7 @@ def test_the_empty_prompt_differs_from_itself_in_nothing(screener: Screener, nam
     assert statistic.reference
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", ON_ENGINES)
 def test_prompts_do_not_depend_on_their_neighbours(screener: Screener, name: str) -> None:
     statistic = find_statistic(name)
     steps = 1 if statistic.only_first else 2
@@ -171,7 +172,7 @@ def test_prompts_do_not_depend_on_their_neighbours(screener: Screener, name: str
     np.testing.assert_allclose(found[1::3, :1], np.repeat(alone, 12, 0), rtol=1e-2, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [n for n, each in DETECTORS.items() if each.is_fitted])
+@pytest.mark.parametrize("name", [n for n in ON_ENGINES if DETECTORS[n].is_fitted])
 def test_a_detector_that_learns_says_so_before_it_has(bundle_dir: Path, name: str) -> None:
     with (
         Detector.load(bundle_dir, detector=name) as detector,
@@ -180,7 +181,7 @@ def test_a_detector_that_learns_says_so_before_it_has(bundle_dir: Path, name: st
         detector.screen(["a cat"])
 
 
-@pytest.mark.parametrize("name", [n for n, each in DETECTORS.items() if each.only_first])
+@pytest.mark.parametrize("name", [n for n in ON_ENGINES if DETECTORS[n].only_first])
 def test_a_detector_of_the_first_step_takes_no_more(bundle_dir: Path, name: str) -> None:
     with (
         Detector.load(bundle_dir, detector=name) as detector,
@@ -201,7 +202,7 @@ def test_an_unknown_detector(bundle_dir: Path) -> None:
         Detector.load(bundle_dir, detector="magic")
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", ON_ENGINES)
 def test_nan_is_no_verdict(bundle_dir: Path, name: str) -> None:
     def spoil(_: str, outputs: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         outputs[-1][-1] = np.nan

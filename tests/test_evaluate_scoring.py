@@ -14,7 +14,11 @@ from mnemoscope.evaluate import PromptLists, auc, judge, score
 from mnemoscope.evaluate.scoring import halves, scores_of
 from mnemoscope_runtime import Screener
 
-UNFITTED = [name for name, statistic in DETECTORS.items() if not statistic.is_fitted]
+UNFITTED = [
+    name
+    for name, statistic in DETECTORS.items()
+    if not (statistic.is_fitted or statistic.needs_torch)
+]
 
 
 class Known:

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .attention import AttentionMaps
     from .export import export_bundle
     from .from_onnx import export_onnx
     from .gate import Tolerance, check_backend
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .torch_backend import TorchBackend
 
 __all__ = [
+    "AttentionMaps",
     "Embeds",
     "ExportOptions",
     "StableDiffusion",
@@ -37,6 +39,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AttentionMaps": "attention",
     "Embeds": "models",
     "ExportOptions": "staging",
     "StableDiffusion": "models",

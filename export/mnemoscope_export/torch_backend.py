@@ -64,6 +64,11 @@ class TorchBackend:
         name = "torch" if compiler is None else f"torch-{compiler}"
         self.name = name if precision == "float32" else f"{name}:{precision}"
 
+    @property
+    def model(self) -> StableDiffusion:
+        """The copy that it runs, for what looks inside a model."""
+        return self._model
+
     def load(self, bundle: Bundle, graph: str) -> Engine:
         """The module of a graph; the second call returns the first's.
 

@@ -33,6 +33,16 @@ _GENERATIONS = "4"  # the paper's default
 Subject = dict[str, str]
 
 
+def _detectors(names: str, backend: str) -> list[str]:
+    if names != "all":
+        return [name.strip() for name in names.split(",")]
+    on_torch = backend.startswith("torch")
+    left_out = [n for n, each in DETECTORS.items() if each.needs_torch and not on_torch]
+    if left_out:
+        say(f"{', '.join(left_out)} need --backend torch, and are left out.")
+    return [name for name in DETECTORS if name not in left_out]
+
+
 class Protocol(StrEnum):
     """Which noises prompts are measured on."""
 
@@ -115,9 +125,7 @@ def command(
     else:
         scored, subject = _by_bundle(
             lists,
-            list(DETECTORS)
-            if detector == "all"
-            else [name.strip() for name in detector.split(",")],
+            _detectors(detector, backend),
             lengths,
             numbers(noises, "--noises") if noises is not None else None,
             bundle or embedded.BUNDLE,

@@ -17,6 +17,7 @@ from mnemoscope_runtime import InputError
 
 from ..detector import Detection, Detector
 from ..prompts import read_prompt_file
+from ._backends import ModelOption, open_torch
 from ._options import DetectorOption, say
 from ._writers import Format, opened, printable, writer
 
@@ -57,6 +58,7 @@ def command(
             help="What runs the engines; `mnemoscope doctor` lists what works, auto tries it."
         ),
     ] = "onnxruntime",
+    model: ModelOption = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     detector: DetectorOption = "magnitude",
     noises: Annotated[
@@ -89,8 +91,9 @@ def command(
     flagged = False
     calibrated = True
     truncated = 0
+    runs = open_torch(backend, bundle, model, threads)
     with Detector.load(
-        bundle, backend=backend, threads=threads, calibration=calibration, detector=detector
+        bundle, backend=runs, threads=threads, calibration=calibration, detector=detector
     ) as screen:
         if backend == "auto":
             typer.echo(f"backend: {screen.screener.backend.name}", err=True)

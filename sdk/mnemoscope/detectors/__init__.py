@@ -1,6 +1,7 @@
 """Detectors: statistics that are larger for prompts whose training image is about to come back.
 
-All of these need forward passes alone, so they run on every backend.
+Most need forward passes alone, so they run on every backend; those that look at attention maps need
+the backend "torch".
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from mnemoscope_runtime.errors import InputError
 
 from ._protocol import Features, Fit, Scores, Statistic
 from .anisotropy import Anisotropy
+from .attention import AttentionEntropy, BrightEnding
 from .latent_update import LatentUpdate
 from .magnitude import Magnitude
 from .score_difference import ScoreDifference, score_difference_maps
@@ -30,6 +32,8 @@ _ALL: tuple[Statistic, ...] = (
     LatentUpdate(),
     ScoreDifference(),
     Sharpness(),
+    AttentionEntropy(),
+    BrightEnding(),
 )
 DETECTORS = {each.name: each for each in _ALL}
 

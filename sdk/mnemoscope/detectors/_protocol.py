@@ -47,12 +47,14 @@ class Statistic(Protocol):
         reference: Where it comes from.
         only_first: Whether it looks at pure noise alone, so that `steps` is 1.
         is_fitted: Whether it has no scores before it is calibrated.
+        needs_torch: Whether it looks inside the model, which engines do not allow.
     """
 
     name: str
     reference: str
     only_first: bool
     is_fitted: bool
+    needs_torch: bool
 
     @property
     def features(self) -> Sequence[str]:

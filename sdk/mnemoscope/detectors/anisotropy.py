@@ -31,6 +31,7 @@ class Anisotropy:
     features = ("cosine", "magnitude")
     only_first = True
     is_fitted = True
+    needs_torch = False
 
     def passes(self, steps: int) -> int:
         """Both branches at two timesteps."""

@@ -23,6 +23,7 @@ class LatentUpdate:
     features = ("update",)
     only_first = False
     is_fitted = True
+    needs_torch = False
 
     def passes(self, steps: int) -> int:
         """Both branches, as in sampling."""

@@ -19,6 +19,7 @@ class Magnitude:
     features = ("magnitude",)
     only_first = False
     is_fitted = False
+    needs_torch = False
 
     def passes(self, steps: int) -> int:
         """The screening engine knows the other branch of the first step."""

@@ -27,6 +27,7 @@ class ScoreDifference:
     features = ("squared_difference",)
     only_first = False
     is_fitted = False
+    needs_torch = False
 
     def passes(self, steps: int) -> int:
         """Both branches, as in sampling."""

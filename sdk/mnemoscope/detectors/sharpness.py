@@ -31,6 +31,7 @@ class Sharpness:
     features = ("sharpness",)
     only_first = True
     is_fitted = False
+    needs_torch = False
 
     def passes(self, steps: int) -> int:
         """Both branches at two points."""
