@@ -152,7 +152,7 @@ def _fit(benign: Features, memorized: Features) -> Fit:
             f"Weights come from scikit-learn: {error}. Install it with "
             "`pip install 'mnemoscope[calibrate]'`, or leave out --positives."
         ) from None
-    z = [fit.standardized(part)[:, :, -1].mean(1) for part in (benign, memorized)]
+    z = [fit.standardized(part).mean((1, 2)) for part in (benign, memorized)]
     labels = np.repeat([0, 1], [len(part) for part in z])
     model = LogisticRegression(class_weight="balanced").fit(np.concatenate(z), labels)
     return Fit(fit.mean, fit.std, tuple(float(w) for w in model.coef_[0]))
