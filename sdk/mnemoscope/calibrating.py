@@ -14,7 +14,7 @@ from .conformal import allowed_above
 from .detector import Detector
 from .detectors import Features, Fit
 
-__all__ = ["calibrate", "distinct"]
+__all__ = ["calibrate", "distinct", "learn"]
 
 _BATCH = 32
 Progress = Callable[[int, int], None]
@@ -85,7 +85,7 @@ def calibrate(
         memorized = measure(positives) if positives else others[:0]
         fit, kept, judged = None, slice(None), slice(None)
         if learns:
-            fit = _fit(others[1::2], memorized[1::2])
+            fit = learn(others[1::2], memorized[1::2])
             kept = judged = slice(None, None, 2)
         scores = detector.statistic.score(others[kept], fit)
         known_scores = detector.statistic.score(memorized[judged], fit)
@@ -133,8 +133,17 @@ def distinct(
     return kept, [known[key] for key in sorted(known)]
 
 
-def _fit(benign: Features, memorized: Features) -> Fit:
-    """Standardise on benign prompts; weight equally, or by logistic regression."""
+def learn(benign: Features, memorized: Features) -> Fit:
+    """Standardise on benign prompts; weight equally, or by logistic regression.
+
+    Args:
+        benign: # [prompt, noise, step, feature]
+        memorized: Likewise; without any, weights are equal.
+
+    Raises:
+        InputError: benign prompts do not differ in a feature.
+        BackendUnavailable: scikit-learn is not installed.
+    """
     std = benign.std((0, 1))
     if not (std > 0).all():
         raise InputError(
