@@ -219,7 +219,7 @@ def test_a_bundle_without_taps(screener: Screener, name: str) -> None:
 
 
 def test_a_tap_that_the_bundle_lacks(tapped: Screener) -> None:
-    with pytest.raises(InputError, match=f"no tap 'x'; it has mid_block.resnets.0, {TAP}"):
+    with pytest.raises(InputError, match=f"no tap 'x'. Choose one of: mid_block.resnets.0, {TAP}"):
         Detector(tapped, detector="tap:x").screen(["a cat"])
 
 

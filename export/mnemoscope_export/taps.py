@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import Literal
 
+import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
@@ -41,14 +42,15 @@ class Recorder:
         """Run the UNet.
 
         Returns:
-            Its output, None if it was stopped, and the features of every layer. # [B, C, H, W] each
+            Its output, None with `stop`, and the features of every layer. # [B, C, H, W] each
         """
         features: list[Tensor] = []
         self._features = features
         try:
-            return unet(), features
+            output = unet()
         except _LastTap:
             return None, features
+        return None if self._stop else output, features
 
     def close(self) -> None:
         """Leave the UNet as it was."""
@@ -57,7 +59,9 @@ class Recorder:
 
     def _keep(self, _: nn.Module, __: object, output: Tensor | tuple[Tensor]) -> None:
         self._features.append(output[0] if isinstance(output, tuple) else output)
-        if self._stop and len(self._features) == self._count:
+        is_last = self._stop and len(self._features) == self._count
+        # whoever traces leaves out what nothing depends on, but cannot follow an exception
+        if is_last and not torch.compiler.is_compiling():
             raise _LastTap
 
 
@@ -94,9 +98,9 @@ def choose(
 ) -> tuple[str, ...]:
     """The layers that are tapped, in the order in which they run.
 
-    "auto" takes every resnet and attention of the first two up blocks: in the two models that were
-    looked at, the encoder half of the UNet hardly tells memorised prompts from others, and the
-    first layers of the decoder do best.
+    "auto" takes every resnet and attention of the first two up blocks: in the embedded model the
+    encoder half of the UNet hardly tells memorised prompts from others, and the first layers of the
+    decoder do best.
 
     Args:
         unet: Whose layers.

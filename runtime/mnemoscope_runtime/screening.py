@@ -139,15 +139,13 @@ class Screener:
         Raises:
             InputError: there are none, or not those of these names.
         """
-        if missing := [name for name in names if name not in self.taps]:
-            what = f"no tap {missing[0]!r}"
-        elif not self.taps:
-            what = "no taps"
-        else:
+        missing = [name for name in names if name not in self.taps]
+        if self.taps and not missing:
             return self.taps
-        has = f"it has {', '.join(self.taps)}. Choose one of these" if self.taps else "it has none"
+        lacks = "no taps" if not self.taps else f"no tap {missing[0]!r}"
+        others = f"Choose one of: {', '.join(self.taps)}; or export" if self.taps else "Export"
         raise InputError(
-            f"{self.bundle.path} has {what}; {has}, or export the model again with "
+            f"{self.bundle.path} has {lacks}. {others} the model again with "
             f"`mnemoscope export --taps {','.join(missing) or 'auto'}`."
         )
 
