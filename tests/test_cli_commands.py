@@ -206,6 +206,20 @@ def test_export_with_a_noise_bank_that_is_too_large(run: Run, tmp_path: Path) ->
     failed(run("export", tmp_path, tmp_path / "out", "--noises", 65), 2, "1 to 64 noises")
 
 
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--taps", ","), "list of taps is empty"),
+        (("--taps", "a,b,a"), "The tap a is named twice"),
+        (("--taps", "none", "--until", "a"), "there are no taps"),
+    ],
+)
+def test_export_with_taps_that_cannot_be(
+    run: Run, tmp_path: Path, args: tuple[str, ...], words: str
+) -> None:
+    failed(run("export", tmp_path, tmp_path / "out", *args), 2, words)
+
+
 def test_export_without_pytorch(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mnemoscope_export", None)
     result = run("export", tmp_path, tmp_path / "out")

@@ -1,19 +1,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from screening_support import changed
+from screening_support import Changed, changed
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mnemoscope import CalibrationError, Detector, InputError, NumericsError
+from mnemoscope import (
+    CalibrationError,
+    CalibrationFile,
+    Detector,
+    InputError,
+    NumericsError,
+    calibrate,
+)
 from mnemoscope.detectors import DETECTORS, Fit, find_statistic, score_difference_maps
-from mnemoscope_export import StableDiffusion, denoise
-from mnemoscope_runtime import Screener
+from mnemoscope_export import StableDiffusion, TorchBackend, denoise
+from mnemoscope_runtime import Bundle, Screener
 
 PROMPTS = ["a photo of a cat", "icon of rocket", "日本"]
 ON_ENGINES = [name for name, statistic in DETECTORS.items() if not statistic.needs_torch]
@@ -143,6 +151,98 @@ def test_score_difference_maps(screener: Screener, model: StableDiffusion) -> No
     np.testing.assert_allclose(found[:, :, -1, 0], maps.mean((2, 3)), rtol=1e-3)
 
 
+TAP = "up_blocks.0.resnets.1"
+
+
+@pytest.fixture(scope="module")
+def tapped(model: StableDiffusion, bundle_dir: Path) -> Iterator[Screener]:
+    """The bundle of `bundle_dir` with taps, in PyTorch."""
+    bundle = Bundle.open(bundle_dir)
+    taps = ("mid_block.resnets.0", TAP)
+    manifest = replace(bundle.manifest, taps=taps)
+    with Screener(replace(bundle, manifest=manifest), TorchBackend(model)) as screener:
+        yield screener
+
+
+def test_one_tap(tapped: Screener) -> None:
+    statistic = find_statistic(f"tap:{TAP}")
+    assert statistic.name == f"tap:{TAP}"
+    first = statistic.measure(tapped, PROMPTS, steps=1, noises=2)
+    np.testing.assert_array_equal(
+        first[:, :, 0], tapped.first_step_taps(PROMPTS, noises=2)[..., 1:]
+    )
+    several = statistic.measure(tapped, PROMPTS, steps=3, noises=2)
+    assert (first.shape, several.shape) == ((3, 2, 1, 1), (3, 2, 3, 1))
+    np.testing.assert_allclose(first[:, :, 0], several[:, :, 0], rtol=1e-4)
+    scores = statistic.score(several, None)
+    np.testing.assert_allclose(scores[..., 1], several[:, :, :2, 0].mean(-1), rtol=1e-6)
+    assert (statistic.passes(1), statistic.passes(10)) == (1, 20)
+
+
+def test_all_taps(tapped: Screener) -> None:
+    statistic = find_statistic("taps")
+    found = statistic.measure(tapped, ["", *PROMPTS], steps=3, noises=1)
+    assert found.shape == (4, 1, 3, 2)
+    assert np.isfinite(found).all()  # the empty prompt's too
+    first = tapped.first_step_taps(PROMPTS, noises=1)
+    np.testing.assert_allclose(found[1:, :, 0], np.log(first), rtol=1e-4, atol=1e-4)
+    assert (found[0] < found[1:].min() - 3).all()
+    fit = Fit(((0.5, 1.0),) * 3, ((2.0, 4.0),) * 3, (3.0, -1.0))
+    scores = statistic.score(found, fit)
+    by_hand = 3 * (found[..., 0] - 0.5) / 2 - (found[..., 1] - 1) / 4  # [prompt, noise, step]
+    np.testing.assert_allclose(scores[..., 2], by_hand.mean(-1), rtol=1e-5)
+    with pytest.raises(CalibrationError, match="--detector taps` shows it some"):
+        statistic.score(found, None)
+
+
+def test_taps_learn_from_benign_and_memorised_prompts(tapped: Screener) -> None:
+    prompts = [f"a cat, number {i}" for i in range(40)]
+    positives = ["rain", "snow", "hail", "fog"]
+    promise = {"fpr": 0.1, "delta": 0.2, "noises": (1,), "steps": (1, 2)}
+    detector = Detector(tapped, detector="taps")
+    found = calibrate(detector, prompts, **promise)  # type: ignore[arg-type]
+    known = calibrate(detector, prompts, positives=positives, **promise)  # type: ignore[arg-type]
+    assert [len(c.fit.mean) for c in found if c.fit] == [1, 2]
+    assert all(c.fit is not None and c.fit.weight == (1.0, 1.0) for c in found)
+    assert all(c.fit is not None and c.fit.weight != (1.0, 1.0) for c in known)
+    calibrated = Detector(tapped, CalibrationFile(tuple(known)), detector="taps")
+    [detection] = calibrated.screen(["a dog"], steps=2, noises=1)
+    assert (detection.detector, detection.rms) == ("taps", None)
+    assert detection.memorized is not None
+
+
+@pytest.mark.parametrize("name", ["taps", f"tap:{TAP}"])
+def test_a_bundle_without_taps(screener: Screener, name: str) -> None:
+    with pytest.raises(InputError, match="`mnemoscope export --taps"):
+        Detector(screener, detector=name).screen(["a cat"])
+    with pytest.raises(InputError, match="`mnemoscope export --taps"):
+        Detector(screener, detector=name).measure(["a cat"], steps=2)
+
+
+def test_a_tap_that_the_bundle_lacks(tapped: Screener) -> None:
+    with pytest.raises(InputError, match=f"no tap 'x'. Choose one of: mid_block.resnets.0, {TAP}"):
+        Detector(tapped, detector="tap:x").screen(["a cat"])
+
+
+@pytest.mark.parametrize("name", ["tap:", "tap", "Taps"])
+def test_what_is_no_tap(name: str) -> None:
+    with pytest.raises(InputError, match="of a bundle with taps also: taps, tap:LAYER"):
+        find_statistic(name)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("name", ["taps", f"tap:{TAP}"])
+def test_nan_in_a_tap_is_no_verdict(tapped: Screener, name: str, steps: int) -> None:
+    def spoil(graph: str, outputs: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        if graph != "text_encoder":
+            outputs[-1][..., -1] = np.nan
+        return outputs
+
+    backend = Changed(tapped.backend, spoil)
+    with pytest.raises(NumericsError, match="NaN or infinite"):
+        Detector(Screener(tapped.bundle, backend), detector=name).measure(PROMPTS, steps=steps)
+
+
 # what all of them have in common
 
 
@@ -151,7 +251,7 @@ def test_the_empty_prompt_differs_from_itself_in_nothing(screener: Screener, nam
     statistic = find_statistic(name)
     steps = 1 if statistic.only_first else 2
     found = statistic.measure(screener, ["", "a cat"], steps=steps, noises=2)
-    assert found.shape == (2, 2, steps, len(statistic.features))
+    assert found.shape == (2, 2, steps, 2 if name == "anisotropy" else 1)
     assert np.isfinite(found).all()
     if name != "latent-update":
         np.testing.assert_allclose(found[0], 0, atol=1e-4)

@@ -87,5 +87,5 @@ def test_blocks_of_prompts_are_grouped_like_all_at_once(monkeypatch: pytest.Monk
     prompts = [f"{a} {b}" for a in nonsense(40, 2, 6) for b in ("fox", "cat")]
     whole = near_duplicates(prompts)
     assert 30 < whole.max() < 45
-    monkeypatch.setattr("mnemoscope.clusters._BLOCK", 7)
+    monkeypatch.setattr("mnemoscope.clusters._PAIRS", 7 * len(prompts))
     np.testing.assert_array_equal(near_duplicates(prompts), whole)

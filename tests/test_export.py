@@ -73,7 +73,7 @@ def test_overwrite_replaces_bundles_only(tmp_path: Path, model: StableDiffusion)
 def graphs_at_hand(bundle_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stage the graphs of `bundle_dir` instead of exporting them again."""
 
-    def stage(model: object, bank: object, timestep: int, folder: Path, *_: object) -> object:  # noqa: ARG001
+    def stage(model: object, makers: object, folder: Path, *_: object) -> object:  # noqa: ARG001
         for name in ("screen.onnx", "step.onnx", "text_encoder.onnx", "model.weights"):
             shutil.copy(bundle_dir / name, folder)
         manifest = Bundle.open(bundle_dir).manifest

@@ -328,6 +328,11 @@ def test_refused(copy: Path, tmp_path: Path, case: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] in (["copy"], [])
 
 
+def test_taps_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="so it has no taps"):
+        export_onnx(tmp_path / "nothing", tmp_path / "out", ExportOptions(taps="auto"))
+
+
 def test_the_command_line_says_what_is_wrong(run: Run, tmp_path: Path) -> None:
     result = run("export", "--from-onnx", tmp_path / "nothing", tmp_path / "out")
     assert (result.code, result.out) == (3, "")

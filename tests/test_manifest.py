@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -65,6 +66,25 @@ def places(fields: Fields, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
         if isinstance(value, dict) and name not in ("graphs", "flops", "parity", "tools", "files"):
             found += places(value, (*path, name))
     return found
+
+
+def test_taps_are_written_where_there_are_some(fields: Fields) -> None:
+    assert "taps" not in fields
+    tapped = replace(new(), taps=("a", "b"))
+    assert Manifest.from_json(tapped.to_json(), ORIGIN) == tapped
+
+
+@pytest.mark.parametrize("taps", [["a", "a"], [""]])
+def test_taps_without_names_of_their_own(fields: Fields, taps: list[str]) -> None:
+    with pytest.raises(IntegrityError, match="taps that have no names"):
+        read({**fields, "taps": taps})
+
+
+def test_a_graph_of_taps_without_taps(fields: Fields) -> None:
+    fields["graphs"]["taps"] = "screen.onnx"
+    assert read({**fields, "taps": ["a"]}).taps == ("a",)
+    with pytest.raises(IntegrityError, match="a graph of taps, but names none"):
+        read(fields)
 
 
 OPTIONAL = {"embeddings": ("prompt_embeds",), "zero_empty": False}  # what older bundles lack

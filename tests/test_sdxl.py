@@ -27,6 +27,7 @@ from mnemoscope_export import (
     magnitudes,
     noise_bank,
 )
+from mnemoscope_export.reference import measure
 from mnemoscope_runtime import Bundle, Screener
 from mnemoscope_runtime.manifest import Precision
 
@@ -83,8 +84,18 @@ def model(folder: Path) -> StableDiffusionXL:
 @pytest.fixture(scope="module")
 def bundle(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("bundles") / "sdxl"
-    export_bundle(lambda: StableDiffusion.load(folder), out, ExportOptions(noises=2, seed=3))
+    options = ExportOptions(noises=2, seed=3, taps="auto", until="up_blocks.0.resnets.1")
+    export_bundle(lambda: StableDiffusion.load(folder), out, options)
     return out
+
+
+def test_taps(bundle: Path, model: StableDiffusionXL) -> None:
+    bank = noise_bank(2, model.latent_shape, seed=3)
+    with Screener.open(bundle) as screener:
+        assert screener.taps[-1] == "up_blocks.0.resnets.1"
+        expected = measure(model, PROMPTS, bank, steps=1, taps=screener.taps)[:, :, 0, 1:]
+        found = screener.first_step_taps(PROMPTS)
+        np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4)
 
 
 def test_what_was_loaded(model: StableDiffusionXL) -> None:

@@ -38,6 +38,19 @@ def test_nothing_is_padded_that_need_not_be(
         assert shape == tile.size
 
 
+def test_results_may_have_more_dimensions() -> None:
+    inputs = {"input_ids": np.arange(5)[:, None], "noise_index": np.arange(3)}
+
+    def run(_: int, part: dict, __: tuple[str, ...]) -> list[np.ndarray]:
+        product = part["input_ids"] * part["noise_index"]
+        return [np.stack([product, -product], -1)]
+
+    leading = {"input_ids": 2, "noise_index": 2}
+    (found,) = in_tiles(run, inputs, ("taps",), [Profile((2, 2), (2, 2))], leading)
+    expected = np.outer(np.arange(5), np.arange(3))
+    np.testing.assert_array_equal(found, np.stack([expected, -expected], -1))
+
+
 @given(st.integers(1, 20), st.integers(1, 5), profiles)
 def test_results_are_those_of_the_whole_call(
     prompts: int, noises: int, given: list[Profile]

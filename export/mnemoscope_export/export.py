@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +27,7 @@ from .models import StableDiffusion
 from .noise import noise_bank
 from .parity import measure_reference
 from .staging import BANK, WEIGHTS, ExportOptions, file_records, published_at
+from .taps import choose
 from .weights import SharedWeights
 
 __all__ = ["export_bundle"]
@@ -57,7 +58,7 @@ def export_bundle(
         ExportError: the model cannot be exported, or `out` cannot be written.
         ParityError: an engine does not agree with PyTorch.
         BackendUnavailable: the backend that runs the graphs for that comparison is not installed.
-        InputError: `out` is not a path.
+        InputError: `out` is not a path, or a layer cannot be tapped.
     """
     check_options("a path", out=out)
     out, options = Path(out), options or ExportOptions()
@@ -88,11 +89,16 @@ def _stage(
         )
     scheduler = model.scheduler_record(options.inference_steps)
     timestep = int(timesteps(scheduler)[0])
+    taps = choose(model.unet, options.taps, options.until)
     bank = noise_bank(options.noises, model.latent_shape, options.seed)
     np.save(folder / BANK, bank.numpy())
     progress("PyTorch's magnitudes")
     reference = measure_reference(
-        model, bank, inference_steps=options.inference_steps, guidance=options.guidance
+        model,
+        bank,
+        inference_steps=options.inference_steps,
+        guidance=options.guidance,
+        taps=taps,
     )
     record = ModelRecord(
         id=model.id,
@@ -103,7 +109,8 @@ def _stage(
     precision = options.precision or "float32"
     if precision != "float32":
         model = model.to(getattr(torch, precision), copy=given)
-    graphs, flops = _write_graphs(model, bank, timestep, folder, progress)
+    makers = _makers(model, bank, timestep, taps, stops=options.until is not None)
+    graphs, flops = _write_graphs(model, makers, folder, progress)
     (folder / "tokenizer").mkdir()  # tokenizer_config.json would record how it was loaded
     tokenizer = model.tokenizer.backend_tokenizer.to_str(pretty=True)
     (folder / "tokenizer" / "tokenizer.json").write_bytes(tokenizer.encode())
@@ -127,24 +134,35 @@ def _stage(
         files=file_records(folder),
         embeddings=model.embeddings,
         zero_empty=model.zero_empty,
+        taps=taps,
     )
     (folder / MANIFEST).write_bytes(manifest.to_json())
     return manifest, reference
 
 
+def _makers(
+    model: StableDiffusion, bank: Tensor, timestep: int, taps: tuple[str, ...], *, stops: bool
+) -> dict[str, Callable[[], Graph]]:
+    """What makes each graph: the largest first, as the exporter's rewriter keeps the last it saw.
+
+    Where a graph stops at the last tap, the taps of the first step are its business alone.
+    """
+    makers: dict[str, Callable[[], Graph]] = {
+        "screen": lambda: ScreenGraph(model, bank, timestep, () if stops else taps)
+    }
+    if stops:
+        makers["taps"] = lambda: ScreenGraph(model, bank, timestep, taps, stop=True)
+    makers["step"] = lambda: StepGraph(model, taps)
+    makers["text_encoder"] = lambda: TextEncoderGraph(model)
+    return makers
+
+
 def _write_graphs(
     model: StableDiffusion,
-    bank: Tensor,
-    timestep: int,
+    makers: Mapping[str, Callable[[], Graph]],
     folder: Path,
     progress: Callable[[str], None],
 ) -> tuple[dict[str, str], dict[str, int]]:
-    # the largest first: the exporter's rewriter keeps hold of the last graph it saw
-    makers: dict[str, Callable[[], Graph]] = {
-        "screen": lambda: ScreenGraph(model, bank, timestep),
-        "step": lambda: StepGraph(model),
-        "text_encoder": lambda: TextEncoderGraph(model),
-    }
     weights = SharedWeights(folder / WEIGHTS)
     files, flops = {}, {}
     for name, make in makers.items():

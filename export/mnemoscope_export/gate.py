@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,7 @@ _REMEDIES = {
     False: "Export in float32 or the other half precision; or accept it with --tolerance, and "
     "see with `mnemoscope parity OUT --reference FLOAT32_BUNDLE` what it does to verdicts.",
 }
+Measure = Callable[[list[str], int], np.ndarray]
 _LARGE = 200_000_000  # parameters of a UNet above which a pass takes seconds
 _HUGE = 2_000_000_000  # and tens of seconds
 ORACLES: dict[Precision, str] = {
@@ -87,12 +88,21 @@ class Reference:
         magnitudes: Of the plan's prompts on every noise, at the first steps.
             # [prompt, noise, step]
         embeds: Of PROMPTS. # [5, ...] each
+        taps: Norms of the bundle's taps, like the magnitudes; None without.
+            # [prompt, noise, step, K]
     """
 
     oracle: str
     plan: Plan
     magnitudes: NDArray[np.float32]
     embeds: tuple[NDArray[np.float32], ...]
+    taps: NDArray[np.float32] | None = None
+
+    @property
+    def quantities(self) -> NDArray[np.float32]:
+        """The magnitude, then the taps. # [prompt, noise, step, 1 + K]"""
+        magnitude = self.magnitudes[..., None]
+        return magnitude if self.taps is None else np.concatenate([magnitude, self.taps], -1)
 
     def probes(self) -> tuple[Probe, ...]:
         """The first step, for the manifest."""
@@ -132,23 +142,43 @@ def check_parity(
     Raises:
         ParityError: a graph differs by more than the tolerance.
     """
-    plan, expected = reference.plan, reference.magnitudes
-    remedy = _REMEDIES[precision == "float32"]
+    plan, expected = reference.plan, reference.quantities
+    first = expected[:, :, :1]
     report = {}
+
+    def check(graph: str, measure: Measure, expected: np.ndarray, names: Sequence[str]) -> None:
+        report[graph] = _worst(graph, names, measure, expected, reference, tolerance, precision)
+
     with _opened(bundle, precision, plan) as screener:
+        taps, stops = screener.taps, "taps" in screener.bundle.manifest.graphs
 
-        def first_step(prompts: list[str], noises: int) -> np.ndarray:
-            return screener.first_step(prompts, noises=noises)[..., None]
+        def magnitude(prompts: list[str], noises: int) -> np.ndarray:
+            return screener.first_step(prompts, noises=noises)[:, :, None, None]
 
-        report["screen"] = _worst(
-            "screen", first_step, expected[..., :1], reference, tolerance, remedy
-        )
+        def tap_norms(prompts: list[str], noises: int) -> np.ndarray:
+            return screener.first_step_taps(prompts, noises=noises)[:, :, None]
+
+        def both(prompts: list[str], noises: int) -> np.ndarray:
+            return np.concatenate([f(prompts, noises) for f in (magnitude, tap_norms)], -1)
+
+        if taps and not stops:
+            check("screen", both, first, taps)
+        else:
+            check("screen", magnitude, first[..., :1], ())
+    if stops:
+        with _opened(bundle, precision, plan) as screener:
+            check("taps", tap_norms, first[..., 1:], taps)
     with _opened(bundle, precision, plan) as other:
 
         def trajectory(prompts: list[str], noises: int) -> np.ndarray:
-            return other.trajectory(prompts, steps=plan.steps, noises=noises)
+            count, steps = other.counts(noises, plan.steps)
+            found = np.empty((len(prompts), count, steps, 1 + len(taps)), np.float32)
+            for tile in other.tiles(prompts, noises=noises):
+                for k, seen in enumerate(other.walk(tile, other.timesteps[:steps])):
+                    found[*tile.where, k] = np.dstack([seen.magnitude, seen.taps])
+            return found
 
-        report["step"] = _worst("step", trajectory, expected, reference, tolerance, remedy)
+        check("step", trajectory, expected, taps)
         report["text_encoder"] = _embedding_error(other, reference, tolerance)
     return report
 
@@ -162,23 +192,27 @@ def _opened(bundle: Path, precision: Precision, plan: Plan) -> Screener:
 
 def _worst(
     graph: str,
-    measure: Callable[[list[str], int], np.ndarray],
-    expected: np.ndarray,  # [prompt, noise, step]
+    taps: Sequence[str],
+    measure: Measure,
+    expected: np.ndarray,  # [prompt, noise, step, quantity]: the magnitude, taps, or both
     reference: Reference,
     tolerance: Tolerance,
-    remedy: str,
+    precision: Precision,
 ) -> dict[str, float]:
     plan, worst = reference.plan, 0.0
     for batch in plan.batches:
         for noises in {min(most, expected.shape[1]) for most in plan.noises}:
             wanted = expected[:batch, :noises]
             found = measure(list(PROMPTS[:batch]), noises)
-            error = float((np.abs(found - wanted) / wanted).max())
+            errors = (np.abs(found - wanted) / wanted).max((0, 1, 2))  # [quantity]
+            error, which = float(errors.max()), int(errors.argmax())
             if not error <= tolerance.magnitude:
+                tap = which - len(errors) + len(taps)  # the magnitude, if it is there, is first
+                where = f" in the tap {taps[tap]}" if tap >= 0 else ""
                 raise ParityError(
-                    f"The {graph} graph differs from {reference.oracle} by {error:.1e} (relative, "
-                    f"batch {batch}, {noises} noises); {tolerance.magnitude:.0e} is allowed. "
-                    f"Nothing was written. {remedy}"
+                    f"The {graph} graph differs from {reference.oracle} by {error:.1e}{where} "
+                    f"(relative, batch {batch}, {noises} noises); {tolerance.magnitude:.0e} is "
+                    f"allowed. Nothing was written. {_REMEDIES[precision == 'float32']}"
                 )
             worst = max(worst, error)
     return {"max_relative_error": worst, "prompts": plan.prompts, "batches": len(plan.batches)}

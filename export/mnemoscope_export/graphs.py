@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from mnemoscope_runtime.manifest import EMPTY
 from .folding import on_bank, without_batch_limit
 from .models import Embeds, StableDiffusion
 from .reference import magnitude
+from .taps import Recorder
 
 __all__ = ["OPSET", "ScreenGraph", "StepGraph", "TextEncoderGraph", "to_onnx"]
 
@@ -62,15 +64,14 @@ class StepGraph(nn.Module):
     """One step of sampling: both branches in one UNet call, the magnitude reduced in the graph.
 
     prompt_embeds [B, L, D], empty_embeds [1, L, D], latents [B, C, H, W], timestep []
-    -> magnitude [B], eps_cond [B, C, H, W], eps_uncond [B, C, H, W]
+    -> magnitude [B], eps_cond [B, C, H, W], eps_uncond [B, C, H, W], with taps also taps [B, K]
 
     Families that tell the UNet more have an input, and one for the empty prompt, for each of it.
     """
 
-    outputs = ("magnitude", "eps_cond", "eps_uncond")
-
-    def __init__(self, model: StableDiffusion) -> None:
+    def __init__(self, model: StableDiffusion, taps: Sequence[str] = ()) -> None:
         super().__init__()
+        self.outputs = ("magnitude", "eps_cond", "eps_uncond", *(["taps"] if taps else []))
         self.inputs = (
             *model.embeddings,
             *(EMPTY[name] for name in model.embeddings),
@@ -79,27 +80,34 @@ class StepGraph(nn.Module):
         )
         self.unet = without_batch_limit(model.unet)
         self.model = replace(model, unet=self.unet)
+        self.taps = Recorder(self.unet, taps)
         self.is_velocity = model.prediction_type == "v_prediction"
         self.abar: Tensor
         self.register_buffer("abar", model.alphas_cumprod)
 
     def forward(
         self, embeds: Embeds, empty: Embeds, latents: Tensor, timestep: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """Predict [uncond; cond] and measure their distance, in eps units."""
         batch, dtype = latents.shape[0], self.unet.dtype
         both = tuple(
             torch.cat([none.expand(batch, *none.shape[1:]), some]).to(dtype)
             for none, some in zip(empty, embeds, strict=True)
         )
-        output = self.model.predict(torch.cat([latents, latents]).to(dtype), timestep, both)
+        latents_twice = torch.cat([latents, latents]).to(dtype)
+        output, features = self.taps.run(lambda: self.model.predict(latents_twice, timestep, both))
+        assert output is not None
         output = output.float()
         # reshape, not chunk: chunk makes the exported batch static without a word
         uncond, cond = output.reshape(2, batch, *output.shape[1:])
         if self.is_velocity:
             abar = self.abar[timestep]
             uncond, cond = (abar.sqrt() * v + (1 - abar).sqrt() * latents for v in (uncond, cond))
-        return magnitude(cond, uncond), cond, uncond
+        found = magnitude(cond, uncond), cond, uncond
+        if not features:
+            return found
+        halves = [each.reshape(2, batch, *each.shape[1:]) for each in features]
+        return *found, torch.stack([magnitude(cond, uncond) for uncond, cond in halves], -1)
 
     def example(self, model: StableDiffusion) -> Inputs:
         """Inputs to trace with."""
@@ -122,37 +130,55 @@ class StepGraph(nn.Module):
 class ScreenGraph(nn.Module):
     """The first step on a fixed noise bank, one UNet pass per prompt and noise.
 
-    input_ids [B, L], noise_index [m] -> magnitude [B, m]
+    input_ids [B, L], noise_index [m] -> magnitude [B, m], with taps also taps [B, m, K]
 
-    The unconditional prediction of every noise of the bank is a constant of the graph.
+    What the unconditional branch says of every noise of the bank is a constant of the graph. With
+    `stop` the UNet runs no further than the last tap, and taps are all there is.
     """
 
     inputs = ("input_ids", "noise_index")
-    outputs = ("magnitude",)
 
-    def __init__(self, model: StableDiffusion, noises: Tensor, timestep: int) -> None:
+    def __init__(
+        self,
+        model: StableDiffusion,
+        noises: Tensor,
+        timestep: int,
+        taps: Sequence[str] = (),
+        *,
+        stop: bool = False,
+    ) -> None:
         super().__init__()
+        self.outputs = (*([] if stop else ["magnitude"]), *(["taps"] if taps else []))
         noises = noises.to(model.unet.device, model.unet.dtype)
         self.model = model
         self.parts = _text_encoders(model)
         self.unet = on_bank(model, noises, timestep)
+        self.taps = Recorder(self.unet.get_submodule("unet"), taps, stop=stop)
         # two velocities at the same x_t differ by 1 / sqrt(abar) times as much as the noises do
         is_velocity = model.prediction_type == "v_prediction"
         self.to_eps = float(model.alphas_cumprod[timestep].sqrt()) if is_velocity else 1.0
         self.uncond: Tensor
-        with torch.no_grad():
-            empty = model.embed_empty()
-            uncond = [model.predict(noise[None], timestep, empty).float() for noise in noises]
-            self.register_buffer("uncond", torch.cat(uncond))
+        uncond, features = _unconditional(model, noises, timestep, taps)
+        self.register_buffer("uncond", uncond)
+        for index, each in enumerate(features):
+            self.register_buffer(f"uncond_tap_{index}", each)
 
-    def forward(self, input_ids: Tensor, noise_index: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, noise_index: Tensor) -> tuple[Tensor, ...]:
         """Measure every prompt on every chosen noise."""
         batch, noises = input_ids.shape[0], noise_index.shape[0]
+
+        def norm(cond: Tensor, uncond: Tensor) -> Tensor:  # [B * m, ...], [n, ...] -> [B, m]
+            cond = cond.float().reshape(batch, noises, -1)
+            found: Tensor = (cond - uncond[noise_index].flatten(1)[None]).square().sum(-1).sqrt()
+            return found
+
         embeds = self.model.encode(input_ids)
-        cond = self.unet(embeds, noise_index).float().reshape(batch, noises, -1)
-        uncond = self.uncond[noise_index].flatten(1)[None]
-        norm: Tensor = (cond - uncond).square().sum(-1).sqrt()
-        return self.to_eps * norm
+        output, features = self.taps.run(lambda: self.unet(embeds, noise_index))
+        found = () if output is None else (self.to_eps * norm(output, self.uncond),)
+        if not features:
+            return found
+        constants = (self.get_buffer(f"uncond_tap_{i}") for i in range(len(features)))
+        return *found, torch.stack(list(map(norm, features, constants)), -1)
 
     def example(self, model: StableDiffusion) -> Inputs:
         """Inputs to trace with."""
@@ -229,6 +255,22 @@ def _check_open(model: ir.Model, wanted: Dynamic, name: str) -> None:
                     f"{name}: dimension {axis} of {value.name} became static "
                     f"({value.shape[axis]}). Use the versions in constraints.txt."
                 )
+
+
+@torch.no_grad()
+def _unconditional(
+    model: StableDiffusion, noises: Tensor, timestep: int, taps: Sequence[str]
+) -> tuple[Tensor, list[Tensor]]:
+    """The UNet's output and the features of every tap, told of no prompt. # [n, ...] each, fp32"""
+    empty, recorder = model.embed_empty(), Recorder(model.unet, taps)
+    rows: list[list[Tensor]] = []
+    for noise in noises:
+        x = noise[None]
+        output, features = recorder.run(lambda x=x: model.predict(x, timestep, empty))  # type: ignore[misc]
+        rows.append([each.float() for each in (output, *features) if each is not None])
+    recorder.close()
+    output, *features = (torch.cat(each) for each in zip(*rows, strict=True))
+    return output, features
 
 
 def _text_encoders(model: StableDiffusion) -> nn.ModuleDict:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from .gate import PROMPTS, Plan, Reference
 from .models import StableDiffusion
-from .reference import magnitudes
+from .reference import measure
 
 __all__ = ["measure_reference"]
 
 
 def measure_reference(
-    model: StableDiffusion, bank: Tensor, *, inference_steps: int, guidance: float
+    model: StableDiffusion,
+    bank: Tensor,
+    *,
+    inference_steps: int,
+    guidance: float,
+    taps: Sequence[str] = (),
 ) -> Reference:
     """What PyTorch measures of the plan's prompts on a noise bank [n, C, H, W].
 
@@ -21,15 +28,17 @@ def measure_reference(
         bank: Initial noises x_T. # [n, C, H, W]
         inference_steps: DDIM steps of a whole image.
         guidance: Scale of classifier-free guidance.
+        taps: Layers of the UNet.
     """
     plan = Plan.of(model.unet.num_parameters())
-    found = magnitudes(
+    found = measure(
         model,
         PROMPTS[: plan.prompts],
         bank,
         steps=plan.steps,
         inference_steps=inference_steps,
         guidance=guidance,
-    )
+        taps=taps,
+    ).numpy()
     embeds = tuple(each.float().numpy() for each in model.embed(PROMPTS))
-    return Reference("PyTorch", plan, found.numpy(), embeds)
+    return Reference("PyTorch", plan, found[..., 0], embeds, found[..., 1:])

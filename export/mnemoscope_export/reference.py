@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,8 +21,9 @@ from torch import Tensor
 from mnemoscope_runtime.errors import NumericsError
 
 from .models import Embeds, StableDiffusion
+from .taps import Recorder
 
-__all__ = ["Step", "denoise", "magnitude", "magnitudes"]
+__all__ = ["Step", "denoise", "magnitude", "magnitudes", "measure"]
 
 
 def magnitude(eps_cond: Tensor, eps_uncond: Tensor) -> Tensor:
@@ -46,12 +48,14 @@ class Step:
         eps_cond: eps(x_t, t, e_prompt), in eps units, fp32. # [B, C, H, W]
         eps_uncond: eps(x_t, t, e_empty), likewise. # [B, C, H, W]
         latents: x at the next timestep. # [B, C, H, W]
+        taps: || h_l(x_t, t, e_prompt) - h_l(x_t, t, e_empty) ||_2 of every tapped layer. # [B, K]
     """
 
     timestep: int
     eps_cond: Tensor
     eps_uncond: Tensor
     latents: Tensor
+    taps: Tensor
 
 
 @torch.no_grad()
@@ -62,6 +66,7 @@ def denoise(
     *,
     inference_steps: int = 50,
     guidance: float = 7.5,
+    taps: Sequence[str] = (),
 ) -> Iterator[Step]:
     """Sample with DDIM and classifier-free guidance, step by step.
 
@@ -73,6 +78,7 @@ def denoise(
         latents: Initial noise x_T. # [B, C, H, W]
         inference_steps: DDIM steps of a whole image.
         guidance: Scale of classifier-free guidance.
+        taps: Layers of the UNet; see `taps.tappable`.
     """
     both = tuple(
         torch.cat([empty.expand_as(each), each])
@@ -82,11 +88,14 @@ def denoise(
     sampler.set_timesteps(inference_steps)
     latents = latents.to(model.unet.device, model.unet.dtype) * sampler.init_noise_sigma
     for t in sampler.timesteps:
-        uncond, cond = model.predict(torch.cat([latents, latents]), t, both).chunk(2)
+        output, features = _predict(model, torch.cat([latents, latents]), t, both, taps)
+        uncond, cond = output.chunk(2)
+        distances = [magnitude(*reversed(each.chunk(2))) for each in features]
         eps_uncond, eps_cond = (model.to_eps(part, latents, t) for part in (uncond, cond))
         guided = uncond + guidance * (cond - uncond)
         latents = sampler.step(guided, t, latents).prev_sample
-        yield Step(int(t), eps_cond, eps_uncond, latents)
+        norms = torch.stack(distances, 1) if distances else latents.new_empty(len(latents), 0)
+        yield Step(int(t), eps_cond, eps_uncond, latents, norms)
 
 
 @torch.no_grad()
@@ -115,15 +124,52 @@ def magnitudes(
     Raises:
         NumericsError: a magnitude is NaN or infinite.
     """
-    values = torch.empty(len(prompts), len(noises), steps)
+    options: dict[str, Any] = {"inference_steps": inference_steps, "guidance": guidance}
+    return measure(model, prompts, noises, steps=steps, **options)[..., 0]
+
+
+@torch.no_grad()
+def measure(
+    model: StableDiffusion,
+    prompts: Sequence[str],
+    noises: Tensor,  # [n, C, H, W]
+    *,
+    steps: int,
+    taps: Sequence[str] = (),
+    **options: Any,
+) -> Tensor:
+    """Magnitudes, and behind them the norms of every tap; see `magnitudes` and `denoise`.
+
+    Returns:
+        # [prompt, noise, step, 1 + K], fp32, on the CPU
+
+    Raises:
+        NumericsError: one of them is NaN or infinite.
+    """
+    values = torch.empty(len(prompts), len(noises), steps, 1 + len(taps))
     for row, prompt in enumerate(prompts):
         embeds = tuple(e.expand(len(noises), *e.shape[1:]) for e in model.embed([prompt]))
-        walk = denoise(model, embeds, noises, inference_steps=inference_steps, guidance=guidance)
+        walk = denoise(model, embeds, noises, taps=taps, **options)
         for column, step in enumerate(itertools.islice(walk, steps)):
-            values[row, :, column] = magnitude(step.eps_cond, step.eps_uncond).cpu()
+            values[row, :, column, 0] = magnitude(step.eps_cond, step.eps_uncond).cpu()
+            values[row, :, column, 1:] = step.taps.cpu()
     if not values.isfinite().all():
-        row = int((~values.isfinite()).flatten(1).any(1).nonzero()[0])
+        row, *_, which = (~values.isfinite()).nonzero()[0].tolist()
+        what = f"tap {taps[which - 1]}" if which else "magnitude"
         raise NumericsError(
-            f"The magnitude of prompt {row} is NaN or infinite in {model.unet.dtype}. Use float32."
+            f"The {what} of prompt {row} is NaN or infinite in {model.unet.dtype}. Use float32."
         )
     return values
+
+
+def _predict(
+    model: StableDiffusion, latents: Tensor, t: Tensor, embeds: Embeds, taps: Sequence[str]
+) -> tuple[Tensor, list[Tensor]]:
+    """The UNet's output and the features of every tap."""
+    recorder = Recorder(model.unet, taps)
+    try:
+        output, features = recorder.run(lambda: model.predict(latents, t, embeds))
+    finally:
+        recorder.close()
+    assert output is not None
+    return output, features

@@ -6,10 +6,11 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -39,6 +40,10 @@ class ExportOptions:
         overwrite: Replace an existing bundle.
         tolerance: What the parity gate accepts; by default what rounding in `precision` explains.
         budget: Relative error of a magnitude that a backend may have to be chosen by "auto".
+        taps: Layers of the UNet whose features are compared too, by the names of their modules;
+            "auto" for the first two blocks of the decoder, None for none.
+        until: The last of the taps: a graph of its own stops there and leaves out the rest of the
+            UNet.
     """
 
     noises: int = 4
@@ -49,6 +54,8 @@ class ExportOptions:
     overwrite: bool = False
     tolerance: Tolerance | None = None
     budget: float = 1e-2
+    taps: Sequence[str] | Literal["auto"] | None = None
+    until: str | None = None
 
     def __post_init__(self) -> None:
         check_options(
@@ -73,6 +80,27 @@ class ExportOptions:
             raise InputError(f"A budget is a relative error between 0 and 1, not {self.budget}.")
         if not np.isfinite(self.guidance):
             raise InputError(f"Guidance must be a finite number, not {self.guidance}.")
+        self._check_taps()
+
+    def _check_taps(self) -> None:
+        if self.until is not None:
+            check_options("text", until=self.until)
+            if self.taps is None:
+                raise InputError(
+                    f"until is {self.until!r}, but there are no taps. Give taps, or leave it out."
+                )
+        if self.taps is None or self.taps == "auto":
+            return
+        if isinstance(self.taps, str):
+            raise InputError(
+                f'taps is {self.taps!r}, not a list of layers. Give a list, or "auto".'
+            )
+        for name in self.taps:
+            check_options("text", taps=name)
+        if not self.taps:
+            raise InputError('The list of taps is empty. Name layers, or give "auto" or None.')
+        if repeated := [name for name in self.taps if list(self.taps).count(name) > 1]:
+            raise InputError(f"The tap {repeated[0]} is named twice. Name it once.")
 
 
 def check_target(out: Path, overwrite: bool) -> None:

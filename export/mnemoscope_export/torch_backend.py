@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -99,6 +100,9 @@ class TorchBackend:
             options = {"mode": "reduce-overhead"} if self._device.type == "cuda" else {}
             run = torch.compile(module, backend=self._compiler, **options)  # type: ignore[call-overload]
 
+        # a module with taps keeps features while it runs
+        one_at_a_time = threading.Lock() if bundle.manifest.taps else nullcontext()
+
         @torch.inference_mode()
         def engine(inputs: Arrays, outputs: tuple[str, ...]) -> list[NDArray[np.float32]]:
             tensors = {
@@ -106,11 +110,11 @@ class TorchBackend:
                 for name, value in inputs.items()
             }
             try:
-                found = run(*_arguments(module, tensors))
+                with one_at_a_time:
+                    found = run(*_arguments(module, tensors))
             except RuntimeError as error:  # out of memory, for one
                 raise BackendError(f"PyTorch failed: {error}") from None
-            values = found if isinstance(found, tuple) else (found,)
-            named = dict(zip(module.outputs, values, strict=True))
+            named = dict(zip(module.outputs, found, strict=True))
             return [named[name].cpu().numpy() for name in outputs]
 
         return engine
@@ -119,9 +123,12 @@ class TorchBackend:
         if graph == "text_encoder":
             return TextEncoderGraph(self._model)
         if graph == "step":
-            return StepGraph(self._model).to(self._device)
-        noises = torch.from_numpy(bundle.noise_bank())
-        return ScreenGraph(self._model, noises, bundle.manifest.timestep).to(self._device)
+            return StepGraph(self._model, bundle.manifest.taps).to(self._device)
+        noises, manifest = torch.from_numpy(bundle.noise_bank()), bundle.manifest
+        stop = graph == "taps"
+        taps = () if "taps" in manifest.graphs and not stop else manifest.taps
+        screen = ScreenGraph(self._model, noises, manifest.timestep, taps, stop=stop)
+        return screen.to(self._device)
 
 
 def _arguments(graph: Graph, tensors: dict[str, Tensor]) -> Inputs:

@@ -26,6 +26,7 @@ __all__ = [
 SCHEMA = 1
 _KIND = "mnemoscope-bundle"
 _GRAPHS = ("screen", "step", "text_encoder")
+_TAPS = "taps"
 
 # what a UNet can be told of a prompt, and what `step` calls the same of the empty prompt
 EMPTY = {"prompt_embeds": "empty_embeds", "pooled_embeds": "empty_pooled_embeds"}
@@ -108,7 +109,8 @@ class Manifest:
     Attributes:
         timestep: The first timestep of sampling, at which `screen` measures.
         precision: What the graphs compute in; differences and norms are float32 in any case.
-        graphs: File of each graph by name: "screen", "step", "text_encoder".
+        graphs: File of each graph by name: "screen", "step", "text_encoder"; "taps" where a graph
+            stops at the last tap.
         flops: For each graph, floating-point operations of one prompt on one noise.
         parity: For each graph, figures of its comparison with PyTorch.
         budget: Relative error of a magnitude that a backend may have to be chosen by "auto".
@@ -116,6 +118,8 @@ class Manifest:
         files: Every file of the bundle but the manifest itself, by POSIX path.
         embeddings: What `text_encoder` returns and `step` takes.
         zero_empty: The unconditional branch gets zeros, not the embedded empty prompt.
+        taps: Layers of the UNet, in the order in which they run, whose features are compared too;
+            it is not written where there are none.
     """
 
     schema: int
@@ -137,6 +141,7 @@ class Manifest:
     files: dict[str, FileRecord]
     embeddings: Annotated[tuple[Embedding, ...], msgspec.Meta(min_length=1)] = ("prompt_embeds",)
     zero_empty: bool = False
+    taps: tuple[str, ...] = ()
 
     @classmethod
     def new(cls, **fields: Any) -> Manifest:
@@ -178,6 +183,14 @@ class Manifest:
             raise IntegrityError(
                 f"{origin} has probes that do not fit its {noises} noises. Export the model again."
             )
+        if len(set(manifest.taps)) < len(manifest.taps) or "" in manifest.taps:
+            raise IntegrityError(
+                f"{origin} has taps that have no names of their own. Export the model again."
+            )
+        if _TAPS in manifest.graphs and not manifest.taps:
+            raise IntegrityError(
+                f"{origin} has a graph of taps, but names none. Export the model again."
+            )
         for name in manifest.files:
             _check_inside(name, origin)
         for name in [*manifest.graphs.values(), manifest.noise_bank.file]:
@@ -190,7 +203,10 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """The bytes of `manifest.json`; their sha256 is the bundle's id."""
-        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+        fields = msgspec.to_builtins(self)
+        if not self.taps:
+            fields.pop("taps", None)  # msgspec leaves out a default that it did not read
+        return msgspec.json.format(msgspec.json.encode(fields), indent=2) + b"\n"
 
 
 def _check_inside(name: str, origin: str) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -26,51 +25,15 @@ from .bundle import Bundle
 from .errors import BackendError, InputError, NumericsError
 from .manifest import EMPTY
 from .options import check_options
+from .predictions import Array, Embeds, Prediction, Tile
 from .schedulers import ddim_step, guide, timesteps
 from .tokenizer import ClipTokenizer, Tokens
 
 __all__ = ["Embeds", "Prediction", "Screener", "Tile"]
 
-Array = NDArray[np.float32]
-Embeds = tuple[Array, ...]
-
 # UNet samples per engine call: a CPU gains nothing from more, and they cost memory
 PAIRS = 32
 _POSITIONS = 8192  # latent positions per engine call, so that 64x64 latents go two at a time
-
-
-@dataclass(frozen=True)
-class Tile:
-    """Some prompts on some noises: as many as go into one engine call.
-
-    Attributes:
-        where: Rows (prompts) and columns (noises) of the whole measurement.
-        embeds: What the UNet is told of the prompts. # [b, ...] each
-        latents: The noises, the same for every prompt. # [b, m, C, H, W]
-    """
-
-    where: tuple[slice, slice]
-    embeds: Embeds
-    latents: Array
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the UNet says of the latents of a tile at one timestep, in eps units.
-
-    Attributes:
-        timestep: t
-        latents: x_t # [b, m, C, H, W]
-        magnitude: || eps_cond - eps_uncond ||_2, >= 0 # [b, m]
-        eps_cond: eps(x_t, t, e_prompt) # [b, m, C, H, W]
-        eps_uncond: eps(x_t, t, e_empty) # [b, m, C, H, W]
-    """
-
-    timestep: int
-    latents: Array
-    magnitude: Array
-    eps_cond: Array
-    eps_uncond: Array
 
 
 class Screener:
@@ -120,6 +83,11 @@ class Screener:
         return math.prod(self._bank.shape[1:])
 
     @property
+    def taps(self) -> tuple[str, ...]:
+        """Names of the tapped layers of the UNet, K of them: none unless exported with `taps`."""
+        return self.bundle.manifest.taps
+
+    @property
     def steps(self) -> int:
         """How many steps a whole image takes."""
         return self.bundle.manifest.scheduler.inference_steps
@@ -145,14 +113,41 @@ class Screener:
             InputError: a prompt or the number of noises cannot be used.
             NumericsError: a magnitude is NaN or infinite.
         """
-        count, _ = self.counts(noises)
-        engine, ids = self._engine("screen"), self._ids(prompts)
-        magnitudes = np.empty((len(ids), count), np.float32)
-        for rows, columns in self._tiles(len(ids), count, samples=1):
-            part, chosen = ids[rows], np.arange(count, dtype=np.int64)[columns]
-            found = engine({"input_ids": part, "noise_index": chosen}, ("magnitude",))[0]
-            magnitudes[rows, columns] = _shaped(found, (len(part), len(chosen)))
-        return _finite(magnitudes)
+        return _finite(self._first("screen", "magnitude", prompts, noises))
+
+    def first_step_taps(
+        self, prompts: Sequence[str] | Tokens, *, noises: int | None = None
+    ) -> NDArray[np.float32]:
+        """How far prompts move the features of every tapped layer at the first denoising step.
+
+        The graph that stops at the last tap answers, where the bundle has one.
+
+        Returns:
+            # [B, noises, K], >= 0, in units of each layer
+
+        Raises:
+            InputError: the bundle has no taps; a prompt or the number of noises cannot be used.
+            NumericsError: a norm is NaN or infinite.
+        """
+        graph = "taps" if "taps" in self.bundle.manifest.graphs else "screen"
+        size = (len(self.require_taps()),)
+        return _finite(self._first(graph, "taps", prompts, noises, size), "A tap")
+
+    def require_taps(self, *names: str) -> tuple[str, ...]:
+        """The bundle's taps.
+
+        Raises:
+            InputError: there are none, or not those of these names.
+        """
+        missing = [name for name in names if name not in self.taps]
+        if self.taps and not missing:
+            return self.taps
+        lacks = "no taps" if not self.taps else f"no tap {missing[0]!r}"
+        others = f"Choose one of: {', '.join(self.taps)}; or export" if self.taps else "Export"
+        raise InputError(
+            f"{self.bundle.path} has {lacks}. {others} the model again with "
+            f"`mnemoscope export --taps {','.join(missing) or 'auto'}`."
+        )
 
     def trajectory(
         self, prompts: Sequence[str] | Tokens, *, steps: int, noises: int | None = None
@@ -202,22 +197,24 @@ class Screener:
         Raises:
             BackendError: the engine failed.
         """
-        batch, count = latents.shape[:2]
-        flat = latents.reshape(batch * count, *latents.shape[2:])
+        batched = latents.shape[:2]
+        flat = latents.reshape(-1, *latents.shape[2:])
         manifest = self.bundle.manifest
         told: dict[str, NDArray[np.generic]] = {"latents": flat}
         for name, each, empty in zip(manifest.embeddings, embeds, self._embed_empty(), strict=True):
-            told[name] = np.repeat(each, count, axis=0)  # [b * m, ...]
+            told[name] = np.repeat(each, batched[1], axis=0)  # [b * m, ...]
             told[EMPTY[name]] = empty
         told["timestep"] = np.asarray(timestep, np.int64)
-        magnitude, eps_cond, eps_uncond = self._engine("step")(
-            told, ("magnitude", "eps_cond", "eps_uncond")
-        )
+        wanted = ("magnitude", "eps_cond", "eps_uncond", *(["taps"] if self.taps else []))
+        magnitude, eps_cond, eps_uncond, *others = self._engine("step")(told, wanted)
+        taps = others[0] if others else np.empty((len(flat), 0), np.float32)
         return Prediction(
             timestep,
             latents,
-            _shaped(magnitude, flat.shape[:1]).reshape(batch, count),
-            *(_shaped(eps, flat.shape).reshape(latents.shape) for eps in (eps_cond, eps_uncond)),
+            magnitude=_shaped(magnitude, flat.shape[:1]).reshape(batched),
+            eps_cond=_shaped(eps_cond, flat.shape).reshape(latents.shape),
+            eps_uncond=_shaped(eps_uncond, flat.shape).reshape(latents.shape),
+            taps=_shaped(taps, (len(flat), len(self.taps))).reshape(*batched, len(self.taps)),
         )
 
     def walk(self, tile: Tile, timesteps: Sequence[int]) -> Iterator[Prediction]:
@@ -252,6 +249,24 @@ class Screener:
         expected = np.array([probe.magnitudes for probe in probes])
         found = self.first_step([probe.prompt for probe in probes])
         return float((np.abs(found - expected) / expected).max())
+
+    def _first(
+        self,
+        graph: str,
+        output: str,
+        prompts: Sequence[str] | Tokens,
+        noises: int | None,
+        size: tuple[int, ...] = (),
+    ) -> Array:
+        """An output of a graph of the first step, tile by tile. # [B, noises, *size]"""
+        count, _ = self.counts(noises)
+        engine, ids = self._engine(graph), self._ids(prompts)
+        values = np.empty((len(ids), count, *size), np.float32)
+        for rows, columns in self._tiles(len(ids), count, samples=1):
+            part, chosen = ids[rows], np.arange(count, dtype=np.int64)[columns]
+            found = engine({"input_ids": part, "noise_index": chosen}, (output,))[0]
+            values[rows, columns] = _shaped(found, (len(part), len(chosen), *size))
+        return values
 
     def _tiles(self, prompts: int, noises: int, *, samples: int) -> Iterator[tuple[slice, slice]]:
         """Cut prompts x noises into pieces of at most PAIRS UNet samples, `samples` a pair."""
@@ -345,12 +360,12 @@ def _shaped(values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.f
     return values
 
 
-def _finite(magnitudes: NDArray[np.float32]) -> NDArray[np.float32]:
-    finite = np.isfinite(magnitudes)
+def _finite(values: NDArray[np.float32], what: str = "The magnitude") -> NDArray[np.float32]:
+    finite = np.isfinite(values)
     if not finite.all():
         bad = int(np.argwhere(~finite)[0, 0])
         raise NumericsError(
-            f"The magnitude of prompt {bad} is NaN or infinite: that is no verdict. "
+            f"{what} of prompt {bad} is NaN or infinite: that is no verdict. "
             "Export the model in float32, or run the bundle on another backend."
         )
-    return magnitudes
+    return values

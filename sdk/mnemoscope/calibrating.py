@@ -134,7 +134,16 @@ def distinct(
 
 
 def learn(benign: Features, memorized: Features) -> Fit:
-    """Standardise on benign prompts; weight equally, or by logistic regression."""
+    """Standardise on benign prompts; weight equally, or by logistic regression.
+
+    Args:
+        benign: # [prompt, noise, step, feature]
+        memorized: Likewise; without any, weights are equal.
+
+    Raises:
+        InputError: benign prompts do not differ in a feature.
+        BackendUnavailable: scikit-learn is not installed.
+    """
     std = benign.std((0, 1))
     if not (std > 0).all():
         raise InputError(
@@ -152,7 +161,7 @@ def learn(benign: Features, memorized: Features) -> Fit:
             f"Weights come from scikit-learn: {error}. Install it with "
             "`pip install 'mnemoscope[calibrate]'`, or leave out --positives."
         ) from None
-    z = [fit.standardized(part)[:, :, -1].mean(1) for part in (benign, memorized)]
+    z = [fit.standardized(part).mean((1, 2)) for part in (benign, memorized)]
     labels = np.repeat([0, 1], [len(part) for part in z])
     model = LogisticRegression(class_weight="balanced").fit(np.concatenate(z), labels)
     return Fit(fit.mean, fit.std, tuple(float(w) for w in model.coef_[0]))

@@ -56,11 +56,16 @@ def export_onnx(
 
     Raises:
         ExportError: the export cannot be used, or `out` cannot be written.
-        InputError: another precision than the export's was asked for.
+        InputError: another precision than the export's was asked for, or taps.
         ParityError: a graph does not agree with the export.
         NumericsError: the export's own magnitudes are not finite.
     """
     out, options = Path(out), options or ExportOptions()
+    if options.taps is not None:
+        raise InputError(
+            "An ONNX export does not say which of its nodes are which layers, so it has no taps. "
+            "Leave them out, or export the PyTorch model."
+        )
     with published_at(out, options.overwrite) as bundle:
         work = bundle.parent / "work"
         work.mkdir()

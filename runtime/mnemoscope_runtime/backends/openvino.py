@@ -24,7 +24,8 @@ __all__ = ["OpenVino", "import_openvino", "open_backend"]
 
 _TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 _CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
-_STATIC = {"screen": {"input_ids": 1, "noise_index": 1}}  # a dynamic batch costs a tenth and more
+_ONE = {"input_ids": 1, "noise_index": 1}
+_STATIC = {"screen": _ONE, "taps": _ONE}  # a dynamic batch costs a tenth and more
 
 
 def open_backend(
@@ -176,15 +177,20 @@ class _Compiled:
 
 
 def _each_pair(engine: Engine) -> Engine:
-    """`screen` for any number of prompts and noises, on an engine for one of each."""
+    """A graph of the first step for any number of prompts and noises, on an engine for one each."""
 
     def run(inputs: Arrays, outputs: tuple[str, ...]) -> list[NDArray[np.float32]]:
         ids, noises = inputs["input_ids"], inputs["noise_index"]
-        magnitudes = [
-            engine({"input_ids": row[None], "noise_index": noise[None]}, outputs)[0].item()
+        pairs = [
+            engine({"input_ids": row[None], "noise_index": noise[None]}, outputs)
             for row in ids
             for noise in noises
+        ]  # [1, 1, ...] each
+        return [
+            np.array([value[0, 0] for value in values], np.float32).reshape(
+                len(ids), len(noises), *values[0].shape[2:]
+            )
+            for values in zip(*pairs, strict=True)
         ]
-        return [np.array(magnitudes, np.float32).reshape(len(ids), len(noises))]
 
     return run

@@ -158,7 +158,8 @@ def in_tiles(
         }
         for name, value in zip(outputs, run(tile.profile, part, outputs), strict=True):
             if NOISES in inputs:
-                target = whole.setdefault(name, np.empty((prompts, noises), value.dtype))
+                size = (prompts, noises, *value.shape[2:])
+                target = whole.setdefault(name, np.empty(size, value.dtype))
                 target[tile.rows, tile.columns] = value[: _len(tile.rows), : _len(tile.columns)]
             else:
                 target = whole.setdefault(name, np.empty((prompts, *value.shape[1:]), value.dtype))

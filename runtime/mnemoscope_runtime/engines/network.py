@@ -98,7 +98,7 @@ def _parse_from_copy(parser: Any, bundle: Bundle, graph: str) -> bool:
 
 
 def profiles_for(graph: str, profiles: Sequence[Profile]) -> tuple[Profile, ...]:
-    """What a graph takes of these: only "screen" goes by noises too; each once, smallest first."""
-    if graph != "screen":
+    """What a graph takes of these: the first step alone goes by noises; smallest first."""
+    if graph not in ("screen", "taps"):
         profiles = [Profile(profile.prompts) for profile in profiles]
     return tuple(sorted(set(profiles), key=lambda profile: (profile.most, profile.prompts)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 from mnemoscope_runtime import BackendUnavailable, Bundle, gpu
@@ -34,8 +34,12 @@ def describe_gpus() -> Iterator[str]:
         yield "GPU: the driver shows none. CUDA_VISIBLE_DEVICES may hide them."
 
 
-def describe_libraries() -> Iterator[str]:
-    """CUDA, cuDNN and TensorRT: what loads, and where the wheel is there but does not."""
+def describe_libraries(told: Collection[str] = ()) -> Iterator[str]:
+    """CUDA, cuDNN and TensorRT: what loads, and where the wheel is there but does not.
+
+    Args:
+        told: Problems that were shown already.
+    """
     for what, names in _LIBRARIES.items():
         missing = gpu.lacking(names)
         there = [name for name in names if name not in missing]
@@ -43,8 +47,9 @@ def describe_libraries() -> Iterator[str]:
     for backend, product in PRODUCTS.items():
         try:
             yield f"{product}: {import_library(backend).__version__}"
-        except BackendUnavailable:
-            yield f"{product}: cannot be used; the backend {backend} above says why"
+        except BackendUnavailable as problem:
+            known = str(problem) in told
+            yield f"{product}: {f'cannot be used, see {backend} above' if known else problem}"
     try:
         yield f"cuda-bindings: {version('cuda-bindings')}"
     except PackageNotFoundError:

@@ -18,7 +18,12 @@ from ..prompts import read_prompt_file
 __all__ = ["DetectorOption", "numbers", "progress_bar", "prompts_of", "say"]
 
 DetectorOption = Annotated[
-    str, typer.Option(help=f"What is measured: {', '.join(DETECTORS)}.", show_default=True)
+    str,
+    typer.Option(
+        help=f"What is measured: {', '.join(DETECTORS)}; of a bundle with taps also taps, "
+        "tap:LAYER.",
+        show_default=True,
+    ),
 ]
 
 

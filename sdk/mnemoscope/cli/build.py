@@ -130,14 +130,15 @@ def _followed(names: Sequence[str]) -> Iterator[tuple[str, Report]]:
 def _bar(name: str) -> Iterator[Report]:
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
-    if not console.is_terminal:
-        typer.echo(f"{name} ...", err=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
+    silent = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=silent) as progress:
         task = progress.add_task(name)
 
         def advance(phase: str, done: int, total: int) -> None:
+            nonlocal silent
+            if silent:  # no bar, so at least a line
+                typer.echo(f"{name} ...", err=True)
+                silent = False
             label = f"{name}: {phase[:40]}"
             progress.update(task, description=label, completed=done, total=total)
 

@@ -63,7 +63,8 @@ def command(
     for trial in try_backends(path):
         typer.echo(f"backend {trial.backend}: {_found(trial, opened.manifest.budget)}")
         trials.append(trial)
-    for line in (*describe_gpus(), *describe_libraries(), *describe_engines(opened)):
+    told = [str(trial.problem) for trial in trials]
+    for line in (*describe_gpus(), *describe_libraries(told), *describe_engines(opened)):
         typer.echo(line)
     raise typer.Exit(3 if all(trial.problem for trial in trials) else 0)
 

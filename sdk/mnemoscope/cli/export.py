@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -37,6 +37,18 @@ def command(
     tolerance: Annotated[
         float | None,
         typer.Option(help="Largest relative error of a magnitude.", show_default="1e-4 in float32"),
+    ] = None,
+    taps: Annotated[
+        str | None,
+        typer.Option(
+            help="Layers of the UNet that detectors may look at: module names with commas, auto "
+            "for the first two blocks of the decoder, or none.",
+            show_default="none",
+        ),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(help="The last tap: write a graph that stops there, and screens for less."),
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
     check: Annotated[
@@ -77,6 +89,8 @@ def command(
             precision=precision,
             tolerance=None if tolerance is None else Tolerance(tolerance),
             overwrite=overwrite,
+            taps=_taps(taps),
+            until=until,
         )
         check_target(out, overwrite)
         check_backend(options.precision or "float32")
@@ -101,3 +115,11 @@ def command(
     typer.echo(f"{out}  {bundle.id[:12]}")
     if check:
         check_builds(bundle)
+
+
+def _taps(text: str | None) -> list[str] | Literal["auto"] | None:
+    if text is None or text == "none":
+        return None
+    if text == "auto":
+        return "auto"
+    return [name for part in text.split(",") if (name := part.strip())]

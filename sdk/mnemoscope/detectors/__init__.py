@@ -15,6 +15,7 @@ from .latent_update import LatentUpdate
 from .magnitude import Magnitude
 from .score_difference import ScoreDifference, score_difference_maps
 from .sharpness import Sharpness
+from .taps import Tap, Taps
 
 __all__ = [
     "DETECTORS",
@@ -35,15 +36,23 @@ _ALL: tuple[Statistic, ...] = (
     AttentionEntropy(),
     BrightEnding(),
 )
-DETECTORS = {each.name: each for each in _ALL}
+DETECTORS = {each.name: each for each in _ALL}  # of every bundle
+_TAP = "tap:"
 
 
 def find_statistic(name: str) -> Statistic:
-    """The statistic of that name.
+    """The statistic of that name: of DETECTORS or, for bundles with taps, "taps" or "tap:LAYER".
 
     Raises:
         InputError: there is none.
     """
+    if name == Taps.name:
+        return Taps()
+    if name.startswith(_TAP) and name != _TAP:
+        return Tap(name.removeprefix(_TAP))
     if name not in DETECTORS:
-        raise InputError(f"There is no detector {name!r}. Choose one of: {', '.join(DETECTORS)}.")
+        raise InputError(
+            f"There is no detector {name!r}. Choose one of: {', '.join(DETECTORS)}; of a bundle "
+            "with taps also: taps, tap:LAYER."
+        )
     return DETECTORS[name]

@@ -56,10 +56,6 @@ class Statistic(Protocol):
     is_fitted: bool
     needs_torch: bool
 
-    @property
-    def features(self) -> Sequence[str]:
-        """Names of what it measures at each step."""
-
     def passes(self, steps: int) -> int:
         """UNet passes per prompt and noise; the conditional and the other branch count as two."""
 

@@ -28,7 +28,6 @@ class Anisotropy:
 
     name = "anisotropy"
     reference = "Asthana and Belagiannis, ICLR 2026"
-    features = ("cosine", "magnitude")
     only_first = True
     is_fitted = True
     needs_torch = False

@@ -29,7 +29,6 @@ class AttentionEntropy:
 
     name = "attention-entropy"
     reference = "Ren et al., ECCV 2024"
-    features = ("entropy",)
     only_first = True
     is_fitted = False
     needs_torch = True
@@ -77,7 +76,6 @@ class BrightEnding:
 
     name = "bright-ending"
     reference = "Chen et al., ICLR 2025"
-    features = ("masked_magnitude",)
     only_first = False
     is_fitted = False
     needs_torch = True

@@ -20,7 +20,6 @@ class LatentUpdate:
 
     name = "latent-update"
     reference = "Broken Memories, KDD 2026"
-    features = ("update",)
     only_first = False
     is_fitted = True
     needs_torch = False

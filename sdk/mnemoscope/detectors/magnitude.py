@@ -16,7 +16,6 @@ class Magnitude:
 
     name = "magnitude"
     reference = "Wen et al., ICLR 2024"
-    features = ("magnitude",)
     only_first = False
     is_fitted = False
     needs_torch = False

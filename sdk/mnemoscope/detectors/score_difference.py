@@ -24,7 +24,6 @@ class ScoreDifference:
 
     name = "score-difference-map"
     reference = "Kim and Lee, ICML 2026"
-    features = ("squared_difference",)
     only_first = False
     is_fitted = False
     needs_torch = False

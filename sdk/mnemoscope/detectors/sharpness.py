@@ -28,7 +28,6 @@ class Sharpness:
 
     name = "sharpness"
     reference = "Jeon et al., ICML 2025"
-    features = ("sharpness",)
     only_first = True
     is_fitted = False
     needs_torch = False

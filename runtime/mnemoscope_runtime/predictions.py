@@ -1,0 +1,50 @@
+"""What a piece of a measurement goes into, and what the UNet says of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Array", "Embeds", "Prediction", "Tile"]
+
+Array = NDArray[np.float32]
+Embeds = tuple[Array, ...]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Some prompts on some noises: as many as go into one engine call.
+
+    Attributes:
+        where: Rows (prompts) and columns (noises) of the whole measurement.
+        embeds: What the UNet is told of the prompts. # [b, ...] each
+        latents: The noises, the same for every prompt. # [b, m, C, H, W]
+    """
+
+    where: tuple[slice, slice]
+    embeds: Embeds
+    latents: Array
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the UNet says of the latents of a tile at one timestep, in eps units.
+
+    Attributes:
+        timestep: t
+        latents: x_t # [b, m, C, H, W]
+        magnitude: || eps_cond - eps_uncond ||_2, >= 0 # [b, m]
+        eps_cond: eps(x_t, t, e_prompt) # [b, m, C, H, W]
+        eps_uncond: eps(x_t, t, e_empty) # [b, m, C, H, W]
+        taps: || h_l(x_t, t, e_prompt) - h_l(x_t, t, e_empty) ||_2 of every tapped layer, in units
+            of its own, >= 0. # [b, m, K]
+    """
+
+    timestep: int
+    latents: Array
+    magnitude: Array
+    eps_cond: Array
+    eps_uncond: Array
+    taps: Array
