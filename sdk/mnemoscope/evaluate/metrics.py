@@ -127,8 +127,8 @@ def bootstrap(
 
     Args:
         statistic: Of the scores of positives and negatives.
-        positives: # [positive]
-        negatives: # [negative]
+        positives: Scores, or several of each prompt. # [positive, ...]
+        negatives: # [negative, ...]
         groups: Numbers of the groups that the positives and the negatives belong to, of
             `near_duplicates`; each prompt is its own by default. # [positive], [negative]
         repetitions: Resamples.
@@ -143,7 +143,7 @@ def bootstrap(
     def resampled(scores: Scores, group: Groups) -> Scores:
         count = int(group.max()) + 1
         times = np.bincount(rng.integers(0, count, count), minlength=count)
-        return np.repeat(scores, times[group])
+        return np.repeat(scores, times[group], axis=0)
 
     values = [statistic(*map(resampled, both, numbered)) for _ in range(repetitions)]
     low, high = np.percentile(values, [2.5, 97.5])
