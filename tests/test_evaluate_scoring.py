@@ -28,7 +28,7 @@ class Known:
     reference = "none"
     only_first = False
     is_fitted = True
-    features = ("group",)
+    needs_torch = False
 
     def passes(self, steps: int) -> int:
         return 2 * steps

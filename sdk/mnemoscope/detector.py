@@ -81,7 +81,7 @@ class Detector:
     Args:
         screener: The bundle on a backend.
         calibration: What thresholds come from; to screen in a setting that it lacks is an error.
-        detector: Name of the statistic, one of `mnemoscope.detectors.DETECTORS`.
+        detector: Name of the statistic, for `mnemoscope.detectors.find_statistic`.
 
     Raises:
         CalibrationError: the calibration belongs to another bundle.
@@ -122,7 +122,8 @@ class Detector:
             threads: CPU threads an engine may use.
             calibration: A calibration file; to screen in a setting that it lacks is an error. By
                 default the bundle's own, if it has one; then such a setting has no verdicts.
-            detector: What is measured, one of `mnemoscope.detectors.DETECTORS`.
+            detector: What is measured: a name of `mnemoscope.detectors.DETECTORS` or, of a bundle
+                with taps, "taps" or "tap:LAYER".
 
         Raises:
             BundleError: the bundle cannot be used.
