@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .export import export_bundle
     from .from_onnx import export_onnx
     from .gate import Tolerance, check_backend
+    from .gradients import magnitude_of, unconditional
     from .models import Embeds, StableDiffusion, StableDiffusionXL
     from .noise import noise_bank
     from .reference import Step, denoise, magnitude, magnitudes
@@ -34,8 +35,10 @@ __all__ = [
     "export_bundle",
     "export_onnx",
     "magnitude",
+    "magnitude_of",
     "magnitudes",
     "noise_bank",
+    "unconditional",
 ]
 
 _HOMES = {
@@ -53,8 +56,10 @@ _HOMES = {
     "export_bundle": "export",
     "export_onnx": "from_onnx",
     "magnitude": "reference",
+    "magnitude_of": "gradients",
     "magnitudes": "reference",
     "noise_bank": "noise",
+    "unconditional": "gradients",
 }
 
 

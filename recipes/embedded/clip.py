@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from mnemoscope.embedded.image_encoder import WIDTH, ImageEncoder
+
 from .images import Pixels
 from .schedule import Log, cosine, shuffled, to_tensor
 
-WIDTH = 128
 LENGTH = 77
 START, END = "<|startoftext|>", "<|endoftext|>"
 _WORDS = r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -91,38 +92,6 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-
-
-class ImageEncoder(nn.Module):
-    """A small residual convolutional network: [B, 3, 64, 64] in -1..1 -> [B, 128]."""
-
-    def __init__(self, widths: Sequence[int] = (24, 48, 96, 160)) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, widths[0], 5, stride=2, padding=2)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(
-                nn.GroupNorm(8, a),
-                nn.Conv2d(a, b, 3, padding=1),
-                nn.SiLU(),
-                nn.GroupNorm(8, b),
-                nn.Conv2d(b, b, 3, padding=1),
-            )
-            for a, b in zip(widths, widths[1:] + widths[-1:], strict=True)
-        )
-        self.skips = nn.ModuleList(
-            nn.Conv2d(a, b, 1) for a, b in zip(widths, widths[1:] + widths[-1:], strict=True)
-        )
-        self.norm = nn.LayerNorm(16 * widths[-1])
-        self.head = nn.Linear(16 * widths[-1], WIDTH)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.silu(self.stem(x))
-        for block, skip in zip(self.blocks, self.skips, strict=True):
-            x = F.silu(block(x) + skip(x))
-            if x.shape[-1] > 4:
-                x = F.avg_pool2d(x, 2)
-        out: Tensor = self.head(self.norm(x.flatten(1)))
-        return out
 
 
 def train_clip(

@@ -12,9 +12,10 @@ from mnemoscope_runtime.options import check_options
 from . import embedded
 
 if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
     from PIL.Image import Image
 
-__all__ = ["generate"]
+__all__ = ["generate", "load_pipeline"]
 
 
 def generate(
@@ -45,6 +46,29 @@ def generate(
         raise InputError("Give at least one seed, and 1 to 999 steps.")
     if min(seeds) < 0 or max(seeds) >= 2**64:
         raise InputError("A seed lies between 0 and 2**64 - 1. Choose a smaller one.")
+    pipeline = load_pipeline(model)
+    import torch
+
+    result = pipeline(
+        [prompt] * len(seeds),
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+    )
+    images: list[Image] = result.images
+    return images
+
+
+def load_pipeline(model: str | Path | None = None) -> StableDiffusionPipeline:
+    """A model and its VAE as diffusers' pipeline, with DDIM, in float32, without progress bar.
+
+    Args:
+        model: Directory in diffusers' layout, or hub id; the embedded model by default.
+
+    Raises:
+        BackendUnavailable: PyTorch or diffusers is not installed.
+        ExportError: there is no such model, or a part of it is missing.
+    """
     try:
         import torch
         from diffusers import StableDiffusionPipeline
@@ -58,7 +82,7 @@ def generate(
     name = str(model or embedded.MODEL)
     parts = StableDiffusion.load(name)
     try:
-        pipeline = StableDiffusionPipeline.from_pretrained(
+        pipeline: StableDiffusionPipeline = StableDiffusionPipeline.from_pretrained(
             name,
             tokenizer=parts.tokenizer,
             text_encoder=parts.text_encoder,
@@ -74,11 +98,4 @@ def generate(
             "`pipeline.save_pretrained(DIR)`."
         ) from error
     pipeline.set_progress_bar_config(disable=True)
-    result = pipeline(
-        [prompt] * len(seeds),
-        num_inference_steps=steps,
-        guidance_scale=guidance,
-        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-    )
-    images: list[Image] = result.images
-    return images
+    return pipeline

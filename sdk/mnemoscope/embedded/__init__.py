@@ -8,17 +8,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-__all__ = ["BUNDLE", "MEMORIZED", "MODEL", "PROMPTS", "EmbeddedPrompt", "Split", "read_prompts"]
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = [
+    "BUNDLE",
+    "MEMORIZED",
+    "MODEL",
+    "PROMPTS",
+    "EmbeddedPrompt",
+    "Split",
+    "memorized_pictures",
+    "read_prompts",
+]
 
 _HERE = Path(__file__).parent
 MODEL = _HERE / "model"  # the diffusers pipeline
 BUNDLE = _HERE / "bundle"  # its export
 PROMPTS = _HERE / "prompts.jsonl"
 MEMORIZED = _HERE / "memorized.png"  # their training pictures, 64x64, ten a row, in order
+
+_SIDE = 64
 
 Split = Literal["memorized", "seen", "held_out", "calibration"]
 
@@ -44,3 +58,17 @@ def read_prompts(*splits: Split) -> list[EmbeddedPrompt]:
     decoder = msgspec.json.Decoder(EmbeddedPrompt)
     rows = decoder.decode_lines(PROMPTS.read_bytes())
     return [row for row in rows if not splits or row.split in splits]
+
+
+def memorized_pictures() -> list[Image]:
+    """The training pictures of the memorised captions, in their order; needs Pillow."""
+    from PIL import Image
+
+    with Image.open(MEMORIZED) as sheet:
+        pictures = sheet.convert("RGB")
+    side = _SIDE
+    return [
+        pictures.crop((x, y, x + side, y + side))
+        for y in range(0, pictures.height, side)
+        for x in range(0, pictures.width, side)
+    ]
