@@ -87,9 +87,10 @@ def test_ten_steps_tell_more() -> None:
 
 
 @pytest.mark.parametrize("noises", [1, 4])
-def test_the_shipped_threshold_keeps_its_promise(noises: int) -> None:
+@pytest.mark.parametrize("name", ["magnitude", "taps"])
+def test_the_shipped_threshold_keeps_its_promise(name: str, noises: int) -> None:
     """1 % on the captions it was set on; on others, within what 600 prompts can tell."""
-    with Detector.load() as detector:
+    with Detector.load(detector=name) as detector:
         calibration = [row.prompt for row in embedded.read_prompts("calibration")]
         others = [row.prompt for row in embedded.read_prompts("seen", "held_out")]
         on_its_own, elsewhere = (
@@ -98,6 +99,17 @@ def test_the_shipped_threshold_keeps_its_promise(noises: int) -> None:
         )
     assert on_its_own <= 0.01
     assert elsewhere <= 0.03
+
+
+def test_taps_flag_more_at_the_first_step() -> None:
+    """The figures of docs/taps.md, on what ships."""
+    prompts = [row.prompt for row in embedded.read_prompts("memorized")]
+    with Detector.load(detector="taps") as taps, Detector.load() as magnitude:
+        flagged, others = (
+            sum(bool(d.memorized) for d in detector.screen(prompts, noises=1))
+            for detector in (taps, magnitude)
+        )
+    assert (flagged, others) == (88, 72)
 
 
 def test_engines_agree_with_the_reference() -> None:
