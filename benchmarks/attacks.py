@@ -69,13 +69,13 @@ def _words(prompt: str) -> list[str]:
 
 def _typo(prompt: str, rng: random.Random) -> str:
     """Two neighbouring letters of one word trade places."""
-    words = _words(prompt)
-    long = [i for i, word in enumerate(words) if len(word) > 3]
-    at = rng.choice(long)
-    word = words[at]
-    k = rng.randrange(1, len(word) - 1)
-    words[at] = word[: k - 1] + word[k] + word[k - 1] + word[k + 1 :]
-    return " ".join(words)
+    pairs = [
+        match.start()
+        for match in re.finditer(r"(?=(\w)(\w)\w)", prompt)
+        if match[1] != match[2] and prompt[match.start() : match.start() + 2].isalpha()
+    ]
+    k = rng.choice(pairs)
+    return prompt[:k] + prompt[k + 1] + prompt[k] + prompt[k + 2 :]
 
 
 def _without_a_word(prompt: str, rng: random.Random) -> str:

@@ -1,0 +1,114 @@
+"""Attempts to make the embedded model recite unnoticed; docs/security.md has all of them."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from benchmarks.attacks import EMBEDDINGS, TEXTS, Target, Told, optimised_embedding, pez, searched
+from benchmarks.evasion import GUIDED, SETTINGS, calibrations, judge, scores
+from benchmarks.recitation import memorised_latents
+from mnemoscope import Detector, embedded
+from mnemoscope_export import StableDiffusion
+from mnemoscope_runtime import Bundle
+
+FIRST = ("magnitude", 1, 4)
+
+
+@pytest.fixture(scope="module")
+def model() -> StableDiffusion:
+    return StableDiffusion.load(embedded.MODEL)
+
+
+@pytest.fixture(scope="module")
+def bank() -> torch.Tensor:
+    return torch.from_numpy(Bundle.open(embedded.BUNDLE).noise_bank())
+
+
+@pytest.fixture(scope="module")
+def known() -> torch.Tensor:
+    return memorised_latents()
+
+
+@pytest.fixture(scope="module")
+def captions() -> list[str]:
+    """Memorised captions that the magnitude flags."""
+    rows = [row.prompt for row in embedded.read_prompts("memorized")[:8]]
+    with Detector.load() as detector:
+        return [each.prompt for each in detector.screen(rows) if each.memorized][:2]
+
+
+def test_what_is_judged_agrees_with_the_detector(
+    model: StableDiffusion, bank: torch.Tensor, captions: list[str]
+) -> None:
+    found = scores(model, Told.text(model, captions), bank)
+    for name, steps, noises in SETTINGS:
+        with Detector.load(detector=name) as detector:
+            expected = [d.score for d in detector.screen(captions, steps=steps, noises=noises)]
+        assert found[name, steps, noises].tolist() == pytest.approx(expected, rel=1e-3)
+
+
+def test_memorised_captions_recite_and_are_noticed(
+    model: StableDiffusion, bank: torch.Tensor, known: torch.Tensor, captions: list[str]
+) -> None:
+    found = judge(model, Told.text(model, captions), bank, known)
+    assert all(found["recites"])
+    assert all(found["magnitude 1 4"])
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_edits_of_a_caption_are_edits_and_repeat(name: str) -> None:
+    for row in embedded.read_prompts("memorized"):
+        first, again = (TEXTS[name](row.prompt, random.Random(3)) for _ in range(2))
+        assert first == again
+        assert first.strip()
+        assert (first == row.prompt) == (name == "the caption itself"), row.prompt
+
+
+def test_a_search_finds_what_is_not_flagged(captions: list[str]) -> None:
+    with Detector.load() as detector:
+        found = searched(detector, captions, random.Random(0), tries=24)
+        assert [d.memorized for d in detector.screen(found)] == [False] * len(captions)
+    assert all(a != b for a, b in zip(found, captions, strict=True))
+
+
+def test_a_negative_prompt_blinds_guidance_and_not_the_detector(
+    model: StableDiffusion, bank: torch.Tensor, known: torch.Tensor, captions: list[str]
+) -> None:
+    told = EMBEDDINGS["negative prompt: the caption"](model, Told.text(model, captions))
+    found = judge(model, told, bank, known)
+    assert not any(found["guidance"])
+    assert all(found["magnitude 1 4"])
+
+
+def test_gradients_take_an_embedding_under_the_threshold(
+    model: StableDiffusion, bank: torch.Tensor, known: torch.Tensor, captions: list[str]
+) -> None:
+    threshold = calibrations()[FIRST].threshold
+    timestep = Bundle.open(embedded.BUNDLE).manifest.timestep
+    target = Target(known[: len(captions)], bank[:2], timestep, threshold)
+    before = Told.text(model, captions)
+    after = optimised_embedding(model, before, target, steps=15)
+    assert (scores(model, before, bank)[FIRST] > threshold).all()
+    assert (scores(model, after, bank)[FIRST] < threshold).all()
+    assert not torch.equal(after.embeds, before.embeds)
+
+
+def test_a_discrete_search_returns_text_of_the_same_length(
+    model: StableDiffusion, bank: torch.Tensor, known: torch.Tensor, captions: list[str]
+) -> None:
+    threshold = calibrations()[FIRST].threshold
+    target = Target(known[: len(captions)], bank[:1], 981, threshold)
+    found = pez(model, Told.text(model, captions), target, steps=3)
+    end = model.tokenizer.eos_token_id
+    for text, embeds, caption in zip(found.prompts, found.embeds, captions, strict=True):
+        before, after = (model.tokenizer(each).input_ids for each in (caption, text))
+        assert end not in after[1:-1]
+        assert abs(len(before) - len(after)) <= 2  # tokens that are parts of words may join
+        assert embeds.shape == model.embed([text])[0][0].shape
+
+
+def test_every_threshold_ships() -> None:
+    assert set(calibrations()) == {*SETTINGS, GUIDED}
