@@ -150,7 +150,8 @@ def results(path: Path, row: dict[str, object], scores: list[float]) -> Path:
 def test_check(run: Run, bundle_dir: Path, tmp_path: Path) -> None:
     file = calibrate(bundle_dir, 0.5, tmp_path / "c.json")  # a hundred scores of 0
     known = CalibrationFile.read(file).calibrations[0].setting
-    row = {"detector": "magnitude", "backend": "onnxruntime", "bundle": known.bundle, "steps": 1}
+    row = {"detector": "magnitude", "backend": "onnxruntime", "bundle": known.bundle}
+    row |= {"steps": 1, "noises": 3}
     same = results(tmp_path / "same.jsonl", row, [0.0] * 30)
     calm = run("calibration", "check", file, "--recent", same)
     assert calm.code == 0
