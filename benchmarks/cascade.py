@@ -1,8 +1,9 @@
 """`python -m benchmarks.cascade`: what a cascade saves, and what it misses.
 
-Full settings: the magnitude at 10 steps on 4 noises and, of a bundle with taps, `taps` at 3 steps on
-4 noises. First stages: both at 1 step on 1 noise. All are calibrated on the embedded `calibration` captions
-at 1 % with 95 % confidence, and judged on the 100 memorised and the 300 held-out ones.
+Full settings: the magnitude at 10 steps on 4 noises and, of a bundle with taps, `taps` at 3 steps
+on 4 noises. First stages: both at 1 step on 1 noise. All are calibrated on the embedded
+`calibration` captions at 1 % with 95 % confidence, and judged on the 100 memorised and the 300
+held-out ones.
 """
 
 from __future__ import annotations
@@ -12,57 +13,40 @@ import itertools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from mnemoscope import CalibrationFile, Detector, First, calibrate, embedded
 from mnemoscope.conformal import proportion_interval
+from mnemoscope.detectors import Features
 from mnemoscope.stage import Stage
 from mnemoscope_runtime import Screener, Tokens
 
 FULL = (("magnitude", 10, 4), ("taps", 3, 4))  # detector, steps, noises
 CLEARED = (0.5, 0.8, 0.9, 0.95)
 Prompts = Sequence[str] | Tokens
-Array = NDArray[np.float32]
 
 
-class Remembering(Screener):
-    """Measures a prompt once, however many settings ask for it."""
+class Memory:
+    """Measures a prompt once a setting, however many cascades ask for it."""
 
-    def __init__(self, *args: object) -> None:
-        super().__init__(*args)  # type: ignore[arg-type]
-        self._known: dict[tuple[object, ...], Array] = {}
+    def __init__(self, measure: Callable[[Stage, Prompts], Features]) -> None:
+        self._measure = measure
+        self._known: dict[tuple[object, ...], Features] = {}
 
-    def first_step(self, prompts: Prompts, *, noises: int | None = None) -> Array:
-        return self._once(
-            prompts, ("eps", noises), lambda new: Screener.first_step(self, new, noises=noises)
-        )
-
-    def first_step_taps(self, prompts: Prompts, *, noises: int | None = None) -> Array:
-        return self._once(
-            prompts,
-            ("taps", noises),
-            lambda new: Screener.first_step_taps(self, new, noises=noises),
-        )
-
-    def trajectory(self, prompts: Prompts, *, steps: int, noises: int | None = None) -> Array:
-        return self._once(
-            prompts,
-            (steps, noises),
-            lambda new: Screener.trajectory(self, new, steps=steps, noises=noises),
-        )
-
-    def _once(
-        self, prompts: Prompts, what: tuple[object, ...], measure: Callable[[Tokens], Array]
-    ) -> Array:
-        tokens = prompts if isinstance(prompts, Tokens) else self.tokenizer.encode(prompts)
-        names = [(*what, row.tobytes()) for row in tokens.ids]
+    def of(self, stage: Stage, prompts: Prompts) -> Features:
+        """What `Stage.measure` says."""
+        tokens = prompts
+        if not isinstance(tokens, Tokens):
+            tokens = stage.screener.tokenizer.encode(tokens)
+        names = [(str(stage), row.tobytes()) for row in tokens.ids]
         new = [i for i, name in enumerate(names) if name not in self._known]
         if new:
-            found = measure(Tokens(tokens.ids[new], tuple(tokens.truncated[i] for i in new)))
+            cut = tuple(tokens.truncated[i] for i in new)
+            found = self._measure(stage, Tokens(tokens.ids[new], cut))
             self._known |= {names[i]: row for i, row in zip(new, found, strict=True)}
         return np.stack([self._known[name] for name in names])
 
@@ -130,7 +114,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for split in ("calibration", "memorized", "held_out")
     }
     rows = []
-    with Remembering.open(args.bundle, threads=args.threads) as screener:
+    memory = Memory(Stage.measure)
+    with (
+        Screener.open(args.bundle, threads=args.threads) as screener,
+        patch.object(Stage, "measure", lambda stage, prompts: memory.of(stage, prompts)),
+    ):
         cheap = ["magnitude", *(["taps"] if screener.taps else [])]
         for name in cheap:
             rows.append(judge(Detector(screener, detector=name), lists, 1, 1))
