@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from unittest.mock import patch
 
@@ -25,7 +25,7 @@ from mnemoscope.detectors import Features
 from mnemoscope.stage import Stage
 from mnemoscope_runtime import Screener, Tokens
 
-FULL = (("magnitude", 10, 4), ("taps", 3, 4))  # detector, steps, noises
+FULL = (("taps", 3, 4), ("magnitude", 10, 4))  # detector, steps, noises
 CLEARED = (0.5, 0.8, 0.9, 0.95)
 Prompts = Sequence[str] | Tokens
 
@@ -49,6 +49,17 @@ class Memory:
             found = self._measure(stage, Tokens(tokens.ids[new], cut))
             self._known |= {names[i]: row for i, row in zip(new, found, strict=True)}
         return np.stack([self._known[name] for name in names])
+
+
+def plan(taps: bool) -> Iterator[tuple[str, int, int, First | None]]:
+    """Detector, steps, noises and first stage of every row."""
+    cheap = ["taps", "magnitude"] if taps else ["magnitude"]
+    yield from ((name, 1, 1, None) for name in cheap)
+    for detector, steps, noises in FULL:
+        if detector in cheap:
+            yield detector, steps, noises, None
+            for name, clear in itertools.product(cheap, CLEARED):
+                yield detector, steps, noises, First(name, clear=clear)
 
 
 def judge(detector: Detector, lists: dict[str, list[str]], steps: int, noises: int) -> dict:
@@ -113,25 +124,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         split: [row.prompt for row in embedded.read_prompts(split)[: args.limit]]
         for split in ("calibration", "memorized", "held_out")
     }
-    rows = []
-    memory = Memory(Stage.measure)
+    rows: list[dict] = []
+    path, memory = args.output / "cascade.json", Memory(Stage.measure)
     with (
         Screener.open(args.bundle, threads=args.threads) as screener,
         patch.object(Stage, "measure", lambda stage, prompts: memory.of(stage, prompts)),
     ):
-        cheap = ["magnitude", *(["taps"] if screener.taps else [])]
-        for name in cheap:
-            rows.append(judge(Detector(screener, detector=name), lists, 1, 1))
-        for detector, steps, noises in FULL:
-            if detector not in cheap:
-                continue
-            rows.append(judge(Detector(screener, detector=detector), lists, steps, noises))
-            for name, clear in itertools.product(cheap, CLEARED):
-                stages = Detector(screener, detector=detector, first=First(name, clear=clear))
-                rows.append(judge(stages, lists, steps, noises))
+        for detector, steps, noises, first in plan(bool(screener.taps)):
+            found = Detector(screener, detector=detector, first=first)
+            rows.append(judge(found, lists, steps, noises))
+            path.write_text(json.dumps(rows, indent=1) + "\n")
     Console(width=170).print(shown(rows))
-    path = args.output / "cascade.json"
-    path.write_text(json.dumps(rows, indent=1) + "\n")
     Console().print(f"figures {path}")
 
 
