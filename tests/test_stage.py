@@ -146,6 +146,8 @@ def test_a_cascade_is_calibrated_as_itself(cascade: Detector, bundle_dir: Path) 
         Detector(screener, first=others[3]).screen(PROMPTS)
     with pytest.raises(InputError, match="has 3 noises, 4 cannot"):
         Detector.load(bundle_dir, first=First(noises=4))
+    with pytest.raises(InputError, match="first is 'taps', not a stage"):
+        Detector(screener, first="taps")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="no detector 'cheap'"):
         Detector.load(bundle_dir, first=First("cheap"))
 

@@ -106,7 +106,7 @@ class Detector:
 
     Raises:
         CalibrationError: the calibration belongs to another bundle.
-        InputError: there is no such detector.
+        InputError: there is no such detector, or the bundle lacks what the first stage needs.
     """
 
     def __init__(
@@ -123,6 +123,8 @@ class Detector:
         self.first = first
         self.before = None
         if first is not None:
+            if not isinstance(first, First):
+                raise InputError(f"first is {first!r:.80}, not a stage. Give First({first!r:.40}).")
             statistic = find_statistic(first.detector)
             self.before = Stage.of(screener, statistic, first.steps, first.noises)
         self.screener = screener
@@ -161,8 +163,7 @@ class Detector:
             InputError: there is no such backend or detector, or an option is of a wrong type.
         """
         check_options("a path or None", bundle=bundle, calibration=calibration)
-        for name in [detector] if first is None else [first.detector, detector]:
-            find_statistic(name)
+        find_statistic(detector)
         path = Path(bundle) if bundle is not None else embedded.BUNDLE
         own = path / CALIBRATION
         file = Path(calibration) if calibration is not None else own if own.exists() else None
@@ -243,6 +244,8 @@ class Detector:
         Raises:
             InputError: a prompt, steps or noises cannot be used.
             NumericsError: a magnitude is NaN or infinite.
+            CalibrationError: the setting lacks a calibration that was asked for, or that a cascade
+                or a detector that learns cannot do without.
         """
         return list(self.stream(prompts, steps=steps, noises=noises))
 
