@@ -24,7 +24,7 @@ from mnemoscope_runtime.testing import FakeBackend
 one_model = pytest.mark.parametrize("model_dir", ["epsilon"], indirect=True, scope="session")
 
 KEYS = ["prompt", "score", "scores", "rms", "p_value", "threshold", "memorized", "detector"]
-KEYS += ["backend", "bundle", "steps", "truncated"]
+KEYS += ["backend", "bundle", "steps", "truncated", "noises", "passes", "first", "cleared"]
 PROMPTS = ["a cat, sitting", "rain", "eine Katze — 猫"]
 COMMANDS = ["screen", "audit", "demo", "calibrate", "calibration", "evaluate", "export", "inspect"]
 COMMANDS += ["generate", "build", "bench", "parity", "doctor"]

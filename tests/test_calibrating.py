@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cli_support import one_model
 
-from mnemoscope import CalibrationFile, Detector, InputError, NumericsError, calibrate
+from mnemoscope import CalibrationFile, Detector, First, InputError, NumericsError, calibrate
 from mnemoscope.calibrating import distinct
 from mnemoscope.calibration import digest
 from mnemoscope_runtime.testing import FakeBackend
@@ -55,7 +55,7 @@ def test_every_measurement_is_reported(bundle_dir: Path) -> None:
             progress=lambda done, total: told.append((done, total)),
             **PROMISE,
         )
-    assert told == [(32, 82), (40, 82), (41, 82), (73, 82), (81, 82), (82, 82)]
+    assert told == [(32, 82), (41, 82), (73, 82), (82, 82)]
 
 
 @one_model
@@ -146,3 +146,75 @@ def test_prompts_that_are_all_alike_teach_nothing(bundle_dir: Path) -> None:
         detector.measure = alike  # type: ignore[assignment,method-assign]
         with pytest.raises(InputError, match="do not differ"):
             calibrate(detector, PROMPTS, **PROMISE)
+
+
+# cascades
+
+
+@pytest.mark.parametrize(
+    ("first", "detector", "halved"),
+    [
+        (First("magnitude", clear=0.6), "magnitude", False),
+        (First("anisotropy", clear=0.6), "magnitude", True),
+        (First("magnitude", clear=0.6), "latent-update", True),
+    ],
+)
+@one_model
+def test_a_cascade_screens_as_it_was_calibrated(
+    bundle_dir: Path, first: First, detector: str, halved: bool
+) -> None:
+    positives = ["rain", "snow", "hail", "fog"]
+    with Detector.load(bundle_dir, detector=detector, first=first) as cascade:
+        found = calibrate(
+            cascade, PROMPTS, positives=positives, steps=(4, 5), noises=(1, 2), **PROMISE
+        )
+        ordered = sorted(PROMPTS, key=digest)
+        calibrated = Detector(
+            cascade.screener, CalibrationFile(tuple(found)), detector=detector, first=first
+        )
+        for calibration in found:
+            assert list(calibration.prompts) == [digest(prompt) for prompt in ordered[::2]]
+            assert len(calibration.positives) == (2 if halved else 4)
+            assert (calibration.fit is not None) == (detector == "latent-update")
+            gate, setting = calibration.gate, calibration.setting
+            assert gate is not None
+            assert (gate.fit is not None) == (first.detector == "anisotropy")
+            assert setting.first == first
+            seen = calibrated.screen(ordered, steps=setting.steps, noises=setting.noises)
+            assert [d.score for d in seen[::2]] == pytest.approx(calibration.scores, rel=1e-4)
+            assert sum(d.cleared for d in seen[1::2]) == 12  # 60 % of the half that taught
+            assert min(d.score for d in seen[::2] if not d.cleared) == pytest.approx(gate.floor)
+
+
+@one_model
+def test_the_second_stage_is_calibrated_on_what_the_first_leaves(bundle_dir: Path) -> None:
+    told: list[tuple[int, int]] = []
+    with Detector.load(bundle_dir, first=First(clear=0.6), backend=FakeBackend()) as cascade:
+        [found] = calibrate(cascade, PROMPTS, progress=lambda *each: told.append(each), **PROMISE)
+        ordered = sorted(PROMPTS, key=digest)[::2]
+        scores = cascade.magnitudes(ordered).mean((1, 2))
+    assert found.gate is not None
+    left = int((scores > found.gate.level).sum())
+    assert 0 < left < 20
+    assert told == [(32, 80), (40, 80), (40 + left, 40 + left)]
+
+
+@one_model
+def test_a_first_stage_that_leaves_nothing_to_decide(bundle_dir: Path) -> None:
+    backend = FakeBackend()
+    with Detector.load(bundle_dir, first=First(clear=0.95), backend=backend) as cascade:
+        with pytest.raises(InputError, match=r"^40 benign prompts|20 benign prompts cannot"):
+            calibrate(cascade, PROMPTS)
+        assert backend.calls == 0
+        with pytest.raises(InputError, match=r"decide nothing\. Clear fewer \(--clear\)"):
+            calibrate(cascade, PROMPTS, fpr=0.5, delta=0.4)
+
+
+@one_model
+def test_thresholds_of_candidates_are_set_with_a_share_of_delta(bundle_dir: Path) -> None:
+    with Detector.load(bundle_dir, backend=FakeBackend()) as detector:
+        [among] = calibrate(detector, PROMPTS, fpr=0.2, delta=0.4, among=4)
+        [alone] = calibrate(detector, PROMPTS, fpr=0.2, delta=0.1)
+    assert among.threshold == alone.threshold
+    assert (among.among, among.delta, alone.among) == (4, 0.4, 1)
+    assert among.smallest_fpr == alone.smallest_fpr

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnemoscope import Calibration, CalibrationError, CalibrationFile, InputError, Setting
+from mnemoscope import (
+    Calibration,
+    CalibrationError,
+    CalibrationFile,
+    First,
+    Gate,
+    InputError,
+    Setting,
+)
 from mnemoscope.calibration import MARGIN, digest
 from mnemoscope.conformal import allowed_above
 from mnemoscope.detectors import Fit
@@ -143,6 +151,69 @@ def test_files_merge_setting_by_setting() -> None:
     assert [len(each.scores) for each in merged.calibrations] == [700, 400, 400]
     with pytest.raises(CalibrationError, match="made on bundle cccccccccccc"):
         first.merged(CalibrationFile((made(replace(SETTING, bundle="c" * 64)),)))
+
+
+# cascades
+
+
+def cascade(**changes: Any) -> Calibration:
+    setting = replace(SETTING, first=First("taps", clear=0.8))
+    return replace(made(), **{"setting": setting, "gate": Gate(0.1, 0.2)} | changes)
+
+
+def test_a_cascade_survives_being_written_and_read(tmp_path: Path) -> None:
+    fit = Fit(((0.5,),), ((1.0,),), (1.0,))
+    file = CalibrationFile((made(), replace(cascade(among=3), gate=Gate(-1.0, -2.0, fit))))
+    file.write(tmp_path / "c.json")
+    assert CalibrationFile.read(tmp_path / "c.json") == file
+
+
+def test_files_from_before_cascades_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    CalibrationFile((made(),)).write(path)
+    content = json.loads(path.read_bytes())
+    [each] = content["calibrations"]
+    del each["gate"], each["among"], each["setting"]["first"]
+    path.write_text(json.dumps(content | {"schema": 2}))
+    found = CalibrationFile.read(path)
+    assert found.calibrations == (made(),)
+    found.with_([cascade()]).write(path)
+    assert json.loads(path.read_bytes())["schema"] == 3  # what older versions would misread
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (cascade(gate=None), "half a cascade"),
+        (replace(made(), gate=Gate(0.0, 0.0)), "half a cascade"),
+        (cascade(among=0), "no usable threshold"),
+    ],
+)
+def test_half_a_cascade(tmp_path: Path, broken: Calibration, message: str) -> None:
+    CalibrationFile((broken,)).write(tmp_path / "c.json")
+    with pytest.raises(CalibrationError, match=message):
+        CalibrationFile.read(tmp_path / "c.json")
+
+
+def test_a_first_stage_is_part_of_the_setting() -> None:
+    file = CalibrationFile((made(), cascade()))
+    other = replace(SETTING, first=First("taps", clear=0.9))
+    assert file.find(cascade().setting) == cascade()
+    assert file.find(SETTING) == made()
+    assert file.find(other) is None
+    with pytest.raises(CalibrationError) as error:
+        file.require(other)
+    assert "after taps at 1 step(s) on 1 noise(s), which clears 0.8, onnx" in str(error.value)
+    assert "--first taps --first-steps 1 --first-noises 1 --clear 0.9` makes" in str(error.value)
+    with pytest.raises(CalibrationError, match="cannot become one"):
+        cascade().merged(replace(cascade(), gate=Gate(0.1, 0.3)))
+
+
+def test_intervals_of_a_chosen_setting_are_wider() -> None:
+    rate, low, high = made().tpr() or (0, 0, 0)
+    again, lower, higher = replace(made(), among=5).tpr() or (0, 0, 0)
+    assert rate == again
+    assert lower < low < high < higher
 
 
 # the file

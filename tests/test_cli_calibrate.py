@@ -120,6 +120,120 @@ def test_usage(run: Run, bundle_dir: Path, benign: Path, tmp_path: Path) -> None
     )
 
 
+# cascades
+
+
+@one_model
+def test_a_cascade_from_calibrating_to_drift(
+    run: Run, bundle_dir: Path, benign: Path, tmp_path: Path
+) -> None:
+    output, results = tmp_path / "c.json", tmp_path / "r.jsonl"
+    first = ("--first", "magnitude", "--clear", 0.8)
+    result = run("calibrate", bundle_dir, "--benign", benign, *PROMISE, *first, "-o", output)
+    assert result.code == 0, result.err
+    stages = "magnitude at 1 step(s) on 3 noise(s), after magnitude at 1 step(s) on 1 noise(s), "
+    assert result.out.startswith(f"{stages}which clears 0.8, onnxruntime, bundle ")
+    assert "drawn like these 30" in result.out
+    assert run("calibration", "inspect", output).out == result.out.splitlines()[0] + "\n"
+    args = ("--bundle", bundle_dir, "--calibration", output)
+    screened = run("screen", "--file", benign, *args, *first, "-o", results)
+    assert screened.code in (0, 1), screened.err
+    rows = [json.loads(line) for line in results.read_text().splitlines()]
+    cleared = [row for row in rows if row["cleared"]]
+    assert 30 < len(cleared) < 60
+    assert {row["passes"] for row in cleared} == {1}
+    mean = (60 + 3 * (60 - len(cleared))) / 60
+    assert (
+        f"note: the first stage cleared {len(cleared)} of 60 prompts; {mean:.3g} UNet passes a "
+        "prompt on average." in screened.err
+    )
+    drift = run("calibration", "check", output, "--recent", results)
+    assert "30 calibrated" in drift.out, drift
+    audited = run("audit", benign, *args, *first, "--fdr", 0.9, "-o", tmp_path / "a.csv")
+    assert audited.code in (0, 1), audited.err
+    wrong = run("screen", "rain", *args, "--first", "magnitude")
+    failed(wrong, 4, "which clears 0.9", "--first-noises 1 --clear 0.9` makes")
+    failed(run("screen", "rain", *args), 4, "no calibration of magnitude at 1 step(s) on 3")
+    uncalibrated = run("screen", "rain", "--bundle", bundle_dir, *first)
+    failed(uncalibrated, 4, "only after it has seen benign prompts", "--clear 0.8`")
+
+
+@one_model
+def test_first_stages_that_cannot_be(run: Run, bundle_dir: Path, benign: Path) -> None:
+    for options, words in (
+        (("--clear", 0.8), "Name its detector"),
+        (("--first-noises", 1), "Name its detector"),
+        (("--first", "magnitude", "--clear", 1), "between 0 and 1"),
+        (("--first", "magnitude", "--first-noises", 3), "saves nothing"),
+        (("--first", "taps"), "has no taps"),
+        (("--first", "cheap"), "no detector 'cheap'"),
+    ):
+        failed(run("calibrate", bundle_dir, "--benign", benign, *PROMISE, *options), 2, words)
+        if "saves nothing" not in words:
+            failed(run("screen", "rain", "--bundle", bundle_dir, *options), 2, words)
+
+
+# --target-tpr
+
+
+@one_model
+def test_the_cheapest_setting_is_kept(
+    run: Run, bundle_dir: Path, benign: Path, tmp_path: Path
+) -> None:
+    positives, output = tmp_path / "p.txt", tmp_path / "c.json"
+    positives.write_text("\n".join(f"a cat, number {i}" for i in range(60, 90)))
+    args = ("calibrate", bundle_dir, "--benign", benign, "--fpr", 0.3, "--delta", 0.4)
+    args += ("-o", output, "--noises", "1,2", "--steps", "1,2")
+    result = run(*args, "--positives", positives, "--target-tpr", 0.1)
+    assert result.code == 0, result
+    header, *rows = [line.split() for line in result.out.splitlines()[:5]]
+    assert header[:4] == ["detector", "steps", "noises", "MFLOP"]
+    tprs = [float(row[5]) for row in rows]
+    assert [float(row[3]) for row in rows] == sorted(float(row[3]) for row in rows)
+    place = next(i for i, tpr in enumerate(tprs) if tpr >= 0.1)
+    assert [row[-1] == "chosen" for row in rows] == [i == place for i in range(4)]
+    [kept] = CalibrationFile.read(output).calibrations
+    assert [str(kept.setting.steps), str(kept.setting.noises)] == rows[place][1:3]
+    assert "Chosen among 4 settings" in result.out
+    assert "With 60% confidence" in result.out
+    before = output.read_bytes()
+    file = tmp_path / "more.txt"
+    file.write_text("\n".join(f"a cat, numbered {i}" for i in range(60)))
+    missed = run(*args, "--positives", file, "--target-tpr", 1)
+    assert missed.code == 2
+    assert len(missed.out.splitlines()) == 5  # the candidates
+    assert "chosen" not in missed.out
+    assert missed.err.startswith("error: None of the 4 candidates flags 1 of the memorised prompts")
+    assert output.read_bytes() == before
+
+
+@one_model
+def test_targets_that_are_none(run: Run, bundle_dir: Path, benign: Path, tmp_path: Path) -> None:
+    positives = tmp_path / "p.txt"
+    positives.write_text("rain\nsnow\n")
+    args = ("calibrate", bundle_dir, "--benign", benign, *PROMISE, "-o", tmp_path / "c.json")
+    failed(run(*args, "--target-tpr", 0.5), 2, "--positives")
+    args += ("--positives", positives)
+    failed(run(*args, "--target-tpr", 1.5), 2, "--target-tpr 1.5 is not")
+    failed(run(*args, "--target-tpr", 0.5, "--detector", "magnitude,taps"), 2, "has no taps")
+    failed(run(*args, "--target-tpr", 0.5, "--detector", "magnitude,y"), 2, "no detector 'y'")
+    assert not (tmp_path / "c.json").exists()
+
+
+@one_model
+def test_several_detectors(run: Run, bundle_dir: Path, benign: Path, tmp_path: Path) -> None:
+    args = ("calibrate", bundle_dir, "--benign", benign, *PROMISE, "--noises", 1)
+    for names, expected in (
+        ("magnitude, anisotropy", ["magnitude", "anisotropy"]),
+        ("auto", ["magnitude"]),  # a bundle without taps
+    ):
+        output = tmp_path / f"{len(expected)}.json"
+        result = run(*args, "--detector", names, "-o", output)
+        assert result.code == 0, result
+        found = CalibrationFile.read(output).calibrations
+        assert [each.setting.detector for each in found] == expected
+
+
 # calibration merge, check
 
 
@@ -150,7 +264,8 @@ def results(path: Path, row: dict[str, object], scores: list[float]) -> Path:
 def test_check(run: Run, bundle_dir: Path, tmp_path: Path) -> None:
     file = calibrate(bundle_dir, 0.5, tmp_path / "c.json")  # a hundred scores of 0
     known = CalibrationFile.read(file).calibrations[0].setting
-    row = {"detector": "magnitude", "backend": "onnxruntime", "bundle": known.bundle, "steps": 1}
+    row = {"detector": "magnitude", "backend": "onnxruntime", "bundle": known.bundle}
+    row |= {"steps": 1, "noises": 3}
     same = results(tmp_path / "same.jsonl", row, [0.0] * 30)
     calm = run("calibration", "check", file, "--recent", same)
     assert calm.code == 0

@@ -80,6 +80,10 @@ def test_the_fields_of_a_detection(bundle_dir: Path) -> None:
         "backend": "fake",
         "bundle": Bundle.open(bundle_dir).id,
         "steps": 1,
+        "noises": 3,
+        "passes": 3,
+        "first": None,
+        "cleared": False,
     }
 
 

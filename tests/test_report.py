@@ -30,6 +30,8 @@ def detections(
             backend="fake",
             bundle="b" * 64,
             steps=1,
+            noises=2,
+            passes=2,
             rms=0.1,
             seconds=0.001,
         )

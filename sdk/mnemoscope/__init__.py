@@ -24,6 +24,8 @@ from mnemoscope_runtime.errors import (
 
 from .calibrating import calibrate
 from .calibration import Calibration, CalibrationFile, Drift, Setting
+from .cascade import First, Gate
+from .choosing import Candidate, Choice, choose
 from .detector import Detection, Detector
 from .detectors import DETECTORS
 
@@ -35,10 +37,14 @@ __all__ = [
     "Calibration",
     "CalibrationError",
     "CalibrationFile",
+    "Candidate",
+    "Choice",
     "Detection",
     "Detector",
     "Drift",
     "ExportError",
+    "First",
+    "Gate",
     "InputError",
     "IntegrityError",
     "MnemoscopeError",
@@ -48,4 +54,5 @@ __all__ = [
     "Setting",
     "__version__",
     "calibrate",
+    "choose",
 ]

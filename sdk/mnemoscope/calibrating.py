@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mnemoscope_runtime.errors import BackendUnavailable, InputError
 
 from .calibration import Calibration, digest
+from .cascade import Gate, level
 from .conformal import allowed_above
 from .detector import Detector
-from .detectors import Features, Fit
+from .detectors import Features, Fit, Scores, Statistic
+from .stage import Stage
 
 __all__ = ["calibrate", "distinct", "learn"]
 
 _BATCH = 32
 Progress = Callable[[int, int], None]
+Mask = NDArray[np.bool_]
 
 
 def calibrate(
@@ -29,13 +36,15 @@ def calibrate(
     delta: float = 0.05,
     steps: Sequence[int] = (1,),
     noises: Sequence[int] | None = None,
+    among: int = 1,
     progress: Progress = lambda *_: None,
     tell: Callable[[str], None] = warnings.warn,
 ) -> list[Calibration]:
     """Measure benign prompts and set thresholds that keep a promise; see `Calibration`.
 
     A detector that learns does so from half of the prompts, chosen by their hashes, and is
-    calibrated on the other half: what a p-value compares with was not learned from.
+    calibrated on the other half: what a p-value compares with was not learned from. A cascade
+    learns what its first stage clears; the second measures only what is left.
 
     Args:
         detector: What to calibrate.
@@ -46,6 +55,7 @@ def calibrate(
         delta: The chance that the promise is broken, in 0..1.
         steps: Numbers of steps to calibrate.
         noises: Numbers of noises; all of the bank by default.
+        among: Among how many settings one is to be chosen; each threshold has delta / among.
         progress: Told how many measurements of how many are done.
         tell: Told of prompts that are left out.
 
@@ -58,51 +68,136 @@ def calibrate(
     """
     counts = sorted(set(noises or (detector.screener.noises,)))
     lengths = sorted(set(steps))
-    benign, positives = distinct(benign, positives, tell)
-    learns = detector.statistic.is_fitted
-    known = len(benign) - len(benign) // 2 if learns else len(benign)
-    allowed_above(known, fpr, delta)  # before measuring for an hour
+    statistic, first, before = detector.statistic, detector.first, detector.before
+    weighs = statistic.is_fitted or (before is not None and before.statistic.is_fitted)
+    lists = _Lists.of(
+        *distinct(benign, positives, tell), teach=weighs or before is not None, weigh=weighs
+    )
+    # before measuring for an hour
+    above = allowed_above(int((lists.judged & ~lists.memorized).sum()), fpr, delta / among)
+    settings = {(k, m): detector.setting(steps=k, noises=m) for k in lengths for m in counts}
     # one step has an engine of its own; the others are the beginnings of the longest
     groups = [group for group in (lengths[:1], lengths[1:]) if group]
     if lengths[0] != 1:
         groups = [lengths]
-    total = len(groups) * (len(benign) + len(positives))
+    meter = _Meter(progress, (len(groups) + (before is not None)) * len(lists.prompts))
+    left, sifted = lists, None
+    if first is not None and before is not None:
+        sifted = _Sifted.of(lists, before, first.clear, meter)
+        sifted.require(above, fpr)
+        left = lists.only((sifted.passed & lists.judged) | (lists.taught & statistic.is_fitted))
+        meter.total = meter.done + len(groups) * len(left.prompts)
+    names = [digest(prompt) for prompt in lists.only(lists.judged & ~lists.memorized).prompts]
+    memorized = lists.memorized[lists.judged]
     found: list[Calibration] = []
-    done = 0
     for group in groups:
-
-        def measure(prompts: Sequence[str], group: list[int] = group) -> Features:
-            nonlocal done
-            parts = []
-            for i in range(0, len(prompts), _BATCH):
-                batch = prompts[i : i + _BATCH]
-                parts.append(detector.measure(batch, steps=group[-1], noises=counts[-1]))
-                done += len(batch)
-                progress(done, total)
-            return np.concatenate(parts)
-
-        others = measure(benign)
-        memorized = measure(positives) if positives else others[:0]
-        fit, kept, judged = None, slice(None), slice(None)
-        if learns:
-            fit = learn(others[1::2], memorized[1::2])
-            kept = judged = slice(None, None, 2)
-        scores = detector.statistic.score(others[kept], fit)
-        known_scores = detector.statistic.score(memorized[judged], fit)
-        for k in group:
-            for m in counts:
-                means = scores[:, :m, k - 1].mean(1).tolist()
-                found.append(
-                    Calibration.of(
-                        detector.setting(steps=k, noises=m),
-                        dict(zip(map(digest, benign[kept]), means, strict=True)),
-                        positives=known_scores[:, :m, k - 1].mean(1).tolist(),
-                        fpr=fpr,
-                        delta=delta,
-                        fit=fit,
-                    )
+        look = partial(detector.measure, steps=group[-1], noises=counts[-1])
+        scores, fit = _scores(left, statistic, look, meter)
+        for k, m in itertools.product(group, counts):
+            means, gate = scores[left.judged, :m, k - 1].mean(1), None
+            if sifted is not None:
+                gate = sifted.gate(means[~left.memorized[left.judged]])
+                means = gate.joint(sifted.scores[lists.judged], means)
+            found.append(
+                Calibration.of(
+                    settings[k, m],
+                    dict(zip(names, means[~memorized].tolist(), strict=True)),
+                    positives=means[memorized].tolist(),
+                    fpr=fpr,
+                    delta=delta,
+                    fit=fit,
+                    gate=gate,
+                    among=among,
                 )
+            )
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Lists:
+    """Benign and memorised prompts in one list, each in the order of their hashes."""
+
+    prompts: list[str]
+    memorized: Mask  # [prompt]
+    taught: Mask  # whether something is learned from it; the others are judged. [prompt]
+
+    @classmethod
+    def of(cls, benign: list[str], memorized: list[str], *, teach: bool, weigh: bool) -> _Lists:
+        """Every second benign prompt teaches if `teach`, every second memorised one if `weigh`."""
+        every_second = [
+            (np.arange(len(part)) % 2 == 1) & learns
+            for part, learns in ((benign, teach), (memorized, weigh))
+        ]
+        known = np.arange(len(benign) + len(memorized)) >= len(benign)
+        return cls([*benign, *memorized], known, np.concatenate(every_second))
+
+    @property
+    def judged(self) -> Mask:
+        return ~self.taught
+
+    def only(self, rows: Mask) -> _Lists:
+        kept = list(itertools.compress(self.prompts, rows))
+        return _Lists(kept, self.memorized[rows], self.taught[rows])
+
+
+@dataclass(eq=False)
+class _Meter:
+    progress: Progress
+    total: int
+    done: int = 0
+
+    def measure(self, prompts: list[str], look: Callable[[list[str]], Features]) -> Features:
+        parts = []
+        for i in range(0, len(prompts), _BATCH):
+            parts.append(look(prompts[i : i + _BATCH]))
+            self.done += len(parts[-1])
+            self.progress(self.done, self.total)
+        return np.concatenate(parts)
+
+
+def _scores(
+    lists: _Lists, statistic: Statistic, look: Callable[[list[str]], Features], meter: _Meter
+) -> tuple[Scores, Fit | None]:
+    """Scores of all prompts, by what some of them taught. # [prompt, noise, step]"""
+    features, fit = meter.measure(lists.prompts, look), None
+    if statistic.is_fitted:
+        taught, memorized = lists.taught, lists.memorized
+        fit = learn(features[taught & ~memorized], features[taught & memorized])
+    return statistic.score(features, fit), fit
+
+
+@dataclass(frozen=True, eq=False)
+class _Sifted:
+    """What the first stage of a cascade made of the lists."""
+
+    lists: _Lists
+    scores: NDArray[np.float64]  # [prompt]
+    level: float
+    fit: Fit | None
+
+    @classmethod
+    def of(cls, lists: _Lists, stage: Stage, clear: float, meter: _Meter) -> _Sifted:
+        found, fit = _scores(lists, stage.statistic, stage.measure, meter)
+        scores = found[..., -1].mean(1)
+        return cls(lists, scores, level(scores[lists.taught & ~lists.memorized], clear), fit)
+
+    @property
+    def passed(self) -> Mask:
+        return self.scores > self.level
+
+    def gate(self, second: NDArray[np.float64]) -> Gate:
+        """The gate, given second scores of the benign prompts that it lets through."""
+        return Gate(self.level, float(second.min()), self.fit)
+
+    def require(self, above: int, fpr: float) -> None:
+        judged = self.lists.judged & ~self.lists.memorized
+        left = int(self.passed[judged].sum())
+        if left <= above:
+            raise InputError(
+                f"The first stage clears all but {left} of {judged.sum():,} benign prompts, and a "
+                f"false-positive rate of {fpr:.3g} lets {above} of them be flagged: the second "
+                "stage would decide nothing. Clear fewer (--clear)."
+            )
 
 
 def distinct(

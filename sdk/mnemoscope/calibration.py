@@ -16,13 +16,21 @@ from numpy.typing import NDArray
 
 from mnemoscope_runtime.errors import CalibrationError, InputError
 
-from .conformal import allowed_above, p_values, proportion_interval, smallest_fpr, statistics
+from .cascade import First, Gate
+from .conformal import (
+    MARGIN,
+    allowed_above,
+    just_above,
+    p_values,
+    proportion_interval,
+    smallest_fpr,
+    statistics,
+)
 from .detectors import Fit
 
 __all__ = ["Calibration", "CalibrationFile", "Drift", "Setting", "digest"]
 
-MARGIN = 1e-4  # what the parity gate allows: two engines may differ by that much on one prompt
-_KIND, _SCHEMA = "mnemoscope-calibration", 2
+_KIND, _SCHEMA, _READABLE = "mnemoscope-calibration", 3, (2, 3)  # 2 knew no cascades
 _AGAIN = "Calibrate the bundle again with `mnemoscope calibrate`."
 
 
@@ -36,6 +44,7 @@ class Setting:
         detector: Name of the statistic.
         steps: Denoising steps that were measured.
         noises: How many noises of the bank, the first ones.
+        first: The stage before this one, in a cascade.
     """
 
     bundle: str
@@ -43,19 +52,22 @@ class Setting:
     detector: str
     steps: int
     noises: int
+    first: First | None = None
 
     def __str__(self) -> str:
+        after = "" if self.first is None else f"after {self.first}, "
         return (
-            f"{self.detector} at {self.steps} step(s) on {self.noises} noise(s), {self.backend}, "
-            f"bundle {self.bundle[:12]}"
+            f"{self.detector} at {self.steps} step(s) on {self.noises} noise(s), {after}"
+            f"{self.backend}, bundle {self.bundle[:12]}"
         )
 
     @property
     def command(self) -> str:
         """What calibrates it."""
+        first = "" if self.first is None else f" {self.first.options}"
         return (
             f"mnemoscope calibrate BUNDLE --benign FILE --backend {self.backend} --detector "
-            f"{self.detector} --steps {self.steps} --noises {self.noises}"
+            f"{self.detector} --steps {self.steps} --noises {self.noises}{first}"
         )
 
 
@@ -93,6 +105,9 @@ class Calibration:
         scores: Of each of them.
         positives: Scores of prompts known to be memorised, if some were given.
         fit: What the detector learned from prompts other than these; None for one that does not.
+        gate: What a cascade learned; None for a detector by itself.
+        among: How many settings this one was chosen among. Each has delta / among, so that the
+            promise holds for whichever is chosen.
     """
 
     setting: Setting
@@ -103,6 +118,8 @@ class Calibration:
     scores: tuple[float, ...]
     positives: tuple[float, ...] = ()
     fit: Fit | None = None
+    gate: Gate | None = None
+    among: int = 1
 
     @classmethod
     def of(
@@ -114,6 +131,8 @@ class Calibration:
         fpr: float = 0.01,
         delta: float = 0.05,
         fit: Fit | None = None,
+        gate: Gate | None = None,
+        among: int = 1,
     ) -> Calibration:
         """Set the lowest threshold that keeps the promise.
 
@@ -127,6 +146,8 @@ class Calibration:
             fpr: False-positive rate to promise, in 0..1.
             delta: The chance that the promise is broken, in 0..1.
             fit: What the detector learned.
+            gate: What a cascade learned.
+            among: How many settings are candidates.
 
         Raises:
             InputError: too few benign prompts for the promise, or NaN among the scores.
@@ -135,17 +156,18 @@ class Calibration:
         known = tuple(map(float, positives))
         if not (np.isfinite(found).all() and np.isfinite(known).all()):
             raise InputError("There is NaN or infinity among the scores. Measure them again.")
-        above = allowed_above(len(found), fpr, delta)
-        limit = float(np.sort(found)[len(found) - 1 - above])
+        above = allowed_above(len(found), fpr, delta / among)
         return cls(
             setting=setting,
             fpr=fpr,
             delta=delta,
-            threshold=limit + MARGIN * abs(limit),
+            threshold=just_above(float(np.sort(found)[len(found) - 1 - above])),
             prompts=tuple(scores),
             scores=tuple(map(float, found)),
             positives=known,
             fit=fit,
+            gate=gate,
+            among=among,
         )
 
     @cached_property
@@ -164,14 +186,19 @@ class Calibration:
     @property
     def smallest_fpr(self) -> float:
         """The smallest false-positive rate that as many benign prompts can promise."""
-        return smallest_fpr(len(self.scores), self.delta)
+        return smallest_fpr(len(self.scores), self.delta / self.among)
 
     def tpr(self) -> tuple[float, float, float] | None:
-        """Share of the positives above the threshold, with its exact 95 % interval."""
+        """Share of the positives above the threshold, with its exact 95 % interval.
+
+        Of a setting that was chosen among k it is that at 1 - 0.05 / k, so that all k hold at once.
+        """
         if not self.positives:
             return None
         hits = sum(score > self.threshold for score in self.positives)
-        return hits / len(self.positives), *proportion_interval(hits, len(self.positives))
+        return hits / len(self.positives), *proportion_interval(
+            hits, len(self.positives), 1 - 0.05 / self.among
+        )
 
     def drift(self, recent: Sequence[float], level: float = 0.01) -> Drift:
         """Test whether recent traffic, benign in the main, scores higher than it did.
@@ -194,12 +221,12 @@ class Calibration:
         Raises:
             CalibrationError: they were measured or fitted differently, or promise other rates.
         """
-        if (self.setting, self.fit) != (other.setting, other.fit):
+        if (self.setting, self.fit, self.gate) != (other.setting, other.fit, other.gate):
             raise CalibrationError(
                 f"A calibration of {self.setting} and one of {other.setting} cannot become one: "
                 "their scores say nothing of each other."
             )
-        if (self.fpr, self.delta) != (other.fpr, other.delta):
+        if (self.fpr, self.delta, self.among) != (other.fpr, other.delta, other.among):
             raise CalibrationError(
                 f"One calibration promises a rate of {self.fpr} (delta {self.delta}), the other "
                 f"{other.fpr} (delta {other.delta}). Calibrate both with the same --fpr and "
@@ -221,6 +248,8 @@ class Calibration:
             fpr=self.fpr,
             delta=self.delta,
             fit=self.fit,
+            gate=self.gate,
+            among=self.among,
         )
 
 
@@ -242,19 +271,23 @@ class CalibrationFile:
         try:
             text = Path(path).read_bytes()
             head = msgspec.json.decode(text, type=dict[str, Any])
-            if (head.get("kind"), head.get("schema")) != (_KIND, _SCHEMA):
+            if head.get("kind") != _KIND or head.get("schema") not in _READABLE:
                 raise CalibrationError(f"{path} is no calibration of this version. {_AGAIN}")
-            found = msgspec.json.decode(text, type=cls)
+            found = replace(msgspec.json.decode(text, type=cls), schema=_SCHEMA)
         except OSError as error:
             raise CalibrationError(f"{path} cannot be read: {error}.") from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise CalibrationError(f"{path} is damaged: {error}. {_AGAIN}") from None
         for each in found.calibrations:
-            values = (*each.scores, *each.positives, each.threshold)
+            gate = () if each.gate is None else (each.gate.level, each.gate.floor)
+            values = (*each.scores, *each.positives, each.threshold, *gate)
             if not each.scores or len(each.scores) != len(each.prompts):
                 raise CalibrationError(f"{path} has no usable scores. {_AGAIN}")
-            if not np.isfinite(values).all() or not (0 < each.fpr < 1 and 0 < each.delta < 1):
+            promises = 0 < each.fpr < 1 and 0 < each.delta < 1 <= each.among
+            if not (np.isfinite(values).all() and promises):
                 raise CalibrationError(f"{path} has no usable threshold. {_AGAIN}")
+            if (each.setting.first is None) != (each.gate is None):
+                raise CalibrationError(f"{path} has half a cascade. {_AGAIN}")
             if each.threshold < min(each.scores):
                 raise CalibrationError(f"{path} has a threshold below every score. {_AGAIN}")
         if len({each.setting for each in found.calibrations}) != len(found.calibrations):

@@ -26,7 +26,9 @@ from numpy.typing import NDArray
 from mnemoscope_runtime.errors import BackendUnavailable, InputError
 
 __all__ = [
+    "MARGIN",
     "allowed_above",
+    "just_above",
     "needed",
     "p_values",
     "proportion_interval",
@@ -34,6 +36,8 @@ __all__ = [
     "smallest_fpr",
     "statistics",
 ]
+
+MARGIN = 1e-4  # what the parity gate allows: two engines may differ by that much on one prompt
 
 Scores = NDArray[np.floating[Any]]
 
@@ -74,6 +78,11 @@ def allowed_above(count: int, fpr: float, delta: float) -> int:
             f"--fpr {math.ceil(least * 1e4) / 1e4:.4f} or more."
         )
     return above
+
+
+def just_above(score: float) -> float:
+    """A score and a hair (`MARGIN`, relative): rounding on another machine stays below it."""
+    return score + MARGIN * abs(score)
 
 
 def needed(fpr: float, delta: float) -> int:

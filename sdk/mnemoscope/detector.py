@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,13 +12,22 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope_runtime import Backend, Bundle, InputError, NumericsError, Screener, Tokens
+from mnemoscope_runtime import (
+    Backend,
+    Bundle,
+    InputError,
+    NumericsError,
+    Screener,
+    Tokens,
+)
 from mnemoscope_runtime.options import check_options
 from mnemoscope_runtime.selection import fastest, try_backends
 
 from . import embedded
 from .calibration import Calibration, CalibrationFile, Setting
+from .cascade import First
 from .detectors import Features, find_statistic
+from .stage import Stage, alone, in_turn
 
 __all__ = ["Detection", "Detector", "open_screener"]
 
@@ -35,9 +43,11 @@ class Detection:
         prompt: The prompt.
         score: What the detector made of it, mean over noises; larger for memorised prompts. The
             magnitude's is its mean over steps, in eps units, >= 0.
-        scores: The same for each noise.
+        scores: The same for each noise. Of a cascade those of the stage that decided, and `score`
+            is the joint one of `mnemoscope.cascade`.
         rms: Of a magnitude, score / sqrt(C H W): the difference per latent element, comparable
-            between models whose latents differ in size; None for other detectors.
+            between models whose latents differ in size; None for other detectors, and for what
+            the first stage cleared.
         p_value: Share of benign prompts, counting this one, that score as high: how unusual a
             benign prompt this would be. Not the probability that it is benign. None until
             calibrated.
@@ -49,7 +59,12 @@ class Detection:
         backend: The backend that ran.
         bundle: Id of the bundle.
         steps: Denoising steps that were measured.
+        noises: Noises that were.
         seconds: Time per prompt, shared evenly within a batch.
+        passes: UNet passes that it took.
+        first: The first stage of a cascade, in words; None for a detector by itself.
+        cleared: Whether that stage cleared the prompt, so that the second never looked. Detector,
+            steps and noises name the second in any case.
     """
 
     prompt: str
@@ -64,7 +79,11 @@ class Detection:
     backend: str
     bundle: str
     steps: int
+    noises: int
     seconds: float
+    passes: int
+    first: str | None = None
+    cleared: bool = False
 
 
 def open_screener(path: Path, backend: str | Backend, threads: int | None) -> Screener:
@@ -82,10 +101,12 @@ class Detector:
         screener: The bundle on a backend.
         calibration: What thresholds come from; to screen in a setting that it lacks is an error.
         detector: Name of the statistic, for `mnemoscope.detectors.find_statistic`.
+        first: A cheaper stage that goes first: this detector looks only at prompts that it does
+            not clear. Such a cascade screens nothing before it is calibrated.
 
     Raises:
         CalibrationError: the calibration belongs to another bundle.
-        InputError: there is no such detector.
+        InputError: there is no such detector, or the bundle lacks what the first stage needs.
     """
 
     def __init__(
@@ -94,10 +115,18 @@ class Detector:
         calibration: CalibrationFile | None = None,
         *,
         detector: str = "magnitude",
+        first: First | None = None,
     ) -> None:
         if calibration is not None:
             calibration.check(screener.bundle.id)
         self.statistic = find_statistic(detector)
+        self.first = first
+        self.before = None
+        if first is not None:
+            if not isinstance(first, First):
+                raise InputError(f"first is {first!r:.80}, not a stage. Give First({first!r:.40}).")
+            statistic = find_statistic(first.detector)
+            self.before = Stage.of(screener, statistic, first.steps, first.noises)
         self.screener = screener
         self.calibration = calibration
         self._required = calibration is not None
@@ -112,6 +141,7 @@ class Detector:
         threads: int | None = None,
         calibration: str | Path | None = None,
         detector: str = "magnitude",
+        first: First | None = None,
     ) -> Detector:
         """Open a bundle: the embedded one by default.
 
@@ -124,6 +154,7 @@ class Detector:
                 default the bundle's own, if it has one; then such a setting has no verdicts.
             detector: What is measured: a name of `mnemoscope.detectors.DETECTORS` or, of a bundle
                 with taps, "taps" or "tap:LAYER".
+            first: A cheaper stage that goes first, as in `Detector`.
 
         Raises:
             BundleError: the bundle cannot be used.
@@ -139,7 +170,7 @@ class Detector:
         screener = open_screener(path, backend, threads)
         try:
             known = None if file is None else CalibrationFile.read(file)
-            found = cls(screener, known, detector=detector)
+            found = cls(screener, known, detector=detector, first=first)
             found._required = calibration is not None
             return found
         except BaseException:
@@ -176,33 +207,26 @@ class Detector:
             InputError: a prompt, steps or noises cannot be used.
             NumericsError: a feature is NaN or infinite.
         """
-        self.setting(steps=steps, noises=noises)
-        statistic = self.statistic
-        features = statistic.measure(self.screener, prompts, steps=steps, noises=noises)
-        if not np.isfinite(features).all():
-            bad = int(np.argwhere(~np.isfinite(features))[0, 0])
-            raise NumericsError(
-                f"What {statistic.name!r} measures of prompt {bad} is NaN or infinite: that is no "
-                "verdict. Export the model in float32, or run the bundle on another backend."
-            )
-        return features
+        return Stage.of(self.screener, self.statistic, steps, noises).measure(prompts)
 
     def setting(self, *, steps: int = 1, noises: int | None = None) -> Setting:
         """How `screen` measures: what a calibration has to match.
 
         Raises:
-            InputError: steps or noises cannot be used.
+            InputError: steps or noises cannot be used, or the first stage costs as much as the
+                second.
         """
-        check_options("a whole number", steps=steps)
-        statistic = self.statistic
-        if statistic.only_first and steps != 1:
+        stage = Stage.of(self.screener, self.statistic, steps, noises)
+        if self.before is not None and self.before.flops >= stage.flops:
             raise InputError(
-                f"The detector {statistic.name!r} looks at the first step alone, so that --steps "
-                f"{steps} means nothing. Leave it out, or choose another detector."
+                f"The first stage, {self.before}, costs {self.before.flops / stage.flops:.2f} of "
+                f"the second, {stage}, so that it saves nothing. Choose a cheaper --first, or "
+                "leave it out."
             )
-        noises, steps = self.screener.counts(noises, steps)
-        screener = self.screener
-        return Setting(screener.bundle.id, screener.backend.name, statistic.name, steps, noises)
+        identity, backend = self.screener.bundle.id, self.screener.backend.name
+        return Setting(
+            identity, backend, self.statistic.name, stage.steps, stage.noises, self.first
+        )
 
     def screen(
         self, prompts: Sequence[str], *, steps: int = 1, noises: int | None = None
@@ -220,6 +244,8 @@ class Detector:
         Raises:
             InputError: a prompt, steps or noises cannot be used.
             NumericsError: a magnitude is NaN or infinite.
+            CalibrationError: the setting lacks a calibration that was asked for, or that a cascade
+                or a detector that learns cannot do without.
         """
         return list(self.stream(prompts, steps=steps, noises=noises))
 
@@ -251,36 +277,40 @@ class Detector:
         setting = self.setting(steps=steps, noises=noises)
         calibration = self._calibration(setting)
         tokens = self.screener.tokenizer.encode(prompts)
-        features = self.measure(tokens, steps=steps, noises=noises)
-        fit = None if calibration is None else calibration.fit
-        each = self.statistic.score(features, fit)[..., -1]  # [prompt, noise]
-        # one array operation: on small models each costs as much as a percent of the UNet
-        rows = each.tolist()
-        totals = [math.fsum(row) / len(row) for row in rows]
-        p_values: list[float] | list[None] = [None] * len(rows)
+        stage = Stage(self.screener, self.statistic, setting.steps, setting.noises)
+        if self.before is None:
+            looks = alone(stage, tokens, calibration)
+        else:
+            looks = in_turn(self.before, stage, tokens, setting, calibration)
+        p_values: list[float] | list[None] = [None] * len(looks)
         if calibration is not None:
-            p_values = calibration.p_values(totals).tolist()
+            p_values = calibration.p_values([look.score for look in looks]).tolist()
         threshold = None if calibration is None else calibration.threshold
         seconds = (time.perf_counter() - start) / len(prompts)
         scale = self.screener.latent_elements**-0.5
         is_magnitude = self.statistic.name == "magnitude"
-        for prompt, score, scores, p_value, truncated in zip(
-            prompts, totals, rows, p_values, tokens.truncated, strict=True
+        first = None if self.first is None else str(self.first)
+        for prompt, look, p_value, truncated in zip(
+            prompts, looks, p_values, tokens.truncated, strict=True
         ):
             yield Detection(
                 prompt=prompt,
-                score=score,
-                scores=tuple(scores),
-                rms=scale * score if is_magnitude else None,
+                score=look.score,
+                scores=tuple(look.scores),
+                rms=scale * look.score if is_magnitude and not look.cleared else None,
                 p_value=p_value,
                 threshold=threshold,
-                memorized=None if threshold is None else score > threshold,
+                memorized=None if threshold is None else look.score > threshold,
                 truncated=truncated,
                 detector=self.statistic.name,
                 backend=setting.backend,
                 bundle=setting.bundle,
-                steps=steps,
+                steps=setting.steps,
+                noises=setting.noises,
                 seconds=seconds,
+                passes=look.passes,
+                first=first,
+                cleared=look.cleared,
             )
 
     def _calibration(self, setting: Setting) -> Calibration | None:

@@ -12,10 +12,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mnemoscope_runtime import InputError
 
+from ..cascade import First
 from ..detectors import DETECTORS
 from ..prompts import read_prompt_file
 
-__all__ = ["DetectorOption", "numbers", "progress_bar", "prompts_of", "say"]
+__all__ = [
+    "ClearOption",
+    "DetectorOption",
+    "FirstNoisesOption",
+    "FirstOption",
+    "FirstStepsOption",
+    "first_stage",
+    "numbers",
+    "progress_bar",
+    "prompts_of",
+    "say",
+]
 
 DetectorOption = Annotated[
     str,
@@ -25,6 +37,43 @@ DetectorOption = Annotated[
         show_default=True,
     ),
 ]
+FirstOption = Annotated[
+    str | None,
+    typer.Option(
+        "--first", help="A cheap detector that goes first: --detector looks only at what it leaves."
+    ),
+]
+FirstStepsOption = Annotated[
+    int | None, typer.Option(help="Denoising steps of --first.", show_default="1")
+]
+FirstNoisesOption = Annotated[int | None, typer.Option(help="Noises of --first.", show_default="1")]
+ClearOption = Annotated[
+    float | None,
+    typer.Option(help="Share of benign prompts that --first is to clear.", show_default="0.9"),
+]
+
+
+def first_stage(
+    detector: str | None, steps: int | None, noises: int | None, clear: float | None
+) -> First | None:
+    """The first of two stages, if there is to be one.
+
+    Raises:
+        InputError: an option of it without a detector, or one that cannot be used.
+    """
+    given = {
+        name: value
+        for name, value in (("steps", steps), ("noises", noises), ("clear", clear))
+        if value is not None
+    }
+    if detector is not None:
+        return First(detector, **given)  # type: ignore[arg-type]
+    if given:
+        raise InputError(
+            "--first-steps, --first-noises and --clear belong to a first stage. Name its detector: "
+            "--first magnitude."
+        )
+    return None
 
 
 def numbers(text: str, option: str) -> list[int]:

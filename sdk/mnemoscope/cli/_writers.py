@@ -22,6 +22,7 @@ __all__ = ["Format", "opened", "printable", "writer"]
 _KEYS = (
     *("prompt", "score", "scores", "rms", "p_value", "threshold", "memorized", "detector"),
     *("backend", "bundle", "steps", "truncated"),
+    *("noises", "passes", "first", "cleared"),
 )
 Write = Callable[[Detection], None]
 

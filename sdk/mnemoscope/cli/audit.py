@@ -11,7 +11,16 @@ from mnemoscope_runtime import InputError
 
 from ..audit import audit
 from ..detector import Detector
-from ._options import DetectorOption, progress_bar, say
+from ._options import (
+    ClearOption,
+    DetectorOption,
+    FirstNoisesOption,
+    FirstOption,
+    FirstStepsOption,
+    first_stage,
+    progress_bar,
+    say,
+)
 
 __all__ = ["EPILOG", "command"]
 
@@ -47,6 +56,10 @@ def command(
         int | None, typer.Option(help="Noises of the bank to use.", show_default="all")
     ] = None,
     steps: Annotated[int, typer.Option(help="Denoising steps to measure.")] = 1,
+    first: FirstOption = None,
+    first_steps: FirstStepsOption = None,
+    first_noises: FirstNoisesOption = None,
+    clear: ClearOption = None,
     fdr: Annotated[
         float, typer.Option(help="Share of the flagged that may be benign, on average.")
     ] = 0.05,
@@ -69,7 +82,12 @@ def command(
         raise InputError("An audit reads its prompts several times: save them to a file.")
     with (
         Detector.load(
-            bundle, backend=backend, threads=threads, calibration=calibration, detector=detector
+            bundle,
+            backend=backend,
+            threads=threads,
+            calibration=calibration,
+            detector=detector,
+            first=first_stage(first, first_steps, first_noises, clear),
         ) as screen,
         progress_bar("auditing") as progress,
     ):

@@ -7,16 +7,31 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from mnemoscope_runtime import CalibrationError, InputError
+from mnemoscope_runtime import CalibrationError, InputError, Screener
 
 from .. import embedded
 from ..calibrating import calibrate
 from ..calibration import Calibration, CalibrationFile
+from ..choosing import Choice, choose
 from ..detector import CALIBRATION, Detector, open_screener
+from ..detectors import DETECTORS
 from ..report import plot
 from ._backends import ModelOption, open_torch
-from ._options import DetectorOption, numbers, progress_bar, prompts_of, say
+from ._options import (
+    ClearOption,
+    FirstNoisesOption,
+    FirstOption,
+    FirstStepsOption,
+    first_stage,
+    numbers,
+    progress_bar,
+    prompts_of,
+    say,
+)
 
 __all__ = ["command", "describe"]
 
@@ -42,7 +57,24 @@ def command(
     noises: Annotated[
         str | None, typer.Option(help="Numbers of noises, with commas.", show_default="all")
     ] = None,
-    detector: DetectorOption = "magnitude",
+    detector: Annotated[
+        str,
+        typer.Option(
+            help=f"Detectors, with commas: {', '.join(DETECTORS)}; of a bundle with taps also "
+            "taps, tap:LAYER. auto: magnitude, and taps if the bundle has some."
+        ),
+    ] = "magnitude",
+    first: FirstOption = None,
+    first_steps: FirstStepsOption = None,
+    first_noises: FirstNoisesOption = None,
+    clear: ClearOption = None,
+    target_tpr: Annotated[
+        float | None,
+        typer.Option(
+            help="Keep only the cheapest of all these settings that flags this share of "
+            "--positives."
+        ),
+    ] = None,
     backend: Annotated[str, typer.Option(help="What runs the engines.")] = "onnxruntime",
     model: ModelOption = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
@@ -64,8 +96,13 @@ def command(
     The promise holds for prompts drawn like those of --benign, with a probability of 1 - --delta
     over their draw. `mnemoscope screen` then gives verdicts and p-values.
 
+    With --target-tpr the promise holds for whichever setting is chosen.
+
     Needs `pip install 'mnemoscope\\[calibrate]'`.
     """
+    stage = first_stage(first, first_steps, first_noises, clear)
+    lengths = numbers(steps, "--steps")
+    counts = numbers(noises, "--noises") if noises is not None else None
     others = prompts_of(benign, column)
     known = prompts_of(positives, column) if positives is not None else []
     path = bundle or embedded.BUNDLE
@@ -78,23 +115,46 @@ def command(
     before = CalibrationFile.read(target) if target.exists() else CalibrationFile(())
     runs = open_torch(backend, bundle, model, threads)
     # without the bundle's own calibration, which is to be made and may be an old one
-    with Detector(open_screener(path, runs, threads), detector=detector) as screen:
+    with open_screener(path, runs, threads) as screener:
         try:
-            before.check(screen.bundle_id)
+            before.check(screener.bundle.id)
         except CalibrationError as error:
             raise CalibrationError(f"{target}: {error} Or name another --output.") from None
         with progress_bar("calibrating") as progress:
-            found = calibrate(
-                screen,
-                others,
-                positives=known,
-                fpr=fpr,
-                delta=delta,
-                steps=numbers(steps, "--steps"),
-                noises=numbers(noises, "--noises") if noises is not None else None,
-                progress=progress,
-                tell=say,
-            )
+            if target_tpr is None:
+                found = [
+                    each
+                    for i, name in enumerate(names(detector, screener))
+                    for each in calibrate(
+                        Detector(screener, detector=name, first=stage),
+                        others,
+                        positives=known,
+                        fpr=fpr,
+                        delta=delta,
+                        steps=lengths,
+                        noises=counts,
+                        progress=progress,
+                        tell=say if i == 0 else _told,
+                    )
+                ]
+            else:
+                choice = choose(
+                    screener,
+                    others,
+                    known,
+                    target=target_tpr,
+                    detectors=names(detector, screener),
+                    first=stage,
+                    fpr=fpr,
+                    delta=delta,
+                    steps=lengths,
+                    noises=counts,
+                    progress=progress,
+                    tell=say,
+                )
+    if target_tpr is not None:
+        show(choice)
+        found = [choice.chosen.calibration]
     before.with_(found).write(target)
     for each in found:
         typer.echo(describe(each))
@@ -104,6 +164,35 @@ def command(
         arrays = np.array(last.positives, np.float64), np.array(last.scores, np.float64)
         plot(picture, *arrays, threshold=last.threshold, label=str(last.setting))
         typer.echo(f"plot {picture}")
+
+
+def names(detectors: str, screener: Screener) -> list[str]:
+    """Detectors by name; "auto" is the magnitude, and all taps together if the bundle has some."""
+    if detectors == "auto":
+        return ["magnitude", *(["taps"] if screener.taps else [])]
+    return list(dict.fromkeys(name.strip() for name in detectors.split(",")))
+
+
+def show(choice: Choice) -> None:
+    """Print the candidates, the cheapest first."""
+    table = Table(
+        *("detector", "steps", "noises", "MFLOP", "threshold", "flags of memorised", ""), box=None
+    )
+    reached = next((each for each in choice.candidates if each.tpr >= choice.target), None)
+    for each in choice.candidates:
+        setting = each.calibration.setting
+        table.add_row(
+            *(Text(setting.detector), str(setting.steps), str(setting.noises)),
+            *(f"{each.flops / 1e6:,.0f}", f"{each.calibration.threshold:.5g}"),
+            f"{each.tpr:.3f} [{each.low:.3f}, {each.high:.3f}]",
+            "chosen" if each is reached else "",
+        )
+    console = Console()
+    (console if console.is_terminal else Console(width=160)).print(table)
+
+
+def _told(_: str) -> None:
+    """What was said for the first detector holds for all."""
 
 
 def describe(calibration: Calibration) -> str:
@@ -121,5 +210,10 @@ def describe(calibration: Calibration) -> str:
         text += (
             f" Of {len(calibration.positives):,} memorised prompts it flags {rate:.3f} "
             f"[{low:.3f}, {high:.3f}]."
+        )
+    if calibration.among > 1:
+        text += (
+            f" Chosen among {calibration.among} settings, all of which keep the promise at once "
+            "with that confidence."
         )
     return text

@@ -46,11 +46,12 @@ class _Result(msgspec.Struct):
     """A line of `mnemoscope screen --format json`, as far as it matters here."""
 
     score: float
-    scores: list[float]
     detector: str
     backend: str
     bundle: str
     steps: int
+    noises: int
+    first: str | None = None
 
 
 @app.command("check")
@@ -76,13 +77,15 @@ def check(
     wanted = _setting(first)
     for calibration in known.calibrations:
         s = calibration.setting
-        if (s.bundle, s.backend, s.detector, s.steps, s.noises) == wanted:
+        before = None if s.first is None else str(s.first)
+        if (s.bundle, s.backend, s.detector, s.steps, s.noises, before) == wanted:
             break
     else:
         raise CalibrationError(
             f"{file} has no calibration of what {recent} holds ({first.detector}, "
-            f"{first.backend}, {first.steps} step(s), {len(first.scores)} noise(s), bundle "
-            f"{first.bundle[:12]}). `mnemoscope calibration inspect {file}` shows what it has."
+            f"{first.backend}, {first.steps} step(s), {first.noises} noise(s), "
+            f"{f'after {first.first}, ' if first.first else ''}bundle {first.bundle[:12]}). "
+            f"`mnemoscope calibration inspect {file}` shows what it has."
         )
     drift = calibration.drift([each.score for each in results], level)
     verdict = (
@@ -98,8 +101,9 @@ def check(
     raise typer.Exit(1 if drift.drifted else 0)
 
 
-def _setting(result: _Result) -> tuple[str, str, str, int, int]:
-    return result.bundle, result.backend, result.detector, result.steps, len(result.scores)
+def _setting(result: _Result) -> tuple[str, str, str, int, int, str | None]:
+    each = result
+    return each.bundle, each.backend, each.detector, each.steps, each.noises, each.first
 
 
 def _read(file: Path) -> list[_Result]:

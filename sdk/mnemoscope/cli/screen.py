@@ -18,7 +18,15 @@ from mnemoscope_runtime import InputError
 from ..detector import Detection, Detector
 from ..prompts import read_prompt_file
 from ._backends import ModelOption, open_torch
-from ._options import DetectorOption, say
+from ._options import (
+    ClearOption,
+    DetectorOption,
+    FirstNoisesOption,
+    FirstOption,
+    FirstStepsOption,
+    first_stage,
+    say,
+)
 from ._writers import Format, opened, printable, writer
 
 __all__ = ["EPILOG", "command"]
@@ -65,6 +73,10 @@ def command(
         int | None, typer.Option(help="Noises of the bank to use.", show_default="all")
     ] = None,
     steps: Annotated[int, typer.Option(help="Denoising steps to measure.")] = 1,
+    first: FirstOption = None,
+    first_steps: FirstStepsOption = None,
+    first_noises: FirstNoisesOption = None,
+    clear: ClearOption = None,
     output_format: Annotated[
         Format | None,
         typer.Option("--format", help="How to write results.", show_default="table, or by ending"),
@@ -88,34 +100,48 @@ def command(
     if output is not None and output_format is None:
         _by_ending(output)
     source = prompts if file is None else read_prompt_file(file, column=column)
+    stages = first_stage(first, first_steps, first_noises, clear)
     flagged = False
     calibrated = True
-    truncated = 0
+    screened = cleared = passes = truncated = 0
     runs = open_torch(backend, bundle, model, threads)
     with Detector.load(
-        bundle, backend=runs, threads=threads, calibration=calibration, detector=detector
+        bundle,
+        backend=runs,
+        threads=threads,
+        calibration=calibration,
+        detector=detector,
+        first=stages,
     ) as screen:
         if backend == "auto":
             typer.echo(f"backend: {screen.screener.backend.name}", err=True)
         detections = _shown(
             screen.stream(source or (), steps=steps, noises=noises), output is not None
         )
-        first = list(itertools.islice(detections, 1))  # a mistake leaves an older --output alone
-        if not first:
+        begun = list(itertools.islice(detections, 1))  # a mistake leaves an older --output alone
+        if not begun:
             raise InputError(f"{file} holds no prompts, so there is nothing to say about them.")
         with opened(output) as stream:
             write = writer(output_format or _by_ending(output), stream)
-            for detection in itertools.chain(first, detections):
+            for detection in itertools.chain(begun, detections):
                 write(detection)
                 flagged = flagged or bool(detection.memorized)
                 calibrated = detection.threshold is not None
                 truncated += detection.truncated
+                cleared += detection.cleared
+                passes += detection.passes
+                screened += 1
         setting = screen.setting(steps=steps, noises=noises)
         reads = screen.screener.tokenizer.length - 2  # less start and end
     if not calibrated:
         say(
             f"there is no calibration of {setting}, so there are no verdicts. "
             f"`{setting.command}` makes one."
+        )
+    if stages is not None:
+        say(
+            f"the first stage cleared {cleared:,} of {screened:,} prompts; "
+            f"{passes / screened:.3g} UNet passes a prompt on average."
         )
     if truncated:
         say(
