@@ -37,6 +37,7 @@ def calibrate(
     steps: Sequence[int] = (1,),
     noises: Sequence[int] | None = None,
     among: int = 1,
+    weigh: bool = True,
     progress: Progress = lambda *_: None,
     tell: Callable[[str], None] = warnings.warn,
 ) -> list[Calibration]:
@@ -56,6 +57,8 @@ def calibrate(
         steps: Numbers of steps to calibrate.
         noises: Numbers of noises; all of the bank by default.
         among: Among how many settings one is to be chosen; each threshold has delta / among.
+        weigh: Whether a detector that learns weighs its parts by half of the positives; if not,
+            the parts weigh the same, and all positives are judged.
         progress: Told how many measurements of how many are done.
         tell: Told of prompts that are left out.
 
@@ -71,7 +74,9 @@ def calibrate(
     statistic, first, before = detector.statistic, detector.first, detector.before
     weighs = statistic.is_fitted or (before is not None and before.statistic.is_fitted)
     lists = _Lists.of(
-        *distinct(benign, positives, tell), teach=weighs or before is not None, weigh=weighs
+        *distinct(benign, positives, tell),
+        teach=weighs or before is not None,
+        weigh=weighs and weigh,
     )
     # before measuring for an hour
     above = allowed_above(int((lists.judged & ~lists.memorized).sum()), fpr, delta / among)

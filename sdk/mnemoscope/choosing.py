@@ -29,7 +29,7 @@ class Candidate:
         calibration: Of that setting; its threshold has delta / k, for k candidates.
         flops: Floating-point operations of a benign prompt; of a cascade, those of the first
             stage, and of the second for the share of prompts that is not to be cleared.
-        tpr: Share of the positives above the threshold: those that nothing was learned from.
+        tpr: Share of the positives above the threshold.
         low: Its exact interval at 1 - 0.05 / k, ...
         high: ... so that the intervals of all candidates hold at once with 95 % confidence.
     """
@@ -97,7 +97,8 @@ def choose(
 
     One is chosen by its true-positive rate on a few positives, and among thresholds of which some
     are lucky. So each threshold has delta / k, with which all k keep the promise at once, whichever
-    is chosen; and each interval 1 - 0.05 / k.
+    is chosen; and each interval 1 - 0.05 / k. Detectors that learn do so from benign prompts alone,
+    so that all positives judge.
 
     Args:
         screener: The bundle on a backend.
@@ -148,6 +149,7 @@ def choose(
             steps=lengths,
             noises=counts,
             among=among,
+            weigh=False,
             progress=progress,
             tell=tell if i == 0 else lambda _: None,
         )
