@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -58,6 +59,8 @@ def calibrate(
     """
     counts = sorted(set(noises or (detector.screener.noises,)))
     lengths = sorted(set(steps))
+    for k, m in itertools.product(lengths, counts):
+        detector.setting(steps=k, noises=m)  # what cannot be fails before measuring for an hour
     benign, positives = distinct(benign, positives, tell)
     learns = detector.statistic.is_fitted
     known = len(benign) - len(benign) // 2 if learns else len(benign)
@@ -87,16 +90,15 @@ def calibrate(
         if learns:
             fit = learn(others[1::2], memorized[1::2])
             kept = judged = slice(None, None, 2)
-        scores = detector.statistic.score(others[kept], fit)
-        known_scores = detector.statistic.score(memorized[judged], fit)
+        score = detector.statistic.score
         for k in group:
             for m in counts:
-                means = scores[:, :m, k - 1].mean(1).tolist()
+                means = score(others[kept, :m, :k], fit).mean(1).tolist()
                 found.append(
                     Calibration.of(
                         detector.setting(steps=k, noises=m),
                         dict(zip(map(digest, benign[kept]), means, strict=True)),
-                        positives=known_scores[:, :m, k - 1].mean(1).tolist(),
+                        positives=score(memorized[judged, :m, :k], fit).mean(1).tolist(),
                         fpr=fpr,
                         delta=delta,
                         fit=fit,

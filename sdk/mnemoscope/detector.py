@@ -19,7 +19,7 @@ from mnemoscope_runtime.selection import fastest, try_backends
 
 from . import embedded
 from .calibration import Calibration, CalibrationFile, Setting
-from .detectors import Features, find_statistic
+from .detectors import Features, Statistic, find_statistic
 
 __all__ = ["Detection", "Detector", "open_screener"]
 
@@ -81,7 +81,7 @@ class Detector:
     Args:
         screener: The bundle on a backend.
         calibration: What thresholds come from; to screen in a setting that it lacks is an error.
-        detector: Name of the statistic, for `mnemoscope.detectors.find_statistic`.
+        detector: The statistic, or its name for `mnemoscope.detectors.find_statistic`.
 
     Raises:
         CalibrationError: the calibration belongs to another bundle.
@@ -93,7 +93,7 @@ class Detector:
         screener: Screener,
         calibration: CalibrationFile | None = None,
         *,
-        detector: str = "magnitude",
+        detector: str | Statistic = "magnitude",
     ) -> None:
         if calibration is not None:
             calibration.check(screener.bundle.id)
@@ -111,7 +111,7 @@ class Detector:
         backend: str | Backend = "onnxruntime",
         threads: int | None = None,
         calibration: str | Path | None = None,
-        detector: str = "magnitude",
+        detector: str | Statistic = "magnitude",
     ) -> Detector:
         """Open a bundle: the embedded one by default.
 
@@ -123,7 +123,7 @@ class Detector:
             calibration: A calibration file; to screen in a setting that it lacks is an error. By
                 default the bundle's own, if it has one; then such a setting has no verdicts.
             detector: What is measured: a name of `mnemoscope.detectors.DETECTORS` or, of a bundle
-                with taps, "taps" or "tap:LAYER".
+                with taps, "taps" or "tap:LAYER"; or a statistic of your own.
 
         Raises:
             BundleError: the bundle cannot be used.
@@ -200,8 +200,14 @@ class Detector:
                 f"The detector {statistic.name!r} looks at the first step alone, so that --steps "
                 f"{steps} means nothing. Leave it out, or choose another detector."
             )
-        noises, steps = self.screener.counts(noises, steps)
         screener = self.screener
+        noises, steps = screener.counts(noises, steps)
+        if statistic.draws and (steps != screener.steps or noises < 2):
+            raise InputError(
+                f"The detector {statistic.name!r} compares finished pictures of two noises or "
+                f"more: --steps {steps} on --noises {noises} has none. Give --steps "
+                f"{screener.steps} and at least --noises 2."
+            )
         return Setting(screener.bundle.id, screener.backend.name, statistic.name, steps, noises)
 
     def screen(
@@ -253,7 +259,7 @@ class Detector:
         tokens = self.screener.tokenizer.encode(prompts)
         features = self.measure(tokens, steps=steps, noises=noises)
         fit = None if calibration is None else calibration.fit
-        each = self.statistic.score(features, fit)[..., -1]  # [prompt, noise]
+        each = self.statistic.score(features, fit)  # [prompt, noise]
         # one array operation: on small models each costs as much as a percent of the UNet
         rows = each.tolist()
         totals = [math.fsum(row) / len(row) for row in rows]

@@ -15,7 +15,7 @@ from ..calibrating import calibrate
 from ..calibration import Calibration, CalibrationFile
 from ..detector import CALIBRATION, Detector, open_screener
 from ..report import plot
-from ._backends import ModelOption, open_torch
+from ._backends import ModelOption, open_detector, open_torch
 from ._options import DetectorOption, numbers, progress_bar, prompts_of, say
 
 __all__ = ["command", "describe"]
@@ -78,7 +78,8 @@ def command(
     before = CalibrationFile.read(target) if target.exists() else CalibrationFile(())
     runs = open_torch(backend, bundle, model, threads)
     # without the bundle's own calibration, which is to be made and may be an old one
-    with Detector(open_screener(path, runs, threads), detector=detector) as screen:
+    statistic = open_detector(detector, bundle, model)
+    with Detector(open_screener(path, runs, threads), detector=statistic) as screen:
         try:
             before.check(screen.bundle_id)
         except CalibrationError as error:

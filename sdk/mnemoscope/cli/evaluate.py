@@ -16,14 +16,14 @@ from mnemoscope_runtime import Backend, InputError
 from .. import embedded
 from ..bench import environment
 from ..detector import open_screener
-from ..detectors import DETECTORS
+from ..detectors import DETECTORS, CopySimilarity, Statistic
 from ..evaluate import PromptLists, Scored, judge, score, style_aucs
 from ..evaluate.pages import write
 from ..evaluate.paper import GUIDANCE, INFERENCE_STEPS, follow, load_model, scored_by, written
 from ..evaluate.pictures import new_figure
 from ..evaluate.report import Evaluation, Grid
 from ..prompts import read_labelled_file
-from ._backends import ModelOption, open_torch
+from ._backends import ModelOption, open_detector, open_torch
 from ._options import numbers, progress_bar, prompts_of, say
 from ._quiet import quiet_libraries
 
@@ -33,13 +33,17 @@ _GENERATIONS = "4"  # the paper's default
 Subject = dict[str, str]
 
 
-def _detectors(names: str, backend: str) -> list[str]:
+def _detectors(names: str, backend: str, bundle: Path | None) -> list[str]:
     if names != "all":
         return [name.strip() for name in names.split(",")]
-    on_torch = backend.startswith("torch")
-    left_out = [n for n, each in DETECTORS.items() if each.needs_torch and not on_torch]
-    if left_out:
-        say(f"{', '.join(left_out)} need --backend torch, and are left out.")
+    if not backend.startswith("torch"):
+        left_out = [name for name, each in DETECTORS.items() if each.needs_torch]
+        say(f"{', '.join(left_out)} need PyTorch: they are left out but with --backend torch.")
+    elif bundle is not None:
+        left_out = [CopySimilarity.name]
+        say(f"{CopySimilarity.name} needs a descriptor, and is left out: name it with its FILE.")
+    else:
+        left_out = []
     return [name for name in DETECTORS if name not in left_out]
 
 
@@ -125,7 +129,7 @@ def command(
     else:
         scored, subject = _by_bundle(
             lists,
-            _detectors(detector, backend),
+            [open_detector(name, bundle, model) for name in _detectors(detector, backend, bundle)],
             lengths,
             numbers(noises, "--noises") if noises is not None else None,
             bundle or embedded.BUNDLE,
@@ -147,7 +151,7 @@ def command(
 
 def _by_bundle(
     lists: PromptLists,
-    detectors: list[str],
+    detectors: list[Statistic],
     steps: list[int],
     noises: list[int] | None,
     bundle: Path,

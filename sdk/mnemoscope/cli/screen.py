@@ -17,7 +17,7 @@ from mnemoscope_runtime import InputError
 
 from ..detector import Detection, Detector
 from ..prompts import read_prompt_file
-from ._backends import ModelOption, open_torch
+from ._backends import ModelOption, open_detector, open_torch
 from ._options import DetectorOption, say
 from ._writers import Format, opened, printable, writer
 
@@ -92,8 +92,9 @@ def command(
     calibrated = True
     truncated = 0
     runs = open_torch(backend, bundle, model, threads)
+    statistic = open_detector(detector, bundle, model)
     with Detector.load(
-        bundle, backend=runs, threads=threads, calibration=calibration, detector=detector
+        bundle, backend=runs, threads=threads, calibration=calibration, detector=statistic
     ) as screen:
         if backend == "auto":
             typer.echo(f"backend: {screen.screener.backend.name}", err=True)
