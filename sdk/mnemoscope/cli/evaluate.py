@@ -16,7 +16,7 @@ from mnemoscope_runtime import Backend, InputError
 from .. import embedded
 from ..bench import environment
 from ..detector import open_screener
-from ..detectors import DETECTORS, CopySimilarity, Statistic
+from ..detectors import DETECTORS, Statistic
 from ..evaluate import PromptLists, Scored, judge, score, style_aucs
 from ..evaluate.pages import write
 from ..evaluate.paper import GUIDANCE, INFERENCE_STEPS, follow, load_model, scored_by, written
@@ -33,18 +33,16 @@ _GENERATIONS = "4"  # the paper's default
 Subject = dict[str, str]
 
 
-def _detectors(names: str, backend: str, bundle: Path | None) -> list[str]:
+def _detectors(names: str, backend: str) -> list[str]:
     if names != "all":
-        return [name.strip() for name in names.split(",")]
-    if not backend.startswith("torch"):
-        left_out = [name for name, each in DETECTORS.items() if each.needs_torch]
-        say(f"{', '.join(left_out)} need PyTorch: they are left out but with --backend torch.")
-    elif bundle is not None:
-        left_out = [CopySimilarity.name]
-        say(f"{CopySimilarity.name} needs a descriptor, and is left out: name it with its FILE.")
-    else:
-        left_out = []
-    return [name for name in DETECTORS if name not in left_out]
+        return list(dict.fromkeys(name.strip() for name in names.split(",")))
+    drawing = [name for name, each in DETECTORS.items() if each.draws]
+    say(f"{', '.join(drawing)} take whole pictures, and are left out: name them.")
+    inside = [n for n, each in DETECTORS.items() if each.needs_torch and not each.draws]
+    if backend.startswith("torch"):
+        return [name for name in DETECTORS if name not in drawing]
+    say(f"{', '.join(inside)} need --backend torch, and are left out.")
+    return [name for name in DETECTORS if name not in drawing + inside]
 
 
 class Protocol(StrEnum):
@@ -129,7 +127,7 @@ def command(
     else:
         scored, subject = _by_bundle(
             lists,
-            [open_detector(name, bundle, model) for name in _detectors(detector, backend, bundle)],
+            [open_detector(name, bundle, model) for name in _detectors(detector, backend)],
             lengths,
             numbers(noises, "--noises") if noises is not None else None,
             bundle or embedded.BUNDLE,
