@@ -17,7 +17,6 @@ from rich.progress import track
 from rich.table import Table
 
 from mnemoscope import Detector, embedded
-from mnemoscope.detectors import find_statistic
 from mnemoscope.evaluate import auc, bootstrap, tpr_at_fpr
 
 STEPS, NOISES = (1, 10, 50), (1, 4)
@@ -26,13 +25,13 @@ _CHUNK = 20
 
 
 def measure(detector: Detector, prompts: list[str], name: str) -> np.ndarray:
-    """Scores of every setting, [prompt, noise, step]."""
+    """Magnitudes, [prompt, noise, step]."""
     starts = range(0, len(prompts), _CHUNK)
     chunks = [
         detector.magnitudes(prompts[i : i + _CHUNK], steps=max(STEPS), noises=max(NOISES))
         for i in track(starts, name, console=Console(stderr=True))
     ]
-    return find_statistic("magnitude").score(np.concatenate(chunks)[..., None], None)
+    return np.concatenate(chunks)
 
 
 def main() -> None:
@@ -57,8 +56,9 @@ def main() -> None:
     for steps in STEPS:
         for noises in NOISES:
             for name in SETS:
-                positives = scores["memorized"][:, noises - 1, steps - 1]
-                negatives = scores[name][:, noises - 1, steps - 1]
+                positives, negatives = (
+                    scores[each][:, :noises, :steps].mean((1, 2)) for each in ("memorized", name)
+                )
                 area = bootstrap(auc, positives, negatives)
                 tpr = bootstrap(tpr_at_fpr, positives, negatives)
                 table.add_row(str(steps), str(noises), name, str(area), str(tpr))

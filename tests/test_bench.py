@@ -122,3 +122,40 @@ def test_command_that_cannot_be(run: Run, bundle_dir: Path) -> None:
     failed(run("bench", bundle_dir, "--backends", ", "), 2, "No backend to measure")
     failed(run("bench", bundle_dir, "--rounds", 0), 2, "0 rounds measure nothing")
     failed(run("bench", bundle_dir, "--backends", "nothing"), 2, "There is no backend 'nothing'")
+
+
+@one_model
+def test_any_detector(run: Run, bundle_dir: Path, model_dir: Path, tmp_path: Path) -> None:
+    """One that learns is timed without a verdict; stages and floor are the magnitude's alone."""
+    args = ("bench", bundle_dir, "--rounds", 1, "--threads", 1, "--output", tmp_path)
+    for name, steps, noises in (("latent-update", 2, 1), ("tiled-l2", 50, 2), ("magnitude", 2, 1)):
+        settings = ("--detector", name, "--steps", steps, "--noises", noises)
+        result = run(*args, *settings, "--model", model_dir)
+        assert result.code == 0, result.err
+        assert "tokenizer" not in result.out
+        report = json.loads((tmp_path / "bench.json").read_text())
+        assert (report["detector"], report["steps"], report["noises"]) == (name, steps, noises)
+        (row,) = report["backends"]
+        assert row["stages"] is row["floor"] is report["flops_per_noise"] is None
+        assert row["p50"] > 0
+
+
+@one_model
+def test_what_is_timed(bundle_dir: Path) -> None:
+    with Detector.load(bundle_dir, detector="latent-update", threads=1) as detector:
+        assert isinstance(bench.asking(detector)(PROMPTS), np.ndarray)
+        with pytest.raises(InputError, match="has 3 noises"):
+            bench.asking(detector, noises=9)
+    with Detector.load(bundle_dir, threads=1) as detector:
+        found = bench.asking(detector, steps=2, noises=2)(PROMPTS)
+        assert isinstance(found, list)
+        assert (found[0].steps, len(found[0].scores)) == (2, 2)
+
+
+@one_model
+def test_detectors_that_cannot_be_timed(run: Run, bundle_dir: Path) -> None:
+    args = ("bench", bundle_dir, "--detector")
+    failed(run(*args, "magic"), 2, "no detector 'magic'")
+    failed(run(*args, "tiled-l2"), 2, "--model")
+    failed(run(*args, "sharpness", "--steps", 2), 2, "first step alone")
+    failed(run(*args, "attention-entropy"), 3, "--backend torch")

@@ -47,6 +47,7 @@ def test_the_table(run: Run, bundle_dir: Path, files: tuple[Path, Path], tmp_pat
     assert "anisotropy, latent-update: learned from one half" in result.err
     assert "1 % of 10 other prompts" in result.err
     assert "note: attention-entropy, bright-ending need --backend torch" in result.err
+    assert "note: tiled-l2, copy-similarity take whole pictures" in result.err
     settings = sum(2 if DETECTORS[name].only_first else 4 for name in ON_ENGINES)
     report = json.loads((out / "report.json").read_text("utf-8"))
     assert len(report["scores"]) == settings

@@ -29,6 +29,7 @@ class Known:
     only_first = False
     is_fitted = True
     needs_torch = False
+    draws = False
 
     def passes(self, steps: int) -> int:
         return 2 * steps
@@ -38,8 +39,8 @@ class Known:
 
     def score(self, features: Features, fit: Fit | None) -> Scores:
         assert fit is not None
-        seen = np.isin(features[..., 0], fit.weight)
-        return 1000 * seen + 0.001 * features[..., 0]
+        seen = np.isin(features[:, :, 0, 0], fit.weight)
+        return 1000 * seen + 0.001 * features[:, :, 0, 0]
 
 
 def families(count: int, seed: int) -> list[str]:
@@ -125,7 +126,7 @@ def test_no_prompt_is_judged_by_a_fit_that_saw_its_group(monkeypatch: pytest.Mon
     monkeypatch.setattr("mnemoscope.evaluate.scoring.learn", remember)
     lists = PromptLists.of(families(8, 1), families(12, 2), tell=silent)
     features = lists.groups.astype(np.float32)[:, None, None, None]
-    found = scores_of(Known(), features, lists)[:, 0]
+    found = scores_of(Known(), features, lists)
     # 1000 above the benign prompts that were learned from, had any been seen; 1000 below, if not
     assert (found < -1000).all()
 
@@ -135,10 +136,10 @@ def test_each_half_is_judged_by_the_fit_of_the_other() -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(3, 2, (60, 2, 1, 2)) + lists.memorized[:, None, None, None]
     statistic = DETECTORS["anisotropy"]
-    found = scores_of(statistic, features, lists)[:, 0]
+    found = scores_of(statistic, features, lists)
     second, known = halves(lists, "any"), lists.memorized
     fit = learn(features[~second & ~known], features[~second & known])
-    raw = statistic.score(features, fit).mean(1)[:, 0]
+    raw = statistic.score(features, fit).mean(1)
     benign = raw[~second & ~known]
     np.testing.assert_allclose(found[second], ((raw - benign.mean()) / benign.std())[second])
 
@@ -164,10 +165,10 @@ def test_learning_from_noise_finds_nothing(seed: int) -> None:
     """Had a half been judged by its own fit, noise in many features would look like a detector."""
     lists = lists_of(60, 60, seed)
     features = np.random.default_rng(seed).normal(0, 1, (120, 1, 1, 40))
-    found = scores_of(DETECTORS["anisotropy"], features, lists)[:, 0]
+    found = scores_of(DETECTORS["anisotropy"], features, lists)
     assert 0.35 < auc(found[lists.memorized], found[~lists.memorized]) < 0.65
     whole = learn(features[~lists.memorized], features[lists.memorized])
-    own = DETECTORS["anisotropy"].score(features, whole)[:, 0, 0]
+    own = DETECTORS["anisotropy"].score(features, whole)[:, 0]
     assert auc(own[lists.memorized], own[~lists.memorized]) > 0.75
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .from_onnx import export_onnx
     from .gate import Tolerance, check_backend
     from .gradients import magnitude_of, unconditional
+    from .jacobian import along_itself
     from .models import Embeds, StableDiffusion, StableDiffusionXL
     from .noise import noise_bank
     from .reference import Step, denoise, magnitude, magnitudes
@@ -29,6 +30,7 @@ __all__ = [
     "Step",
     "Tolerance",
     "TorchBackend",
+    "along_itself",
     "check_backend",
     "check_target",
     "denoise",
@@ -50,6 +52,7 @@ _HOMES = {
     "Step": "reference",
     "Tolerance": "gate",
     "TorchBackend": "torch_backend",
+    "along_itself": "jacobian",
     "check_backend": "gate",
     "check_target": "staging",
     "denoise": "reference",

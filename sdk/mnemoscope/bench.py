@@ -27,6 +27,7 @@ from .detector import Detector
 __all__ = [
     "Latency",
     "Scenario",
+    "asking",
     "environment",
     "offline",
     "plot",
@@ -76,6 +77,7 @@ def single_stream(
     detectors: Mapping[str, Detector],
     prompts: Sequence[str],
     *,
+    steps: int = 1,
     noises: int = 1,
     rounds: int = 100,
     warmup: int = 10,
@@ -83,7 +85,8 @@ def single_stream(
     """One prompt at a time, the next when the last is answered."""
 
     def query(detector: Detector) -> Callable[[str], object]:
-        return lambda prompt: detector.screen([prompt], noises=noises)
+        ask = asking(detector, steps=steps, noises=noises)
+        return lambda prompt: ask([prompt])
 
     queries = {name: query(detector) for name, detector in detectors.items()}
     return _interleaved(queries, itertools.cycle(prompts), rounds, warmup, 1)
@@ -93,16 +96,15 @@ def offline(
     detectors: Mapping[str, Detector],
     prompts: Sequence[str],
     *,
+    steps: int = 1,
     noises: int = 1,
     rounds: int = 3,
     warmup: int = 1,
 ) -> list[Latency]:
     """All prompts at once."""
-
-    def query(detector: Detector) -> Callable[[Sequence[str]], object]:
-        return lambda batch: detector.screen(batch, noises=noises)
-
-    queries = {name: query(detector) for name, detector in detectors.items()}
+    queries = {
+        name: asking(detector, steps=steps, noises=noises) for name, detector in detectors.items()
+    }
     return _interleaved(queries, itertools.repeat(prompts), rounds, warmup, len(prompts))
 
 
@@ -114,6 +116,7 @@ def server(
     rate: float,
     seconds: float = 10.0,
     workers: int = 4,
+    steps: int = 1,
     noises: int = 1,
     seed: int = 0,
 ) -> Latency:
@@ -130,16 +133,17 @@ def server(
             f"A server run needs a rate, seconds and workers above 0, not {rate}, {seconds}, "
             f"{workers}."
         )
+    ask = asking(detector, steps=steps, noises=noises)
     rng = np.random.default_rng(seed)
     count = max(1, round(rate * seconds))
     arrivals = rng.exponential(1 / rate, count).cumsum().tolist()
     start = time.perf_counter() + 0.05
 
     def answer(arrival: float, prompt: str) -> float:
-        detector.screen([prompt], noises=noises)
+        ask([prompt])
         return time.perf_counter() - start - arrival
 
-    detector.screen([prompts[0]], noises=noises)
+    ask([prompts[0]])
     with ThreadPoolExecutor(workers) as pool:
         futures = []
         for arrival, prompt in zip(arrivals, itertools.cycle(prompts), strict=False):
@@ -149,10 +153,25 @@ def server(
     return Latency(name, tuple(samples))
 
 
+def asking(
+    detector: Detector, *, steps: int = 1, noises: int = 1
+) -> Callable[[Sequence[str]], object]:
+    """What is timed: screening, or measuring alone where a detector has not learned anything yet.
+
+    Raises:
+        InputError: the detector does not measure so many steps or noises.
+    """
+    setting = detector.setting(steps=steps, noises=noises)
+    known = detector.calibration
+    if detector.statistic.is_fitted and (known is None or known.find(setting) is None):
+        return lambda prompts: detector.measure(prompts, steps=steps, noises=noises)
+    return lambda prompts: detector.screen(prompts, steps=steps, noises=noises)
+
+
 def stages(
     detector: Detector, prompts: Sequence[str], *, rounds: int = 100, warmup: int = 10
 ) -> dict[str, float]:
-    """Where a query's time goes: medians in seconds of one prompt on one noise.
+    """Where a query's time goes: medians in seconds of one prompt's magnitude on one noise.
 
     The text encoder is inside the screening graph, so its own graph is timed, and taken off.
     Differences are taken within a round; one that noise makes negative counts as 0.

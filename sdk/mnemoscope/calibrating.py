@@ -17,7 +17,7 @@ from .calibration import Calibration, digest
 from .cascade import Gate, level
 from .conformal import allowed_above
 from .detector import Detector
-from .detectors import Features, Fit, Scores, Statistic
+from .detectors import Features, Fit, Statistic
 from .stage import Stage
 
 __all__ = ["calibrate", "distinct", "learn"]
@@ -97,9 +97,9 @@ def calibrate(
     found: list[Calibration] = []
     for group in groups:
         look = partial(detector.measure, steps=group[-1], noises=counts[-1])
-        scores, fit = _scores(left, statistic, look, meter)
+        features, fit = _learned(left, statistic, look, meter)
         for k, m in itertools.product(group, counts):
-            means, gate = scores[left.judged, :m, k - 1].mean(1), None
+            means, gate = statistic.score(features[left.judged, :m, :k], fit).mean(1), None
             if sifted is not None:
                 gate = sifted.gate(means[~left.memorized[left.judged]])
                 means = gate.joint(sifted.scores[lists.judged], means)
@@ -160,15 +160,15 @@ class _Meter:
         return np.concatenate(parts)
 
 
-def _scores(
+def _learned(
     lists: _Lists, statistic: Statistic, look: Callable[[list[str]], Features], meter: _Meter
-) -> tuple[Scores, Fit | None]:
-    """Scores of all prompts, by what some of them taught. # [prompt, noise, step]"""
+) -> tuple[Features, Fit | None]:
+    """Features of all prompts, and what some of them taught."""
     features, fit = meter.measure(lists.prompts, look), None
     if statistic.is_fitted:
         taught, memorized = lists.taught, lists.memorized
         fit = learn(features[taught & ~memorized], features[taught & memorized])
-    return statistic.score(features, fit), fit
+    return features, fit
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,8 +182,8 @@ class _Sifted:
 
     @classmethod
     def of(cls, lists: _Lists, stage: Stage, clear: float, meter: _Meter) -> _Sifted:
-        found, fit = _scores(lists, stage.statistic, stage.measure, meter)
-        scores = found[..., -1].mean(1)
+        features, fit = _learned(lists, stage.statistic, stage.measure, meter)
+        scores = stage.statistic.score(features, fit).mean(1)
         return cls(lists, scores, level(scores[lists.taught & ~lists.memorized], clear), fit)
 
     @property

@@ -15,7 +15,7 @@ from .calibrating import Progress, calibrate
 from .calibration import Calibration
 from .cascade import First
 from .detector import Detector
-from .detectors import find_statistic
+from .detectors import Statistic, find_statistic
 from .stage import Stage
 
 __all__ = ["Candidate", "Choice", "choose"]
@@ -84,7 +84,7 @@ def choose(
     positives: Sequence[str],
     *,
     target: float,
-    detectors: Sequence[str] = ("magnitude",),
+    detectors: Sequence[str | Statistic] = ("magnitude",),
     first: First | None = None,
     fpr: float = 0.01,
     delta: float = 0.05,
@@ -105,7 +105,8 @@ def choose(
         benign: As in `calibrate`.
         positives: Prompts that the model memorised.
         target: The true-positive rate to reach, in 0..1.
-        detectors: Names. One that looks at the first step alone has one step, whatever `steps` is.
+        detectors: Statistics, or their names. One that looks at the first step alone has one step,
+            whatever `steps` is.
         first: A first stage for all of them.
         fpr: False-positive rate to promise, in 0..1.
         delta: The chance that the promise is broken, in 0..1.
@@ -131,8 +132,9 @@ def choose(
         )
     counts = sorted(set(noises or (screener.noises,)))
     runs: dict[Detector, list[int]] = {}
-    for name in dict.fromkeys(detectors):
-        detector = Detector(screener, detector=name, first=first)
+    known = {each.name: each for each in map(find_statistic, detectors)}
+    for statistic in known.values():
+        detector = Detector(screener, detector=statistic, first=first)
         runs[detector] = [1] if detector.statistic.only_first else sorted(set(steps))
         for k, m in itertools.product(runs[detector], counts):
             detector.setting(steps=k, noises=m)  # before measuring for an hour
@@ -154,14 +156,17 @@ def choose(
             tell=tell if i == 0 else lambda _: None,
         )
     ]
-    candidates = [_candidate(screener, calibration) for calibration in found]
+    candidates = [
+        _candidate(screener, known[calibration.setting.detector], calibration)
+        for calibration in found
+    ]
     return Choice(target, tuple(sorted(candidates, key=lambda each: each.flops)))
 
 
-def _candidate(screener: Screener, calibration: Calibration) -> Candidate:
+def _candidate(screener: Screener, statistic: Statistic, calibration: Calibration) -> Candidate:
     setting, rate = calibration.setting, calibration.tpr()
     assert rate is not None
-    own = Stage.of(screener, find_statistic(setting.detector), setting.steps, setting.noises)
+    own = Stage.of(screener, statistic, setting.steps, setting.noises)
     cost, first = own.flops, setting.first
     if first is not None:
         before = Stage.of(screener, find_statistic(first.detector), first.steps, first.noises)

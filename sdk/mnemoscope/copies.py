@@ -7,6 +7,7 @@ model comes with a stand-in.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -48,7 +49,8 @@ class SSCD:
     """A descriptor network in TorchScript or ONNX: [B, 3, 320, 320] -> [B, D].
 
     Preprocessing is SSCD's: squeezed to 320x320, normalised as for ImageNet. Above a cosine of .5
-    the papers speak of a copy (Somepalli et al. 2023).
+    the papers speak of a copy (Somepalli et al. 2023). The name holds the beginning of the file's
+    sha256: cosines of two networks do not compare.
     """
 
     copied_above = 0.5
@@ -65,9 +67,9 @@ class SSCD:
             BackendUnavailable: what runs it is not installed.
         """
         path = Path(file)
-        self.name = path.stem
         if not path.is_file():
             raise InputError(f"{path} is no file. Give the copy descriptor's TorchScript or ONNX.")
+        self.name = f"{path.stem}-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
         self._run = _onnx(path) if path.suffix == ".onnx" else _torchscript(path)
 
     def describe(self, images: Sequence[Image]) -> Vectors:

@@ -26,7 +26,7 @@ from mnemoscope_runtime.selection import fastest, try_backends
 from . import embedded
 from .calibration import Calibration, CalibrationFile, Setting
 from .cascade import First
-from .detectors import Features, find_statistic
+from .detectors import Features, Statistic, find_statistic
 from .stage import Stage, alone, in_turn
 
 __all__ = ["Detection", "Detector", "open_screener"]
@@ -100,7 +100,7 @@ class Detector:
     Args:
         screener: The bundle on a backend.
         calibration: What thresholds come from; to screen in a setting that it lacks is an error.
-        detector: Name of the statistic, for `mnemoscope.detectors.find_statistic`.
+        detector: The statistic, or its name for `mnemoscope.detectors.find_statistic`.
         first: A cheaper stage that goes first: this detector looks only at prompts that it does
             not clear. Such a cascade screens nothing before it is calibrated.
 
@@ -114,7 +114,7 @@ class Detector:
         screener: Screener,
         calibration: CalibrationFile | None = None,
         *,
-        detector: str = "magnitude",
+        detector: str | Statistic = "magnitude",
         first: First | None = None,
     ) -> None:
         if calibration is not None:
@@ -140,7 +140,7 @@ class Detector:
         backend: str | Backend = "onnxruntime",
         threads: int | None = None,
         calibration: str | Path | None = None,
-        detector: str = "magnitude",
+        detector: str | Statistic = "magnitude",
         first: First | None = None,
     ) -> Detector:
         """Open a bundle: the embedded one by default.
@@ -153,7 +153,7 @@ class Detector:
             calibration: A calibration file; to screen in a setting that it lacks is an error. By
                 default the bundle's own, if it has one; then such a setting has no verdicts.
             detector: What is measured: a name of `mnemoscope.detectors.DETECTORS` or, of a bundle
-                with taps, "taps" or "tap:LAYER".
+                with taps, "taps" or "tap:LAYER"; or a statistic of your own.
             first: A cheaper stage that goes first, as in `Detector`.
 
         Raises:

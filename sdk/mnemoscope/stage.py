@@ -53,6 +53,12 @@ class Stage:
         if isinstance(statistic, (Tap, Taps)):
             screener.require_taps(*([statistic.layer] if isinstance(statistic, Tap) else []))
         count, steps = screener.counts(noises, steps)
+        if statistic.draws and (steps != screener.steps or count < 2):
+            raise InputError(
+                f"The detector {statistic.name!r} compares finished pictures of two noises or "
+                f"more: --steps {steps} on --noises {count} has none. Give --steps "
+                f"{screener.steps} and at least --noises 2."
+            )
         return cls(screener, statistic, steps, count)
 
     def __str__(self) -> str:
@@ -76,12 +82,12 @@ class Stage:
         return features
 
     def scores(self, prompts: Sequence[str] | Tokens, fit: Fit | None) -> Scores:
-        """Scores after the last step. # [prompt, noise]
+        """Scores. # [prompt, noise]
 
         Raises:
             CalibrationError: the statistic learns, and there is no fit.
         """
-        return self.statistic.score(self.measure(prompts), fit)[..., -1]
+        return self.statistic.score(self.measure(prompts), fit)
 
     @property
     def passes(self) -> int:

@@ -11,14 +11,16 @@ from mnemoscope_runtime import Backend, BackendUnavailable, InputError
 from mnemoscope_runtime.manifest import Precision
 
 from .. import embedded
+from ..detectors import CopySimilarity, Statistic, TiledL2, find_statistic, open_statistic
 from ._quiet import quiet_libraries
 
-__all__ = ["ModelOption", "open_torch"]
+__all__ = ["ModelOption", "open_detector", "open_torch"]
 
 ModelOption = Annotated[
     str | None,
     typer.Option(
-        help="Model of the bundle, for torch and torch-compile.", show_default="the embedded one"
+        help="Model of the bundle, for torch and torch-compile and for detectors that draw.",
+        show_default="the embedded one",
     ),
 ]
 _COMPILERS = {"torch": None, "torch-compile": "inductor"}
@@ -68,3 +70,22 @@ def open_torch(
         precision={p: p for p in get_args(Precision)}.get(precision, "float32"),
         compiler=_COMPILERS[kind],
     )
+
+
+def open_detector(name: str, bundle: Path | None, model: str | None) -> Statistic:
+    """A detector by name; one that draws pictures takes the VAE of the bundle's model.
+
+    Raises:
+        InputError: no such detector, or no model or descriptor for it.
+        BackendUnavailable: PyTorch or diffusers is not installed.
+        ExportError: the model cannot be loaded.
+    """
+    if name.partition(":")[0] not in (TiledL2.name, CopySimilarity.name):
+        return find_statistic(name)
+    if bundle is not None and model is None:
+        raise InputError(
+            f"{name} draws pictures with the VAE of the model that {bundle} was exported from, "
+            "which a bundle does not hold. Give it with --model."
+        )
+    quiet_libraries()
+    return open_statistic(name, model)

@@ -33,7 +33,7 @@ DetectorOption = Annotated[
     str,
     typer.Option(
         help=f"What is measured: {', '.join(DETECTORS)}; of a bundle with taps also taps, "
-        "tap:LAYER.",
+        "tap:LAYER; with SSCD in a file copy-similarity:FILE.",
         show_default=True,
     ),
 ]

@@ -19,7 +19,8 @@ from mnemoscope_runtime.backends import Precision
 from .. import bench, embedded
 from ..detector import Detector
 from ..floor import gemm_rate
-from ._backends import ModelOption, open_torch
+from ._backends import ModelOption, open_detector, open_torch
+from ._options import DetectorOption
 
 __all__ = ["command"]
 
@@ -37,6 +38,8 @@ def command(
     scenario: Annotated[bench.Scenario, typer.Option(help="MLPerf's scenarios.")] = "single-stream",
     model: ModelOption = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of an engine.")] = None,
+    detector: DetectorOption = "magnitude",
+    steps: Annotated[int, typer.Option(help="Denoising steps to measure.")] = 1,
     noises: Annotated[int, typer.Option(help="Noises of the bank to use.")] = 1,
     rounds: Annotated[
         int | None, typer.Option(help="Rounds after warm-up.", show_default="100, or 3 offline")
@@ -48,12 +51,17 @@ def command(
         Path | None, typer.Option("--output", "-o", help="Folder for bench.json and bench.png.")
     ] = None,
 ) -> None:
-    """Measure latency or throughput of backends on a bundle, side by side."""
+    """Measure latency or throughput of backends on a bundle, side by side.
+
+    A detector that learns is timed without its verdict, unless the bundle is calibrated for it.
+    Stages and the floor are known of the magnitude at the first step alone.
+    """
     names = [name.strip() for name in backends.split(",") if name.strip()]
     if not names:
         raise InputError("No backend to measure. Give one or more, with commas between them.")
     if rounds is not None and rounds < 1:
         raise InputError(f"{rounds} rounds measure nothing. Give 1 or more.")
+    statistic = open_detector(detector, bundle, model)
     prompts = [row.prompt for row in embedded.read_prompts("held_out")]
     console = Console()
     if not console.is_terminal:
@@ -63,31 +71,36 @@ def command(
         for name in names:
             start = time.perf_counter()
             backend = open_torch(name, bundle, model, threads)
-            detector = stack.enter_context(Detector.load(bundle, backend=backend, threads=threads))
-            detector.screen(prompts[:1], noises=noises)
+            screen = stack.enter_context(
+                Detector.load(bundle, backend=backend, threads=threads, detector=statistic)
+            )
+            bench.asking(screen, steps=steps, noises=noises)(prompts[:1])
             opened[name] = time.perf_counter() - start
-            detectors[name] = detector
+            detectors[name] = screen
         if scenario == "server":
             settings: dict[str, float] = {"rate": rate, "seconds": seconds, "workers": workers}
             rows = [
                 bench.server(
-                    detector, name, prompts, rate=rate, seconds=seconds, workers=workers,
-                    noises=noises,
+                    screen, name, prompts, rate=rate, seconds=seconds, workers=workers,
+                    steps=steps, noises=noises,
                 )
-                for name, detector in detectors.items()
+                for name, screen in detectors.items()
             ]  # fmt: skip
         elif scenario == "offline":
             settings = {"rounds": rounds or 3, "prompts": len(prompts)}
-            rows = bench.offline(detectors, prompts, noises=noises, rounds=rounds or 3)
+            rows = bench.offline(detectors, prompts, steps=steps, noises=noises, rounds=rounds or 3)
         else:
             settings = {"rounds": rounds or 100}
-            rows = bench.single_stream(detectors, prompts, noises=noises, rounds=rounds or 100)
-        split = {name: bench.stages(detector, prompts[:8]) for name, detector in detectors.items()}
+            rows = bench.single_stream(
+                detectors, prompts, steps=steps, noises=noises, rounds=rounds or 100
+            )
+        first = statistic.name == "magnitude" and steps == 1  # what the screening graph answers
+        split = {name: bench.stages(each, prompts[:8]) for name, each in detectors.items() if first}
         asked = next(iter(detectors.values())).screener.bundle
         flops = asked.manifest.flops["screen"]
-    floors = {name: _floor(name, flops * noises, threads) for name in names}
+    floors = {name: _floor(name, flops * noises, threads) if first else None for name in names}
     console.print(_latencies(scenario, rows, floors, opened))
-    if scenario == "single-stream":
+    if split and scenario == "single-stream":
         console.print(_stages(split))
     if output is not None:
         report = {
@@ -95,13 +108,15 @@ def command(
             "bundle": asked.id,
             "model": asked.manifest.model.id,
             "precision": asked.manifest.precision,
+            "detector": statistic.name,
+            "steps": steps,
             "noises": noises,
             **settings,
-            "flops_per_noise": flops,
+            "flops_per_noise": flops if first else None,
             "environment": bench.environment(threads),
             "backends": [
                 {**asdict(row), **row.percentiles, "floor": floors[row.name],
-                 "open_seconds": opened[row.name], "stages": split[row.name]}
+                 "open_seconds": opened[row.name], "stages": split.get(row.name)}
                 for row in rows
             ],
         }  # fmt: skip

@@ -20,7 +20,7 @@ from ..choosing import Choice, choose
 from ..detector import CALIBRATION, Detector, open_screener
 from ..detectors import DETECTORS
 from ..report import plot
-from ._backends import ModelOption, open_torch
+from ._backends import ModelOption, open_detector, open_torch
 from ._options import (
     ClearOption,
     FirstNoisesOption,
@@ -120,13 +120,14 @@ def command(
             before.check(screener.bundle.id)
         except CalibrationError as error:
             raise CalibrationError(f"{target}: {error} Or name another --output.") from None
+        statistics = [open_detector(name, bundle, model) for name in names(detector, screener)]
         with progress_bar("calibrating") as progress:
             if target_tpr is None:
                 found = [
                     each
-                    for i, name in enumerate(names(detector, screener))
+                    for i, statistic in enumerate(statistics)
                     for each in calibrate(
-                        Detector(screener, detector=name, first=stage),
+                        Detector(screener, detector=statistic, first=stage),
                         others,
                         positives=known,
                         fpr=fpr,
@@ -143,7 +144,7 @@ def command(
                     others,
                     known,
                     target=target_tpr,
-                    detectors=names(detector, screener),
+                    detectors=statistics,
                     first=stage,
                     fpr=fpr,
                     delta=delta,

@@ -16,14 +16,14 @@ from mnemoscope_runtime import Backend, InputError
 from .. import embedded
 from ..bench import environment
 from ..detector import open_screener
-from ..detectors import DETECTORS
+from ..detectors import DETECTORS, Statistic
 from ..evaluate import PromptLists, Scored, judge, score, style_aucs
 from ..evaluate.pages import write
 from ..evaluate.paper import GUIDANCE, INFERENCE_STEPS, follow, load_model, scored_by, written
 from ..evaluate.pictures import new_figure
 from ..evaluate.report import Evaluation, Grid
 from ..prompts import read_labelled_file
-from ._backends import ModelOption, open_torch
+from ._backends import ModelOption, open_detector, open_torch
 from ._options import numbers, progress_bar, prompts_of, say
 from ._quiet import quiet_libraries
 
@@ -35,12 +35,14 @@ Subject = dict[str, str]
 
 def _detectors(names: str, backend: str) -> list[str]:
     if names != "all":
-        return [name.strip() for name in names.split(",")]
-    on_torch = backend.startswith("torch")
-    left_out = [n for n, each in DETECTORS.items() if each.needs_torch and not on_torch]
-    if left_out:
-        say(f"{', '.join(left_out)} need --backend torch, and are left out.")
-    return [name for name in DETECTORS if name not in left_out]
+        return list(dict.fromkeys(name.strip() for name in names.split(",")))
+    drawing = [name for name, each in DETECTORS.items() if each.draws]
+    say(f"{', '.join(drawing)} take whole pictures, and are left out: name them.")
+    inside = [n for n, each in DETECTORS.items() if each.needs_torch and not each.draws]
+    if backend.startswith("torch"):
+        return [name for name in DETECTORS if name not in drawing]
+    say(f"{', '.join(inside)} need --backend torch, and are left out.")
+    return [name for name in DETECTORS if name not in drawing + inside]
 
 
 class Protocol(StrEnum):
@@ -125,7 +127,7 @@ def command(
     else:
         scored, subject = _by_bundle(
             lists,
-            _detectors(detector, backend),
+            [open_detector(name, bundle, model) for name in _detectors(detector, backend)],
             lengths,
             numbers(noises, "--noises") if noises is not None else None,
             bundle or embedded.BUNDLE,
@@ -147,7 +149,7 @@ def command(
 
 def _by_bundle(
     lists: PromptLists,
-    detectors: list[str],
+    detectors: list[Statistic],
     steps: list[int],
     noises: list[int] | None,
     bundle: Path,

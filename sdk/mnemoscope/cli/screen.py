@@ -17,7 +17,7 @@ from mnemoscope_runtime import InputError
 
 from ..detector import Detection, Detector
 from ..prompts import read_prompt_file
-from ._backends import ModelOption, open_torch
+from ._backends import ModelOption, open_detector, open_torch
 from ._options import (
     ClearOption,
     DetectorOption,
@@ -105,12 +105,13 @@ def command(
     calibrated = True
     screened = cleared = passes = truncated = 0
     runs = open_torch(backend, bundle, model, threads)
+    statistic = open_detector(detector, bundle, model)
     with Detector.load(
         bundle,
         backend=runs,
         threads=threads,
         calibration=calibration,
-        detector=detector,
+        detector=statistic,
         first=stages,
     ) as screen:
         if backend == "auto":

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from mnemoscope_runtime import Screener, Tokens
 
-__all__ = ["Features", "Fit", "Scores", "Statistic", "running_max", "running_mean"]
+__all__ = ["Features", "Fit", "Scores", "Statistic"]
 
 Features = NDArray[np.floating[Any]]  # [prompt, noise, step, feature]
-Scores = NDArray[np.float64]  # [prompt, noise, step]
+Scores = NDArray[np.float64]  # [prompt, noise]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ class Statistic(Protocol):
         reference: Where it comes from.
         only_first: Whether it looks at pure noise alone, so that `steps` is 1.
         is_fitted: Whether it has no scores before it is calibrated.
-        needs_torch: Whether it looks inside the model, which engines do not allow.
+        needs_torch: Whether it needs the model in PyTorch beside the bundle.
+        draws: Whether it draws pictures and compares those of several noises, so that `steps` is
+            all of them, and `noises` two or more.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Statistic(Protocol):
     only_first: bool
     is_fitted: bool
     needs_torch: bool
+    draws: bool
 
     def passes(self, steps: int) -> int:
         """UNet passes per prompt and noise; the conditional and the other branch count as two."""
@@ -62,18 +65,11 @@ class Statistic(Protocol):
     def measure(
         self, screener: Screener, prompts: Sequence[str] | Tokens, *, steps: int, noises: int | None
     ) -> Features:
-        """Measure prompts. # [prompt, noise, step, feature]"""
+        """Measure prompts; one that draws measures the last step alone.
+
+        Returns:
+            # [prompt, noise, step, feature]; [:, :m, :k] are what m noises and k steps give
+        """
 
     def score(self, features: Features, fit: Fit | None) -> Scores:
-        """Scores of every noise after every step: [..., k - 1] is for k steps."""
-
-
-def running_mean(values: Features) -> Scores:
-    """[..., k - 1] is the mean of the first k steps."""
-    counts = np.arange(1, values.shape[-1] + 1)
-    return np.asarray(values.astype(np.float64).cumsum(-1) / counts)
-
-
-def running_max(values: Features) -> Scores:
-    """[..., k - 1] is the largest of the first k steps."""
-    return np.maximum.accumulate(values.astype(np.float64), axis=-1)
+        """Scores of every noise, of the steps and noises given; a prompt's is their mean."""

@@ -31,6 +31,7 @@ class Anisotropy:
     only_first = True
     is_fitted = True
     needs_torch = False
+    draws = False
 
     def passes(self, steps: int) -> int:
         """Both branches at two timesteps."""
@@ -52,7 +53,7 @@ class Anisotropy:
     def score(self, features: Features, fit: Fit | None) -> Scores:
         """Weighted sum of the standardised features."""
         fit = require_fit(self.name, fit)
-        return np.asarray(fit.standardized(features) @ np.array(fit.weight), np.float64)
+        return np.asarray(fit.standardized(features)[:, :, 0] @ np.array(fit.weight), np.float64)
 
 
 def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:

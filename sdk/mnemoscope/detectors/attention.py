@@ -32,6 +32,7 @@ class AttentionEntropy:
     only_first = True
     is_fitted = False
     needs_torch = True
+    draws = False
 
     def passes(self, steps: int) -> int:
         """The conditional branch."""
@@ -63,7 +64,7 @@ class AttentionEntropy:
 
     def score(self, features: Features, fit: Fit | None) -> Scores:
         """The entropy in nats, 0 .. log L."""
-        return features[..., 0].astype(np.float64)
+        return features[:, :, -1, 0].astype(np.float64)
 
 
 class BrightEnding:
@@ -79,6 +80,7 @@ class BrightEnding:
     only_first = False
     is_fitted = False
     needs_torch = True
+    draws = False
 
     def passes(self, steps: int) -> int:
         """Both branches, as in sampling, and the conditional one again for its maps."""
@@ -118,8 +120,8 @@ class BrightEnding:
         return found
 
     def score(self, features: Features, fit: Fit | None) -> Scores:
-        """The masked magnitude after k steps, in eps units, >= 0."""
-        return features[..., 0].astype(np.float64)
+        """The masked magnitude after the last step, in eps units, >= 0."""
+        return features[:, :, -1, 0].astype(np.float64)
 
 
 def _model(screener: Screener, name: str) -> StableDiffusion:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from mnemoscope_runtime import Screener, Tokens
 
-from ._protocol import Features, Fit, Scores, running_max
+from ._protocol import Features, Fit, Scores
 from ._walking import allocate, norm, require_fit
 
 __all__ = ["LatentUpdate"]
@@ -23,6 +25,7 @@ class LatentUpdate:
     only_first = False
     is_fitted = True
     needs_torch = False
+    draws = False
 
     def passes(self, steps: int) -> int:
         """Both branches, as in sampling."""
@@ -40,5 +43,6 @@ class LatentUpdate:
         return found
 
     def score(self, features: Features, fit: Fit | None) -> Scores:
-        """The largest z-score of the first k steps."""
-        return running_max(require_fit(self.name, fit).standardized(features)[..., 0])
+        """The largest z-score of all steps."""
+        z = require_fit(self.name, fit).standardized(features)[..., 0]
+        return np.asarray(z.max(2), np.float64)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from mnemoscope_runtime import Screener, Tokens
 
-from ._protocol import Features, Fit, Scores, running_mean
+from ._protocol import Features, Fit, Scores
 
 __all__ = ["Magnitude"]
 
@@ -19,6 +21,7 @@ class Magnitude:
     only_first = False
     is_fitted = False
     needs_torch = False
+    draws = False
 
     def passes(self, steps: int) -> int:
         """The screening engine knows the other branch of the first step."""
@@ -33,5 +36,5 @@ class Magnitude:
         return screener.trajectory(prompts, steps=steps, noises=noises)[..., None]
 
     def score(self, features: Features, fit: Fit | None) -> Scores:
-        """Mean of the first k steps, in eps units, >= 0."""
-        return running_mean(features[..., 0])
+        """Mean over steps, in eps units, >= 0."""
+        return np.asarray(features[..., 0].mean(2, dtype=np.float64))

@@ -27,6 +27,7 @@ class ScoreDifference:
     only_first = False
     is_fitted = False
     needs_torch = False
+    draws = False
 
     def passes(self, steps: int) -> int:
         """Both branches, as in sampling."""
@@ -40,8 +41,8 @@ class ScoreDifference:
         return np.asarray(np.square(magnitudes) / screener.latent_elements)[..., None]
 
     def score(self, features: Features, fit: Fit | None) -> Scores:
-        """That of step k, in squared eps units, >= 0."""
-        return features[..., 0].astype(np.float64)
+        """That of the last step, in squared eps units, >= 0."""
+        return features[:, :, -1, 0].astype(np.float64)
 
 
 def score_difference_maps(

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mnemoscope_runtime import Screener, Tokens
+from mnemoscope_runtime.predictions import Array, Tile
 
 from ._protocol import Features, Fit, Scores
 from ._walking import allocate, norm
+
+if TYPE_CHECKING:
+    from mnemoscope_export import StableDiffusion
 
 __all__ = ["Sharpness"]
 
@@ -19,11 +24,13 @@ _STEP = 1e-2  # length of the finite difference, as a share of ||x_T||
 class Sharpness:
     """|| J d || with d = eps(x_T, e_prompt) - eps(x_T, e_empty) and J its Jacobian at x_T.
 
-    The paper's Jacobian-vector product as a finite difference, so that it runs on every backend:
+    The paper's Jacobian-vector product: exact in PyTorch, elsewhere, where engines know no
+    derivatives, as a finite difference
 
         J d = (d(x_T + h d / ||d||) - d(x_T)) ||d|| / h
 
-    up to constants of the timestep, which all prompts share.
+    up to constants of the timestep, which all prompts share. The backend is part of what a
+    calibration is for, so that scores of the two never meet.
     """
 
     name = "sharpness"
@@ -31,9 +38,10 @@ class Sharpness:
     only_first = True
     is_fitted = False
     needs_torch = False
+    draws = False
 
     def passes(self, steps: int) -> int:
-        """Both branches at two points."""
+        """Both branches at two points, or once and once with tangents."""
         return 4
 
     def measure(
@@ -41,19 +49,40 @@ class Sharpness:
     ) -> Features:
         """Norms of the Jacobian-vector product. # [prompt, noise, 1, 1]"""
         found = allocate(screener, prompts, 1, noises, 1)
-        timestep = screener.timesteps[0]
+        model: StableDiffusion | None = getattr(screener.backend, "model", None)
         for tile in screener.tiles(prompts, noises=noises):
-            here = screener.predict(tile.embeds, tile.latents, timestep)
-            d = here.eps_cond - here.eps_uncond  # [b, m, C, H, W]
-            length = norm(d)[:, :, None, None, None]
-            h = _STEP * norm(tile.latents)[:, :, None, None, None]
-            # where the prompt changes nothing there is no direction, and no sharpness
-            along = np.divide(d, length, out=np.zeros_like(d), where=length != 0)
-            there = screener.predict(tile.embeds, tile.latents + h * along, timestep)
-            change = (there.eps_cond - there.eps_uncond - d) * (length / h)
-            found[*tile.where, 0, 0] = norm(change)
+            product = (
+                _difference(screener, tile) if model is None else _exact(model, screener, tile)
+            )
+            found[*tile.where, 0, 0] = norm(product)
         return found
 
     def score(self, features: Features, fit: Fit | None) -> Scores:
         """The norm, >= 0."""
-        return features[..., 0].astype(np.float64)
+        return features[:, :, 0, 0].astype(np.float64)
+
+
+def _difference(screener: Screener, tile: Tile) -> Array:
+    """J d, about. # [b, m, C, H, W]"""
+    timestep = screener.timesteps[0]
+    here = screener.predict(tile.embeds, tile.latents, timestep)
+    d = here.eps_cond - here.eps_uncond
+    length = norm(d)[:, :, None, None, None]
+    h = _STEP * norm(tile.latents)[:, :, None, None, None]
+    # where the prompt changes nothing there is no direction, and no sharpness
+    along = np.divide(d, length, out=np.zeros_like(d), where=length != 0)
+    there = screener.predict(tile.embeds, tile.latents + h * along, timestep)
+    return (there.eps_cond - there.eps_uncond - d) * (length / h)
+
+
+def _exact(model: StableDiffusion, screener: Screener, tile: Tile) -> Array:
+    """J d in forward mode. # [b, m, C, H, W]"""
+    import torch
+
+    from mnemoscope_export import along_itself
+
+    place, (b, m) = (model.unet.device, model.unet.dtype), tile.latents.shape[:2]
+    latents = torch.from_numpy(tile.latents).flatten(0, 1).to(*place)
+    embeds = tuple(torch.from_numpy(e).repeat_interleave(m, 0).to(*place) for e in tile.embeds)
+    product = along_itself(model, embeds, latents, screener.timesteps[0])
+    return product.reshape(b, m, *product.shape[1:]).cpu().numpy()

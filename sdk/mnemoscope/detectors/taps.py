@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mnemoscope_runtime import Screener, Tokens
 
-from ._protocol import Features, Fit, Scores, running_mean
+from ._protocol import Features, Fit, Scores
 from ._walking import allocate, require_fit
 
 __all__ = ["Tap", "Taps"]
@@ -25,6 +25,7 @@ class Tap:
     only_first = False
     is_fitted = False
     needs_torch = False
+    draws = False
 
     def __init__(self, layer: str) -> None:
         self.name, self.layer = f"tap:{layer}", layer
@@ -41,8 +42,8 @@ class Tap:
         return _norms(screener, prompts, steps, noises)[..., index : index + 1]
 
     def score(self, features: Features, fit: Fit | None) -> Scores:
-        """Mean of the first k steps, in units of the layer, >= 0."""
-        return running_mean(features[..., 0])
+        """Mean over steps, in units of the layer, >= 0."""
+        return np.asarray(features[..., 0].mean(2, dtype=np.float64))
 
 
 class Taps:
@@ -57,6 +58,7 @@ class Taps:
     only_first = False
     is_fitted = True
     needs_torch = False
+    draws = False
 
     def passes(self, steps: int) -> int:
         """As of one tap."""
@@ -70,9 +72,10 @@ class Taps:
         return np.log(np.maximum(_norms(screener, prompts, steps, noises), _TINY))
 
     def score(self, features: Features, fit: Fit | None) -> Scores:
-        """Mean of the first k steps of the weighted sums."""
+        """Mean over steps of the weighted sums."""
         fit = require_fit(self.name, fit)
-        return running_mean(fit.standardized(features) @ np.array(fit.weight))
+        sums = fit.standardized(features) @ np.array(fit.weight)
+        return np.asarray(sums.mean(2), np.float64)
 
 
 def _norms(

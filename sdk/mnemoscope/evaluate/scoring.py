@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ def score(
     screener: Screener,
     lists: PromptLists,
     *,
-    detectors: Sequence[str] = ("magnitude",),
+    detectors: Sequence[str | Statistic] = ("magnitude",),
     steps: Sequence[int] = (1,),
     noises: Sequence[int] | None = None,
     progress: Progress = lambda *_: None,
@@ -62,7 +63,8 @@ def score(
     Args:
         screener: The bundle on a backend.
         lists: The prompts.
-        detectors: Names. One that looks at the first step alone has one step, whatever `steps` is.
+        detectors: Statistics, or their names. One that looks at the first step alone has one step,
+            and one that draws has all, whatever `steps` is; it has no row for one noise.
         steps: Numbers of denoising steps.
         noises: Numbers of noises, the first ones of the bank; all of it by default.
         progress: Told how many measurements of how many are done.
@@ -71,8 +73,8 @@ def score(
         One for each detector, number of steps and number of noises.
 
     Raises:
-        InputError: no such detector, more steps or noises than the bundle has, or too few prompts
-            for a detector that learns.
+        InputError: no such detector, more steps or noises than the bundle has, one noise for a
+            detector that draws, or too few prompts for one that learns.
         NumericsError: a feature is NaN or infinite.
     """
     lengths = sorted(set(steps))
@@ -86,42 +88,45 @@ def score(
                 f"This bundle has {most} {what}, so --{what} {','.join(map(str, wanted))} cannot "
                 f"be measured. Give 1 to {most}, or export the model with more."
             )
-    chosen = [find_statistic(name) for name in dict.fromkeys(detectors)]
-    for statistic in chosen:
-        if statistic.is_fitted:
-            halves(lists, statistic.name)  # before measuring for an hour
-    plan = [(s, group) for s in chosen for group in _runs(s, lengths)]
+    chosen = [find_statistic(each) for each in dict.fromkeys(detectors)]
+    plan = [
+        (Detector(screener, detector=each), group)
+        for each in chosen
+        for group in _runs(each, lengths, screener.steps)
+    ]
+    for detector, group in plan:  # what cannot be fails before measuring for an hour
+        detector.setting(steps=group[-1], noises=counts[-1])
+        if detector.statistic.is_fitted:
+            halves(lists, detector.statistic.name)
     total, done = len(plan) * len(lists.prompts), 0
     found = []
-    for statistic, group in plan:
-        detector = Detector(screener, detector=statistic.name)
-        parts = []
+    for detector, group in plan:
+        statistic, parts = detector.statistic, []
         for i in range(0, len(lists.prompts), _BATCH):
             batch = lists.prompts[i : i + _BATCH]
             parts.append(detector.measure(batch, steps=group[-1], noises=counts[-1]))
             done += len(batch)
             progress(done, total)
         features = np.concatenate(parts)
-        for m in counts:
-            scores = scores_of(statistic, features[:, :m], lists)
-            for k in group:
-                found.append(
-                    Scored(
-                        detector=statistic.name,
-                        steps=k,
-                        noises=m,
-                        passes=m * statistic.passes(k),
-                        seconds=_seconds(detector, lists.prompts, k, m),
-                        cross_fitted=statistic.is_fitted,
-                        scores=scores[:, k - 1],
-                    )
+        usable = [m for m in counts if m > 1 or not statistic.draws]
+        for k, m in itertools.product(group, usable):
+            found.append(
+                Scored(
+                    detector=statistic.name,
+                    steps=k,
+                    noises=m,
+                    passes=m * statistic.passes(k),
+                    seconds=_seconds(detector, lists.prompts, k, m),
+                    cross_fitted=statistic.is_fitted,
+                    scores=scores_of(statistic, features[:, :m, :k], lists),
                 )
+            )
     names = [statistic.name for statistic in chosen]
     return sorted(found, key=lambda each: (names.index(each.detector), each.steps, each.noises))
 
 
 def scores_of(statistic: Statistic, features: Features, lists: PromptLists) -> Scores:
-    """Mean over noises of the score after every step; by cross-fitting where there is a fit.
+    """Mean over noises of the scores; by cross-fitting where there is a fit.
 
     A detector that learns does so from one half of the prompts and judges the other, both ways.
     Its scores are in units of the benign scores of the half that it learned from, so that those of
@@ -133,17 +138,17 @@ def scores_of(statistic: Statistic, features: Features, lists: PromptLists) -> S
         lists: The prompts.
 
     Returns:
-        # [prompt, step]
+        # [prompt]
     """
     if not statistic.is_fitted:
         return np.asarray(statistic.score(features, None).mean(1), np.float64)
     known, second = lists.memorized, halves(lists, statistic.name)
-    scores = np.empty((features.shape[0], features.shape[2]))
+    scores = np.empty(len(features))
     for judged in (second, ~second):
         fit = learn(features[~judged & ~known], features[~judged & known])
         found = statistic.score(features, fit).mean(1)
         benign = found[~judged & ~known]
-        scores[judged] = ((found - benign.mean(0)) / benign.std(0))[judged]
+        scores[judged] = ((found - benign.mean()) / benign.std())[judged]
     return scores
 
 
@@ -169,13 +174,15 @@ def halves(lists: PromptLists, detector: str) -> NDArray[np.bool_]:
     )
 
 
-def _runs(statistic: Statistic, lengths: list[int]) -> list[list[int]]:
+def _runs(statistic: Statistic, lengths: list[int], whole: int) -> list[list[int]]:
     """Steps to measure together: the fewer are the beginning of the most.
 
     Except for one step where that has an engine of its own, which costs less.
     """
     if statistic.only_first:
         return [[1]]
+    if statistic.draws:
+        return [[whole]]
     if lengths[0] == 1 < lengths[-1] and statistic.passes(2) != 2 * statistic.passes(1):
         return [lengths[:1], lengths[1:]]
     return [lengths]

@@ -1,0 +1,141 @@
+"""From latents to pictures: the VAE, which no bundle holds. Needs the `torch` extra."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnemoscope_runtime import Screener, Tokens
+from mnemoscope_runtime.errors import (
+    BackendError,
+    BackendUnavailable,
+    ExportError,
+    InputError,
+    NumericsError,
+)
+
+from . import embedded
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
+__all__ = ["Decoder", "Pictures", "draw"]
+
+Pictures = NDArray[np.uint8]  # [..., H, W, 3]
+
+
+@dataclass(frozen=True, eq=False)
+class Decoder:
+    """A model's VAE, in float32.
+
+    Attributes:
+        model: Directory name or hub id of the model.
+        weights_sha256: Of the model's text encoder and UNet, which tell what bundles are its own.
+        vae: diffusers' module.
+    """
+
+    model: str
+    weights_sha256: str
+    vae: AutoencoderKL
+
+    @classmethod
+    def load(cls, model: str | Path | None = None) -> Decoder:
+        """Load the VAE of a model.
+
+        Args:
+            model: Directory in diffusers' layout, or hub id; the embedded model by default.
+
+        Raises:
+            BackendUnavailable: PyTorch or diffusers is not installed.
+            ExportError: there is no such model, or it has no VAE.
+        """
+        try:
+            import torch
+            from diffusers import AutoencoderKL
+
+            from mnemoscope_export import StableDiffusion
+        except ImportError as error:
+            raise BackendUnavailable(
+                f"Pictures need PyTorch and diffusers: {error}. Install them with "
+                "`pip install 'mnemoscope[torch]'`."
+            ) from None
+        name = str(model or embedded.MODEL)
+        parts = StableDiffusion.load(name)
+        try:
+            vae = AutoencoderKL.from_pretrained(
+                name, subfolder="vae", torch_dtype=torch.float32, use_safetensors=True
+            )
+        except (OSError, ValueError) as error:
+            raise ExportError(
+                f"{name} has no VAE that can be used: {error} Save the whole pipeline with "
+                "`pipeline.save_pretrained(DIR)`."
+            ) from None
+        return cls(parts.id, parts.weights_sha256(), vae.eval())
+
+    def decode(self, latents: NDArray[np.float32]) -> Pictures:
+        """What the model shows for latents, one at a time.
+
+        Args:
+            latents: # [N, C, h, w]
+
+        Returns:
+            # [N, H, W, 3], 0..255
+
+        Raises:
+            NumericsError: a picture is NaN or infinite.
+        """
+        import torch
+
+        scale, shift = self.vae.config.scaling_factor, self.vae.config.shift_factor or 0.0
+        found = []
+        with torch.inference_mode():
+            for each in torch.from_numpy(latents):
+                pixels = self.vae.decode(each[None] / scale + shift).sample[0].numpy()
+                if not np.isfinite(pixels).all():
+                    raise NumericsError(
+                        "A picture is NaN or infinite, which nothing compares with. Export the "
+                        "model in float32, or run the bundle on another backend."
+                    )
+                found.append(np.rint((pixels / 2 + 0.5).clip(0, 1) * 255).astype(np.uint8))
+        return np.stack(found).transpose(0, 2, 3, 1)
+
+
+def draw(
+    screener: Screener,
+    decoder: Decoder,
+    prompts: Sequence[str] | Tokens,
+    *,
+    noises: int | None = None,
+) -> Pictures:
+    """Draw every prompt from the first `noises` noises of the bank: the bundle samples to the end.
+
+    Returns:
+        # [prompt, noise, H, W, 3]
+
+    Raises:
+        InputError: a prompt or the number of noises cannot be used; there is no prompt.
+        BackendError: the bundle was not exported from the decoder's model.
+        NumericsError: a picture is NaN or infinite.
+    """
+    origin = screener.bundle.manifest.model
+    if decoder.weights_sha256 != origin.weights_sha256:
+        raise BackendError(
+            f"{screener.bundle.path} was exported from {origin.id}, whose weights are not those of "
+            f"{decoder.model}. Give the model it was exported from."
+        )
+    count = len(prompts.ids) if isinstance(prompts, Tokens) else len(prompts)
+    if not count:
+        raise InputError("There is no prompt to draw. Give at least one.")
+    columns, _ = screener.counts(noises)
+    rows: list[list[Pictures]] = [[] for _ in range(count)]
+    for tile in screener.tiles(prompts, noises=columns):
+        for prediction in screener.walk(tile, screener.timesteps):
+            last = prediction
+        for row, latents in zip(range(count)[tile.where[0]], screener.advance(last), strict=True):
+            rows[row].extend(decoder.decode(latents))
+    return np.stack([np.stack(row) for row in rows])
