@@ -235,7 +235,7 @@ def main() -> None:
     console.print(
         f"guarded / bare draw of {STEPS} steps: {found['ratio_of_draws'][0]:.4f} "
         f"[{found['ratio_of_draws'][1]:.4f}, {found['ratio_of_draws'][2]:.4f}] (quartiles); "
-        f"the guard: {found['own_seconds'] * 1e6:.0f} us, {found['share_of_a_step']:.2%} of one step"
+        f"the guard: {found['own_seconds'] * 1e6:.0f} us, {found['share_of_a_step']:.2%} of a step"
     )
     path = args.output / "guard.json"
     path.write_text(json.dumps(report, indent=1) + "\n")

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -267,7 +266,7 @@ class Guard:
                 prompts=tuple(texts[row] for row in rows),
                 embeds=measured.embeds[rows].clone(),
                 magnitude=functools.partial(measured.magnitude, rows),
-                target=float(np.median(calibration.scores)),
+                benign=calibration.ordered,
                 threshold=calibration.threshold,
             )
             found = self._mitigation(flagged).detach()

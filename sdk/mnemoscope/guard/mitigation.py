@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mnemoscope_runtime.errors import NumericsError
@@ -23,14 +25,14 @@ class Flagged:
         embeds: What the UNet was told. # [B, L, D]
         magnitude: Embeddings [B, L, D] to magnitudes [B] in eps units, fp32, with their graph; one
             UNet pass.
-        target: The median benign score of the calibration.
+        benign: The calibration's benign scores, ascending. # [n]
         threshold: Its threshold.
     """
 
     prompts: tuple[str | None, ...]
     embeds: Tensor
     magnitude: Callable[[Tensor], Tensor]
-    target: float
+    benign: NDArray[np.float64]
     threshold: float
 
 
@@ -46,15 +48,18 @@ class EmbeddingOptimization:
     """Wen et al. (ICLR 2024), section 4: Adam on the embedding until the magnitude is benign.
 
     The start token's embedding, which no prompt changes, is left alone; every image stops at the
-    target by itself. Through the UNet, which therefore must not be offloaded layer by layer.
+    target by itself. What is lowered is the score that flagged the image: that it passes the guard
+    afterwards says little, see docs/guard.md for what is left of copies. Through the UNet, which therefore must not be offloaded layer by layer.
 
     Attributes:
         learning_rate: Of Adam.
         iterations: At most so many, a forward and a backward pass each.
+        quantile: Of the benign scores: the target.
     """
 
     learning_rate: float = 0.05
     iterations: int = 10
+    quantile: float = 0.25
 
     def __call__(self, flagged: Flagged) -> Tensor:
         """Optimise; see `GuardMitigation`.
@@ -62,6 +67,7 @@ class EmbeddingOptimization:
         Raises:
             NumericsError: a magnitude or its gradient is NaN or infinite.
         """
+        target = float(np.quantile(flagged.benign, self.quantile))
         start = flagged.embeds.float()
         words = start[:, 1:].clone().requires_grad_()
         optimizer = torch.optim.Adam([words], lr=self.learning_rate)
@@ -71,7 +77,7 @@ class EmbeddingOptimization:
             embeds = torch.cat([start[:, :1], words], 1)
             values = flagged.magnitude(embeds)
             found[~done] = embeds.detach()[~done]
-            done |= values.detach() <= flagged.target
+            done |= values.detach() <= target
             if done.all() or turn == self.iterations:
                 break
             (words.grad,) = torch.autograd.grad(values.sum(), words)
