@@ -50,6 +50,12 @@ class Seen(Exception):
     """What a policy raises that only wants to know."""
 
 
+def captions(split: embedded.Split, limit: int | None) -> list[str]:
+    """Of a split, evenly spread over it if there is a limit."""
+    found = [row.prompt for row in embedded.read_prompts(split)]
+    return found[:: max(1, len(found) // limit)][:limit] if limit else found
+
+
 def look(decisions: tuple[Decision, ...]) -> list[Any]:
     raise Seen(decisions)
 
@@ -97,11 +103,8 @@ def draw(pipe: Any, prompts: Sequence[str], first: int) -> list[Image]:
 def detection(
     pipe: Any, limit: int | None, benign_limit: int | None, seeds: int
 ) -> tuple[list[dict], dict[int, Any]]:
-    memorized, held_out = (
-        [row.prompt for row in embedded.read_prompts(split)][:limit]
-        for split in ("memorized", "held_out")
-    )
-    benign = [row.prompt for row in embedded.read_prompts("calibration")][:benign_limit]
+    memorized, held_out = captions("memorized", limit), captions("held_out", limit)
+    benign = captions("calibration", benign_limit)
     rows, of_ddim = [], {}
     original = pipe.scheduler
     for kind, steps, looked in track(SETTINGS, "settings", console=Console(stderr=True)):
@@ -128,7 +131,7 @@ def detection(
 
 
 def outcomes(pipe: Any, calibrations: dict[int, Any], limit: int | None) -> list[dict]:
-    prompts = [row.prompt for row in embedded.read_prompts("memorized")][:limit]
+    prompts = captions("memorized", limit)
     pictures = embedded.memorized_pictures()
     descriptor, alignment = load_descriptor(), load_alignment()
 
@@ -151,9 +154,8 @@ def outcomes(pipe: Any, calibrations: dict[int, Any], limit: int | None) -> list
         flagged = decisions(pipe, calibration, prompts, 1, STEPS)[0]
         # what is not flagged is the bare picture to the bit (tests/test_guarding.py)
         rows.append(judged(f"block, {looked} step(s)", bare, flagged, 0))
-        rows.append(
-            judged(f"the flagged ones alone, no guard, {looked} step(s)", bare, ~flagged, 0)
-        )
+        name = f"the flagged ones alone, no guard, {looked} step(s)"
+        rows.append(judged(name, bare, ~flagged, 0))
         last: list[Decision] = []
         start = time.perf_counter()
         images: list[Image] = []

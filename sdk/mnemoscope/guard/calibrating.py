@@ -71,8 +71,6 @@ def calibrate_guard(
     benign, positives = distinct(benign, positives, tell)
     allowed_above(len(benign), fpr, delta)  # before measuring for an hour
     baseline = embed_negative(pipe, negative_prompt)
-    if negative_prompt is not None:
-        call["negative_prompt"] = negative_prompt
     prompts = [*benign, *positives]
     scores: list[float] = []
 
@@ -87,6 +85,8 @@ def calibrate_guard(
             "generator": [torch.Generator().manual_seed(each) for each in seeds],
             "output_type": "latent",
         }
+        if negative_prompt is not None:
+            request["negative_prompt"] = [negative_prompt] * len(some)
         watch = Watch(pipe, baseline, steps, extra_pass, enough)
         try:
             with watch.watching():

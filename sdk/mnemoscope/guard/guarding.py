@@ -102,6 +102,7 @@ class Guard:
         if steps < 1:
             raise InputError(f"A guard looks at one step or more, not at {steps}.")
         self.model = settings.model_id(pipe)
+        self._networks = settings.networks(pipe)
         self._known = _load(calibration, self.model, steps)
         if self._known is None and policy in ("block", "mitigate"):
             raise CalibrationError(
@@ -137,6 +138,11 @@ class Guard:
     def _draw(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """One call of the pipeline, under watch."""
         self.decisions = ()
+        if settings.networks(self._pipe) != self._networks:
+            raise CalibrationError(
+                "The pipeline's UNet or a text encoder was replaced since the guard was made, and "
+                "the guard is calibrated for the old one. Make another guard."
+            )
         told = settings.arguments(self._pipe, args, kwargs)
         _refuse_ip_adapter(told)
         if self._baseline is None:

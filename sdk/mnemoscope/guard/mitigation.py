@@ -49,7 +49,8 @@ class EmbeddingOptimization:
 
     The start token's embedding, which no prompt changes, is left alone; every image stops at the
     target by itself. What is lowered is the score that flagged the image: that it passes the guard
-    afterwards says little, see docs/guard.md for what is left of copies. Through the UNet, which therefore must not be offloaded layer by layer.
+    afterwards says little, see docs/guard.md for what is left of copies. Through the UNet, which
+    therefore must not be offloaded layer by layer.
 
     Attributes:
         learning_rate: Of Adam.

@@ -27,6 +27,7 @@ __all__ = [
     "find",
     "known",
     "model_id",
+    "networks",
     "plain",
     "setting_of",
 ]
@@ -234,14 +235,19 @@ def model_id(pipe: Any) -> str:
     Weights that accelerate has offloaded are read where they are.
     """
     found = hashlib.sha256()
-    for part in ("text_encoder", "text_encoder_2", "unet"):
-        module = getattr(pipe, part, None)
-        if module is not None:
-            for name, value in _weights(plain(module)):
-                found.update(f"{part}.{name} {value.dtype} {tuple(value.shape)}\n".encode())
-                flat = value.detach().cpu().contiguous().reshape(-1)
-                found.update(flat.view(torch.uint8).numpy().data)
+    for part, module in networks(pipe).items():
+        for name, value in _weights(module):
+            found.update(f"{part}.{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            flat = value.detach().cpu().contiguous().reshape(-1)
+            found.update(flat.view(torch.uint8).numpy().data)
     return found.hexdigest()
+
+
+def networks(pipe: Any) -> dict[str, nn.Module]:
+    """What predicts noise, by name; not what `torch.compile` made of it."""
+    parts = ("text_encoder", "text_encoder_2", "unet")
+    found = {part: getattr(pipe, part, None) for part in parts}
+    return {part: plain(module) for part, module in found.items() if module is not None}
 
 
 def _weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
