@@ -101,13 +101,13 @@ def draw(pipe: Any, prompts: Sequence[str], first: int) -> list[Image]:
 
 
 def detection(
-    pipe: Any, limit: int | None, benign_limit: int | None, seeds: int
+    pipe: Any, settings: int, limit: int | None, benign_limit: int | None, seeds: int
 ) -> tuple[list[dict], dict[int, Any]]:
     memorized, held_out = captions("memorized", limit), captions("held_out", limit)
     benign = captions("calibration", benign_limit)
     rows, of_ddim = [], {}
     original = pipe.scheduler
-    for kind, steps, looked in track(SETTINGS, "settings", console=Console(stderr=True)):
+    for kind, steps, looked in track(SETTINGS[:settings], "settings", console=Console(stderr=True)):
         pipe.scheduler = original if kind is DDIMScheduler else kind.from_config(original.config)
         calibration = calibrate_guard(
             pipe, benign, steps=looked, fpr=FPR, batch=20, num_inference_steps=steps
@@ -203,6 +203,7 @@ def overhead(pipe: Any, calibration: Calibration, rounds: int) -> dict[str, Any]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("out/bench"))
+    parser.add_argument("--settings", type=int, default=len(SETTINGS), help="the first ones")
     parser.add_argument("--limit", type=int, help="memorised and held-out captions (default: all)")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--benign", type=int, help="captions to calibrate on (default: all)")
@@ -211,8 +212,10 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter("ignore")
     pipe = load_pipeline()
-    rows, calibrations = detection(pipe, args.limit, args.benign, args.seeds)
+    rows, calibrations = detection(pipe, args.settings, args.limit, args.benign, args.seeds)
     report = {
+        "arguments": {k: v for k, v in vars(args).items() if k != "output"},
+        "threads": torch.get_num_threads(),
         "detection": rows,
         "outcomes": outcomes(pipe, calibrations, args.limit),
         "overhead": overhead(pipe, calibrations[1], args.rounds),

@@ -17,7 +17,7 @@ STEPS = 4
 
 
 def guarded_at(pipe: Any, threshold: float, **call: Any) -> Calibration:
-    """A calibration of a pipeline whose threshold is set by hand."""
+    """A calibration of a pipeline whose threshold is set by hand; benign scores lie below it."""
     call = {"num_inference_steps": STEPS, "fpr": 0.3, "batch": 6} | call
     found = calibrate_guard(pipe, BENIGN, **call)
     return Calibration(
@@ -26,7 +26,7 @@ def guarded_at(pipe: Any, threshold: float, **call: Any) -> Calibration:
         delta=found.delta,
         threshold=threshold,
         prompts=found.prompts,
-        scores=found.scores,
+        scores=tuple(min(each, 0.9 * threshold) for each in found.scores),
     )
 
 

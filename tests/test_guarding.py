@@ -165,7 +165,7 @@ def test_mitigate(pipe: Any, steps: int, inference_mode: bool) -> None:
             calibration=calibration,
             policy="mitigate",
             steps=steps,
-            mitigation=EmbeddingOptimization(learning_rate=0.5, iterations=40),
+            mitigation=EmbeddingOptimization(iterations=40),
         ) as guard,
         torch.inference_mode(inference_mode),
     ):
