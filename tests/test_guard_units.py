@@ -30,7 +30,9 @@ def test_it_is_what_turns_velocities_into_noise() -> None:
     t = 700
     eps = [ABAR[t].sqrt() * each + (1 - ABAR[t]).sqrt() * x for each in (v, w)]
     expected = (eps[0] - eps[1]).norm()
-    assert eps_scale(scheduler("v_prediction"), t) * (v - w).norm() == pytest.approx(float(expected))
+    assert eps_scale(scheduler("v_prediction"), t) * (v - w).norm() == pytest.approx(
+        float(expected)
+    )
 
 
 def test_between_two_timesteps() -> None:

@@ -154,7 +154,7 @@ class Watch:
         first = len(embeds) // 2 if self._guided else 0
         for index, found in self.embeds.items():
             embeds[first + index] = found.to(embeds)
-        return (), told | {_EMBEDS: embeds}
+        return args[:2], {**kwargs, _EMBEDS: embeds}
 
     def _after(self, _: nn.Module, args: tuple[Any, ...], kwargs: Told, output: Any) -> Any:
         if len(self._norms) < self.steps:
