@@ -1,0 +1,256 @@
+"""`python -m benchmarks.guard`: what a guard in a pipeline costs, catches and leaves.
+
+On the embedded model, with diffusers' own pipeline, every request with a noise of its own:
+
+- thresholds at a promise of 1 %, from the captions of the calibration split; what they flag of the
+  memorised and the held-out captions, for several samplers and numbers of steps looked at;
+- how many pictures of memorised captions are copies without a guard, and with "block" and
+  "mitigate"; and how well pictures follow their captions (the embedded CLIP's cosine);
+- the time of a guarded and an unguarded draw, in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from PIL.Image import Image
+from PIL.Image import new as new_image
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from mnemoscope import Calibration, embedded
+from mnemoscope.alignment import load_alignment
+from mnemoscope.conformal import proportion_interval
+from mnemoscope.copies import copy_similarity, load_descriptor
+from mnemoscope.generate import load_pipeline
+from mnemoscope.guard import Decision, Guard, MemorizationBlocked, calibrate_guard
+
+BATCH, STEPS, FPR = 10, 50, 0.01
+# sampler, its steps, steps looked at
+SETTINGS: tuple[tuple[Any, int, int], ...] = (
+    (DDIMScheduler, 50, 1),
+    (DDIMScheduler, 50, 5),
+    (EulerDiscreteScheduler, 30, 1),
+    (DPMSolverMultistepScheduler, 25, 1),
+    (DPMSolverMultistepScheduler, 25, 3),
+)
+
+
+class Seen(Exception):
+    """What a policy raises that only wants to know."""
+
+
+def captions(split: embedded.Split, limit: int | None) -> list[str]:
+    """Of a split, evenly spread over it if there is a limit."""
+    found = [row.prompt for row in embedded.read_prompts(split)]
+    return found[:: max(1, len(found) // limit)][:limit] if limit else found
+
+
+def look(decisions: tuple[Decision, ...]) -> list[Any]:
+    raise Seen(decisions)
+
+
+def request(prompts: Sequence[str], seed: int, first: int, steps: int) -> dict[str, Any]:
+    """A call's arguments; every image has a noise of its own."""
+    seeds = [10_000 * (seed + 1) + first + i for i in range(len(prompts))]
+    generators = [torch.Generator().manual_seed(each) for each in seeds]
+    return {"prompt": list(prompts), "generator": generators, "num_inference_steps": steps}
+
+
+def decisions(
+    pipe: Any, calibration: Calibration, prompts: Sequence[str], seeds: int, steps: int
+) -> np.ndarray:
+    """Whether each prompt is flagged, from each seed. [seed, prompt]"""
+    rows = np.zeros((seeds, len(prompts)), bool)
+    looked = calibration.setting.steps
+    with Guard(pipe, calibration=calibration, policy=look, steps=looked):
+        for seed in range(seeds):
+            for start in range(0, len(prompts), BATCH):
+                try:
+                    pipe(**request(prompts[start : start + BATCH], seed, start, steps))
+                except Seen as seen:
+                    for each in seen.args[0]:
+                        rows[seed, start + each.index] = each.memorized
+    return rows
+
+
+def share(flags: np.ndarray) -> dict[str, Any]:
+    """Of [seed, prompt]; the interval is of the first seed, since seeds of a prompt go together."""
+    low, high = proportion_interval(int(flags[0].sum()), flags.shape[1])
+    return {"share": float(flags.mean()), "first_seed": float(flags[0].mean()), "ci": [low, high]}
+
+
+def draw(pipe: Any, prompts: Sequence[str], first: int) -> list[Image]:
+    """A batch; black pictures if all of it is blocked."""
+    try:
+        found: list[Image] = pipe(**request(prompts, 0, first, STEPS)).images
+    except MemorizationBlocked:
+        side = pipe.vae.config.sample_size
+        found = [new_image("RGB", (side, side))] * len(prompts)
+    return found
+
+
+def detection(
+    pipe: Any, settings: int, limit: int | None, benign_limit: int | None, seeds: int
+) -> tuple[list[dict], dict[int, Any]]:
+    memorized, held_out = captions("memorized", limit), captions("held_out", limit)
+    benign = captions("calibration", benign_limit)
+    rows, of_ddim = [], {}
+    original = pipe.scheduler
+    for kind, steps, looked in track(SETTINGS[:settings], "settings", console=Console(stderr=True)):
+        pipe.scheduler = original if kind is DDIMScheduler else kind.from_config(original.config)
+        calibration = calibrate_guard(
+            pipe, benign, steps=looked, fpr=FPR, batch=20, num_inference_steps=steps
+        )
+        flagged = decisions(pipe, calibration, memorized, seeds, steps)
+        wrong = decisions(pipe, calibration, held_out, seeds, steps)
+        rows.append(
+            {
+                "sampler": kind.__name__.removesuffix("Scheduler"),
+                "sampling_steps": steps,
+                "looked_at": looked,
+                "threshold": calibration.threshold,
+                "memorized": share(flagged),
+                "held_out": share(wrong),
+            }
+        )
+        if kind is DDIMScheduler:
+            of_ddim[looked] = calibration
+    pipe.scheduler = original
+    return rows, of_ddim
+
+
+def outcomes(pipe: Any, calibrations: dict[int, Any], limit: int | None) -> list[dict]:
+    prompts = captions("memorized", limit)
+    pictures = embedded.memorized_pictures()
+    descriptor, alignment = load_descriptor(), load_alignment()
+
+    def judged(name: str, images: list[Image], blocked: np.ndarray, mitigated: int) -> dict:
+        shown = [i for i in range(len(images)) if not blocked[i]]
+        found: dict[str, Any] = {"guard": name, "pictures": len(shown), "mitigated": mitigated}
+        if shown:
+            kept = [images[i] for i in shown]
+            best = copy_similarity(descriptor, kept, pictures).max(1)
+            found["copies"] = int((best > descriptor.copied_above).sum())
+            found["similarity"] = float(best.mean())
+            found["alignment"] = float(alignment.score([prompts[i] for i in shown], kept).mean())
+        return found
+
+    nobody = np.zeros(len(prompts), bool)
+    starts = range(0, len(prompts), BATCH)
+    bare = [each for i in starts for each in draw(pipe, prompts[i : i + BATCH], i)]
+    rows = [judged("none", bare, nobody, 0)]
+    for looked, calibration in calibrations.items():
+        flagged = decisions(pipe, calibration, prompts, 1, STEPS)[0]
+        # what is not flagged is the bare picture to the bit (tests/test_guarding.py)
+        rows.append(judged(f"block, {looked} step(s)", bare, flagged, 0))
+        name = f"the flagged ones alone, no guard, {looked} step(s)"
+        rows.append(judged(name, bare, ~flagged, 0))
+        last: list[Decision] = []
+        start = time.perf_counter()
+        images: list[Image] = []
+        with Guard(pipe, calibration=calibration, policy="mitigate", steps=looked) as guard:
+            for i in starts:
+                images += draw(pipe, prompts[i : i + BATCH], i)
+                last += guard.decisions
+        blocked = np.array([each.action == "block" for each in last])
+        mitigated = np.array([each.action == "mitigate" for each in last])
+        row = judged(f"mitigate, {looked} step(s)", images, blocked, int(mitigated.sum()))
+        rows.append(row | {"seconds": time.perf_counter() - start})
+        name = f"the mitigated ones alone, {looked} step(s)"
+        rows.append(judged(name, images, ~mitigated, int(mitigated.sum())))
+    return rows
+
+
+def overhead(pipe: Any, calibration: Calibration, rounds: int) -> dict[str, Any]:
+    """A whole draw of one benign caption with and without a guard, in turns."""
+    prompt = embedded.read_prompts("held_out")[0].prompt
+    seconds: dict[str, list[float]] = {"bare": [], "guarded": [], "own": []}
+
+    def timed(name: str) -> None:
+        told = request([prompt], 0, 0, STEPS)
+        start = time.perf_counter()
+        pipe(**told, output_type="latent")
+        seconds[name].append(time.perf_counter() - start)
+
+    timed("bare")
+    seconds["bare"].clear()
+    for _ in track(range(rounds), "rounds", console=Console(stderr=True)):
+        timed("bare")
+        with Guard(pipe, calibration=calibration, policy="block") as guard:
+            timed("guarded")
+            seconds["own"].append(guard.decisions[0].seconds)
+    pairs = np.array(seconds["guarded"]) / np.array(seconds["bare"])
+    step = np.median(seconds["bare"]) / STEPS
+    return {
+        "ratio_of_draws": [float(q) for q in np.quantile(pairs, (0.5, 0.25, 0.75))],
+        "own_seconds": float(np.median(seconds["own"])),
+        "share_of_a_step": float(np.median(seconds["own"]) / step),
+        "samples": seconds,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("out/bench"))
+    parser.add_argument("--settings", type=int, default=len(SETTINGS), help="the first ones")
+    parser.add_argument("--limit", type=int, help="memorised and held-out captions (default: all)")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--benign", type=int, help="captions to calibrate on (default: all)")
+    parser.add_argument("--rounds", type=int, default=15)
+    args = parser.parse_args()
+    args.output.mkdir(parents=True, exist_ok=True)
+    warnings.simplefilter("ignore")
+    pipe = load_pipeline()
+    rows, calibrations = detection(pipe, args.settings, args.limit, args.benign, args.seeds)
+    report = {
+        "arguments": {k: v for k, v in vars(args).items() if k != "output"},
+        "threads": torch.get_num_threads(),
+        "detection": rows,
+        "outcomes": outcomes(pipe, calibrations, args.limit),
+        "overhead": overhead(pipe, calibrations[1], args.rounds),
+    }
+    console = Console(width=120)
+    table = Table("sampler", "looked at", "threshold", "memorised flagged", "held-out flagged")
+    for row in rows:
+        table.add_row(
+            f"{row['sampler']} {row['sampling_steps']}",
+            str(row["looked_at"]),
+            f"{row['threshold']:.3f}",
+            *(_percent(row[name]) for name in ("memorized", "held_out")),
+        )
+    console.print(table)
+    table = Table("guard", "pictures", "mitigated", "copies", "similarity", "alignment")
+    for row in report["outcomes"]:
+        figures = (row.get("copies"), row.get("similarity"), row.get("alignment"))
+        cells = ["" if each is None else f"{each:.3g}" for each in figures]
+        table.add_row(row["guard"], str(row["pictures"]), str(row["mitigated"]), *cells)
+    console.print(table)
+    found = report["overhead"]
+    console.print(
+        f"guarded / bare draw of {STEPS} steps: {found['ratio_of_draws'][0]:.4f} "
+        f"[{found['ratio_of_draws'][1]:.4f}, {found['ratio_of_draws'][2]:.4f}] (quartiles); "
+        f"the guard: {found['own_seconds'] * 1e6:.0f} us, {found['share_of_a_step']:.2%} of a step"
+    )
+    path = args.output / "guard.json"
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    console.print(f"figures {path}")
+
+
+def _percent(row: dict[str, Any]) -> str:
+    low, high = row["ci"]
+    return f"{row['share']:.1%} [{low:.1%}, {high:.1%}]"
+
+
+if __name__ == "__main__":
+    main()

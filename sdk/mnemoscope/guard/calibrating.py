@@ -1,0 +1,115 @@
+"""Calibrating a guard: what benign requests score, measured just as the guard will."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from mnemoscope_runtime.errors import InputError
+
+from ..calibrating import Progress, distinct
+from ..calibration import Calibration, digest
+from ..conformal import allowed_above
+from . import setting as settings
+from .watching import Measured, Watch, embed_negative
+
+__all__ = ["calibrate_guard"]
+
+
+class _Enough(Exception):
+    """All that was asked for is measured; carries it."""
+
+
+def calibrate_guard(
+    pipe: Any,
+    benign: Sequence[str],
+    *,
+    positives: Sequence[str] = (),
+    steps: int = 1,
+    fpr: float = 0.01,
+    delta: float = 0.05,
+    negative_prompt: str | None = None,
+    extra_pass: bool = False,
+    seed: int = 0,
+    batch: int = 8,
+    progress: Progress = lambda *_: None,
+    tell: Callable[[str], None] = warnings.warn,
+    **call: Any,
+) -> Calibration:
+    """Measure benign prompts as requests: the pipeline's scheduler, a noise of its own for each.
+
+    Only the first `steps` steps are drawn. The calibration holds for requests that agree in what
+    scores depend on: weights, pipeline, scheduler, dtype, size, the timesteps looked at, negative
+    prompt, and past the first step the guidance.
+
+    Args:
+        pipe: The pipeline, not guarded.
+        benign: Prompts that the model did not memorise, drawn like those to come.
+        positives: Prompts that it did memorise, if some are known, for the true-positive rate.
+        steps: UNet calls that the guard looks at.
+        fpr: False-positive rate to promise, for an image, in 0..1.
+        delta: The chance that the promise is broken, in 0..1.
+        negative_prompt: The one that requests will have, if any.
+        extra_pass: Whether to run the UNet once more, for pipelines without guidance.
+        seed: Of the noises.
+        batch: Prompts drawn together.
+        progress: Told how many prompts of how many are done.
+        tell: Told of prompts that are left out.
+        **call: What requests will give the pipeline: `num_inference_steps`, `guidance_scale`,
+            `height`, `image`, ...
+
+    Raises:
+        InputError: too few prompts for the promise, or the pipeline cannot be watched.
+        NumericsError: a magnitude is NaN or infinite.
+    """
+    settings.check_pipeline(pipe)
+    if taken := {"prompt", "prompt_embeds", "generator", "output_type"} & call.keys():
+        raise InputError(f"Calibrating gives {', '.join(sorted(taken))} itself. Leave it out.")
+    benign, positives = distinct(benign, positives, tell)
+    allowed_above(len(benign), fpr, delta)  # before measuring for an hour
+    baseline = embed_negative(pipe, negative_prompt)
+    prompts = [*benign, *positives]
+    scores: list[float] = []
+
+    def enough(measured: Measured) -> None:
+        raise _Enough(measured)
+
+    for start in range(0, len(prompts), batch):
+        some = prompts[start : start + batch]
+        seeds = [int(digest(prompt), 16) + seed for prompt in some]
+        request = call | {
+            "prompt": some,
+            "generator": [torch.Generator().manual_seed(each) for each in seeds],
+            "output_type": "latent",
+        }
+        if negative_prompt is not None:
+            request["negative_prompt"] = [negative_prompt] * len(some)
+        watch = Watch(pipe, baseline, steps, extra_pass, enough)
+        try:
+            with watch.watching():
+                pipe(**request)
+        except _Enough as done:
+            [measured] = done.args
+        finally:
+            pipe.maybe_free_model_hooks()  # as the pipeline does at its end
+        scores += measured.scores.tolist()
+        progress(len(scores), len(prompts))
+    setting = settings.setting_of(
+        pipe,
+        settings.model_id(pipe),
+        settings.arguments(pipe, (), request),
+        negative_prompt,
+        measured.dtype,
+        measured.latents,
+        measured.timesteps,
+    ).setting
+    return Calibration.of(
+        setting,
+        dict(zip(map(digest, benign), scores[: len(benign)], strict=True)),
+        positives=scores[len(benign) :],
+        fpr=fpr,
+        delta=delta,
+    )

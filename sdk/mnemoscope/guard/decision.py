@@ -1,0 +1,109 @@
+"""What a guard decides of an image, and the record of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import msgspec
+
+from mnemoscope_runtime.errors import InputError, MnemoscopeError
+
+__all__ = [
+    "ACTIONS",
+    "Action",
+    "Decision",
+    "MemorizationBlocked",
+    "MemorizationWarning",
+    "append",
+]
+
+Action = Literal["pass", "warn", "block", "mitigate"]
+ACTIONS: tuple[Action, ...] = ("pass", "warn", "block", "mitigate")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was measured of one image, and what was done.
+
+    Attributes:
+        index: Of the image in what the pipeline returns.
+        prompt_id: `calibration.digest` of the prompt, the same whatever the seed; for
+            `prompt_embeds` one of their bytes.
+        score: Mean magnitude over the steps looked at, in eps units, >= 0.
+        p_value: Share of benign requests, counting this one, that score as high; None without a
+            calibration. Not the probability that the prompt is benign.
+        threshold: Above it the image counts as memorised; None without a calibration.
+        memorized: score > threshold; None without a calibration.
+        timesteps: What was looked at.
+        policy: "warn", "block", "mitigate" or "callback".
+        action: What was done with the image. "mitigate" at attempt 0 announces it; at attempt 1 it
+            stands for an image that was drawn so, and "block" for one that was still flagged.
+        attempt: 0 for the request as it came, 1 for the image drawn anew with a mitigation: score
+            and verdict are then those of after.
+        extra_pass: Whether the empty prompt's prediction took a UNet pass of its own.
+        seconds: Time on the host until the decision, of the whole batch, mitigation not included.
+        prompt: Its text, if the guard was asked to keep it.
+    """
+
+    index: int
+    prompt_id: str
+    score: float
+    p_value: float | None
+    threshold: float | None
+    memorized: bool | None
+    timesteps: tuple[float, ...]
+    policy: str
+    action: Action
+    attempt: int
+    extra_pass: bool
+    seconds: float
+    prompt: str | None = None
+
+
+class MemorizationWarning(UserWarning):
+    """A request is about to recite; policy "warn" draws it all the same."""
+
+
+class MemorizationBlocked(MnemoscopeError):
+    """Every image of a request was flagged and none was drawn.
+
+    Attributes:
+        decisions: One for each image.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, decisions: Sequence[Decision]) -> None:
+        self.decisions = tuple(decisions)
+        top = max(self.decisions, key=lambda each: each.score)
+        super().__init__(
+            f"Nothing was drawn: all {len(self.decisions)} image(s) of this request were flagged "
+            f"as about to reproduce a training image (highest score {top.score:.4g}, threshold "
+            f"{_number(top.threshold)}). Change the prompt, or see `decisions` of this error."
+        )
+
+
+def append(path: Path, decisions: Sequence[Decision]) -> None:
+    """Add decisions to a JSONL file; the prompt's text only if it was kept.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    rows = [{"time": now, **asdict(each)} for each in decisions]
+    for row in rows:
+        if row["prompt"] is None:
+            del row["prompt"]
+    try:
+        with path.open("ab") as file:
+            file.write(msgspec.json.Encoder().encode_lines(rows))
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error}. Choose another file.") from None
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4g}"

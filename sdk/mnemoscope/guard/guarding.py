@@ -1,0 +1,348 @@
+"""The guard itself: from measurements to decisions, and from decisions to what is drawn."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from mnemoscope_runtime.errors import CalibrationError, InputError
+
+from ..calibration import Calibration, CalibrationFile, digest
+from . import setting as settings
+from .decision import (
+    ACTIONS,
+    Action,
+    Decision,
+    MemorizationBlocked,
+    MemorizationWarning,
+    append,
+)
+from .drawing import RandomState, blank
+from .mitigation import EmbeddingOptimization, Flagged, GuardMitigation
+from .watching import Baseline, Measured, Watch, embed_negative
+
+__all__ = ["Guard", "Policy"]
+
+Policy = Literal["warn", "block", "mitigate"] | Callable[[tuple[Decision, ...]], Sequence[Action]]
+
+
+class _Again(Exception):
+    """Draw the request anew, with the embeddings that were found."""
+
+
+class Guard:
+    """Watches a diffusers pipeline from its construction to `detach`, or to the end of a `with`.
+
+    Supported are Stable Diffusion 1.x, 2.x and XL: text to image, image to image, inpainting. The
+    pipeline is called as before, and what it returns is the same to the bit unless an image is
+    flagged. One call at a time: pipelines are not safe to share between threads, nor is a guard.
+
+    Policies, for the images that score above the calibration's threshold:
+
+    - "warn": a `MemorizationWarning`; everything is drawn.
+    - "block": those images come back black (zeros for arrays and latents), the others as they
+      would be; if all of them are flagged, `MemorizationBlocked` is raised as soon as it is known.
+    - "mitigate": the request is drawn anew from the same noise with other embeddings for those
+      images, and looked at again; what is still flagged is blocked.
+    - a function: given the decisions, it returns an action for each: "pass", "warn", "block" or
+      "mitigate".
+
+    Attributes:
+        decisions: The last request's, one for each image.
+        model: Hash of the weights, taken when the guard is made: make another one after changing
+            them (LoRA).
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        *,
+        calibration: Calibration | CalibrationFile | str | Path | None = None,
+        policy: Policy = "warn",
+        steps: int = 1,
+        negative_prompt: str | None = None,
+        extra_pass: bool = False,
+        mitigation: GuardMitigation | None = None,
+        record: str | Path | None = None,
+        keep_prompts: bool = False,
+    ) -> None:
+        """Guard a pipeline.
+
+        Args:
+            pipe: The pipeline.
+            calibration: Of `calibrate_guard`, or a file that holds one. Without it, decisions have
+                scores and no verdicts, which only "warn" and a function allow.
+            policy: What to do with flagged images.
+            steps: UNet calls to look at before deciding.
+            negative_prompt: The one that the calibration was made with, if any.
+            extra_pass: Whether the guard may run the UNet once more at every step that it looks
+                at, for requests with another negative prompt (first step only) or no guidance.
+            mitigation: For "mitigate"; `EmbeddingOptimization()` by default.
+            record: JSONL file to which every decision is added.
+            keep_prompts: Whether decisions, and so the file, hold the prompts' text.
+
+        Raises:
+            InputError: the pipeline cannot be watched, is guarded already, or an option is wrong.
+            CalibrationError: there is no calibration for this pipeline where one is needed.
+        """
+        settings.check_pipeline(pipe)
+        if not callable(policy) and policy not in ("warn", "block", "mitigate"):
+            raise InputError(
+                f"There is no policy {policy!r}. Choose warn, block, mitigate, or give a function."
+            )
+        if steps < 1:
+            raise InputError(f"A guard looks at one step or more, not at {steps}.")
+        self.model = settings.model_id(pipe)
+        self._networks = settings.networks(pipe)
+        self._known = _load(calibration, self.model, steps)
+        if self._known is None and policy in ("block", "mitigate"):
+            raise CalibrationError(
+                f"Policy {policy!r} needs a threshold, and there is no universal one. Measure "
+                "benign prompts with `calibrate_guard` and give its result as `calibration`."
+            )
+        self.decisions: tuple[Decision, ...] = ()
+        self._pipe, self._policy, self._steps = pipe, policy, steps
+        self._negative, self._extra_pass = negative_prompt, extra_pass
+        self._mitigation = mitigation or EmbeddingOptimization()
+        self._record = None if record is None else Path(record)
+        self._keep = keep_prompts
+        self._baseline: Baseline | None = None
+        self._original: type = type(pipe)
+        pipe.__class__ = _guarded(self._original, self._draw)
+
+    def __enter__(self) -> Guard:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.detach()
+
+    def detach(self) -> None:
+        """Leave the pipeline as it was found; again does nothing."""
+        if isinstance(self._pipe, settings.Guarded):
+            self._pipe.__class__ = self._original
+
+    def _draw(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """One call of the pipeline, under watch."""
+        self.decisions = ()
+        if settings.networks(self._pipe) != self._networks:
+            raise CalibrationError(
+                "The pipeline's UNet or a text encoder was replaced since the guard was made, and "
+                "the guard is calibrated for the old one. Make another guard."
+            )
+        told = settings.arguments(self._pipe, args, kwargs)
+        _refuse_ip_adapter(told)
+        if self._baseline is None:
+            self._baseline = embed_negative(self._pipe, self._negative)
+        random = RandomState.of(told.get("generator"))
+        silenced: set[int] = set()
+        embeds: dict[int, Tensor] = {}
+        while True:
+            watch = Watch(
+                self._pipe,
+                self._baseline,
+                self._steps,
+                self._extra_pass,
+                decide=functools.partial(self._decide, told, silenced),
+                embeds=embeds,
+                silenced=silenced,
+            )
+            try:
+                with watch.watching():
+                    output = self._original.__call__(self._pipe, *args, **kwargs)
+            except _Again as again:
+                [embeds] = again.args
+                self._pipe.maybe_free_model_hooks()
+                random.restore()
+            except BaseException:
+                self._pipe.maybe_free_model_hooks()  # as the pipeline does at its end
+                raise
+            else:
+                return blank(output, silenced)
+
+    def _decide(self, told: settings.Arguments, silenced: set[int], measured: Measured) -> None:
+        """Decide on every image, and act; raises to stop the pipeline."""
+        found = self._judge(measured, told, attempt=int(bool(self.decisions)))
+        if self.decisions:  # the second time, only what was mitigated is looked at
+            kept = zip(self.decisions, found, strict=True)
+            found = tuple(new if old.action == "mitigate" else old for old, new in kept)
+        else:
+            found = self._act(found)
+        fresh = [each for each in found if each.attempt or not self.decisions]
+        self.decisions = found
+        if self._record is not None:
+            append(self._record, fresh)
+        for each in fresh:
+            if each.action == "warn":
+                warnings.warn(_warning(each), MemorizationWarning, stacklevel=2)
+        silenced |= {each.index for each in found if each.action == "block"}
+        if len(silenced) == len(found):
+            raise MemorizationBlocked(found)
+        rows = [each.index for each in found if each.action == "mitigate" and not each.attempt]
+        if rows:
+            raise _Again(self._mitigated(measured, told, rows))
+
+    def _judge(
+        self, measured: Measured, told: settings.Arguments, attempt: int
+    ) -> tuple[Decision, ...]:
+        """Scores to verdicts. A mitigated image that is still flagged is blocked."""
+        calibration = self._calibration(measured, told)
+        names, texts = _names(told, len(measured.scores))
+        limit = None if calibration is None else calibration.threshold
+        p_values = None if calibration is None else calibration.p_values(measured.scores)
+        found = []
+        for i, score in enumerate(measured.scores.tolist()):
+            memorized = None if limit is None else score > limit
+            found.append(
+                Decision(
+                    index=i,
+                    prompt_id=names[i],
+                    score=score,
+                    p_value=None if p_values is None else float(p_values[i]),
+                    threshold=limit,
+                    memorized=memorized,
+                    timesteps=measured.timesteps,
+                    policy=self._policy if isinstance(self._policy, str) else "callback",
+                    action=("block" if memorized else "mitigate") if attempt else "pass",
+                    attempt=attempt,
+                    extra_pass=measured.extra_pass,
+                    seconds=measured.seconds,
+                    prompt=texts[i] if self._keep else None,
+                )
+            )
+        return tuple(found)
+
+    def _calibration(self, measured: Measured, told: settings.Arguments) -> Calibration | None:
+        if self._known is None:
+            return None
+        wanted = settings.setting_of(
+            self._pipe,
+            self.model,
+            told,
+            self._negative,
+            measured.dtype,
+            measured.latents,
+            measured.timesteps,
+        )
+        return settings.find(self._known, wanted)
+
+    def _act(self, decisions: tuple[Decision, ...]) -> tuple[Decision, ...]:
+        """The policy's action for every image."""
+        if isinstance(self._policy, str):
+            flagged: Action = self._policy
+            actions: Sequence[Action] = [flagged if d.memorized else "pass" for d in decisions]
+        else:
+            actions = list(self._policy(decisions))
+        if len(actions) != len(decisions) or set(actions) - set(ACTIONS):
+            raise InputError(
+                f"The policy returned {actions!r} for {len(decisions)} image(s). It returns one of "
+                f"{', '.join(ACTIONS)} for each."
+            )
+        return tuple(
+            replace(decision, action=action)
+            for decision, action in zip(decisions, actions, strict=True)
+        )
+
+    def _mitigated(
+        self, measured: Measured, told: settings.Arguments, rows: list[int]
+    ) -> dict[int, Tensor]:
+        """Other embeddings for these images. index: [L, D]"""
+        calibration = self._calibration(measured, told)
+        if calibration is None:
+            raise CalibrationError(
+                "To mitigate takes a calibration: what is still flagged after it would not be "
+                "known. Give `calibration`, or another action."
+            )
+        _, texts = _names(told, len(measured.scores))
+        with torch.inference_mode(False), torch.enable_grad():
+            flagged = Flagged(
+                prompts=tuple(texts[row] for row in rows),
+                embeds=measured.embeds[rows].clone(),
+                magnitude=functools.partial(measured.magnitude, rows),
+                benign=calibration.ordered,
+                threshold=calibration.threshold,
+            )
+            found = self._mitigation(flagged).detach()
+        if found.shape != flagged.embeds.shape or not found.isfinite().all():
+            raise InputError(
+                f"The mitigation returned {tuple(found.shape)} for {tuple(flagged.embeds.shape)}, "
+                "or NaN. It returns finite embeddings of the same shape."
+            )
+        return dict(zip(rows, found, strict=True))
+
+
+def _guarded(original: type, draw: Callable[[tuple[Any, ...], dict[str, Any]], Any]) -> type:
+    """The pipeline's class, but that calls go through a guard.
+
+    Python looks `__call__` up on the class, so that no attribute of the pipeline can do this.
+    """
+
+    @functools.wraps(original.__call__)
+    def call(_: Any, *args: Any, **kwargs: Any) -> Any:
+        return draw(args, kwargs)
+
+    body = {"__call__": call, "__module__": original.__module__, "__doc__": original.__doc__}
+    return type(original.__name__, (original, settings.Guarded), body)
+
+
+def _load(
+    calibration: Calibration | CalibrationFile | str | Path | None, model: str, steps: int
+) -> list[Calibration] | None:
+    if calibration is None:
+        return None
+    if isinstance(calibration, str | Path):
+        calibration = CalibrationFile.read(calibration)
+    if isinstance(calibration, Calibration):
+        calibration = CalibrationFile((calibration,))
+    return settings.known(calibration, model, steps)
+
+
+def _refuse_ip_adapter(told: settings.Arguments) -> None:
+    if told.get("ip_adapter_image") is not None or told.get("ip_adapter_image_embeds") is not None:
+        raise InputError(
+            "With an IP-Adapter the magnitude is of the picture as much as of the prompt, and no "
+            "calibration covers that. Draw without it, or detach the guard for this request."
+        )
+
+
+def _names(told: settings.Arguments, images: int) -> tuple[list[str], list[str | None]]:
+    """Id and text of the prompt of every image."""
+    prompt, embeds = told.get("prompt"), told.get("prompt_embeds")
+    texts: list[str | None]
+    if prompt is not None:
+        texts = [prompt] if isinstance(prompt, str) else list(prompt)
+        if (second := told.get("prompt_2")) is not None:
+            others = [second] if isinstance(second, str) else second
+            texts = [f"{a}\n{b}" for a, b in zip(texts, others, strict=True)]
+        names = [digest(text) for text in texts if text is not None]
+    else:
+        assert embeds is not None  # the pipeline has checked that there is one of them
+        texts = [None] * len(embeds)
+        names = [hashlib.sha256(_bytes(each)).hexdigest()[:12] for each in embeds]
+    each = images // len(names)
+    return [n for n in names for _ in range(each)], [t for t in texts for _ in range(each)]
+
+
+def _bytes(value: Tensor) -> bytes:
+    return value.detach().float().cpu().numpy().tobytes()
+
+
+def _warning(decision: Decision) -> str:
+    return (
+        f"Image {decision.index} is about to reproduce a training image: score "
+        f"{decision.score:.4g}, threshold {decision.threshold or float('nan'):.4g}. It was drawn "
+        "all the same; policy 'block' or 'mitigate' would not."
+    )

@@ -1,0 +1,259 @@
+"""What a guard's scores depend on: two requests that differ in it say nothing of each other."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate.utils import align_module_device  # type: ignore[import-untyped]
+from torch import Tensor, nn
+
+from mnemoscope_runtime.errors import CalibrationError, InputError
+
+from ..calibration import Calibration, CalibrationFile, Setting, digest
+
+__all__ = [
+    "Arguments",
+    "GuardSetting",
+    "Guarded",
+    "arguments",
+    "check_pipeline",
+    "find",
+    "known",
+    "model_id",
+    "networks",
+    "plain",
+    "setting_of",
+]
+
+DETECTOR = "guard"
+PIPELINES = tuple(
+    f"{family}{kind}Pipeline"
+    for family in ("StableDiffusion", "StableDiffusionXL")
+    for kind in ("", "Img2Img", "Inpaint")
+)
+# arguments of a call that change what the UNet predicts at the first step already ...
+_ALWAYS = (
+    "clip_skip",
+    "cross_attention_kwargs",
+    "original_size",
+    "crops_coords_top_left",
+    "target_size",
+    "negative_original_size",
+    "negative_crops_coords_top_left",
+    "negative_target_size",
+    "aesthetic_score",
+    "negative_aesthetic_score",
+)
+# ... and those that change where the later steps go
+_LATER = ("guidance_scale", "guidance_rescale", "eta")
+_AGAIN = "`calibrate_guard` with the arguments of this request makes one."
+
+Arguments = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class GuardSetting:
+    """A way of watching.
+
+    Attributes:
+        model: `model_id` of the pipeline.
+        pipeline: Name of its class.
+        scheduler: Name of its class and a digest of its configuration.
+        dtype: Of the predictions.
+        latents: Their (C, H, W).
+        timesteps: Those looked at.
+        negative: Digest of the negative prompt that magnitudes are relative to; "none" for none.
+        options: Other arguments that scores depend on.
+    """
+
+    model: str
+    pipeline: str
+    scheduler: str
+    dtype: str
+    latents: tuple[int, ...]
+    timesteps: tuple[float, ...]
+    negative: str
+    options: str
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """All but the model, in words."""
+        return {
+            "pipeline": self.pipeline,
+            "scheduler": self.scheduler,
+            "dtype": self.dtype,
+            "latents": "x".join(map(str, self.latents)),
+            "timesteps": " ".join(f"{t:g}" for t in self.timesteps),
+            "negative prompt": self.negative,
+            "options": self.options,
+        }
+
+    @property
+    def setting(self) -> Setting:
+        """The same in a calibration's terms."""
+        text = json.dumps(self.parts)
+        return Setting(self.model, text, DETECTOR, steps=len(self.timesteps), noises=1)
+
+
+class Guarded:
+    """Marks the class of a pipeline that is guarded."""
+
+
+def check_pipeline(pipe: Any) -> None:
+    """Check that a guard knows what the pipeline's UNet is told, and that no other is there.
+
+    Raises:
+        InputError: it does not, or one is; and what to do.
+    """
+    if isinstance(pipe, Guarded):
+        raise InputError("This pipeline is guarded already. `detach` the other guard first.")
+    name = type(pipe).__name__
+    if name not in PIPELINES:
+        raise InputError(
+            f"A guard cannot watch {name}: it knows {', '.join(PIPELINES)}. Build one of these "
+            "from its parts (`from_pipe`), or screen prompts before they are drawn with `Detector`."
+        )
+    if pipe.text_encoder is None and getattr(pipe, "text_encoder_2", None) is None:
+        raise InputError(
+            "This pipeline has no text encoder, so that a guard cannot tell whether its negative "
+            "embeddings are those of the empty prompt. Load it with its text encoders."
+        )
+
+
+def arguments(pipe: Any, args: tuple[Any, ...], kwargs: Arguments) -> Arguments:
+    """Arguments of a call by name, defaults filled in."""
+    bound = inspect.signature(type(pipe).__call__).bind(pipe, *args, **kwargs)
+    bound.apply_defaults()
+    found: dict[str, Any] = dict(bound.arguments)
+    others: dict[str, Any] = found.pop("kwargs", {})
+    return found | others
+
+
+def _options(pipe: Any, told: Arguments, steps: int) -> str:
+    """The arguments that scores of the first `steps` steps depend on, as text."""
+    names = _ALWAYS + _LATER * (steps > 1)
+    if pipe.unet.config.time_cond_proj_dim is not None:
+        names = (*names, "guidance_scale")
+    found = {name: told[name] for name in names if told.get(name) is not None}
+    return ", ".join(f"{name}={value!r}" for name, value in sorted(found.items())) or "none"
+
+
+def setting_of(
+    pipe: Any,
+    model: str,
+    told: Arguments,
+    negative: str | None,
+    dtype: str,
+    latents: tuple[int, ...],
+    timesteps: tuple[float, ...],
+) -> GuardSetting:
+    """The setting of a call."""
+    scheduler = pipe.scheduler
+    config = {k: v for k, v in scheduler.config.items() if not k.startswith("_")}
+    text = json.dumps(config, sort_keys=True, default=repr)
+    return GuardSetting(
+        model=model,
+        pipeline=type(pipe).__name__,
+        scheduler=f"{type(scheduler).__name__} {digest(text)}",
+        dtype=dtype,
+        latents=latents,
+        timesteps=timesteps,
+        negative="none" if negative is None else digest(negative),
+        options=_options(pipe, told, len(timesteps)),
+    )
+
+
+def known(file: CalibrationFile, model: str, steps: int) -> list[Calibration]:
+    """The calibrations of guards that look at as many steps of that model.
+
+    Raises:
+        CalibrationError: there are none.
+    """
+    guards = [each for each in file.calibrations if each.setting.detector == DETECTOR]
+    if not guards:
+        raise CalibrationError(
+            "This calibration is not of a guard: a bundle's scores are of a fixed noise bank and "
+            "another engine, and mean nothing here. Make one with `calibrate_guard`."
+        )
+    mine = [each for each in guards if each.setting.bundle == model]
+    if not mine:
+        raise CalibrationError(
+            f"This calibration was made on weights {guards[0].setting.bundle[:12]}, the pipeline "
+            f"has {model[:12]} (another model, dtype or LoRA): its thresholds mean nothing here. "
+            "Calibrate this pipeline with `calibrate_guard`."
+        )
+    found = [each for each in mine if each.setting.steps == steps]
+    if not found:
+        has = sorted({each.setting.steps for each in mine})
+        raise CalibrationError(
+            f"There is no calibration of {steps} step(s), only of {', '.join(map(str, has))}. Make "
+            f"one with `calibrate_guard(..., steps={steps})`, or look at as many."
+        )
+    return found
+
+
+def find(calibrations: list[Calibration], wanted: GuardSetting) -> Calibration:
+    """The calibration of a setting.
+
+    Raises:
+        CalibrationError: there is none; the message says in what the nearest one differs.
+    """
+    for each in calibrations:
+        if each.setting == wanted.setting:
+            return each
+    nearest = min((_differences(each, wanted) for each in calibrations), key=len)
+    raise CalibrationError(
+        f"The guard is not calibrated for this request: {'; '.join(nearest)}. {_AGAIN}"
+    )
+
+
+def _differences(calibration: Calibration, wanted: GuardSetting) -> list[str]:
+    has = json.loads(calibration.setting.backend)
+    return [
+        f"{name} is {value}, calibrated was {has.get(name)}"
+        for name, value in wanted.parts.items()
+        if has.get(name) != value
+    ]
+
+
+def plain(module: nn.Module) -> nn.Module:
+    """The module that `torch.compile` wrapped, or itself."""
+    found: nn.Module = getattr(module, "_orig_mod", module)
+    return found
+
+
+def model_id(pipe: Any) -> str:
+    """A hash over names, types and values of what predicts noise: text encoders and UNet.
+
+    Weights that accelerate has offloaded are read where they are.
+    """
+    found = hashlib.sha256()
+    for part, module in networks(pipe).items():
+        for name, value in _weights(module):
+            found.update(f"{part}.{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            flat = value.detach().cpu().contiguous().reshape(-1)
+            found.update(flat.view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def networks(pipe: Any) -> dict[str, nn.Module]:
+    """What predicts noise, by name; not what `torch.compile` made of it."""
+    parts = ("text_encoder", "text_encoder_2", "unet")
+    found = {part: getattr(pipe, part, None) for part in parts}
+    return {part: plain(module) for part, module in found.items() if module is not None}
+
+
+def _weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    for prefix, part in module.named_modules():
+        own = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
+        offloaded = any(value.is_meta for _, value in own)
+        with align_module_device(part, "cpu") if offloaded else nullcontext():
+            for name, _ in own:
+                yield f"{prefix}.{name}", getattr(part, name)

@@ -1,0 +1,66 @@
+"""Small pipelines and calibrations for tests of the guard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from pipelines import build_pipeline
+
+from mnemoscope import Calibration
+from mnemoscope.guard import Guard, calibrate_guard
+
+BENIGN = [f"a photo of {i} cats" for i in range(12)]
+STEPS = 4
+
+
+def guarded_at(pipe: Any, threshold: float, **call: Any) -> Calibration:
+    """A calibration of a pipeline whose threshold is set by hand; benign scores lie below it."""
+    call = {"num_inference_steps": STEPS, "fpr": 0.3, "batch": 6} | call
+    found = calibrate_guard(pipe, BENIGN, **call)
+    return Calibration(
+        setting=found.setting,
+        fpr=found.fpr,
+        delta=found.delta,
+        threshold=threshold,
+        prompts=found.prompts,
+        scores=tuple(min(each, 0.9 * threshold) for each in found.scores),
+    )
+
+
+def seeded(count: int, first: int = 0) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(first + i) for i in range(count)]
+
+
+def draw(pipe: Any, prompts: Sequence[str], **call: Any) -> torch.Tensor:
+    """Images as tensors, each from a seed of its own. # [B, 3, H, W]"""
+    call = {
+        "generator": seeded(len(prompts) * call.get("num_images_per_prompt", 1)),
+        "num_inference_steps": STEPS,
+        "output_type": "pt",
+    } | call
+    images: torch.Tensor = pipe(prompt=list(prompts), **call).images
+    return images
+
+
+def scores(pipe: Any, prompts: Sequence[str], **call: Any) -> list[float]:
+    """What a guard that only looks measures."""
+    steps = call.pop("steps", 1)
+    with Guard(pipe, steps=steps, extra_pass=call.pop("extra_pass", False)) as guard:
+        draw(pipe, prompts, **call)
+    return [each.score for each in guard.decisions]
+
+
+def between(values: Sequence[float], below: int) -> float:
+    """A threshold with that many of the values below it."""
+    ordered = sorted(values)
+    return (ordered[below - 1] + ordered[below]) / 2
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Any:
+    found = build_pipeline("epsilon")
+    found.set_progress_bar_config(disable=True)
+    return found

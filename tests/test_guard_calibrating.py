@@ -1,0 +1,82 @@
+"""A guard's calibration is what its requests measure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from guard_support import BENIGN, STEPS, pipe
+
+from mnemoscope import Calibration, InputError
+from mnemoscope.calibration import digest
+from mnemoscope.guard import Guard, calibrate_guard
+
+__all__ = ["pipe"]
+OPTIONS: dict[str, Any] = {"fpr": 0.3, "num_inference_steps": STEPS}
+
+
+def requested(pipe: Any, prompt: str, calibration: Calibration, **call: Any) -> float:
+    """The score of the request that calibrating made of a prompt."""
+    generator = torch.Generator().manual_seed(int(digest(prompt), 16))
+    options: dict[str, Any] = {"num_inference_steps": STEPS, "output_type": "latent"} | call
+    with Guard(pipe, calibration=calibration, steps=calibration.setting.steps, **_guard(call)) as g:
+        pipe(prompt, generator=generator, **options)
+    assert g.decisions[0].p_value is not None
+    return g.decisions[0].score
+
+
+def _guard(call: dict[str, Any]) -> dict[str, Any]:
+    return {"negative_prompt": call["negative_prompt"]} if "negative_prompt" in call else {}
+
+
+@pytest.mark.filterwarnings("ignore::mnemoscope.guard.MemorizationWarning")
+@pytest.mark.parametrize(
+    "call",
+    [
+        {},
+        {"steps": 3, "guidance_scale": 3.0},
+        {"negative_prompt": "dark"},
+        {"steps": 2, "negative_prompt": "dark"},
+        {"height": 24, "width": 24},
+    ],
+)
+def test_scores_are_those_of_requests(pipe: Any, call: dict[str, Any]) -> None:
+    found = calibrate_guard(pipe, BENIGN, batch=5, **OPTIONS, **call)
+    assert len(found.scores) == len(BENIGN)
+    assert found.setting.steps == call.get("steps", 1)
+    named = dict(zip(found.prompts, found.scores, strict=True))
+    told = {name: value for name, value in call.items() if name != "steps"}
+    for prompt in (BENIGN[0], BENIGN[7]):
+        assert requested(pipe, prompt, found, **told) == pytest.approx(
+            named[digest(prompt)], rel=1e-3
+        )
+
+
+def test_only_the_steps_that_are_looked_at_are_drawn(pipe: Any) -> None:
+    calls: list[int] = []
+    handle = pipe.unet.register_forward_hook(lambda *_: calls.append(1))
+    found = calibrate_guard(pipe, BENIGN, positives=["a dog"], batch=7, steps=2, **OPTIONS)
+    handle.remove()
+    assert len(calls) == 2 * 2
+    assert len(found.positives) == 1
+
+
+def test_seeds_change_the_noise_and_nothing_else(pipe: Any) -> None:
+    first, other = (calibrate_guard(pipe, BENIGN, seed=seed, **OPTIONS) for seed in (0, 1))
+    assert first.setting == other.setting
+    assert first.prompts == other.prompts
+    assert first.scores != other.scores
+    assert first == calibrate_guard(pipe, BENIGN, **OPTIONS)
+
+
+def test_refusals(pipe: Any) -> None:
+    with pytest.raises(InputError, match="cannot promise"):
+        calibrate_guard(pipe, BENIGN)
+    with pytest.raises(InputError, match="gives generator itself"):
+        calibrate_guard(pipe, BENIGN, generator=None, **OPTIONS)
+    with Guard(pipe), pytest.raises(InputError, match="guarded already"):
+        calibrate_guard(pipe, BENIGN, **OPTIONS)
+    with pytest.raises(InputError, match="no unconditional branch"):
+        calibrate_guard(pipe, BENIGN, guidance_scale=1.0, **OPTIONS)
+    assert calibrate_guard(pipe, BENIGN, guidance_scale=1.0, extra_pass=True, **OPTIONS).scores
