@@ -37,7 +37,9 @@ class Attention:
 
     def __post_init__(self) -> None:
         if not 0 < self.scale < float("inf"):
-            raise InputError(f"The start token's logit is multiplied by more than 0, not {self.scale}.")
+            raise InputError(
+                f"The start token's logit is multiplied by more than 0, not {self.scale}."
+            )
 
     def plan(self, task: Task) -> Plan:
         """See `Strategy`."""

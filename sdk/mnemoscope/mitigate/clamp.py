@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mnemoscope_runtime.errors import InputError
 
-from .sampling import Painter, Plan, Sampling, Task, sample
+from .sampling import USUAL, Painter, Plan, Sampling, Task, sample
 
 __all__ = ["Clamp"]
 
@@ -40,7 +40,7 @@ class Clamp:
         cls,
         painter: Painter,
         prompts: Sequence[str],
-        sampling: Sampling = Sampling(),
+        sampling: Sampling = USUAL,
         *,
         width: float = 1.0,
         steps: int | None = None,
@@ -86,6 +86,7 @@ class Clamp:
                 return update
             length = update.float().flatten(1).norm(dim=1)
             factor = (longest[step].to(length) / length.clamp(min=1e-12)).clamp(max=1)
-            return update * factor.to(update)[:, None, None, None]
+            held: Tensor = update * factor.to(update)[:, None, None, None]
+            return held
 
         return replace(task.plan(), limit=limit)

@@ -48,7 +48,5 @@ class Embedding:
 
         free = first.new_ones(first.shape[1], 1)  # [L, 1]
         free[0] = 0
-        found = descend(
-            loss, first, Descent(self.target, self.rate, self.iterations), free=free
-        )
+        found = descend(loss, first, Descent(self.target, self.rate, self.iterations), free=free)
         return replace(plan, embeds=embeds(found.value), passes=1 + 3 * found.iterations)

@@ -1,4 +1,4 @@
-"""Another noise near the one drawn, by gradient (Han et al., NeurIPS 2025; SAIL, Jeon et al. 2025)."""
+"""Another noise near the one drawn, by gradient (Han et al. 2025; SAIL, Jeon et al. 2025)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ class Noise:
             return magnitude_of(model, plan.embeds, x, t, uncond)
 
         def project(x: Tensor) -> Tensor:
-            return x * length / x.flatten(1).norm(dim=1)[:, None, None, None]
+            found: Tensor = x * length / x.flatten(1).norm(dim=1)[:, None, None, None]
+            return found
 
         found = descend(
             loss, start, Descent(self.target, self.rate, self.iterations), project=project

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -53,7 +54,7 @@ class Padding:
         return replace(plan, embeds=(torch.where(padded[..., None], fill, embeds),))
 
 
-def prompt_lengths(model: StableDiffusion, prompts: tuple[str, ...] | list[str]) -> Tensor:
+def prompt_lengths(model: StableDiffusion, prompts: Sequence[str]) -> Tensor:
     """Position of each prompt's end token: start token and prompt come before it. # [B]"""
     ids = model.tokenizer(
         list(prompts), truncation=True, max_length=model.tokenizer.model_max_length

@@ -1,4 +1,4 @@
-"""Drawing as a strategy has it: DDIM with guidance, and whatever the strategy changes on the way."""
+"""Drawing with DDIM and guidance, and with whatever a strategy changes on the way."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .. import embedded
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Drawn", "Limit", "Painter", "Plan", "Sampling", "Schedule", "Task", "sample"]
+__all__ = ["USUAL", "Drawn", "Limit", "Painter", "Plan", "Sampling", "Schedule", "Task", "sample"]
 
 Schedule = Callable[[int, Tensor], Tensor]  # timestep, magnitudes so far [step, B] -> scales [B]
 Limit = Callable[[int, Tensor], Tensor]  # step, update of x [B, C, H, W] -> update
@@ -42,6 +42,9 @@ class Sampling:
             raise InputError(f"A picture takes 1 to 999 steps, not {self.steps}.")
 
 
+USUAL = Sampling()
+
+
 @dataclass(frozen=True)
 class Task:
     """What is to be drawn: one sample for each prompt and noise.
@@ -58,7 +61,7 @@ class Task:
     prompts: Sequence[str]
     seeds: Sequence[int]
     noises: Tensor
-    sampling: Sampling = Sampling()
+    sampling: Sampling = USUAL
 
     def timesteps(self) -> Tensor:
         """The timesteps of the sampler, descending. # [steps]"""
@@ -178,7 +181,7 @@ class Painter:
         return cls(model, vae.to(device).eval())
 
     def task(
-        self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling = Sampling()
+        self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling = USUAL
     ) -> Task:
         """What diffusers' pipeline draws of these prompts with generators of these seeds.
 
