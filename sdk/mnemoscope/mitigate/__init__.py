@@ -16,6 +16,7 @@ except ImportError as error:
     ) from None
 
 from .attention import Attention
+from .chain import Chain
 from .clamp import Clamp
 from .compare import Comparison, compare
 from .embedding import Embedding
@@ -33,6 +34,7 @@ __all__ = [
     "LADDER",
     "STRATEGIES",
     "Attention",
+    "Chain",
     "Clamp",
     "Comparison",
     "Embedding",

@@ -31,7 +31,7 @@ class Clamp:
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    width: float = 1.0
+    width: float = 0.0
     steps: int | None = None
     name: str = "clamp"
 
@@ -42,7 +42,7 @@ class Clamp:
         prompts: Sequence[str],
         sampling: Sampling = USUAL,
         *,
-        width: float = 1.0,
+        width: float = 0.0,
         steps: int | None = None,
     ) -> Clamp:
         """Draw benign prompts and see how long their updates are.

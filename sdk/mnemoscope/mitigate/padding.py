@@ -30,7 +30,7 @@ class Padding:
     """
 
     fill: Literal["empty", "zero"] = "empty"
-    end: bool = True
+    end: bool = False
     name: str = "padding"
 
     def __post_init__(self) -> None:

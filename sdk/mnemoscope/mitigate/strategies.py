@@ -10,6 +10,7 @@ from typing import Protocol
 from mnemoscope_runtime.errors import InputError
 
 from .attention import Attention
+from .chain import Chain
 from .clamp import Clamp
 from .embedding import Embedding
 from .guidance import Guidance
@@ -98,6 +99,7 @@ class Kit:
 STRATEGIES: dict[str, Callable[[Kit], Strategy]] = {
     "embedding": lambda kit: Embedding(kit.target_at(0.25)),
     "guidance": lambda _: Guidance(until=600),
+    "embedding-guidance": lambda kit: Chain((Embedding(kit.target_at(0.5)), Guidance(until=800))),
     "noise": lambda kit: Noise(kit.target_at(0.5)),
     "padding": lambda _: Padding(),
     "attention": lambda _: Attention(),
@@ -106,4 +108,4 @@ STRATEGIES: dict[str, Callable[[Kit], Strategy]] = {
     "random-words": lambda _: RandomWords("words"),
     "random-numbers": lambda _: RandomWords("numbers"),
 }
-LADDER = ("guidance", "embedding", "noise")
+LADDER = ("embedding", "embedding-guidance", "noise", "guidance")  # that `auto` tries in turn
