@@ -177,8 +177,8 @@ def command(
     if strategy == _AUTO:
         if path is None:
             raise CalibrationError(
-                "`auto` screens first, which takes a calibrated bundle of the model. Give --bundle, "
-                "or name a --strategy."
+                "`auto` screens first, which takes a calibrated bundle of the model. Give "
+                "--bundle, or name a --strategy."
             )
         with Detector.load(path, calibration=calibration) as detector:
             ladder = [kit.make(name) for name in LADDER]
@@ -264,6 +264,8 @@ def _compare(
     bundle: Path | None,
     known: CalibrationFile | None,
 ) -> None:
+    import torch
+
     from ..mitigate import LADDER
     from ..mitigate import compare as compared
     from ..mitigate.mitigator import screen
@@ -301,7 +303,7 @@ def _compare(
         "strategies": {each.name: repr(each)[:300] for each in strategies},
         "level": rule.level,
         "tolerance": rule.tolerance,
-        "environment": environment(),
+        "environment": environment(torch.get_num_threads()),
     }
     report = TradeOff(sides[0], pictures, sides[1] if len(sides) > 1 else None, facts)
     for path in report.write(output):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -47,7 +47,10 @@ class Chain:
         whole = plain = task.plan()
         for strategy in self.strategies:
             plan = strategy.plan(replace(task, noises=whole.latents))
-            changed = {"latents": plan.latents, "passes": whole.passes + plan.passes}
+            changed: dict[str, Any] = {
+                "latents": plan.latents,
+                "passes": whole.passes + plan.passes,
+            }
             for name in ("model", "embeds", "schedule", "limit", "prompts"):
                 value, mine, before = (getattr(each, name) for each in (plan, whole, plain))
                 if _same(value, before):
