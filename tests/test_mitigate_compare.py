@@ -95,9 +95,8 @@ def test_the_report(comparison: Comparison, tmp_path: Path) -> None:
     assert "<b>bold" not in text
     assert "&lt;b&gt;bold" in text
     assert not re.search(r"src=\"(?!data:)|href|<script", text)
-    assert (
-        text.count('class="copied"') == 4
-    )  # none and same of both prompts; seed 0 of the rest not
+    copies = sum(int((each.likeness[:, 0] > 0.9).sum()) for each in comparison.drawings)
+    assert text.count('class="copied"') == copies >= 4  # none and same of both prompts
 
 
 def test_a_report_that_cannot_be_written(comparison: Comparison, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +19,13 @@ from mnemoscope.mitigate import (
     Kit,
     Mitigator,
     Painter,
+    Picture,
     Plain,
     Plan,
     RandomWords,
     Rule,
     Sampling,
+    Strategy,
     Task,
     Yardstick,
 )
@@ -83,8 +86,8 @@ def test_references_count(mitigator: Mitigator) -> None:
     assert not again.passed
 
 
-def test_prompts_without_seeds(mitigator: Mitigator) -> None:
-    with pytest.raises(InputError, match="at least one prompt"):
+def test_no_seeds(mitigator: Mitigator) -> None:
+    with pytest.raises(InputError, match="at least one seed"):
         mitigator.mitigate("a cat", Plain(), [])
 
 
@@ -156,10 +159,10 @@ def test_only_what_is_left_is_tried_again(
     plain = Mitigator.draw
 
     def watched(
-        self: Mitigator, prompts: list[str], seeds: list[int], strategy: object, *rest: object
-    ) -> object:
-        drawn.append((strategy.name, tuple(seeds)))  # type: ignore[attr-defined]
-        return plain(self, prompts, seeds, strategy, *rest)  # type: ignore[arg-type]
+        self: Mitigator, prompts: list[str], seeds: list[int], strategy: Strategy, *rest: Any
+    ) -> list[Picture]:
+        drawn.append((strategy.name, tuple(seeds)))
+        return plain(self, prompts, seeds, strategy, *rest)
 
     monkeypatch.setattr(Mitigator, "draw", watched)
     ladder = [OtherNoise((1,)), Plain("does-nothing"), Guidance(until=1)]
@@ -184,7 +187,7 @@ def test_the_yardstick() -> None:
     assert found.p_value(1e9) == pytest.approx(1 / 1001)
     with pytest.raises(InputError, match="lies between 0 and 1"):
         found.target(1.5)
-    with pytest.raises(InputError, match="50 steps with guidance 7.5, and says nothing of 20"):
+    with pytest.raises(InputError, match=r"50 steps with guidance 7\.5, and says nothing of 20"):
         Yardstick.of(file, bundle, Sampling(steps=20))
     none = Yardstick.of(None, bundle, Sampling(steps=20))
     assert none.p_value(1.0) is None

@@ -42,7 +42,7 @@ mnemoscope mitigate --compare --output comparison
 4 bundle or calibration mismatch.
 """
 _AUTO = "auto"
-_LEARNT_ON, _BENIGN = 20, 30  # benign prompts: for `clamp`, and to see what becomes of them
+_LEARNT_ON, _BENIGN = 20, 20  # benign prompts: for `clamp`, and to see what becomes of them
 
 
 def command(

@@ -161,6 +161,8 @@ class Mitigator:
         detector: Detector | None,
         name: str,
     ) -> Mitigation:
+        if not seeds:
+            raise InputError("There is nothing to draw. Give at least one seed.")
         start = time.perf_counter()
         rule = rule or Rule(self.descriptor.copied_above)
         detection = None if detector is None else screen(detector, prompt)
