@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 import torch
 from mitigate_support import QUICK
 from pipelines import build_pipeline
+from test_sdxl import build_pipeline as build_xl
 
 from mnemoscope import CalibrationError, InputError, embedded
 from mnemoscope.mitigate import (
@@ -74,16 +75,25 @@ def test_padding_is_the_empty_prompts(task: Task, end: bool, position: int) -> N
     assert zeros[0, -1].abs().max() == 0
 
 
-def test_padding_is_for_stable_diffusion_1(task: Task) -> None:
-    class Other(type(task.model)):  # type: ignore[misc]
-        family = "sdxl"
-
-    names = [each.name for each in fields(task.model)]
-    parts = {name: getattr(task.model, name) for name in names}
-    with pytest.raises(InputError, match=r"of family sdxl.*Choose another"):
-        Padding().plan(replace(task, model=Other(**parts)))
+def test_no_other_filling() -> None:
     with pytest.raises(InputError, match="'empty' or 'zero'"):
         Padding(fill="ones")  # type: ignore[arg-type]
+
+
+def test_stable_diffusion_xl_takes_all_but_padding(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("xl") / "tiny"
+    build_xl().save_pretrained(folder)
+    large = Painter.load(str(folder))
+    kit = Kit(large, target=0.01, benign=["a tree", "a house"], sampling=QUICK)
+    task = large.task(["a cat"], [0], QUICK)
+    assert len(large.pictures(sample(task.plan(), QUICK).latents)) == 1
+    for name in STRATEGIES:
+        if name != "padding":
+            assert sample(kit.make(name).plan(task), QUICK).latents.shape == task.noises.shape
+    with pytest.raises(InputError, match=r"of family sdxl.*Choose another"):
+        kit.make("padding").plan(task)
 
 
 def test_attention_of_scale_one_without_mask_is_the_models_own(task: Task) -> None:

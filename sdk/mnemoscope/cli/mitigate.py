@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,7 +26,7 @@ from ._writers import Format, printable
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from ..mitigate import Kit, Mitigation, Mitigator, Rule
+    from ..mitigate import Comparison, Kit, Mitigation, Mitigator, Rule
 
 __all__ = ["EPILOG", "command"]
 
@@ -170,7 +171,16 @@ def command(
     numbers = range(seed, seed + seeds)
     if compare:
         names = list(STRATEGIES) if strategy == _AUTO else strategy.split(",")
-        _compare(mitigator, kit, rule, names, numbers, file, column, limit, output, path, known)
+        if strategy == _AUTO and painter.model.family != "sd1":
+            names.remove("padding")
+            say("padding is for Stable Diffusion 1.x, and is left out.")
+        lists = _lists(file, column, limit, kit)
+        screener = None
+        if path is not None and known is not None:
+            screener = Detector.load(path, calibration=calibration)
+        else:
+            say("auto is left out: it screens first, which takes a calibrated bundle (--bundle).")
+        _compare(mitigator, kit, rule, names, numbers, lists, screener, output)
         return
     assert prompt is not None
     given = _references(reference or [], own=own)
@@ -251,18 +261,33 @@ def _tell(done: Mitigation, rule: Rule, output: Path, output_format: Format) -> 
         )
 
 
+@dataclass(frozen=True)
+class _Lists:
+    memorized: list[str]
+    pictures: list[Image] | None
+    benign: list[str]
+
+
+def _lists(file: str | None, column: str | None, limit: int | None, kit: Kit) -> _Lists:
+    """What is compared on; of the embedded model, whose settings were chosen on the other half."""
+    if file is not None:
+        return _Lists(prompts_of(file, column)[:limit], None, list(kit.benign))
+    return _Lists(
+        [row.prompt for row in embedded.read_prompts("memorized")][1::2][:limit],
+        embedded.memorized_pictures()[1::2][:limit],
+        [row.prompt for row in embedded.read_prompts("held_out")][:_BENIGN][:limit],
+    )
+
+
 def _compare(
     mitigator: Mitigator,
     kit: Kit,
     rule: Rule,
     names: Sequence[str],
     seeds: range,
-    file: str | None,
-    column: str | None,
-    limit: int | None,
+    lists: _Lists,
+    detector: Detector | None,
     output: Path,
-    bundle: Path | None,
-    known: CalibrationFile | None,
 ) -> None:
     import torch
 
@@ -271,31 +296,22 @@ def _compare(
     from ..mitigate.mitigator import screen
     from ..mitigate.trade_off import TradeOff
 
-    pictures: list[Image] | None = None
-    if file is not None:
-        prompts = prompts_of(file, column)[:limit]
-        benign = list(kit.benign)
-    else:
-        # settings were chosen on the others
-        prompts = [row.prompt for row in embedded.read_prompts("memorized")][1::2][:limit]
-        pictures = embedded.memorized_pictures()[1::2][:limit]
-        benign = [row.prompt for row in embedded.read_prompts("held_out")][:_BENIGN][:limit]
     strategies = [kit.make(name) for name in names]
-    sides = []
-    for what, told, refs in (("memorised", prompts, pictures), ("benign", benign, None)):
-        if not told:
-            continue
+    ladder = [name for name in LADDER if name in names]
+
+    def drawn(what: str, prompts: list[str], pictures: list[Image] | None) -> Comparison:
         with progress_bar(what) as progress:
             found = compared(
-                mitigator, told, strategies, seeds=seeds, references=refs, progress=progress
+                mitigator, prompts, strategies, seeds=seeds, references=pictures, progress=progress
             )
-        ladder = [name for name in LADDER if name in names]
-        if known is not None and ladder:
-            with Detector.load(bundle) as detector:
-                p_values = [screen(detector, each).p_value for each in told]
-            flagged = [p is not None and p <= rule.level for p in p_values]
-            found = found.with_auto(ladder, flagged, rule)
-        sides.append(found)
+        if detector is None or not ladder:
+            return found
+        p_values = [screen(detector, each).p_value for each in prompts]
+        flagged = [p is not None and p <= rule.level for p in p_values]
+        return found.with_auto(ladder, flagged, rule)
+
+    memorized = drawn("memorised", lists.memorized, lists.pictures)
+    benign = drawn("benign", lists.benign, None) if lists.benign else None
     facts = {
         "model": mitigator.painter.model.id,
         "descriptor": mitigator.descriptor.name,
@@ -305,6 +321,5 @@ def _compare(
         "tolerance": rule.tolerance,
         "environment": environment(torch.get_num_threads()),
     }
-    report = TradeOff(sides[0], pictures, sides[1] if len(sides) > 1 else None, facts)
-    for path in report.write(output):
+    for path in TradeOff(memorized, lists.pictures, benign, facts).write(output):
         typer.echo(str(path))
