@@ -6,7 +6,7 @@ from mnemoscope.copies import load_descriptor
 from mnemoscope.mitigate import Kit, Mitigator, Painter, Sampling, Yardstick
 from mnemoscope_runtime import Bundle
 
-PROMPT = "google icon of tokyo tower, on rings, in zagreb 2020"
+PROMPT = "umbrella, from alma trade fair"
 
 sampling = Sampling(steps=50, guidance=7.5)
 calibration = CalibrationFile.read(embedded.BUNDLE / "calibration.json")

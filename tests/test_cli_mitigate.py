@@ -12,17 +12,17 @@ from pipelines import build_pipeline
 
 from mnemoscope import embedded
 
-PROMPT = "google icon of tokyo tower, on rings, in zagreb 2020"
+PROMPT = "umbrella, from alma trade fair"
 
 
 def test_a_memorised_prompt(run: Run, tmp_path: Path) -> None:
     output = tmp_path / "tower.png"
-    result = run("mitigate", PROMPT, "--strategy", "embedding-guidance", "--output", output,
+    result = run("mitigate", PROMPT, "--strategy", "embedding", "--output", output,
                  "--format", "json")  # fmt: skip
     assert result.code == 0, result.err
     [row] = result.rows
     assert {"prompt", "strategy", "before", "after", "seconds", "seeds"} <= row.keys()
-    assert (row["prompt"], row["strategy"], row["seeds"]) == (PROMPT, "embedding-guidance", [0])
+    assert (row["prompt"], row["strategy"], row["seeds"]) == (PROMPT, "embedding", [0])
     assert row["before"]["copy_similarity"] > 0.9 > row["after"]["copy_similarity"]
     assert row["before"]["p_value"] < 0.05 < row["after"]["p_value"]
     with Image.open(output) as image:

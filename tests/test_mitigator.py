@@ -31,7 +31,7 @@ from mnemoscope.mitigate import (
 )
 from mnemoscope_runtime import Bundle
 
-MEMORIZED = "google icon of tokyo tower, on rings, in zagreb 2020"
+MEMORIZED = "umbrella, from alma trade fair"
 BENIGN = "a quiet harbour at dawn"
 
 
@@ -122,7 +122,7 @@ def test_auto_leaves_alone_what_is_not_flagged(real: Mitigator, detector: Detect
 
 def test_auto_climbs_until_each_picture_settles(real: Mitigator, detector: Detector) -> None:
     kit = Kit(real.painter, real.yardstick)
-    ladder = [Plain("does-nothing"), kit.make("embedding"), kit.make("embedding-guidance")]
+    ladder = [Plain("does-nothing"), kit.make("embedding"), kit.make("noise")]
     references = embedded.memorized_pictures()
     done = real.auto(MEMORIZED, ladder, detector, [0], references=references)
     assert done.detection is not None
@@ -131,7 +131,7 @@ def test_auto_climbs_until_each_picture_settles(real: Mitigator, detector: Detec
     assert done.before.copy_similarity > 0.9
     assert done.before.p_value <= 0.05
     assert done.passed
-    assert done.pictures[0].strategy in ("embedding", "embedding-guidance")
+    assert done.pictures[0].strategy == "embedding"
     assert done.after.copy_similarity < 0.9
     assert done.after.p_value > 0.05
     assert done.after.score < done.before.score

@@ -175,12 +175,12 @@ def command(
             names.remove("padding")
             say("padding is for Stable Diffusion 1.x, and is left out.")
         lists = _lists(file, column, limit, kit)
-        screener = None
-        if path is not None and known is not None:
-            screener = Detector.load(path, calibration=calibration)
-        else:
+        if path is None or known is None:
             say("auto is left out: it screens first, which takes a calibrated bundle (--bundle).")
-        _compare(mitigator, kit, rule, names, numbers, lists, screener, output)
+            _compare(mitigator, kit, rule, names, numbers, lists, None, output)
+            return
+        with Detector.load(path, calibration=calibration) as detector:
+            _compare(mitigator, kit, rule, names, numbers, lists, detector, output)
         return
     assert prompt is not None
     given = _references(reference or [], own=own)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -112,25 +113,26 @@ class TradeOff:
             raise BackendUnavailable(
                 f"Plots need matplotlib: {error}. Install it with `pip install 'mnemoscope[plot]'`."
             ) from None
-        figure = Figure(figsize=(7.5, 5), layout="constrained")
+        figure = Figure(figsize=(9, 5), layout="constrained")
         axes: Any = figure.subplots()
-        for row in self.memorized.rows:
+        for row, marker in zip(self.memorized.rows, itertools.cycle("osD^vP*Xp<>d"), strict=False):
             x, y = row.similarity, row.alignment
             axes.errorbar(
                 x.value,
                 y.value,
                 xerr=[[x.value - x.low], [x.high - x.value]],
                 yerr=[[y.value - y.low], [y.high - y.value]],
-                fmt="o",
+                fmt=marker,
                 capsize=2,
+                label=f"{row.strategy}: {row.copied.value:.0%} copies",
             )
-            label = f"{row.strategy} ({row.copied.value:.0%})"
-            axes.annotate(label, (x.value, y.value), (5, 5), textcoords="offset points")
         if self.benign is not None:
             [plain] = [row for row in self.benign.rows if row.strategy == NONE]
-            axes.axhline(plain.alignment.value, color="grey", linestyle=":", label="benign prompts")
-            axes.legend(loc="lower left")
-        axes.set(xlabel="copy similarity (and share of copies)", ylabel="alignment with the prompt")
+            axes.axhline(
+                plain.alignment.value, color="grey", linestyle=":", label="benign prompts, as drawn"
+            )
+        axes.set(xlabel="copy similarity", ylabel="alignment with the prompt")
+        figure.legend(loc="outside right center")
         return _png(figure.savefig, dpi=110)
 
     def page(self) -> str:
