@@ -104,6 +104,19 @@ def test_compare(run: Run, tmp_path: Path) -> None:
     assert [row["strategy"] for row in read["benign"]["rows"]] == names
 
 
+def test_compare_on_prompts_of_ones_own(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("umbrella, from alma trade fair\n")
+    result = run("mitigate", "--compare", "--file", file, "--strategy", "guidance",
+                 "--output", tmp_path / "out")  # fmt: skip
+    assert result.code == 0, result.err
+    assert "benign prompts is not shown" in result.err
+    read = json.loads((tmp_path / "out" / "mitigation.json").read_text())
+    assert "benign" not in read
+    plain = read["memorized"]["rows"][0]
+    assert plain["similarity"]["value"] == pytest.approx(1)  # it is its own reference
+
+
 def test_without_torch(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
     result = shell("mitigate", "a cat", "-o", tmp_path / "a.png", PYTHONPATH=_first(tmp_path))

@@ -104,7 +104,8 @@ def command(
     benign: Annotated[
         str | None,
         typer.Option(
-            help="File of prompts that are not memorised: `clamp` learns from the first 20.",
+            help="File of prompts that are not memorised: `clamp` learns from the first "
+            "20, --compare shows what becomes of the next 20.",
             show_default="the embedded model's",
         ),
     ] = None,
@@ -174,7 +175,7 @@ def command(
         if strategy == _AUTO and painter.model.family != "sd1":
             names.remove("padding")
             say("padding is for Stable Diffusion 1.x, and is left out.")
-        lists = _lists(file, column, limit, kit)
+        lists = _lists(file, column, limit, others)
         if path is None or known is None:
             say("auto is left out: it screens first, which takes a calibrated bundle (--bundle).")
             _compare(mitigator, kit, rule, names, numbers, lists, None, output)
@@ -268,10 +269,16 @@ class _Lists:
     benign: list[str]
 
 
-def _lists(file: str | None, column: str | None, limit: int | None, kit: Kit) -> _Lists:
+def _lists(file: str | None, column: str | None, limit: int | None, others: list[str]) -> _Lists:
     """What is compared on; of the embedded model, whose settings were chosen on the other half."""
     if file is not None:
-        return _Lists(prompts_of(file, column)[:limit], None, list(kit.benign))
+        benign = others[_LEARNT_ON:][:_BENIGN]
+        if not benign:
+            say(
+                "what becomes of benign prompts is not shown: that takes more than the "
+                f"{_LEARNT_ON} that `clamp` learns from (--benign FILE)."
+            )
+        return _Lists(prompts_of(file, column)[:limit], None, benign)
     return _Lists(
         [row.prompt for row in embedded.read_prompts("memorized")][1::2][:limit],
         embedded.memorized_pictures()[1::2][:limit],
