@@ -18,6 +18,7 @@ pytest_plugins = [
     "attack_support",
     "cli_support",
     "fake_gpu",
+    "mitigate_support",
     "prompt_support",
     "screening_support",
 ]

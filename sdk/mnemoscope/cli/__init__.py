@@ -29,6 +29,7 @@ from . import (
     export,
     generate,
     inspect,
+    mitigate,
     parity,
     screen,
 )
@@ -73,6 +74,7 @@ app.add_typer(calibration.app, name="calibration")
 app.command("export")(export.command)
 app.command("inspect")(inspect.command)
 app.command("generate")(generate.command)
+app.command("mitigate", epilog=mitigate.EPILOG)(mitigate.command)
 app.command("build")(build.command)
 app.command("bench")(bench.command)
 app.command("parity")(parity.command)

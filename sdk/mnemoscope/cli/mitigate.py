@@ -1,0 +1,332 @@
+"""`mnemoscope mitigate`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mnemoscope_runtime import Bundle, InputError
+from mnemoscope_runtime.errors import CalibrationError
+
+from .. import embedded
+from ..alignment import load_alignment
+from ..bench import environment
+from ..calibration import CalibrationFile
+from ..copies import load_descriptor
+from ..detector import CALIBRATION, Detector
+from ._options import progress_bar, prompts_of, say
+from ._quiet import quiet_libraries
+from ._writers import Format, printable
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ..mitigate import Comparison, Kit, Mitigation, Mitigator, Rule
+
+__all__ = ["EPILOG", "command"]
+
+EPILOG = """
+[bold]Examples[/bold]
+
+mnemoscope mitigate "google icon of tokyo tower, on rings, in zagreb 2020" --output tower.png
+
+mnemoscope mitigate "a prompt" --model DIR --bundle BUNDLE --descriptor sscd.pt --clip CLIP -o a.png
+
+mnemoscope mitigate --compare --output comparison
+
+[bold]Exit codes[/bold]: 0 what was drawn passes, 1 it does not, 2 usage, 3 environment or backend,
+4 bundle or calibration mismatch.
+"""
+_AUTO = "auto"
+_LEARNT_ON, _BENIGN = 20, 20  # benign prompts: for `clamp`, and to see what becomes of them
+
+
+def command(
+    prompt: Annotated[str | None, typer.Argument(help="What to draw.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Image to write; with --compare a folder."),
+    ] = None,
+    strategy: Annotated[
+        str,
+        typer.Option(
+            help="auto, embedding, guidance, embedding-guidance, noise, padding, attention, clamp, "
+            "random-tokens, random-words or random-numbers; with --compare several, with commas."
+        ),
+    ] = _AUTO,
+    model: Annotated[
+        str | None, typer.Option(help="Directory or hub id.", show_default="embedded")
+    ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="The model's calibrated bundle.", show_default="the embedded model's"),
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Calibration file.", show_default="the bundle's own")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="First seed.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="How many, one for each picture.")] = 1,
+    reference: Annotated[
+        list[Path] | None, typer.Option(help="Image that must not come out; may be repeated.")
+    ] = None,
+    target: Annotated[
+        float | None,
+        typer.Option(help="Magnitude to come down to.", show_default="of the calibration"),
+    ] = None,
+    level: Annotated[
+        float, typer.Option(help="p-value up to which a prompt or a picture is suspicious.")
+    ] = 0.05,
+    descriptor: Annotated[
+        Path | None,
+        typer.Option(help="Copy descriptor, TorchScript or ONNX.", show_default="a stand-in"),
+    ] = None,
+    clip: Annotated[
+        str | None,
+        typer.Option(help="CLIP, a directory or hub id.", show_default="the embedded model's own"),
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="All strategies on many prompts.")
+    ] = False,
+    file: Annotated[
+        str | None,
+        typer.Option(
+            "--file",
+            "-f",
+            help="--compare: memorised prompts.",
+            show_default="the embedded model's",
+        ),
+    ] = None,
+    benign: Annotated[
+        str | None,
+        typer.Option(
+            help="File of prompts that are not memorised: `clamp` learns from the first "
+            "20, --compare shows what becomes of the next 20.",
+            show_default="the embedded model's",
+        ),
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="Column of the files that holds the prompt.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="--compare: so many prompts.", show_default="all")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="DDIM steps.")] = 50,
+    guidance: Annotated[float, typer.Option(help="Classifier-free guidance.")] = 7.5,
+    output_format: Annotated[
+        Format, typer.Option("--format", help="table or json.")
+    ] = Format.table,
+) -> None:
+    """Draw a prompt so that the training picture does not come out, and check that it did not.
+
+    `auto` screens the prompt first; one that is not flagged is drawn as ever. A flagged one is
+    drawn with one strategy after another until the picture is no copy, its score is one that benign
+    prompts have, and it follows the prompt.
+
+    Needs `pip install 'mnemoscope\\[torch]'`, and the extra `plot` for --compare.
+    """
+    if output is None:
+        raise InputError("Name an image to write, or with --compare a folder: --output.")
+    if compare == (prompt is not None):
+        raise InputError("Give a PROMPT to draw, or --compare; one of them.")
+    if output_format is Format.csv:
+        raise InputError("Mitigation is told as a table or as JSON. Choose --format json.")
+    if not compare and (file is not None or limit is not None):
+        raise InputError("--file and --limit belong to --compare. Leave them out, or add it.")
+    own = model is None
+    if own and bundle is not None:
+        raise InputError("Give the bundle's model too: --model.")
+    if not own and (descriptor is None or clip is None):
+        raise InputError(
+            "Without --model's own copy descriptor and CLIP nobody can tell whether mitigation "
+            "worked: the stand-ins know the embedded model's pictures only. Give --descriptor FILE "
+            "(SSCD) and --clip DIR."
+        )
+    quiet_libraries()
+    from ..mitigate import LADDER, STRATEGIES, Kit, Mitigator, Painter, Rule, Sampling, Yardstick
+
+    sampling = Sampling(steps, guidance)
+    painter = Painter.load(model)
+    path = embedded.BUNDLE if own else bundle
+    known = _calibration(path, calibration)
+    yardstick = Yardstick()
+    if path is not None:
+        opened = Bundle.open(path)
+        if opened.manifest.model.weights_sha256 != painter.model.weights_sha256():
+            raise CalibrationError(
+                f"{path} was exported from other weights than {model}'s: its scores say nothing of "
+                "them. Give the bundle of this model."
+            )
+        yardstick = Yardstick.of(known, opened, sampling)
+    judges = load_descriptor(descriptor), load_alignment(clip)
+    mitigator = Mitigator(painter, *judges, yardstick, sampling)
+    others = prompts_of(benign, column) if benign is not None else []
+    if own and benign is None:
+        others = [row.prompt for row in embedded.read_prompts("calibration")[:_LEARNT_ON]]
+    kit = Kit(painter, yardstick, target, others[:_LEARNT_ON], sampling)
+    rule = Rule(mitigator.descriptor.copied_above, level)
+    numbers = range(seed, seed + seeds)
+    if compare:
+        names = list(STRATEGIES) if strategy == _AUTO else strategy.split(",")
+        if strategy == _AUTO and painter.model.family != "sd1":
+            names.remove("padding")
+            say("padding is for Stable Diffusion 1.x, and is left out.")
+        lists = _lists(file, column, limit, others)
+        if path is None or known is None:
+            say("auto is left out: it screens first, which takes a calibrated bundle (--bundle).")
+            _compare(mitigator, kit, rule, names, numbers, lists, None, output)
+            return
+        with Detector.load(path, calibration=calibration) as detector:
+            _compare(mitigator, kit, rule, names, numbers, lists, detector, output)
+        return
+    assert prompt is not None
+    given = _references(reference or [], own=own)
+    if strategy == _AUTO:
+        if path is None:
+            raise CalibrationError(
+                "`auto` screens first, which takes a calibrated bundle of the model. Give "
+                "--bundle, or name a --strategy."
+            )
+        with Detector.load(path, calibration=calibration) as detector:
+            ladder = [kit.make(name) for name in LADDER]
+            done = mitigator.auto(prompt, ladder, detector, numbers, references=given, rule=rule)
+    else:
+        named = kit.make(strategy)
+        done = mitigator.mitigate(prompt, named, numbers, references=given, rule=rule)
+    _save(done, output)
+    _tell(done, rule, output, output_format)
+    raise typer.Exit(0 if done.passed else 1)
+
+
+def _calibration(bundle: Path | None, file: Path | None) -> CalibrationFile | None:
+    if file is None and bundle is not None and (bundle / CALIBRATION).exists():
+        file = bundle / CALIBRATION
+    if file is not None and bundle is None:
+        raise InputError("A calibration belongs to a bundle. Give it too: --bundle.")
+    return None if file is None else CalibrationFile.read(file)
+
+
+def _references(files: Sequence[Path], *, own: bool) -> list[Image]:
+    """The pictures of these files; of the embedded model all that it memorised."""
+    from PIL import Image, UnidentifiedImageError
+
+    found = []
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                found.append(image.convert("RGB"))
+        except (OSError, UnidentifiedImageError) as error:
+            raise InputError(f"{file} is no picture: {error} Give a PNG or JPEG.") from None
+    return [*found, *(embedded.memorized_pictures() if own else ())]
+
+
+def _save(done: Mitigation, output: Path) -> None:
+    """All pictures side by side."""
+    from PIL import Image
+
+    images = [each.image for each in done.pictures]
+    sheet = Image.new("RGB", (sum(each.width for each in images), images[0].height))
+    for i, image in enumerate(images):
+        sheet.paste(image, (i * images[0].width, 0))
+    try:
+        sheet.save(output)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{output} cannot be written: {error}. Choose another --output.") from None
+
+
+def _tell(done: Mitigation, rule: Rule, output: Path, output_format: Format) -> None:
+    if output_format is Format.json:
+        typer.echo(json.dumps({**done.as_json(), "output": str(output)}, ensure_ascii=False))
+        return
+
+    def shown(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    typer.echo(f"{'':10}{'before':>10}{'after':>10}  {printable(done.prompt, 70)}")
+    for what in ("score", "p_value", "copy_similarity", "alignment"):
+        before, after = (shown(getattr(each, what)) for each in (done.before, done.after))
+        typer.echo(f"{what.split('_')[0]:10}{before:>10}{after:>10}")
+    flagged = done.pictures != done.originals
+    by = ", ".join(f"{each.seed}: {each.strategy}" for each in done.pictures)
+    typer.echo(f"drawn with {by} ({done.seconds:.1f} s) to {output}")
+    if not flagged:
+        say("the prompt was not flagged, so it is drawn as ever.")
+    elif not done.passed:
+        say(
+            "nothing that was tried passes: a picture is still like a reference (above "
+            f"{rule.copied_above}), or its p-value is no higher than {rule.level}. Do not use it."
+        )
+
+
+@dataclass(frozen=True)
+class _Lists:
+    memorized: list[str]
+    pictures: list[Image] | None
+    benign: list[str]
+
+
+def _lists(file: str | None, column: str | None, limit: int | None, others: list[str]) -> _Lists:
+    """What is compared on; of the embedded model, whose settings were chosen on the other half."""
+    if file is not None:
+        benign = others[_LEARNT_ON:][:_BENIGN]
+        if not benign:
+            say(
+                "what becomes of benign prompts is not shown: that takes more than the "
+                f"{_LEARNT_ON} that `clamp` learns from (--benign FILE)."
+            )
+        return _Lists(prompts_of(file, column)[:limit], None, benign)
+    return _Lists(
+        [row.prompt for row in embedded.read_prompts("memorized")][1::2][:limit],
+        embedded.memorized_pictures()[1::2][:limit],
+        [row.prompt for row in embedded.read_prompts("held_out")][:_BENIGN][:limit],
+    )
+
+
+def _compare(
+    mitigator: Mitigator,
+    kit: Kit,
+    rule: Rule,
+    names: Sequence[str],
+    seeds: range,
+    lists: _Lists,
+    detector: Detector | None,
+    output: Path,
+) -> None:
+    import torch
+
+    from ..mitigate import LADDER
+    from ..mitigate import compare as compared
+    from ..mitigate.mitigator import screen
+    from ..mitigate.trade_off import TradeOff
+
+    strategies = [kit.make(name) for name in names]
+    ladder = [name for name in LADDER if name in names]
+
+    def drawn(what: str, prompts: list[str], pictures: list[Image] | None) -> Comparison:
+        with progress_bar(what) as progress:
+            found = compared(
+                mitigator, prompts, strategies, seeds=seeds, references=pictures, progress=progress
+            )
+        if detector is None or not ladder:
+            return found
+        p_values = [screen(detector, each).p_value for each in prompts]
+        flagged = [p is not None and p <= rule.level for p in p_values]
+        return found.with_auto(ladder, flagged, rule)
+
+    memorized = drawn("memorised", lists.memorized, lists.pictures)
+    benign = drawn("benign", lists.benign, None) if lists.benign else None
+    facts = {
+        "model": mitigator.painter.model.id,
+        "descriptor": mitigator.descriptor.name,
+        "alignment": mitigator.alignment.name,
+        "strategies": {each.name: repr(each)[:300] for each in strategies},
+        "level": rule.level,
+        "tolerance": rule.tolerance,
+        "environment": environment(torch.get_num_threads()),
+    }
+    for path in TradeOff(memorized, lists.pictures, benign, facts).write(output):
+        typer.echo(str(path))

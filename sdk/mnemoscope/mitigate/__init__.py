@@ -1,0 +1,60 @@
+"""Drawing a memorised prompt so that the training picture does not come out.
+
+Needs the `torch` extra.
+"""
+
+from mnemoscope_runtime.errors import BackendUnavailable
+
+try:
+    import diffusers  # noqa: F401
+    import torch  # noqa: F401
+    import transformers  # noqa: F401
+except ImportError as error:
+    raise BackendUnavailable(
+        f"Mitigation needs PyTorch and diffusers: {error}. Install them with "
+        "`pip install 'mnemoscope[torch]'`."
+    ) from None
+
+from .attention import Attention
+from .chain import Chain
+from .clamp import Clamp
+from .compare import Comparison, compare
+from .embedding import Embedding
+from .guidance import Guidance
+from .mitigator import Mitigator
+from .noise import Noise
+from .padding import Padding
+from .results import Judged, Mitigation, Picture, Rule
+from .sampling import Painter, Plan, Sampling, Task
+from .strategies import LADDER, STRATEGIES, Kit, Plain, Strategy
+from .words import RandomWords, Rephrase
+from .yardstick import Yardstick
+
+__all__ = [
+    "LADDER",
+    "STRATEGIES",
+    "Attention",
+    "Chain",
+    "Clamp",
+    "Comparison",
+    "Embedding",
+    "Guidance",
+    "Judged",
+    "Kit",
+    "Mitigation",
+    "Mitigator",
+    "Noise",
+    "Padding",
+    "Painter",
+    "Picture",
+    "Plain",
+    "Plan",
+    "RandomWords",
+    "Rephrase",
+    "Rule",
+    "Sampling",
+    "Strategy",
+    "Task",
+    "Yardstick",
+    "compare",
+]

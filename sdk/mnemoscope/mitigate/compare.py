@@ -1,0 +1,246 @@
+"""All strategies on many prompts: how much each copies, and how well its pictures follow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnemoscope_runtime.errors import InputError
+
+from ..evaluate.metrics import Interval
+from .mitigator import Mitigator, chosen
+from .results import NONE, Picture, Rule
+from .strategies import Plain, Strategy
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["AUTO", "Comparison", "Drawings", "Row", "compare", "mean_interval"]
+
+AUTO = "auto"
+Values = NDArray[np.float64]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Drawings:
+    """What one strategy drew of every prompt and seed.
+
+    Attributes:
+        strategy: Its name.
+        pictures: Prompt by prompt. # [P][S]
+        likeness: Cosine with what each prompt must not draw. # [P, S]
+        changed: Cosine with what the prompt draws unmitigated from the same seed. # [P, S]
+        seconds: Per picture, drawing and judging.
+    """
+
+    strategy: str
+    pictures: tuple[tuple[Picture, ...], ...]
+    likeness: Values
+    changed: Values
+    seconds: float
+
+    def of(self, what: Callable[[Picture], float]) -> Values:
+        """A figure of every picture. # [P, S]"""
+        return np.array([[what(each) for each in row] for row in self.pictures], np.float64)
+
+    @property
+    def alignment(self) -> Values:
+        """CLIP scores. # [P, S]"""
+        return self.of(lambda picture: picture.judged.alignment)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One strategy's figures, means with 95 % intervals of a bootstrap over prompts.
+
+    Attributes:
+        strategy: Its name.
+        copied: Share of pictures that are copies.
+        reproduced: Share of prompts of which any picture is one.
+        similarity: Cosine with the reference.
+        alignment: CLIP score.
+        unchanged: Share of pictures that are still those that are drawn unmitigated.
+        score: Mean magnitude of the first steps.
+        passes: UNet passes of planning; for `auto` of all that were tried.
+        seconds: Per picture.
+    """
+
+    strategy: str
+    copied: Interval
+    reproduced: Interval
+    similarity: Interval
+    alignment: Interval
+    unchanged: Interval
+    score: float
+    passes: float
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Every strategy on the same prompts, seeds and noises.
+
+    Attributes:
+        prompts: # [P]
+        seeds: # [S]
+        copied_above: A cosine above it is a copy.
+        drawings: One entry for each strategy, `none` first.
+    """
+
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    copied_above: float
+    drawings: tuple[Drawings, ...]
+
+    def row(self, drawings: Drawings) -> Row:
+        """A strategy's figures."""
+        copied = drawings.likeness > self.copied_above
+        return Row(
+            strategy=drawings.strategy,
+            copied=mean_interval(copied.mean(1)),
+            reproduced=mean_interval(copied.any(1).astype(float)),
+            similarity=mean_interval(drawings.likeness.mean(1)),
+            alignment=mean_interval(drawings.alignment.mean(1)),
+            unchanged=mean_interval((drawings.changed > self.copied_above).mean(1)),
+            score=float(drawings.of(lambda picture: picture.judged.score).mean()),
+            passes=float(drawings.of(lambda picture: picture.passes).mean()),
+            seconds=drawings.seconds,
+        )
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """Of every strategy."""
+        return tuple(map(self.row, self.drawings))
+
+    def with_auto(self, ladder: Sequence[str], flagged: Sequence[bool], rule: Rule) -> Comparison:
+        """With what `auto` makes of these very pictures, knowing only what it can know.
+
+        It is told of no reference but the unmitigated picture of the same seed.
+
+        Args:
+            ladder: Names of strategies, each drawn here.
+            flagged: Of each prompt. # [P]
+            rule: When a picture settles.
+
+        Raises:
+            InputError: a strategy of the ladder was not drawn.
+        """
+        drawn = {each.strategy: each for each in self.drawings}
+        if missing := [name for name in ladder if name not in drawn]:
+            raise InputError(f"auto tries {', '.join(missing)}, which was not drawn. Draw it too.")
+        plain = drawn[NONE]
+        pictures: list[list[Picture]] = []
+        likeness, changed = plain.likeness.copy(), plain.changed.copy()
+        seconds = plain.seconds
+        for p, row in enumerate(plain.pictures):
+            pictures.append(list(row))
+            for s, before in enumerate(row if flagged[p] else ()):
+                tried: list[Picture] = []
+                for name in ladder:
+                    picture = drawn[name].pictures[p][s]
+                    seen = replace(picture.judged, copy_similarity=float(drawn[name].changed[p, s]))
+                    tried.append(replace(picture, judged=seen))
+                    seconds += drawn[name].seconds / plain.likeness.size
+                    if rule.settles(seen, before.judged):
+                        break
+                found = chosen(tried, before.judged, rule)
+                pictures[p][s] = found
+                likeness[p, s] = drawn[found.strategy].likeness[p, s]
+                changed[p, s] = drawn[found.strategy].changed[p, s]
+        found_all = Drawings(AUTO, tuple(map(tuple, pictures)), likeness, changed, seconds)
+        return replace(self, drawings=(*self.drawings, found_all))
+
+    def as_json(self) -> dict[str, Any]:
+        """Every figure, and what was measured of every picture."""
+        return {
+            "prompts": list(self.prompts),
+            "seeds": list(self.seeds),
+            "copied_above": self.copied_above,
+            "rows": [asdict(row) for row in self.rows],
+            "pictures": {
+                each.strategy: [
+                    {
+                        "prompt": p,
+                        **picture.as_json(),
+                        "copy_similarity": round(float(each.likeness[p, s]), 5),
+                        "unmitigated_similarity": round(float(each.changed[p, s]), 5),
+                    }
+                    for p, row in enumerate(each.pictures)
+                    for s, picture in enumerate(row)
+                ]
+                for each in self.drawings
+            },
+        }
+
+
+def compare(
+    mitigator: Mitigator,
+    prompts: Sequence[str],
+    strategies: Sequence[Strategy],
+    *,
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    references: Sequence[Image] | None = None,
+    progress: Progress = lambda *_: None,
+) -> Comparison:
+    """Draw every prompt from every seed, as it is and with every strategy.
+
+    Args:
+        mitigator: What draws and judges.
+        prompts: Some that the model memorised, or benign ones, to see what becomes of them.
+        strategies: Which.
+        seeds: For every prompt the same.
+        references: The picture that each prompt must not draw; by default what it draws
+            unmitigated from the same seed. # [P]
+        progress: Told how many pictures of how many are drawn.
+
+    Raises:
+        InputError: an argument cannot be used.
+        NumericsError: something became NaN or infinite.
+    """
+    if not prompts or not seeds:
+        raise InputError("There is nothing to compare on. Give at least one prompt and one seed.")
+    if references is not None and len(references) != len(prompts):
+        raise InputError(f"{len(references)} references do not fit {len(prompts)} prompts.")
+    names = [each.name for each in strategies]
+    if len({NONE, *names}) != len(names) + 1:
+        raise InputError(f"Each strategy has a name of its own, unlike in: {', '.join(names)}.")
+    shape = (len(prompts), len(seeds))
+    told = [prompt for prompt in prompts for _ in seeds]
+    done, total = 0, len(told) * (1 + len(strategies))
+
+    def tell(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(done, total)
+
+    describe = mitigator.descriptor.describe
+    known = None if references is None else describe(references).repeat(len(seeds), axis=0)
+    plain: NDArray[np.float32] | None = None
+    found = []
+    for strategy in (Plain(), *strategies):
+        start = time.perf_counter()
+        flat = mitigator.draw(told, list(seeds) * len(prompts), strategy, progress=tell)
+        seconds = (time.perf_counter() - start) / len(told)
+        vectors = describe([each.image for each in flat])
+        plain = vectors if plain is None else plain
+        against = plain if known is None else known
+        likeness, changed = (
+            (vectors * other).sum(1).reshape(shape).astype(np.float64) for other in (against, plain)
+        )
+        rows = tuple(tuple(flat[i : i + len(seeds)]) for i in range(0, len(flat), len(seeds)))
+        found.append(Drawings(strategy.name, rows, likeness, changed, seconds))
+    return Comparison(tuple(prompts), tuple(seeds), mitigator.descriptor.copied_above, tuple(found))
+
+
+def mean_interval(values: Values, repetitions: int = 1000, seed: int = 0) -> Interval:
+    """The mean over prompts with the 95 % percentile interval of its bootstrap. # [P]"""
+    rng = np.random.default_rng(seed)
+    means = values[rng.integers(0, len(values), (repetitions, len(values)))].mean(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Interval(float(values.mean()), float(low), float(high))

@@ -1,0 +1,52 @@
+"""Another embedding near the prompt's, by gradient (Wen et al., ICLR 2024)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from mnemoscope_export import Embeds, magnitude_of, unconditional
+
+from .descent import Descent, descend
+from .sampling import Plan, Task
+
+__all__ = ["Embedding"]
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Adam on the conditional embedding at the first step, until the magnitude meets the target.
+
+    Every sample has an embedding of its own and one norm. The start token is left alone. Pooled
+    embeddings, which Stable Diffusion XL also reads, are left alone too.
+
+    Attributes:
+        target: Magnitude at the first step to come down to, in eps units.
+        rate: Adam's learning rate.
+        iterations: At most so many.
+    """
+
+    target: float
+    rate: float = 0.05
+    iterations: int = 10
+    name: str = "embedding"
+
+    def plan(self, task: Task) -> Plan:
+        """See `Strategy`."""
+        model, plan = task.model, task.plan()
+        t = int(task.timesteps()[0])
+        start = task.noises.to(model.unet.device) * model.sampler().init_noise_sigma
+        uncond = unconditional(model, start, t)
+        first, *others = plan.embeds
+
+        def embeds(value: Tensor) -> Embeds:
+            return value, *others
+
+        def loss(value: Tensor) -> Tensor:
+            return magnitude_of(model, embeds(value), start, t, uncond)
+
+        free = first.new_ones(first.shape[1], 1)  # [L, 1]
+        free[0] = 0
+        found = descend(loss, first, Descent(self.target, self.rate, self.iterations), free=free)
+        return replace(plan, embeds=embeds(found.value), passes=1 + 3 * found.iterations)

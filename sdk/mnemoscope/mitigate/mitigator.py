@@ -1,0 +1,267 @@
+"""Drawing a prompt with and without a strategy, and judging what came of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnemoscope_runtime.errors import CalibrationError, InputError
+
+from ..alignment import Alignment
+from ..copies import CopyDescriptor
+from ..detector import Detection, Detector
+from .results import Judged, Mitigation, Picture, Rule
+from .sampling import USUAL, Painter, Sampling, sample
+from .strategies import Plain, Strategy
+from .yardstick import Yardstick
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["Mitigator"]
+
+_BATCH = 20
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Mitigator:
+    """What draws and what judges.
+
+    Attributes:
+        painter: The model.
+        descriptor: Says whether a picture is a copy.
+        alignment: Says whether it follows its prompt.
+        yardstick: Benign magnitudes.
+        sampling: How pictures are drawn.
+    """
+
+    painter: Painter
+    descriptor: CopyDescriptor
+    alignment: Alignment
+    yardstick: Yardstick = field(default_factory=Yardstick)
+    sampling: Sampling = USUAL
+
+    def draw(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        strategy: Strategy,
+        references: Callable[[int], Vectors] | None = None,
+        *,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> list[Picture]:
+        """Draw and judge one picture for each prompt and seed.
+
+        Args:
+            prompts: # [B]
+            seeds: # [B]
+            strategy: How.
+            references: Descriptors of what the i-th must not be like. # i -> [R, D]
+            progress: Told how many were drawn since it was last called.
+
+        Raises:
+            InputError: prompts, seeds or the strategy cannot be used.
+            NumericsError: something became NaN or infinite.
+        """
+        found: list[Picture] = []
+        for i in range(0, len(prompts), _BATCH):
+            task = self.painter.task(prompts[i : i + _BATCH], seeds[i : i + _BATCH], self.sampling)
+            plan = strategy.plan(task)
+            drawn = sample(plan, self.sampling)
+            images = self.painter.pictures(drawn.latents)
+            scores = self.yardstick.scores(drawn.magnitudes)
+            aligned = self.alignment.score(task.prompts, images).tolist()
+            likeness: list[float | None] = [None] * len(images)
+            if references is not None:
+                vectors = self.descriptor.describe(images)
+                likeness = [
+                    float((references(i + j) @ vector).max()) for j, vector in enumerate(vectors)
+                ]
+            for j, image in enumerate(images):
+                judged = Judged(
+                    scores[j], self.yardstick.p_value(scores[j]), likeness[j], aligned[j]
+                )
+                text = (plan.prompts or task.prompts)[j]
+                found.append(
+                    Picture(task.seeds[j], strategy.name, text, judged, image, plan.passes)
+                )
+            progress(len(images))
+        return found
+
+    def mitigate(
+        self,
+        prompt: str,
+        strategy: Strategy,
+        seeds: Sequence[int] = (0,),
+        *,
+        references: Sequence[Image] = (),
+        rule: Rule | None = None,
+    ) -> Mitigation:
+        """Draw a prompt as it is and with a strategy.
+
+        Args:
+            prompt: The prompt.
+            strategy: How.
+            seeds: One for each picture.
+            references: Pictures that must not come out, beside what the prompt draws unmitigated.
+            rule: When a picture passes; see `Rule`.
+
+        Raises:
+            InputError: an argument cannot be used.
+            NumericsError: something became NaN or infinite.
+        """
+        return self._tried(prompt, [strategy], seeds, references, rule, None, strategy.name)
+
+    def auto(
+        self,
+        prompt: str,
+        ladder: Sequence[Strategy],
+        detector: Detector,
+        seeds: Sequence[int] = (0,),
+        *,
+        references: Sequence[Image] = (),
+        rule: Rule | None = None,
+    ) -> Mitigation:
+        """Screen a prompt and, if it is flagged, try strategies until every picture settles.
+
+        A prompt is flagged if its p-value is no higher than the rule's level. One that is not gets
+        the pictures it would have had.
+
+        Args:
+            prompt: The prompt.
+            ladder: Strategies in the order they are tried. Each draws what the ones before it
+                left.
+            detector: Calibrated; of this model.
+            seeds: One for each picture.
+            references: See `mitigate`.
+            rule: When a picture passes, and when it settles; see `Rule`.
+
+        Raises:
+            InputError: an argument cannot be used.
+            CalibrationError: the detector has no calibration to flag by.
+            NumericsError: something became NaN or infinite.
+        """
+        if not ladder:
+            raise InputError("There is no strategy to try. Give one or more.")
+        return self._tried(prompt, ladder, seeds, references, rule, detector, "auto")
+
+    def _tried(
+        self,
+        prompt: str,
+        ladder: Sequence[Strategy],
+        seeds: Sequence[int],
+        given: Sequence[Image],
+        rule: Rule | None,
+        detector: Detector | None,
+        name: str,
+    ) -> Mitigation:
+        if not seeds:
+            raise InputError("There is nothing to draw. Give at least one seed.")
+        start = time.perf_counter()
+        rule = rule or Rule(self.descriptor.copied_above)
+        detection = None if detector is None else screen(detector, prompt)
+        known = self.descriptor.describe(given) if given else None
+        originals = self.draw(
+            [prompt] * len(seeds), seeds, Plain(), None if known is None else lambda _: known
+        )
+        before = _together(originals, self.yardstick)
+        flagged = detection is None or _p_value(detection) <= rule.level
+        pictures = originals
+        if flagged:
+            own = self.descriptor.describe([each.image for each in originals])
+            avoid = [row[None] if known is None else np.r_[row[None], known] for row in own]
+            pictures = self._climb(prompt, ladder, originals, avoid, rule)
+        return Mitigation(
+            prompt=prompt,
+            strategy=name,
+            before=before,
+            after=_together(pictures, self.yardstick),
+            passed=not flagged or all(rule.passes(each.judged) for each in pictures),
+            detection=detection,
+            seconds=time.perf_counter() - start,
+            originals=tuple(originals),
+            pictures=tuple(pictures),
+        )
+
+    def _climb(
+        self,
+        prompt: str,
+        ladder: Sequence[Strategy],
+        originals: Sequence[Picture],
+        avoid: Sequence[Vectors],
+        rule: Rule,
+    ) -> list[Picture]:
+        """Each picture by the first strategy that settles it, or by the best of all."""
+        tried: list[list[Picture]] = [[] for _ in originals]
+        left = list(range(len(originals)))
+        for strategy in ladder:
+            if not left:
+                break
+            seeds = [originals[i].seed for i in left]
+
+            def references(j: int, left: list[int] = left) -> Vectors:
+                return avoid[left[j]]
+
+            for i, picture in zip(
+                left, self.draw([prompt] * len(left), seeds, strategy, references), strict=True
+            ):
+                tried[i].append(picture)
+            left = [i for i in left if not rule.settles(tried[i][-1].judged, originals[i].judged)]
+        return [
+            chosen(each, original.judged, rule)
+            for each, original in zip(tried, originals, strict=True)
+        ]
+
+
+def chosen(tried: Sequence[Picture], before: Judged, rule: Rule) -> Picture:
+    """What the rule takes of the pictures that were tried, with the passes of all up to there."""
+    found = tried[rule.best([each.judged for each in tried], before)]
+    return replace(found, passes=sum(each.passes for each in tried))
+
+
+def screen(detector: Detector, prompt: str) -> Detection:
+    """Screen with as many steps and noises as the detector was calibrated with.
+
+    Raises:
+        CalibrationError: it was not, on this backend.
+    """
+    file = detector.calibration
+    settings = [
+        each.setting
+        for each in (() if file is None else file.calibrations)
+        if (each.setting.backend, each.setting.detector)
+        == (detector.screener.backend.name, detector.statistic.name)
+    ]
+    if not settings:
+        raise CalibrationError(
+            "`auto` decides by p-values, and the bundle has no calibration for "
+            f"{detector.screener.backend.name}. Make one with `mnemoscope calibrate BUNDLE "
+            "--benign FILE`, or name a strategy."
+        )
+    best = max(settings, key=lambda each: (each.steps, each.noises))
+    [found] = detector.screen([prompt], steps=best.steps, noises=best.noises)
+    return found
+
+
+def _p_value(detection: Detection) -> float:
+    assert detection.p_value is not None  # `screen` chose a calibrated setting
+    return detection.p_value
+
+
+def _together(pictures: Sequence[Picture], yardstick: Yardstick) -> Judged:
+    """The mean score and alignment, the highest similarity."""
+    parts = [each.judged for each in pictures]
+    score = float(np.mean([each.score for each in parts]))
+    known = [each.copy_similarity for each in parts if each.copy_similarity is not None]
+    return Judged(
+        score,
+        yardstick.p_value(score),
+        max(known, default=None),
+        float(np.mean([each.alignment for each in parts])),
+    )

@@ -1,0 +1,56 @@
+"""Another noise near the one drawn, by gradient (Han et al. 2025; SAIL, Jeon et al. 2025)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from mnemoscope_export import magnitude_of
+
+from .descent import Descent, descend
+from .sampling import Plan, Task
+
+__all__ = ["Noise"]
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Adam on x_T until the magnitude at the first step meets the target; the prompt stays.
+
+    After every iteration x_T is given its length back, since the model knows only noise of that
+    length; SAIL penalises the length instead.
+
+    Attributes:
+        target: Magnitude at the first step to come down to, in eps units.
+        rate: Adam's learning rate.
+        iterations: At most so many.
+    """
+
+    target: float
+    rate: float = 0.05
+    iterations: int = 10
+    name: str = "noise"
+
+    def plan(self, task: Task) -> Plan:
+        """See `Strategy`."""
+        model, plan = task.model, task.plan()
+        t = int(task.timesteps()[0])
+        start = task.noises.to(model.unet.device)
+        length = start.flatten(1).norm(dim=1)[:, None, None, None]
+        sigma = model.sampler().init_noise_sigma
+        empty = tuple(each.expand(len(start), *each.shape[1:]) for each in model.embed_empty())
+
+        def loss(x: Tensor) -> Tensor:
+            x = x * sigma
+            uncond = model.to_eps(model.predict(x, t, empty), x, t)
+            return magnitude_of(model, plan.embeds, x, t, uncond)
+
+        def project(x: Tensor) -> Tensor:
+            found: Tensor = x * length / x.flatten(1).norm(dim=1)[:, None, None, None]
+            return found
+
+        found = descend(
+            loss, start, Descent(self.target, self.rate, self.iterations), project=project
+        )
+        return replace(plan, latents=found.value, passes=6 * found.iterations)

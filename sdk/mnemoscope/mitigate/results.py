@@ -1,0 +1,174 @@
+"""What mitigation came to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from mnemoscope_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ..detector import Detection
+
+__all__ = ["NONE", "Judged", "Mitigation", "Picture", "Rule"]
+
+NONE = "none"  # the strategy that changes nothing
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What was measured of a picture, or of several.
+
+    Attributes:
+        score: Mean magnitude in the first steps of drawing, in eps units; of several the mean.
+        p_value: Share of benign prompts, counting this one, that score as high; None uncalibrated.
+        copy_similarity: Cosine with the reference it is most like, in -1..1; of several the
+            highest; None without any reference.
+        alignment: CLIP score with the prompt as it was given, in -1..1; of several the mean.
+    """
+
+    score: float
+    p_value: float | None
+    copy_similarity: float | None
+    alignment: float
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn picture.
+
+    Attributes:
+        seed: Of its noise.
+        strategy: What drew it.
+        prompt: What was drawn: other words than the user's, if the strategy changes words.
+        judged: What was measured.
+        image: The picture.
+        passes: UNet passes of planning, beyond those of drawing.
+    """
+
+    seed: int
+    strategy: str
+    prompt: str
+    judged: Judged
+    image: Image
+    passes: float
+
+    def as_json(self) -> dict[str, Any]:
+        """All but the picture itself."""
+        return {
+            "seed": self.seed,
+            "strategy": self.strategy,
+            "drawn": self.prompt,
+            "passes": self.passes,
+            **asdict(self.judged),
+        }
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When a picture may go out.
+
+    Attributes:
+        copied_above: A cosine above it counts as a copy.
+        level: A p-value above it counts as a benign prompt's, in 0..1.
+        tolerance: How much alignment a picture may lose and still be taken at once. One that
+            loses more is taken only if nothing better is found.
+    """
+
+    copied_above: float
+    level: float = 0.05
+    tolerance: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0 < self.level < 1 or self.tolerance < 0:
+            raise InputError(
+                f"A level lies between 0 and 1, not at {self.level}, and a tolerance of alignment "
+                f"is no less than 0, not {self.tolerance}."
+            )
+
+    def copied(self, judged: Judged) -> bool:
+        """Whether it is a copy of a reference."""
+        return judged.copy_similarity is not None and judged.copy_similarity > self.copied_above
+
+    def passes(self, judged: Judged) -> bool:
+        """No copy, and a score that benign prompts have too."""
+        unusual = judged.p_value is not None and judged.p_value <= self.level
+        return not self.copied(judged) and not unusual
+
+    def settles(self, judged: Judged, before: Judged) -> bool:
+        """Passes, and follows the prompt about as well as before."""
+        return self.passes(judged) and judged.alignment >= before.alignment - self.tolerance
+
+    def best(self, tried: Sequence[Judged], before: Judged) -> int:
+        """Which to take: the first that settles; else the best aligned of those that pass, of
+        those that are no copies, of all.
+        """
+
+        def rank(i: int) -> tuple[bool, bool, bool, float]:
+            each = tried[i]
+            settled = self.settles(each, before)
+            return (
+                settled,
+                self.passes(each),
+                not self.copied(each),
+                (-i if settled else each.alignment),
+            )
+
+        return max(range(len(tried)), key=rank)
+
+
+@dataclass(frozen=True)
+class Mitigation:
+    """A prompt's pictures before and after.
+
+    Attributes:
+        prompt: The prompt.
+        strategy: What was asked for.
+        before: Of `originals`, together. Their copy similarity is with the references given; None
+            without.
+        after: Of `pictures`, together. References are the unmitigated picture of the same seed,
+            and those given.
+        passed: Whether every picture passes the rule, or nothing was flagged.
+        detection: What screening said; None if the strategy was forced.
+        seconds: All of it.
+        originals: Unmitigated, one for each seed.
+        pictures: Mitigated; the originals if the prompt was not flagged.
+    """
+
+    prompt: str
+    strategy: str
+    before: Judged
+    after: Judged
+    passed: bool
+    detection: Detection | None
+    seconds: float
+    originals: tuple[Picture, ...]
+    pictures: tuple[Picture, ...]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of the pictures."""
+        return tuple(each.seed for each in self.pictures)
+
+    def as_json(self) -> dict[str, Any]:
+        """All but the pictures themselves."""
+        seen = self.detection
+        return {
+            "prompt": self.prompt,
+            "strategy": self.strategy,
+            "before": asdict(self.before),
+            "after": asdict(self.after),
+            "passed": self.passed,
+            "seconds": self.seconds,
+            "seeds": list(self.seeds),
+            "detection": None
+            if seen is None
+            else {
+                key: getattr(seen, key)
+                for key in ("score", "p_value", "threshold", "memorized", "steps")
+            },
+            "pictures": [each.as_json() for each in self.pictures],
+        }

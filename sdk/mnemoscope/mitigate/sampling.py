@@ -1,0 +1,207 @@
+"""Drawing with DDIM and guidance, and with whatever a strategy changes on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers import AutoencoderKL
+from diffusers.image_processor import VaeImageProcessor
+from torch import Tensor
+
+from mnemoscope_export import Embeds, StableDiffusion, magnitude
+from mnemoscope_runtime.errors import ExportError, InputError, NumericsError
+
+from .. import embedded
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["USUAL", "Drawn", "Limit", "Painter", "Plan", "Sampling", "Schedule", "Task", "sample"]
+
+Schedule = Callable[[int, Tensor], Tensor]  # timestep, magnitudes so far [step, B] -> scales [B]
+Limit = Callable[[int, Tensor], Tensor]  # step, update of x [B, C, H, W] -> update
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How pictures are drawn.
+
+    Attributes:
+        steps: DDIM steps.
+        guidance: Scale of classifier-free guidance.
+    """
+
+    steps: int = 50
+    guidance: float = 7.5
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.steps <= 999:
+            raise InputError(f"A picture takes 1 to 999 steps, not {self.steps}.")
+
+
+USUAL = Sampling()
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be drawn: one sample for each prompt and noise.
+
+    Attributes:
+        model: What draws.
+        prompts: One for each sample. # [B]
+        seeds: Likewise, for strategies that draw lots. # [B]
+        noises: x_T. # [B, C, H, W]
+        sampling: How.
+    """
+
+    model: StableDiffusion
+    prompts: Sequence[str]
+    seeds: Sequence[int]
+    noises: Tensor
+    sampling: Sampling = USUAL
+
+    def timesteps(self) -> Tensor:
+        """The timesteps of the sampler, descending. # [steps]"""
+        sampler = self.model.sampler()
+        sampler.set_timesteps(self.sampling.steps)
+        found: Tensor = sampler.timesteps
+        return found
+
+    def plan(self) -> Plan:
+        """What draws it as it is."""
+        return Plan(self.model, self.model.embed(self.prompts), self.noises)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a strategy wants sampled.
+
+    Attributes:
+        model: The model, or one with other attention, whose last B of 2 B rows are conditional.
+        embeds: What the conditional branch is told. # [B, ...] each
+        latents: x_T. # [B, C, H, W]
+        schedule: Guidance at every step; None for the same at all.
+        limit: What becomes of every update of x; None for nothing.
+        passes: UNet passes per sample that planning took beyond drawing's; a backward pass, about
+            twice as long, counts as two.
+        prompts: What is drawn in place of the prompts, where that is text. # [B]
+    """
+
+    model: StableDiffusion
+    embeds: Embeds
+    latents: Tensor
+    schedule: Schedule | None = None
+    limit: Limit | None = None
+    passes: float = 0
+    prompts: Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What came of sampling.
+
+    Attributes:
+        latents: x_0. # [B, C, H, W]
+        magnitudes: || eps(x_t, t, e) - eps(x_t, t, e_empty) ||_2 on the way. # [B, steps]
+        updates: || x_{t-1} - x_t ||_2 before any limit. # [B, steps]
+    """
+
+    latents: Tensor
+    magnitudes: Tensor
+    updates: Tensor
+
+
+@torch.no_grad()
+def sample(plan: Plan, sampling: Sampling) -> Drawn:
+    """Draw.
+
+    Raises:
+        NumericsError: something became NaN or infinite.
+    """
+    model = plan.model
+    both = tuple(
+        torch.cat([empty.expand_as(each), each])
+        for empty, each in zip(model.embed_empty(), plan.embeds, strict=True)
+    )
+    sampler = model.sampler()
+    sampler.set_timesteps(sampling.steps)
+    x = plan.latents.to(model.unet.device, model.unet.dtype) * sampler.init_noise_sigma
+    magnitudes, updates = [], []
+    for step, t in enumerate(sampler.timesteps):
+        uncond, cond = model.predict(torch.cat([x, x]), t, both).chunk(2)
+        magnitudes.append(magnitude(*(model.to_eps(part, x, t) for part in (cond, uncond))))
+        scale: float | Tensor = sampling.guidance
+        if plan.schedule is not None:
+            scale = plan.schedule(int(t), torch.stack(magnitudes)).to(x)[:, None, None, None]
+        following = sampler.step(uncond + scale * (cond - uncond), t, x).prev_sample
+        update = following - x
+        updates.append(update.float().flatten(1).norm(dim=1))
+        x = following if plan.limit is None else x + plan.limit(step, update)
+    drawn = Drawn(x, torch.stack(magnitudes, 1), torch.stack(updates, 1))
+    if not (drawn.latents.isfinite().all() and drawn.magnitudes.isfinite().all()):
+        raise NumericsError(
+            f"Drawing became NaN or infinite in {model.unet.dtype}. Use float32, or a weaker "
+            "setting of the strategy."
+        )
+    return drawn
+
+
+@dataclass(frozen=True)
+class Painter:
+    """A model and what makes pictures of its latents."""
+
+    model: StableDiffusion
+    vae: Any
+
+    @classmethod
+    def load(cls, name: str | None = None, *, device: str = "cpu") -> Painter:
+        """Load both in float32.
+
+        Args:
+            name: Directory in diffusers' layout, or hub id; the embedded model by default.
+            device: What PyTorch runs on.
+
+        Raises:
+            ExportError: there is no such model, or a part of it is missing.
+        """
+        name = str(name or embedded.MODEL)
+        model = StableDiffusion.load(name, device=device)
+        try:
+            vae = AutoencoderKL.from_pretrained(
+                name, subfolder="vae", torch_dtype=torch.float32, use_safetensors=True
+            )
+        except (OSError, ValueError) as error:
+            raise ExportError(
+                f"{name} cannot draw: {error} Save the whole pipeline, its VAE too, with "
+                "`pipeline.save_pretrained(DIR)`."
+            ) from error
+        return cls(model, vae.to(device).eval())
+
+    def task(
+        self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling = USUAL
+    ) -> Task:
+        """What diffusers' pipeline draws of these prompts with generators of these seeds.
+
+        Raises:
+            InputError: prompts or seeds cannot be used.
+        """
+        if not prompts or len(prompts) != len(seeds):
+            raise InputError("Give one seed for each prompt, and at least one prompt.")
+        if min(seeds) < 0 or max(seeds) >= 2**64:
+            raise InputError("A seed lies between 0 and 2**64 - 1. Choose a smaller one.")
+        shape = self.model.latent_shape
+        noises = torch.stack(
+            [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        )
+        return Task(self.model, tuple(prompts), tuple(seeds), noises, sampling)
+
+    @torch.no_grad()
+    def pictures(self, latents: Tensor) -> list[Image]:
+        """What latents show. # [B, C, H, W]"""
+        scaled = latents.to(self.vae.device, self.vae.dtype) / self.vae.config.scaling_factor
+        pixels = self.vae.decode(scaled).sample
+        found: list[Image] = VaeImageProcessor().postprocess(pixels, output_type="pil")
+        return found

@@ -1,0 +1,130 @@
+"""`mnemoscope mitigate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from cli_support import Run, failed, shell
+from PIL import Image
+from pipelines import build_pipeline
+
+from mnemoscope import embedded
+
+PROMPT = "umbrella, from alma trade fair"
+
+
+def test_a_memorised_prompt(run: Run, tmp_path: Path) -> None:
+    output = tmp_path / "tower.png"
+    result = run("mitigate", PROMPT, "--strategy", "embedding", "--output", output,
+                 "--format", "json")  # fmt: skip
+    assert result.code == 0, result.err
+    [row] = result.rows
+    assert {"prompt", "strategy", "before", "after", "seconds", "seeds"} <= row.keys()
+    assert (row["prompt"], row["strategy"], row["seeds"]) == (PROMPT, "embedding", [0])
+    assert row["before"]["copy_similarity"] > 0.9 > row["after"]["copy_similarity"]
+    assert row["before"]["p_value"] < 0.05 < row["after"]["p_value"]
+    with Image.open(output) as image:
+        assert image.size == (64, 64)
+
+
+def test_what_does_not_work_is_exit_code_1(run: Run, tmp_path: Path) -> None:
+    result = run("mitigate", PROMPT, "--strategy", "attention", "-o", tmp_path / "a.png")
+    assert result.code == 1, result
+    assert "nothing that was tried passes" in result.err
+    assert "Do not use it" in result.err
+
+
+def test_what_is_not_flagged_is_drawn_as_ever(run: Run, tmp_path: Path) -> None:
+    mine, usual = tmp_path / "mine.png", tmp_path / "usual.png"
+    result = run("mitigate", "a quiet harbour at dawn", "--seeds", "2", "-o", mine)
+    assert result.code == 0, result
+    assert "was not flagged" in result.err
+    assert run("generate", "a quiet harbour at dawn", "--images", "2", "-o", usual).code == 0
+    with Image.open(mine) as one, Image.open(usual) as other:
+        assert one.tobytes() == other.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (("a cat",), 2, ["--output"]),
+        (("-o", "x.png"), 2, ["PROMPT", "--compare"]),
+        (("a cat", "--compare", "-o", "x"), 2, ["one of them"]),
+        (("a cat", "-o", "x.png", "--format", "csv"), 2, ["--format json"]),
+        (("a cat", "-o", "x.png", "--limit", "3"), 2, ["belong to --compare"]),
+        (("a cat", "-o", "x.png", "--strategy", "magic"), 2, ["Choose one of", "embedding"]),
+        (("a cat", "-o", "x.png", "--strategy", "noise", "--target", "-1"), 2, ["be met"]),
+        (("a cat", "-o", "x.png", "--level", "2"), 2, ["level lies between"]),
+        (("a cat", "-o", "x.png", "--steps", "20"), 2, ["Draw as it was measured"]),
+        (("a cat", "-o", "x.png", "--bundle", "b"), 2, ["--model"]),
+        (("a cat", "-o", "x.png", "--model", "m"), 2, ["--descriptor FILE", "--clip DIR"]),
+        (("a cat", "-o", "x.png", "--descriptor", "no.pt"), 2, ["is no file"]),
+        (("a cat", "-o", "x.png", "--clip", "/no/clip"), 2, ["is no CLIP"]),
+        (("a cat", "-o", "x.png", "--reference", "/no/a.png"), 2, ["is no picture"]),
+    ],
+)  # fmt: skip
+def test_mistakes(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...], code: int,
+    words: list[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    failed(run("mitigate", *args), code, *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_of_another_model(run: Run, tmp_path: Path) -> None:
+    build_pipeline("epsilon").save_pretrained(tmp_path / "model")
+    common = ("a cat", "-o", tmp_path / "x.png", "--model", tmp_path / "model")
+    judges = ("--descriptor", tmp_path / "none.pt", "--clip", "none")
+    result = run("mitigate", *common, *judges, "--bundle", embedded.BUNDLE)
+    failed(result, 4, "was exported from other weights")
+
+
+def test_an_image_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
+    args = ("a cat", "--strategy", "random-words", "-o", tmp_path / "a.unknown")
+    failed(run("mitigate", *args), 2, "cannot be written", "--output")
+
+
+def test_compare(run: Run, tmp_path: Path) -> None:
+    result = run("mitigate", "--compare", "--limit", "2", "--strategy", "embedding,guidance",
+                 "--output", tmp_path / "out")  # fmt: skip
+    assert result.code == 0, result.err
+    assert [Path(line).name for line in result.out.splitlines()] == [
+        "mitigation.md", "mitigation.json", "mitigation.png", "mitigation.html",
+    ]  # fmt: skip
+    read = json.loads((tmp_path / "out" / "mitigation.json").read_text())
+    names = [row["strategy"] for row in read["memorized"]["rows"]]
+    assert names == ["none", "embedding", "guidance", "auto"]
+    assert read["memorized"]["prompts"] == [
+        row.prompt for row in embedded.read_prompts("memorized")[1:4:2]
+    ]
+    assert read["facts"]["strategies"]["embedding"].startswith("Embedding(target=0.41")
+    assert [row["strategy"] for row in read["benign"]["rows"]] == names
+
+
+def test_compare_on_prompts_of_ones_own(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("umbrella, from alma trade fair\n")
+    result = run("mitigate", "--compare", "--file", file, "--strategy", "guidance",
+                 "--output", tmp_path / "out")  # fmt: skip
+    assert result.code == 0, result.err
+    assert "benign prompts is not shown" in result.err
+    read = json.loads((tmp_path / "out" / "mitigation.json").read_text())
+    assert "benign" not in read
+    plain = read["memorized"]["rows"][0]
+    assert plain["similarity"]["value"] == pytest.approx(1)  # it is its own reference
+
+
+def test_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
+    result = shell("mitigate", "a cat", "-o", tmp_path / "a.png", PYTHONPATH=_first(tmp_path))
+    failed(result, 3, "pip install 'mnemoscope[torch]'")
+
+
+def _first(folder: Path) -> str:
+    import os
+    import sys
+
+    return os.pathsep.join([str(folder), *filter(None, sys.path)])

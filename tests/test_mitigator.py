@@ -1,0 +1,195 @@
+"""Before and after, and what `auto` makes of flags."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mnemoscope import CalibrationError, CalibrationFile, Detector, InputError, embedded
+from mnemoscope.alignment import load_alignment
+from mnemoscope.copies import load_descriptor
+from mnemoscope.generate import generate
+from mnemoscope.mitigate import (
+    Guidance,
+    Kit,
+    Mitigator,
+    Painter,
+    Picture,
+    Plain,
+    Plan,
+    RandomWords,
+    Rule,
+    Sampling,
+    Strategy,
+    Task,
+    Yardstick,
+)
+from mnemoscope_runtime import Bundle
+
+MEMORIZED = "umbrella, from alma trade fair"
+BENIGN = "a quiet harbour at dawn"
+
+
+@dataclass(frozen=True)
+class OtherNoise:
+    """Draws another seed's picture, unless the seed is one it cannot help."""
+
+    helpless: tuple[int, ...] = ()
+    name: str = "other-noise"
+
+    def plan(self, task: Task) -> Plan:
+        noises = task.noises.flip(-1) * 1.0
+        for i, seed in enumerate(task.seeds):
+            if seed in self.helpless:
+                noises[i] = task.noises[i]
+        return replace(task.plan(), latents=noises)
+
+
+def test_before_and_after(mitigator: Mitigator) -> None:
+    done = mitigator.mitigate("a cat", RandomWords("words"), [5, 6])
+    assert done.strategy == "random-words"
+    assert done.seeds == (5, 6)
+    assert done.detection is None
+    assert done.before.copy_similarity is None  # with what? nothing was given
+    assert [each.strategy for each in done.originals] == ["none", "none"]
+    assert all("a" in each.prompt.split() for each in done.pictures)
+    scores = [each.judged.score for each in done.pictures]
+    assert done.after.score == pytest.approx(np.mean(scores))
+    likeness = [each.judged.copy_similarity for each in done.pictures]
+    assert done.after.copy_similarity == max(filter(None, likeness))
+    assert done.after.alignment == pytest.approx(
+        np.mean([np.asarray(each.image)[..., 0].mean() / 255 for each in done.pictures])
+    )
+    row = done.as_json()
+    assert {"prompt", "strategy", "before", "after", "seconds", "seeds"} <= set(row)
+    assert row["before"].keys() == {"score", "p_value", "copy_similarity", "alignment"}
+    assert row["before"]["p_value"] is None
+
+
+def test_what_comes_out_again_does_not_pass(mitigator: Mitigator) -> None:
+    done = mitigator.mitigate("a cat", Plain(), [0])
+    assert done.after.copy_similarity == pytest.approx(1)
+    assert not done.passed
+    assert mitigator.mitigate("a cat", OtherNoise(), [0]).passed
+
+
+def test_references_count(mitigator: Mitigator) -> None:
+    other = mitigator.mitigate("a cat", OtherNoise(), [0])
+    again = mitigator.mitigate("a cat", OtherNoise(), [0], references=[other.pictures[0].image])
+    assert again.after.copy_similarity == pytest.approx(1)
+    assert again.before.copy_similarity == pytest.approx(other.after.copy_similarity)
+    assert not again.passed
+
+
+def test_no_seeds(mitigator: Mitigator) -> None:
+    with pytest.raises(InputError, match="at least one seed"):
+        mitigator.mitigate("a cat", Plain(), [])
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return Detector.load()
+
+
+@pytest.fixture(scope="module")
+def real() -> Mitigator:
+    """The embedded model and its judges."""
+    sampling = Sampling()
+    bundle = Bundle.open(embedded.BUNDLE)
+    file = CalibrationFile.read(embedded.BUNDLE / "calibration.json")
+    yardstick = Yardstick.of(file, bundle, sampling)
+    return Mitigator(Painter.load(), load_descriptor(), load_alignment(), yardstick, sampling)
+
+
+def digest(image: Image.Image) -> str:
+    return hashlib.sha256(image.tobytes()).hexdigest()
+
+
+def test_auto_leaves_alone_what_is_not_flagged(real: Mitigator, detector: Detector) -> None:
+    done = real.auto(BENIGN, [RandomWords()], detector, [3, 4])
+    assert done.detection is not None
+    assert done.detection.p_value > 0.05
+    assert done.passed
+    assert done.pictures == done.originals
+    expected = generate(BENIGN, seeds=[3, 4])
+    assert [digest(each.image) for each in done.pictures] == [digest(each) for each in expected]
+
+
+def test_auto_climbs_until_each_picture_settles(real: Mitigator, detector: Detector) -> None:
+    kit = Kit(real.painter, real.yardstick)
+    ladder = [Plain("does-nothing"), kit.make("embedding"), kit.make("noise")]
+    references = embedded.memorized_pictures()
+    done = real.auto(MEMORIZED, ladder, detector, [0], references=references)
+    assert done.detection is not None
+    assert (done.detection.steps, len(done.detection.scores)) == (10, 4)  # the surest there is
+    assert done.detection.p_value <= 0.05
+    assert done.before.copy_similarity > 0.9
+    assert done.before.p_value <= 0.05
+    assert done.passed
+    assert done.pictures[0].strategy == "embedding"
+    assert done.after.copy_similarity < 0.9
+    assert done.after.p_value > 0.05
+    assert done.after.score < done.before.score
+
+
+def test_auto_says_when_nothing_helps(real: Mitigator, detector: Detector) -> None:
+    done = real.auto(MEMORIZED, [Plain("does-nothing")], detector, [0])
+    assert not done.passed
+    assert done.pictures[0].strategy == "does-nothing"
+    with pytest.raises(InputError, match="no strategy to try"):
+        real.auto(MEMORIZED, [], detector)
+
+
+def test_auto_needs_a_calibration(mitigator: Mitigator) -> None:
+    with Detector.load() as bare:
+        bare.calibration = None
+        with pytest.raises(CalibrationError, match="mnemoscope calibrate"):
+            mitigator.auto("a cat", [Plain()], bare)
+
+
+def test_only_what_is_left_is_tried_again(
+    mitigator: Mitigator, detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[str, tuple[int, ...]]] = []
+    plain = Mitigator.draw
+
+    def watched(
+        self: Mitigator, prompts: list[str], seeds: list[int], strategy: Strategy, *rest: Any
+    ) -> list[Picture]:
+        drawn.append((strategy.name, tuple(seeds)))
+        return plain(self, prompts, seeds, strategy, *rest)
+
+    monkeypatch.setattr(Mitigator, "draw", watched)
+    ladder = [OtherNoise((1,)), Plain("does-nothing"), Guidance(until=1)]
+    done = mitigator.auto(MEMORIZED, ladder, detector, [0, 1], rule=Rule(0.9, tolerance=1.0))
+    assert drawn == [
+        ("none", (0, 1)),
+        ("other-noise", (0, 1)),
+        ("does-nothing", (1,)),
+        ("guidance", (1,)),
+    ]
+    assert done.pictures[0].strategy == "other-noise"
+
+
+def test_the_yardstick() -> None:
+    bundle = Bundle.open(embedded.BUNDLE)
+    file = CalibrationFile.read(embedded.BUNDLE / "calibration.json")
+    found = Yardstick.of(file, bundle, Sampling())
+    assert found.first is not None
+    assert (found.first.setting.steps, found.first.setting.noises) == (1, 1)
+    assert (found.steps, found.longest.setting.noises) == (10, 1)
+    assert (found.first.ordered < found.target(0.25)).mean() == pytest.approx(0.25, abs=0.01)
+    assert found.p_value(1e9) == pytest.approx(1 / 1001)
+    with pytest.raises(InputError, match="lies between 0 and 1"):
+        found.target(1.5)
+    with pytest.raises(InputError, match=r"50 steps with guidance 7\.5, and says nothing of 20"):
+        Yardstick.of(file, bundle, Sampling(steps=20))
+    none = Yardstick.of(None, bundle, Sampling(steps=20))
+    assert none.p_value(1.0) is None
+    with pytest.raises(CalibrationError, match="--bundle"):
+        none.target(0.5)
