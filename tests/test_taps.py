@@ -309,14 +309,15 @@ def test_a_graph_that_stops(stopped_dir: Path, bundle_dir: Path) -> None:
 @pytest.mark.parametrize("tap", [0, 3])
 def test_the_gate_looks_at_every_tap(stopped_dir: Path, model: StableDiffusion, tap: int) -> None:
     bank = torch.from_numpy(Bundle.open(stopped_dir).noise_bank())
-    reference = measure_reference(model, bank, inference_steps=50, guidance=7.5, taps=TAPS)
-    assert reference.taps is not None
+    reference = measure_reference(
+        model, bank, timestep=981, inference_steps=50, guidance=7.5, taps=TAPS
+    )
     check_parity(stopped_dir, "float32", reference, Tolerance(1e-4))
-    wrong = reference.taps.copy()
-    wrong[0, 0, 0, tap] *= 1.001
+    wrong = reference.screening.copy()
+    wrong[0, 0, 1 + tap] *= 1.001
     with pytest.raises(ParityError, match=f"The taps graph differs .* in the tap {TAPS[tap]}"):
-        check_parity(stopped_dir, "float32", replace(reference, taps=wrong), Tolerance(1e-4))
-    wrong = reference.taps.copy()
-    wrong[1, 2, 1, tap] = np.nan
+        check_parity(stopped_dir, "float32", replace(reference, screening=wrong), Tolerance(1e-4))
+    wrong = reference.sampling.copy()
+    wrong[1, 2, 1, 1 + tap] = np.nan
     with pytest.raises(ParityError, match=f"The step graph differs .* in the tap {TAPS[tap]}"):
-        check_parity(stopped_dir, "float32", replace(reference, taps=wrong), Tolerance(1e-4))
+        check_parity(stopped_dir, "float32", replace(reference, sampling=wrong), Tolerance(1e-4))

@@ -78,7 +78,7 @@ def command(
     before = CalibrationFile.read(target) if target.exists() else CalibrationFile(())
     runs = open_torch(backend, bundle, model, threads)
     # without the bundle's own calibration, which is to be made and may be an old one
-    with Detector(open_screener(path, runs, threads), detector=detector) as screen:
+    with Detector(open_screener(path, runs, threads, (detector,)), detector=detector) as screen:
         try:
             before.check(screen.bundle_id)
         except CalibrationError as error:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mnemoscope_runtime import Screener, Tokens
 
 from ._protocol import Features, Fit, Scores, running_max
-from ._walking import allocate, norm, require_fit
+from ._walking import SAMPLING, allocate, norm, require_fit
 
 __all__ = ["LatentUpdate"]
 
@@ -27,6 +27,10 @@ class LatentUpdate:
     def passes(self, steps: int) -> int:
         """Both branches, as in sampling."""
         return 2 * steps
+
+    def graphs(self, screener: Screener) -> tuple[str, ...]:
+        """Those of sampling."""
+        return SAMPLING
 
     def measure(
         self, screener: Screener, prompts: Sequence[str] | Tokens, *, steps: int, noises: int | None

@@ -9,7 +9,7 @@ import numpy as np
 from mnemoscope_runtime import Screener, Tokens
 
 from ._protocol import Features, Fit, Scores
-from ._walking import allocate, norm
+from ._walking import SAMPLING, allocate, norm
 
 __all__ = ["Sharpness"]
 
@@ -35,6 +35,10 @@ class Sharpness:
     def passes(self, steps: int) -> int:
         """Both branches at two points."""
         return 4
+
+    def graphs(self, screener: Screener) -> tuple[str, ...]:
+        """Those of sampling."""
+        return SAMPLING
 
     def measure(
         self, screener: Screener, prompts: Sequence[str] | Tokens, *, steps: int, noises: int | None
