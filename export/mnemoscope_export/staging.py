@@ -95,18 +95,21 @@ class ExportOptions:
     def latent_sides(self) -> tuple[int, int] | None:
         """(H, W), or None for the model's own."""
         size = self.latent_size
-        return (int(size), int(size)) if isinstance(size, Integral) else size
+        if size is None:
+            return None
+        height, width = size if isinstance(size, tuple) else (size, size)
+        return int(height), int(width)
 
     def _check_latent_size(self) -> None:
-        sides = self.latent_sides
-        if sides is None:
+        size = self.latent_size
+        if size is None:
             return
-        if not isinstance(sides, tuple) or len(sides) != 2:
+        if not isinstance(size, Integral | tuple) or (isinstance(size, tuple) and len(size) != 2):
             raise InputError(
-                f"latent_size is {sides!r:.80}, neither a whole number nor two in a tuple. Give "
+                f"latent_size is {size!r:.80}, neither a whole number nor two in a tuple. Give "
                 "(height, width)."
             )
-        for side in sides:
+        for side in size if isinstance(size, tuple) else (size,):
             check_options("a whole number", latent_size=side)
             if not 1 <= side <= _LARGEST:
                 raise InputError(
