@@ -111,7 +111,9 @@ def random_model(name: str, seed: int = 0) -> StableDiffusion:
         "tokenizer": tokenizer,
         "text_encoder": CLIPTextModel(text_config(family.text)),
         "unet": UNet2DConditionModel(**unet),
-        "scheduler": DDIMScheduler(
+    }
+    with torch.device("cpu"):  # it has values, also where networks are on the meta device
+        parts["scheduler"] = DDIMScheduler(
             beta_start=0.00085,
             beta_end=0.012,
             beta_schedule="scaled_linear",
@@ -119,8 +121,7 @@ def random_model(name: str, seed: int = 0) -> StableDiffusion:
             set_alpha_to_one=False,
             steps_offset=1,
             prediction_type=family.prediction,
-        ),
-    }
+        )
     if family.text_2 is None:
         model = StableDiffusion(**parts)
     else:

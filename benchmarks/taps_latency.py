@@ -1,7 +1,7 @@
 """`python -m benchmarks.taps_latency`: what taps cost, and what a graph that stops saves.
 
 Screening graphs of the embedded model, without taps, with those of `auto`, and stopped at a layer,
-as raw engine calls in turns; and the arithmetic of a pass that stops, at Stable Diffusion 1's size.
+as raw engine calls in turns.
 """
 
 from __future__ import annotations
@@ -14,16 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
-from diffusers import UNet2DConditionModel
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from mnemoscope import embedded
 from mnemoscope_export import ExportOptions, StableDiffusion, export_bundle
-from mnemoscope_export.flops import count_flops
-from mnemoscope_export.taps import Recorder, choose
 from mnemoscope_runtime import Screener
 from mnemoscope_runtime.backends import Engine
 
@@ -70,26 +66,6 @@ def timed(folder: Path, rounds: int, backend: str) -> dict[str, dict[str, float]
     }
 
 
-def shares_of_a_pass(unet: UNet2DConditionModel) -> dict[str, float]:
-    """For each tap of `auto`, the part of a UNet pass that is done when it stops there."""
-    size = unet.config.sample_size
-    device = unet.device
-    latents = torch.zeros(1, unet.config.in_channels, size, size, device=device)
-    told = torch.zeros(1, 77, unet.config.cross_attention_dim, device=device)
-
-    class Pass(torch.nn.Module):
-        def forward(self) -> None:
-            recorder.run(lambda: unet(latents, torch.zeros((), device=device), told).sample)
-
-    recorder = Recorder(unet, [])
-    whole, found = count_flops(Pass(), ()), {}
-    for name in choose(unet, "auto"):
-        recorder = Recorder(unet, [name], stop=True)
-        found[name] = count_flops(Pass(), ()) / whole
-        recorder.close()
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("out/bench"))
@@ -109,13 +85,6 @@ def main() -> None:
                 shares = (f"{row[share]:.0%}" for share in ("time_share", "flops_share"))
                 table.add_row(name, f"{row['cpu_p10_ms']:.2f}", f"{row['cpu_p50_ms']:.2f}", *shares)
             console.print(table)
-    with torch.device("meta"):
-        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)  # Stable Diffusion 1
-    report["pass_of_stable_diffusion_1"] = shares_of_a_pass(unet.eval())
-    table = Table("Stable Diffusion 1, stopped at", "of the FLOPs of a UNet pass")
-    for name, share in report["pass_of_stable_diffusion_1"].items():
-        table.add_row(name, f"{share:.0%}")
-    console.print(table)
     path = args.output / "taps-latency.json"
     path.write_text(json.dumps(report, indent=1) + "\n")
     console.print(f"figures {path}")

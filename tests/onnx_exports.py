@@ -66,10 +66,11 @@ def write_unet(
     dtype: torch.dtype = torch.float32,
     timestep: Tensor | None = None,
     opset: int = 18,
+    resizes: bool = True,
 ) -> None:
     module = UNet(model.to(dtype)).eval()
     axes = {
-        "sample": {0: "batch_size", 2: "height", 3: "width"},
+        "sample": {0: "batch_size", **({2: "height", 3: "width"} if resizes else {})},
         "encoder_hidden_states": {0: "batch_size", 1: "sequence_length"},
     }
     inputs = (

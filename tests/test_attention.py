@@ -112,11 +112,13 @@ def test_bright_ending(screener: Screener, model: StableDiffusion) -> None:
 
 @pytest.mark.parametrize("name", ["attention-entropy", "bright-ending"])
 def test_engines_give_no_maps(bundle_dir: Path, name: str) -> None:
+    with pytest.raises(BackendUnavailable, match="--backend torch with the bundle's --model"):
+        Detector.load(bundle_dir, detector=name)
     with (
-        Detector.load(bundle_dir, detector=name) as detector,
+        Screener.open(bundle_dir) as screener,
         pytest.raises(BackendUnavailable, match="--backend torch with the bundle's --model"),
     ):
-        detector.screen(["a cat"])
+        Detector(screener, detector=name).screen(["a cat"])
 
 
 @pytest.mark.parametrize("name", ["attention-entropy", "bright-ending"])

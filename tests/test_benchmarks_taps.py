@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from diffusers import UNet2DConditionModel
 
 from benchmarks import taps
-from benchmarks.taps_latency import shares_of_a_pass
 from mnemoscope.calibrating import learn
 
 MEMORIZED = np.arange(60) < 20
@@ -54,19 +52,3 @@ def test_differences_are_between_the_same_prompts(norms: taps.Norms) -> None:
     }
     alone = taps.judge(scores[:, 0], MEMORIZED)
     assert (alone["auc"].value, alone["tpr_at_1_percent_fpr"].value) == (1, 1)
-
-
-def test_shares_grow_layer_by_layer() -> None:
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        layers_per_block=1,
-        block_out_channels=(16, 32),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=32,
-        norm_num_groups=4,
-    )
-    shares = list(shares_of_a_pass(unet).values())
-    assert shares == sorted(shares)
-    assert 0 < shares[0] < shares[-1] < 1
-    assert not any(module._forward_hooks for module in unet.modules())

@@ -51,7 +51,8 @@ def test_noise_bank(bundle_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "why"),
     [
-        ("timestep", 961, "screens at timestep 961, but its schedule begins at 981"),
+        ("timestep", 1000, "screens at timestep 1000 of a model that has 1000"),
+        ("timestep", -1, "screens at timestep -1 of a model"),
         ("steps_offset", 100, "samples timesteps 1080 to 100 of a model that has 1000"),
         ("steps_offset", -1, "to -1 of a model"),
     ],

@@ -9,6 +9,7 @@ from cli_support import one_model
 from mnemoscope import CalibrationFile, Detector, First, InputError, NumericsError, calibrate
 from mnemoscope.calibrating import distinct
 from mnemoscope.calibration import digest
+from mnemoscope_runtime import Screener
 from mnemoscope_runtime.testing import FakeBackend
 
 PROMPTS = [f"a cat, number {i}" for i in range(40)]
@@ -122,10 +123,10 @@ def test_too_few_prompts_are_refused_before_anything_is_measured(bundle_dir: Pat
             calibrate(detector, PROMPTS, noises=(4,), **PROMISE)
     assert backend.calls == 0
     with (
-        Detector.load(bundle_dir, backend=backend, detector="anisotropy") as detector,
+        Screener.open(bundle_dir, backend=backend) as screener,
         pytest.raises(InputError, match=r"^20 benign prompts cannot promise"),  # half of them
     ):
-        calibrate(detector, PROMPTS, fpr=0.05)
+        calibrate(Detector(screener, detector="anisotropy"), PROMPTS, fpr=0.05)
 
 
 @one_model

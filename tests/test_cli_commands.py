@@ -30,6 +30,10 @@ def test_inspect(bundle_dir: Path) -> None:
     assert shown["weights"] == opened.manifest.model.weights_sha256
     assert shown["model"] == "epsilon (sd1, epsilon)"
     assert shown["noise bank"] == "(3, 4, 8, 8), seed 7"
+    assert shown["screening timestep"] == "981"
+    count = opened.manifest.flops["screen"] / 1e6
+    assert shown["arithmetic of screen"] == f"{count:,.1f} MFLOP for one prompt on one noise"
+    assert "taps" not in shown
     assert shown["calibration"] == "none; `mnemoscope calibrate` makes one"
     assert set(opened.manifest.files) <= set(shown)
     assert {f"parity of {graph}" for graph in opened.manifest.graphs} <= set(shown)
@@ -168,13 +172,16 @@ def test_a_demo_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
 @one_model
 def test_export_and_screen(run: Run, model_dir: Path, tmp_path: Path) -> None:
     out = tmp_path / "bundles" / "mine"
-    result = shell("export", model_dir, out, "--noises", 2, "--inference-steps", 20, "--seed", 3)
+    sizes = ("--noises", 2, "--inference-steps", 20, "--latent-size", "4x6")
+    result = shell("export", model_dir, out, *sizes, "--seed", 3, "--timestep", 601)
     assert result.code == 0, result.err
     bundle = Bundle.open(out)
     assert result.out == f"{out}  {bundle.id[:12]}\n"
     for graph in ("text_encoder", "step", "screen"):
         assert f"\n{graph}: relative error " in result.err
-    assert bundle.manifest.noise_bank.shape[0] == 2
+    assert bundle.manifest.noise_bank.shape == (2, 4, 4, 6)
+    assert bundle.manifest.timestep == 601
+    assert "601 (sampling begins at 951, so one step is no part of more)" in run("inspect", out).out
     assert bundle.manifest.noise_bank.seed == 3
     assert bundle.manifest.scheduler.inference_steps == 20
     row = run("screen", "a cat", "--bundle", out, "--format", "json").rows[0]
@@ -218,6 +225,18 @@ def test_export_with_taps_that_cannot_be(
     run: Run, tmp_path: Path, args: tuple[str, ...], words: str
 ) -> None:
     failed(run("export", tmp_path, tmp_path / "out", *args), 2, words)
+
+
+@pytest.mark.parametrize("size", ["", "x", "8x", "-8", "8x8x8", "8.5", "٤"])
+def test_export_with_a_size_that_is_none(run: Run, tmp_path: Path, size: str) -> None:
+    result = run("export", tmp_path, tmp_path / "out", "--latent-size", size)
+    failed(result, 2, "--latent-size takes a number or HEIGHTxWIDTH", repr(size))
+
+
+@pytest.mark.parametrize("size", ["0", "8x2000"])
+def test_export_with_a_size_out_of_range(run: Run, tmp_path: Path, size: str) -> None:
+    result = run("export", tmp_path, tmp_path / "out", "--latent-size", size)
+    failed(result, 2, "1 to 1024 positions a side")
 
 
 def test_export_without_pytorch(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from mnemoscope import (
 )
 from mnemoscope.detectors import DETECTORS, Fit, find_statistic, score_difference_maps
 from mnemoscope_export import StableDiffusion, TorchBackend, denoise
-from mnemoscope_runtime import Bundle, Screener
+from mnemoscope_runtime import Bundle, Screener, open_backend
 
 PROMPTS = ["a photo of a cat", "icon of rocket", "日本"]
 ON_ENGINES = [name for name, statistic in DETECTORS.items() if not statistic.needs_torch]
@@ -319,3 +319,17 @@ def test_nan_is_no_verdict(bundle_dir: Path, name: str) -> None:
         Detector(screener, detector=name).measure(
             PROMPTS, steps=1 if statistic.only_first else 2, noises=1
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "graphs"),
+    [("magnitude", ["screen"]), *((n, ["text_encoder", "step"]) for n in ON_ENGINES[1:])],
+)
+def test_loading_gets_the_graphs_ready_that_one_step_takes(
+    bundle_dir: Path, name: str, graphs: list[str]
+) -> None:
+    backend = Changed(open_backend("onnxruntime", threads=1))
+    with Detector.load(bundle_dir, backend=backend, detector=name) as detector:
+        assert backend.loaded == graphs
+        detector.measure(PROMPTS[:1], steps=1, noises=1)
+        assert backend.loaded == graphs

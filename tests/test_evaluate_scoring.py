@@ -34,6 +34,9 @@ class Known:
     def passes(self, steps: int) -> int:
         return 2 * steps
 
+    def graphs(self, _: object) -> tuple[str, ...]:
+        return ()
+
     def measure(self, *_: object, **__: object) -> Features:
         raise NotImplementedError
 

@@ -15,8 +15,15 @@ from cli_support import Run, failed, one_model
 from onnx_exports import write_configs, write_text_encoder, write_unet
 
 from mnemoscope import ExportError, InputError, ParityError
-from mnemoscope_export import ExportOptions, StableDiffusion, export_onnx, magnitudes
+from mnemoscope_export import (
+    ExportOptions,
+    StableDiffusion,
+    export_onnx,
+    magnitudes,
+    noise_bank,
+)
 from mnemoscope_export.from_onnx import export as export_module
+from mnemoscope_export.reference import measure_at
 from mnemoscope_runtime import Bundle, Screener
 
 PROMPTS = ["a cat, sitting", "google icon of rocket", "eine Katze — 猫"]
@@ -344,3 +351,41 @@ def test_without_onnx(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "mnemoscope_export", None)
     result = run("export", "--from-onnx", tmp_path, tmp_path / "out")
     failed(result, 3, "Exporting needs ONNX", "pip install 'mnemoscope[from-onnx]'")
+
+
+def test_another_timestep_and_size(onnx_dir: Path, model: StableDiffusion, tmp_path: Path) -> None:
+    options = ExportOptions(noises=2, seed=7, timestep=401, latent_size=(4, 6))
+    manifest = export_onnx(onnx_dir, tmp_path / "out", options).manifest
+    assert (manifest.timestep, manifest.noise_bank.shape) == (401, (2, 4, 4, 6))
+    bank = noise_bank(2, (4, 4, 6), seed=7)
+    with Screener.open(tmp_path / "out", threads=1) as screener:
+        expected = measure_at(model, PROMPTS, bank, 401)[..., 0].numpy()
+        np.testing.assert_allclose(screener.first_step(PROMPTS), expected, rtol=1e-4)
+        expected = magnitudes(model, PROMPTS, bank, steps=2).numpy()
+        np.testing.assert_allclose(screener.trajectory(PROMPTS, steps=2), expected, rtol=1e-4)
+        assert screener.probe() < 1e-4
+
+
+@one_model
+def test_sizes_that_a_graph_does_not_take(
+    copy: Path, model: StableDiffusion, tmp_path: Path
+) -> None:
+    options = ExportOptions(noises=1, latent_size=(4, 6))
+    with pytest.raises(InputError, match="Give multiples of 2"):
+        export_onnx(copy, tmp_path / "out", ExportOptions(noises=1, latent_size=3))
+    write_unet(model, copy / "unet" / "model.onnx", resizes=False)
+    with pytest.raises(ExportError, match=r"takes sample of .*8,8.* only, not of \(1, 4, 4, 6\)"):
+        export_onnx(copy, tmp_path / "out", options)
+    config = copy / "unet" / "config.json"
+    fields = json.loads(config.read_bytes())
+    del fields["block_out_channels"]
+    config.write_text(json.dumps(fields))
+    with pytest.raises(ExportError, match="has no block_out_channels"):
+        export_onnx(copy, tmp_path / "out", options)
+    assert not (tmp_path / "out").exists()
+
+
+@one_model
+def test_timesteps_that_were_not_trained_on(onnx_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="trained on timesteps 0 to 999, not 1000"):
+        export_onnx(onnx_dir, tmp_path / "out", ExportOptions(timestep=1000))

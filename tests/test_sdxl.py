@@ -27,7 +27,7 @@ from mnemoscope_export import (
     magnitudes,
     noise_bank,
 )
-from mnemoscope_export.reference import measure
+from mnemoscope_export.reference import measure, measure_at
 from mnemoscope_runtime import Bundle, Screener
 from mnemoscope_runtime.manifest import Precision
 
@@ -194,3 +194,30 @@ def test_two_vocabularies_are_refused(folder: Path, tmp_path: Path) -> None:
     file.write_text(json.dumps(text))
     with pytest.raises(ExportError, match="different vocabularies"):
         StableDiffusion.load(other)
+
+
+def test_the_unet_is_told_the_size_of_its_latents(model: StableDiffusionXL) -> None:
+    told: list[list[float]] = []
+    hook = model.unet.register_forward_pre_hook(
+        lambda _, __, named: told.append(named["added_cond_kwargs"]["time_ids"].tolist()),
+        with_kwargs=True,
+    )
+    try:
+        smaller = model.resized((4, 6))
+        assert smaller.latent_shape == (4, 4, 6)
+        magnitudes(smaller, ["a"], noise_bank(1, smaller.latent_shape, seed=0))
+    finally:
+        hook.remove()
+    assert told == [[[32, 48, 0, 0, 32, 48]] * 2]
+
+
+def test_another_size_and_timestep(folder: Path, tmp_path: Path) -> None:
+    options = ExportOptions(noises=1, timestep=601, latent_size=(4, 6))
+    bundle = export_bundle(StableDiffusion.load(folder), tmp_path / "out", options)
+    assert bundle.manifest.noise_bank.shape == (1, 4, 4, 6)
+    with Screener.open(tmp_path / "out", threads=1) as screener:
+        model = StableDiffusion.load(folder)
+        expected = measure_at(model, PROMPTS, noise_bank(1, (4, 4, 6), seed=0), 601)[..., 0]
+        np.testing.assert_allclose(
+            screener.first_step(PROMPTS), expected.numpy(), rtol=1e-4, atol=1e-4
+        )

@@ -10,17 +10,26 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from cli_support import one_model
+from cli_support import damaged, one_model
 from diffusers import UNet2DConditionModel
 from numpy.typing import NDArray
-from screening_support import MANY, PROMPTS, changed
+from screening_support import MANY, PROMPTS, Changed, changed
 
-from mnemoscope import InputError, NumericsError, ParityError
+from mnemoscope import (
+    BackendError,
+    Detector,
+    InputError,
+    IntegrityError,
+    NumericsError,
+    ParityError,
+)
 from mnemoscope_export import ExportOptions, StableDiffusion, Tolerance, TorchBackend, export_bundle
-from mnemoscope_export.gate import check_parity
+from mnemoscope_export.gate import ORACLES, check_parity
 from mnemoscope_export.parity import measure_reference
+from mnemoscope_export.reference import measure
 from mnemoscope_export.taps import Recorder, choose, tappable
-from mnemoscope_runtime import Bundle, Screener
+from mnemoscope_runtime import Bundle, Engine, Screener, open_backend
+from mnemoscope_runtime.manifest import Precision
 
 LAST = "up_blocks.1.resnets.0"
 TAPS = ("up_blocks.0.resnets.0", "up_blocks.0.resnets.1", "up_blocks.0.resnets.2", LAST)
@@ -293,6 +302,73 @@ def test_who_has_no_taps_gets_none(bundle_dir: Path) -> None:
     assert outputs(bundle_dir, "step") == ["magnitude", "eps_cond", "eps_uncond"]
 
 
+@one_model
+@pytest.mark.parametrize("name", ["taps", f"tap:{LAST}"])
+def test_screening_for_taps_does_not_pay_for_the_rest(stopped_dir: Path, name: str) -> None:
+    backend = Changed(open_backend("onnxruntime", threads=1))
+    with Detector.load(stopped_dir, backend=backend, detector=name) as detector:
+        assert backend.loaded == ["taps"]
+        detector.measure(PROMPTS)
+        assert backend.loaded == ["taps"]
+
+
+@one_model
+def test_taps_of_the_screening_graph(tapped_dir: Path) -> None:
+    backend = Changed(open_backend("onnxruntime", threads=1))
+    with Detector.load(tapped_dir, backend=backend, detector="taps"):
+        assert backend.loaded == ["screen"]
+
+
+class NoTaps(Changed):
+    """A backend that cannot run one graph."""
+
+    def load(self, bundle: Bundle, graph: str) -> Engine:
+        if graph == "taps":
+            raise BackendError("There is no engine of taps.")
+        return super().load(bundle, graph)
+
+
+@one_model
+def test_what_is_missing_is_missed_when_a_detector_is_loaded(
+    stopped_dir: Path, bundle_dir: Path
+) -> None:
+    backend = NoTaps(open_backend("onnxruntime", threads=1))
+    with pytest.raises(BackendError, match="no engine of taps"):
+        Detector.load(stopped_dir, backend=backend, detector="taps")
+    assert (backend.loaded, backend.closed) == ([], 1)
+    with Detector.load(stopped_dir, backend=NoTaps(open_backend("onnxruntime", threads=1))):
+        pass  # the magnitude does not ask for it
+    with pytest.raises(InputError, match=r"has no taps\. Export"):
+        Detector.load(bundle_dir, detector="taps")
+    with pytest.raises(InputError, match="has no tap 'x'"):
+        Detector.load(stopped_dir, detector="tap:x")
+
+
+@one_model
+def test_a_bundle_is_verified_whatever_is_loaded(stopped_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(IntegrityError, match=r"screen\.onnx differs"):
+        Detector.load(damaged(stopped_dir, tmp_path / "copy"), detector="taps")
+
+
+@one_model
+@pytest.mark.parametrize(("precision", "tolerance"), [("float16", 0.02), ("bfloat16", 0.2)])
+def test_half_precision(
+    model: StableDiffusion, tmp_path: Path, precision: Precision, tolerance: float
+) -> None:
+    options = ExportOptions(
+        noises=2, seed=7, taps="auto", until=LAST, precision=precision,
+        tolerance=Tolerance(tolerance),
+    )  # fmt: skip
+    bundle = export_bundle(model, tmp_path / "out", options)
+    assert bundle.manifest.precision == precision
+    bank = torch.from_numpy(bundle.noise_bank())
+    prompts = ["a photo of a cat", "icon of rocket"]
+    expected = measure(model, prompts, bank, steps=1, taps=TAPS)[:, :, 0, 1:].numpy()
+    with Screener.open(tmp_path / "out", backend=ORACLES[precision], threads=1) as screener:
+        found = screener.first_step_taps(prompts)
+    assert 1e-6 < np.abs(found / expected - 1).max() < tolerance
+
+
 def test_a_graph_that_stops(stopped_dir: Path, bundle_dir: Path) -> None:
     manifest = Bundle.open(stopped_dir).manifest
     assert (outputs(stopped_dir, "taps"), outputs(stopped_dir, "screen")) == (
@@ -309,14 +385,15 @@ def test_a_graph_that_stops(stopped_dir: Path, bundle_dir: Path) -> None:
 @pytest.mark.parametrize("tap", [0, 3])
 def test_the_gate_looks_at_every_tap(stopped_dir: Path, model: StableDiffusion, tap: int) -> None:
     bank = torch.from_numpy(Bundle.open(stopped_dir).noise_bank())
-    reference = measure_reference(model, bank, inference_steps=50, guidance=7.5, taps=TAPS)
-    assert reference.taps is not None
+    reference = measure_reference(
+        model, bank, timestep=981, inference_steps=50, guidance=7.5, taps=TAPS
+    )
     check_parity(stopped_dir, "float32", reference, Tolerance(1e-4))
-    wrong = reference.taps.copy()
-    wrong[0, 0, 0, tap] *= 1.001
+    wrong = reference.screening.copy()
+    wrong[0, 0, 1 + tap] *= 1.001
     with pytest.raises(ParityError, match=f"The taps graph differs .* in the tap {TAPS[tap]}"):
-        check_parity(stopped_dir, "float32", replace(reference, taps=wrong), Tolerance(1e-4))
-    wrong = reference.taps.copy()
-    wrong[1, 2, 1, tap] = np.nan
+        check_parity(stopped_dir, "float32", replace(reference, screening=wrong), Tolerance(1e-4))
+    wrong = reference.sampling.copy()
+    wrong[1, 2, 1, 1 + tap] = np.nan
     with pytest.raises(ParityError, match=f"The step graph differs .* in the tap {TAPS[tap]}"):
-        check_parity(stopped_dir, "float32", replace(reference, taps=wrong), Tolerance(1e-4))
+        check_parity(stopped_dir, "float32", replace(reference, sampling=wrong), Tolerance(1e-4))

@@ -18,7 +18,6 @@ from mnemoscope_runtime.bundle import MANIFEST
 from mnemoscope_runtime.errors import ExportError
 from mnemoscope_runtime.manifest import ModelRecord, NoiseBank, TokenizerRecord
 from mnemoscope_runtime.options import check_options
-from mnemoscope_runtime.schedulers import timesteps
 
 from .flops import count_flops
 from .gate import Reference, Tolerance, check_backend, check_parity
@@ -26,6 +25,7 @@ from .graphs import OPSET, Graph, ScreenGraph, StepGraph, TextEncoderGraph, to_o
 from .models import StableDiffusion
 from .noise import noise_bank
 from .parity import measure_reference
+from .records import screening_timestep
 from .staging import BANK, WEIGHTS, ExportOptions, file_records, published_at
 from .taps import choose
 from .weights import SharedWeights
@@ -58,7 +58,8 @@ def export_bundle(
         ExportError: the model cannot be exported, or `out` cannot be written.
         ParityError: an engine does not agree with PyTorch.
         BackendUnavailable: the backend that runs the graphs for that comparison is not installed.
-        InputError: `out` is not a path, or a layer cannot be tapped.
+        InputError: `out` is not a path, a layer cannot be tapped, or the model does not take the
+            timestep or the size of the latents.
     """
     check_options("a path", out=out)
     out, options = Path(out), options or ExportOptions()
@@ -88,7 +89,9 @@ def _stage(
             "Load it in float32 and choose the precision in the options."
         )
     scheduler = model.scheduler_record(options.inference_steps)
-    timestep = int(timesteps(scheduler)[0])
+    timestep = screening_timestep(scheduler, options.timestep)
+    if options.latent_sides is not None:
+        model = model.resized(options.latent_sides)
     taps = choose(model.unet, options.taps, options.until)
     bank = noise_bank(options.noises, model.latent_shape, options.seed)
     np.save(folder / BANK, bank.numpy())
@@ -96,6 +99,7 @@ def _stage(
     reference = measure_reference(
         model,
         bank,
+        timestep=timestep,
         inference_steps=options.inference_steps,
         guidance=options.guidance,
         taps=taps,

@@ -85,28 +85,21 @@ class Reference:
     Attributes:
         oracle: What errors call it.
         plan: What is compared.
-        magnitudes: Of the plan's prompts on every noise, at the first steps.
-            # [prompt, noise, step]
+        screening: Of the plan's prompts on every noise, at the screening timestep: the magnitude,
+            then the norms of the bundle's taps. # [prompt, noise, 1 + K]
+        sampling: Likewise along the first steps of sampling. # [prompt, noise, step, 1 + K]
         embeds: Of PROMPTS. # [5, ...] each
-        taps: Norms of the bundle's taps, like the magnitudes; None without.
-            # [prompt, noise, step, K]
     """
 
     oracle: str
     plan: Plan
-    magnitudes: NDArray[np.float32]
+    screening: NDArray[np.float32]
+    sampling: NDArray[np.float32]
     embeds: tuple[NDArray[np.float32], ...]
-    taps: NDArray[np.float32] | None = None
-
-    @property
-    def quantities(self) -> NDArray[np.float32]:
-        """The magnitude, then the taps. # [prompt, noise, step, 1 + K]"""
-        magnitude = self.magnitudes[..., None]
-        return magnitude if self.taps is None else np.concatenate([magnitude, self.taps], -1)
 
     def probes(self) -> tuple[Probe, ...]:
-        """The first step, for the manifest."""
-        rows = zip(PROMPTS, self.magnitudes[..., 0].tolist(), strict=False)
+        """Magnitudes at the screening timestep, for the manifest."""
+        rows = zip(PROMPTS, self.screening[..., 0].tolist(), strict=False)
         return tuple(Probe(prompt, tuple(values)) for prompt, values in rows)
 
 
@@ -142,8 +135,7 @@ def check_parity(
     Raises:
         ParityError: a graph differs by more than the tolerance.
     """
-    plan, expected = reference.plan, reference.quantities
-    first = expected[:, :, :1]
+    plan, first = reference.plan, reference.screening[:, :, None]
     report = {}
 
     def check(graph: str, measure: Measure, expected: np.ndarray, names: Sequence[str]) -> None:
@@ -178,7 +170,7 @@ def check_parity(
                     found[*tile.where, k] = np.dstack([seen.magnitude, seen.taps])
             return found
 
-        check("step", trajectory, expected, taps)
+        check("step", trajectory, reference.sampling, taps)
         report["text_encoder"] = _embedding_error(other, reference, tolerance)
     return report
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from mnemoscope_runtime.schedulers import timesteps
+
 from .gate import PROMPTS, Plan, Reference
 from .models import StableDiffusion
-from .reference import measure
+from .reference import measure, measure_at
 
 __all__ = ["measure_reference"]
 
@@ -17,6 +19,7 @@ def measure_reference(
     model: StableDiffusion,
     bank: Tensor,
     *,
+    timestep: int,
     inference_steps: int,
     guidance: float,
     taps: Sequence[str] = (),
@@ -26,19 +29,25 @@ def measure_reference(
     Args:
         model: In float32.
         bank: Initial noises x_T. # [n, C, H, W]
+        timestep: Of screening.
         inference_steps: DDIM steps of a whole image.
         guidance: Scale of classifier-free guidance.
         taps: Layers of the UNet.
     """
     plan = Plan.of(model.unet.num_parameters())
-    found = measure(
+    prompts = PROMPTS[: plan.prompts]
+    sampling = measure(
         model,
-        PROMPTS[: plan.prompts],
+        prompts,
         bank,
         steps=plan.steps,
         inference_steps=inference_steps,
         guidance=guidance,
         taps=taps,
-    ).numpy()
+    )
+    first = int(timesteps(model.scheduler_record(inference_steps))[0])
+    screening = sampling[:, :, 0]
+    if timestep != first:
+        screening = measure_at(model, prompts, bank, timestep, taps=taps)
     embeds = tuple(each.float().numpy() for each in model.embed(PROMPTS))
-    return Reference("PyTorch", plan, found[..., 0], embeds, found[..., 1:])
+    return Reference("PyTorch", plan, screening.numpy(), sampling.numpy(), embeds)

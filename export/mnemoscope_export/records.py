@@ -7,10 +7,17 @@ from typing import Any
 
 import msgspec
 
-from mnemoscope_runtime.errors import ExportError
+from mnemoscope_runtime.errors import ExportError, InputError
 from mnemoscope_runtime.manifest import PredictionType, Scheduler
+from mnemoscope_runtime.schedulers import timesteps
 
-__all__ = ["family", "prediction_type", "scheduler_record"]
+__all__ = [
+    "check_latent_size",
+    "family",
+    "prediction_type",
+    "scheduler_record",
+    "screening_timestep",
+]
 
 # what DDIM has where another sampler's config says nothing (diffusers' DDIMScheduler)
 _DDIM = {
@@ -57,6 +64,42 @@ def scheduler_record(config: Mapping[str, Any], model: str, inference_steps: int
         raise ExportError(
             f"{model}'s scheduler cannot be used: {error}. Correct scheduler/scheduler_config.json."
         ) from None
+
+
+def screening_timestep(scheduler: Scheduler, wanted: int | None) -> int:
+    """What the UNet is told of pure noise: the sampler's first timestep unless another is wanted.
+
+    Raises:
+        InputError: the model was not trained on it.
+    """
+    last = scheduler.num_train_timesteps - 1
+    if wanted is None:
+        return int(timesteps(scheduler)[0])
+    if not 0 <= wanted <= last:
+        raise InputError(
+            f"The model was trained on timesteps 0 to {last}, not {wanted}. Give one of them, or "
+            "leave it out for the sampler's first."
+        )
+    return wanted
+
+
+def check_latent_size(config: Mapping[str, Any], model: str, size: tuple[int, int]) -> None:
+    """Make sure that a UNet can halve latents as often as it does.
+
+    Args:
+        config: The contents of its `config.json`.
+        model: What errors call the model.
+        size: (H, W)
+
+    Raises:
+        InputError: it cannot.
+    """
+    factor = 2 ** (len(config["block_out_channels"]) - 1)
+    if any(side < factor or side % factor for side in size):
+        raise InputError(
+            f"The UNet of {model} halves its latents to 1/{factor}, so {size[0]}x{size[1]} do not "
+            f"fit. Give multiples of {factor}."
+        )
 
 
 def prediction_type(config: Mapping[str, Any], model: str) -> PredictionType:

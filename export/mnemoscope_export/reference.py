@@ -23,7 +23,7 @@ from mnemoscope_runtime.errors import NumericsError
 from .models import Embeds, StableDiffusion
 from .taps import Recorder
 
-__all__ = ["Step", "denoise", "magnitude", "magnitudes", "measure"]
+__all__ = ["Step", "denoise", "magnitude", "magnitudes", "measure", "measure_at"]
 
 
 def magnitude(eps_cond: Tensor, eps_uncond: Tensor) -> Tensor:
@@ -80,21 +80,15 @@ def denoise(
         guidance: Scale of classifier-free guidance.
         taps: Layers of the UNet; see `taps.tappable`.
     """
-    both = tuple(
-        torch.cat([empty.expand_as(each), each])
-        for empty, each in zip(model.embed_empty(), embeds, strict=True)
-    )
+    both = _both(model, embeds)
     sampler = model.sampler()
     sampler.set_timesteps(inference_steps)
     latents = latents.to(model.unet.device, model.unet.dtype) * sampler.init_noise_sigma
     for t in sampler.timesteps:
-        output, features = _predict(model, torch.cat([latents, latents]), t, both, taps)
-        uncond, cond = output.chunk(2)
-        distances = [magnitude(*reversed(each.chunk(2))) for each in features]
+        uncond, cond, norms = _predict(model, latents, t, both, taps)
         eps_uncond, eps_cond = (model.to_eps(part, latents, t) for part in (uncond, cond))
         guided = uncond + guidance * (cond - uncond)
         latents = sampler.step(guided, t, latents).prev_sample
-        norms = torch.stack(distances, 1) if distances else latents.new_empty(len(latents), 0)
         yield Step(int(t), eps_cond, eps_uncond, latents, norms)
 
 
@@ -148,11 +142,58 @@ def measure(
     """
     values = torch.empty(len(prompts), len(noises), steps, 1 + len(taps))
     for row, prompt in enumerate(prompts):
-        embeds = tuple(e.expand(len(noises), *e.shape[1:]) for e in model.embed([prompt]))
-        walk = denoise(model, embeds, noises, taps=taps, **options)
+        walk = denoise(model, _embed(model, prompt, noises), noises, taps=taps, **options)
         for column, step in enumerate(itertools.islice(walk, steps)):
             values[row, :, column, 0] = magnitude(step.eps_cond, step.eps_uncond).cpu()
             values[row, :, column, 1:] = step.taps.cpu()
+    return _finite(values, model, taps)
+
+
+@torch.no_grad()
+def measure_at(
+    model: StableDiffusion,
+    prompts: Sequence[str],
+    noises: Tensor,  # [n, C, H, W]
+    timestep: int,
+    *,
+    taps: Sequence[str] = (),
+) -> Tensor:
+    """The magnitude, and behind it the norms of every tap, of pure noise at any timestep.
+
+    At the sampler's first timestep that is the first step of `measure`.
+
+    Returns:
+        # [prompt, noise, 1 + K], fp32, on the CPU
+
+    Raises:
+        NumericsError: one of them is NaN or infinite.
+    """
+    values = torch.empty(len(prompts), len(noises), 1 + len(taps))
+    latents = noises.to(model.unet.device, model.unet.dtype)
+    t = torch.tensor(timestep, device=model.unet.device)
+    for row, prompt in enumerate(prompts):
+        both = _both(model, _embed(model, prompt, noises))
+        uncond, cond, norms = _predict(model, latents, t, both, taps)
+        eps_uncond, eps_cond = (model.to_eps(part, latents, t) for part in (uncond, cond))
+        values[row, :, 0] = magnitude(eps_cond, eps_uncond).cpu()
+        values[row, :, 1:] = norms.cpu()
+    return _finite(values, model, taps)
+
+
+def _embed(model: StableDiffusion, prompt: str, noises: Tensor) -> Embeds:
+    """A prompt for every noise. # [n, ...] each"""
+    return tuple(e.expand(len(noises), *e.shape[1:]) for e in model.embed([prompt]))
+
+
+def _both(model: StableDiffusion, embeds: Embeds) -> Embeds:
+    """[B, ...] -> [uncond; cond], [2 B, ...] each."""
+    return tuple(
+        torch.cat([empty.expand_as(each), each])
+        for empty, each in zip(model.embed_empty(), embeds, strict=True)
+    )
+
+
+def _finite(values: Tensor, model: StableDiffusion, taps: Sequence[str]) -> Tensor:
     if not values.isfinite().all():
         row, *_, which = (~values.isfinite()).nonzero()[0].tolist()
         what = f"tap {taps[which - 1]}" if which else "magnitude"
@@ -163,13 +204,16 @@ def measure(
 
 
 def _predict(
-    model: StableDiffusion, latents: Tensor, t: Tensor, embeds: Embeds, taps: Sequence[str]
-) -> tuple[Tensor, list[Tensor]]:
-    """The UNet's output and the features of every tap."""
+    model: StableDiffusion, latents: Tensor, t: Tensor, both: Embeds, taps: Sequence[str]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The UNet's output without and with the prompt, [B, C, H, W], and norms of taps, [B, K]."""
     recorder = Recorder(model.unet, taps)
+    twice = torch.cat([latents, latents])
     try:
-        output, features = recorder.run(lambda: model.predict(latents, t, embeds))
+        output, features = recorder.run(lambda: model.predict(twice, t, both))
     finally:
         recorder.close()
     assert output is not None
-    return output, features
+    uncond, cond = output.chunk(2)
+    norms = [magnitude(*reversed(each.chunk(2))) for each in features]
+    return uncond, cond, torch.stack(norms, 1) if norms else latents.new_empty(len(latents), 0)

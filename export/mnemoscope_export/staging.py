@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +25,7 @@ from .gate import ORACLES, Tolerance
 __all__ = ["BANK", "WEIGHTS", "ExportOptions", "check_target", "file_records", "published_at"]
 
 BANK, WEIGHTS = "noise_bank.npy", "model.weights"
+_LARGEST = 1024  # positions of a latent's side
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,10 @@ class ExportOptions:
         noises: Size of the noise bank.
         seed: Seed of the noise bank.
         guidance: Scale of classifier-free guidance while sampling.
-        inference_steps: DDIM steps of a whole image; the first of them is the screening timestep.
+        inference_steps: DDIM steps of a whole image.
+        timestep: What screening tells the UNet of its pure noise; by default the first of these
+            steps.
+        latent_size: Size of the latents, both sides or (H, W); by default the model's own.
         precision: What the graphs compute in; differences and norms are float32 in any case.
             None: float32 for a PyTorch model, and what it is in for an ONNX export.
         overwrite: Replace an existing bundle.
@@ -50,6 +55,8 @@ class ExportOptions:
     seed: int = 0
     guidance: float = 7.5
     inference_steps: int = 50
+    timestep: int | None = None
+    latent_size: int | tuple[int, int] | None = None
     precision: Precision | None = None
     overwrite: bool = False
     tolerance: Tolerance | None = None
@@ -64,6 +71,7 @@ class ExportOptions:
             seed=self.seed,
             inference_steps=self.inference_steps,
         )
+        check_options("a whole number or None", timestep=self.timestep)
         check_options("a number", guidance=self.guidance, budget=self.budget)
         check_options("True or False", overwrite=self.overwrite)
         if self.precision not in (None, *ORACLES):
@@ -80,7 +88,34 @@ class ExportOptions:
             raise InputError(f"A budget is a relative error between 0 and 1, not {self.budget}.")
         if not np.isfinite(self.guidance):
             raise InputError(f"Guidance must be a finite number, not {self.guidance}.")
+        self._check_latent_size()
         self._check_taps()
+
+    @property
+    def latent_sides(self) -> tuple[int, int] | None:
+        """(H, W), or None for the model's own."""
+        size = self.latent_size
+        if size is None:
+            return None
+        height, width = size if isinstance(size, tuple) else (size, size)
+        return int(height), int(width)
+
+    def _check_latent_size(self) -> None:
+        size = self.latent_size
+        if size is None:
+            return
+        if not isinstance(size, Integral | tuple) or (isinstance(size, tuple) and len(size) != 2):
+            raise InputError(
+                f"latent_size is {size!r:.80}, neither a whole number nor two in a tuple. Give "
+                "(height, width)."
+            )
+        for side in size if isinstance(size, tuple) else (size,):
+            check_options("a whole number", latent_size=side)
+            if not 1 <= side <= _LARGEST:
+                raise InputError(
+                    f"Latents have 1 to {_LARGEST} positions a side, not {side}: an eighth of the "
+                    "picture's pixels."
+                )
 
     def _check_taps(self) -> None:
         if self.until is not None:

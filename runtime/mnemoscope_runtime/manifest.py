@@ -91,7 +91,7 @@ class NoiseBank:
 
 @dataclass(frozen=True)
 class Probe:
-    """What PyTorch measured at the first step: any backend can be checked against it, anywhere.
+    """What PyTorch measured where `screen` does: any backend can be checked against it, anywhere.
 
     Attributes:
         prompt: The prompt.
@@ -107,7 +107,8 @@ class Manifest:
     """The contents of `manifest.json`.
 
     Attributes:
-        timestep: The first timestep of sampling, at which `screen` measures.
+        timestep: What `screen` tells the UNet of its pure noise: the first timestep of sampling,
+            unless another was asked for.
         precision: What the graphs compute in; differences and norms are float32 in any case.
         graphs: File of each graph by name: "screen", "step", "text_encoder"; "taps" where a graph
             stops at the last tap.

@@ -52,14 +52,20 @@ class Screener:
 
     @classmethod
     def open(
-        cls, path: str | Path, *, backend: str | Backend = "onnxruntime", threads: int | None = None
+        cls,
+        path: str | Path,
+        *,
+        backend: str | Backend = "onnxruntime",
+        threads: int | None = None,
+        graphs: Sequence[str] = ("screen",),
     ) -> Screener:
-        """Verify a bundle and get its screening engine ready on a backend.
+        """Verify a bundle and get engines ready on a backend.
 
         Args:
             path: The bundle's directory.
             backend: A name, or a backend of your own.
             threads: CPU threads an engine may use.
+            graphs: What to `prepare`.
 
         Raises:
             BundleError: the bundle cannot be used.
@@ -69,8 +75,20 @@ class Screener:
             check_options("text", backend=backend)
         runs = open_backend(backend, threads=threads) if isinstance(backend, str) else backend
         screener = cls(Bundle.open(path), runs)
-        screener._engine("screen")
+        screener.prepare(*graphs)
         return screener
+
+    def prepare(self, *graphs: str) -> None:
+        """Load engines that the first use would load, so that what is missing is missed now.
+
+        Args:
+            graphs: "screen", "taps" where the bundle has it, "step" or "text_encoder".
+
+        Raises:
+            BackendError: the backend cannot be used, or not with this bundle.
+        """
+        for graph in graphs:
+            self._engine(graph)
 
     @property
     def noises(self) -> int:
@@ -88,6 +106,16 @@ class Screener:
         return self.bundle.manifest.taps
 
     @property
+    def taps_graph(self) -> str:
+        """Which graph gives the taps of the first step: the one that stops there, if any does."""
+        return "taps" if "taps" in self.bundle.manifest.graphs else "screen"
+
+    @property
+    def timestep(self) -> int:
+        """What `first_step` tells the UNet: `timesteps[0]`, unless exported with another."""
+        return self.bundle.manifest.timestep
+
+    @property
     def steps(self) -> int:
         """How many steps a whole image takes."""
         return self.bundle.manifest.scheduler.inference_steps
@@ -100,7 +128,9 @@ class Screener:
     def first_step(
         self, prompts: Sequence[str] | Tokens, *, noises: int | None = None
     ) -> NDArray[np.float32]:
-        """Magnitudes at the first denoising step, for the first `noises` noises of the bank.
+        """Magnitudes of pure noise at `timestep`, for the first `noises` noises of the bank.
+
+        That is the first denoising step, unless the bundle was exported with another timestep.
 
         Args:
             prompts: Texts, or what `tokenizer.encode` made of them.
@@ -118,7 +148,7 @@ class Screener:
     def first_step_taps(
         self, prompts: Sequence[str] | Tokens, *, noises: int | None = None
     ) -> NDArray[np.float32]:
-        """How far prompts move the features of every tapped layer at the first denoising step.
+        """How far prompts move the features of every tapped layer, where `first_step` looks.
 
         The graph that stops at the last tap answers, where the bundle has one.
 
@@ -129,9 +159,8 @@ class Screener:
             InputError: the bundle has no taps; a prompt or the number of noises cannot be used.
             NumericsError: a norm is NaN or infinite.
         """
-        graph = "taps" if "taps" in self.bundle.manifest.graphs else "screen"
         size = (len(self.require_taps()),)
-        return _finite(self._first(graph, "taps", prompts, noises, size), "A tap")
+        return _finite(self._first(self.taps_graph, "taps", prompts, noises, size), "A tap")
 
     def require_taps(self, *names: str) -> tuple[str, ...]:
         """The bundle's taps.
@@ -240,7 +269,7 @@ class Screener:
         """Measure the manifest's probes: does this backend agree with PyTorch on this machine?
 
         Returns:
-            The largest relative error of a magnitude at the first step.
+            The largest relative error of a magnitude of `first_step`.
 
         Raises:
             BackendError: the engine failed.

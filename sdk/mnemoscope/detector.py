@@ -86,12 +86,26 @@ class Detection:
     cleared: bool = False
 
 
-def open_screener(path: Path, backend: str | Backend, threads: int | None) -> Screener:
-    """A bundle on a backend; on the fastest one within its budget for "auto"."""
+def open_screener(
+    path: Path, backend: str | Backend, threads: int | None, detectors: Sequence[str | Statistic]
+) -> Screener:
+    """A bundle on a backend, with the engines that these detectors need for one step.
+
+    "auto" tries the screening graph, whatever the detectors, on every backend, and takes the
+    fastest within the bundle's budget.
+    """
+    statistics = [find_statistic(name) for name in detectors]
     if backend == "auto":
         budget = Bundle.open(path).manifest.budget
         backend = fastest(list(try_backends(path, threads=threads)), budget).backend
-    return Screener.open(path, backend=backend, threads=threads)
+    screener = Screener.open(path, backend=backend, threads=threads, graphs=())
+    try:
+        for statistic in statistics:
+            screener.prepare(*statistic.graphs(screener))
+    except BaseException:
+        screener.close()
+        raise
+    return screener
 
 
 class Detector:
@@ -160,14 +174,16 @@ class Detector:
             BundleError: the bundle cannot be used.
             BackendError: the backend cannot be used.
             CalibrationError: the calibration belongs to another bundle.
-            InputError: there is no such backend or detector, or an option is of a wrong type.
+            InputError: there is no such backend or detector, the bundle lacks the taps that it
+                looks at, or an option is of a wrong type.
         """
         check_options("a path or None", bundle=bundle, calibration=calibration)
         find_statistic(detector)
         path = Path(bundle) if bundle is not None else embedded.BUNDLE
         own = path / CALIBRATION
         file = Path(calibration) if calibration is not None else own if own.exists() else None
-        screener = open_screener(path, backend, threads)
+        before = () if first is None else (first.detector,)
+        screener = open_screener(path, backend, threads, (*before, detector))
         try:
             known = None if file is None else CalibrationFile.read(file)
             found = cls(screener, known, detector=detector, first=first)

@@ -17,11 +17,11 @@ from mnemoscope_runtime.backends.onnxruntime import import_onnxruntime
 from mnemoscope_runtime.bundle import MANIFEST
 from mnemoscope_runtime.errors import ExportError, InputError
 from mnemoscope_runtime.manifest import ModelRecord, NoiseBank, Precision
-from mnemoscope_runtime.schedulers import alphas_cumprod, timesteps
+from mnemoscope_runtime.schedulers import alphas_cumprod
 
 from ..gate import PROMPTS, Plan, Reference, Tolerance, check_parity
 from ..noise import standard_noises
-from ..records import family, prediction_type, scheduler_record
+from ..records import family, prediction_type, scheduler_record, screening_timestep
 from ..staging import BANK, WEIGHTS, ExportOptions, file_records, published_at
 from ..weights import SharedWeights
 from .flops import count_flops
@@ -56,7 +56,8 @@ def export_onnx(
 
     Raises:
         ExportError: the export cannot be used, or `out` cannot be written.
-        InputError: another precision than the export's was asked for, or taps.
+        InputError: another precision than the export's was asked for, taps, or a timestep or size
+            of latents that it does not take.
         ParityError: a graph does not agree with the export.
         NumericsError: the export's own magnitudes are not finite.
     """
@@ -69,7 +70,10 @@ def export_onnx(
     with published_at(out, options.overwrite) as bundle:
         work = bundle.parent / "work"
         work.mkdir()
-        _write(OnnxPipeline.load(folder), bundle, work, options, progress)
+        pipeline = OnnxPipeline.load(folder)
+        if options.latent_sides is not None:
+            pipeline = pipeline.resized(options.latent_sides)
+        _write(pipeline, bundle, work, options, progress)
     return Bundle.open(out)
 
 
@@ -82,7 +86,7 @@ def _write(
 ) -> None:
     scheduler = scheduler_record(pipeline.scheduler, pipeline.id, options.inference_steps)
     kind = prediction_type(pipeline.scheduler, pipeline.id)
-    timestep, abar = int(timesteps(scheduler)[0]), alphas_cumprod(scheduler)
+    timestep, abar = screening_timestep(scheduler, options.timestep), alphas_cumprod(scheduler)
     bank = standard_noises(options.noises, pipeline.latent_shape, options.seed)
 
     progress("reading the graphs")
@@ -97,9 +101,15 @@ def _write(
     plan = Plan.of(unet.parameters)
     measured = measure(
         pipeline, unet.load().graph, embeds[: plan.prompts], embeds[-1:], bank, scheduler, kind,
-        steps=plan.steps, guidance=options.guidance,
+        timestep, steps=plan.steps, guidance=options.guidance,
     )  # fmt: skip
-    reference = Reference("the export", plan, measured.magnitudes, (embeds[:-1],))
+    reference = Reference(
+        "the export",
+        plan,
+        measured.screening[..., None],
+        measured.sampling[..., None],
+        (embeds[:-1],),
+    )
     # two velocities at the same x_t differ by 1 / sqrt(abar) times as much as the noises do
     scale = float(abar[timestep] ** 0.5) if kind == "v_prediction" else 1.0
     makers: dict[str, Callable[[], ir.Model]] = {

@@ -119,7 +119,7 @@ def screen_graph(
         width: (L, D)
         bank: Initial noises x_T. # [noises, C, H, W]
         uncond: The UNet's output for them without a prompt. # [noises, C, H, W]
-        timestep: The first timestep of sampling.
+        timestep: What the UNet is told of the noises.
         scale: What a distance of two outputs is multiplied by to be in eps units.
         folder: Where the UNet's weights are.
     """

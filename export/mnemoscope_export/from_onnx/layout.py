@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from tokenizers import processors as post
 from mnemoscope_runtime import ClipTokenizer
 from mnemoscope_runtime.errors import BundleError, ExportError
 from mnemoscope_runtime.manifest import TokenizerRecord
+
+from ..records import check_latent_size
 
 __all__ = ["OnnxPipeline", "clip_tokenizer"]
 
@@ -36,7 +38,8 @@ class OnnxPipeline:
         text_encoder: `text_encoder/model.onnx`.
         unet: `unet/model.onnx`.
         scheduler: The contents of `scheduler/scheduler_config.json`.
-        latent_shape: (C, H, W) of the latents the UNet was trained on.
+        unet_config: The contents of `unet/config.json`.
+        latent_shape: (C, H, W) of the latents: those the UNet was trained on, unless resized.
         tokenizer: The contents of a bundle's `tokenizer.json`.
         tokenizer_record: How prompts are padded.
     """
@@ -45,6 +48,7 @@ class OnnxPipeline:
     text_encoder: Path
     unet: Path
     scheduler: Mapping[str, Any]
+    unet_config: Mapping[str, Any]
     latent_shape: tuple[int, int, int]
     tokenizer: bytes
     tokenizer_record: TokenizerRecord
@@ -71,14 +75,32 @@ class OnnxPipeline:
                     "`ORTStableDiffusionPipeline` saved; a PyTorch model needs no --from-onnx."
                 )
         tokenizer, record = _tokenizer(folder)
+        config = folder / "unet" / "config.json"
+        unet_config = _read_json(config)
         return cls(
             id=folder.resolve().name,
             **files,
             scheduler=_read_json(folder / "scheduler" / "scheduler_config.json"),
-            latent_shape=_latent_shape(folder / "unet" / "config.json"),
+            unet_config=unet_config,
+            latent_shape=_latent_shape(config, unet_config),
             tokenizer=tokenizer,
             tokenizer_record=record,
         )
+
+    def resized(self, size: tuple[int, int]) -> OnnxPipeline:
+        """The same on latents of another height and width.
+
+        Raises:
+            InputError: the UNet cannot halve them as often as it does.
+            ExportError: `unet/config.json` does not say how often that is.
+        """
+        if not isinstance(self.unet_config.get("block_out_channels"), list):
+            raise ExportError(
+                f"The config of {self.unet} has no block_out_channels, so how often the UNet "
+                "halves its latents is not known. Leave the size of the latents out."
+            )
+        check_latent_size(self.unet_config, self.id, size)
+        return replace(self, latent_shape=(self.latent_shape[0], *size))
 
     def clip(self) -> ClipTokenizer:
         """The tokenizer as the runtime uses it."""
@@ -146,8 +168,7 @@ def _tokenizer(folder: Path) -> tuple[bytes, TokenizerRecord]:
     return definition, record
 
 
-def _latent_shape(path: Path) -> tuple[int, int, int]:
-    config = _read_json(path)
+def _latent_shape(path: Path, config: Mapping[str, Any]) -> tuple[int, int, int]:
     try:
         size = config["sample_size"]
         height, width = (size, size) if isinstance(size, int) else size

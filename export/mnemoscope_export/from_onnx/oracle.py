@@ -27,11 +27,15 @@ class Measured:
     """What the export says.
 
     Attributes:
-        magnitudes: In eps units, along the first steps of sampling. # [prompt, noise, step]
-        uncond: The UNet's output without a prompt at the first step. # [noise, C, H, W], fp32
+        screening: Magnitudes in eps units of pure noise at the screening timestep.
+            # [prompt, noise]
+        sampling: The same along the first steps of sampling. # [prompt, noise, step]
+        uncond: The UNet's output without a prompt at the screening timestep.
+            # [noise, C, H, W], fp32
     """
 
-    magnitudes: NDArray[np.float32]
+    screening: NDArray[np.float32]
+    sampling: NDArray[np.float32]
     uncond: NDArray[np.float32]
 
 
@@ -61,6 +65,7 @@ def measure(
     bank: NDArray[np.float32],
     scheduler: Scheduler,
     kind: PredictionType,
+    timestep: int,
     *,
     steps: int,
     guidance: float,
@@ -75,6 +80,7 @@ def measure(
         bank: Initial noises x_T. # [noise, C, H, W]
         scheduler: The noise schedule.
         kind: What the UNet predicts.
+        timestep: Of screening.
         steps: How many steps of sampling.
         guidance: Scale of classifier-free guidance.
 
@@ -94,21 +100,37 @@ def measure(
             )
         return np.asarray(output, np.float32)
 
+    def both(latents: Array, t: int, row: int, without: Array) -> tuple[Array, Array]:
+        outputs = predict(latents, t, embeds[row : row + 1]), without
+        eps_cond, eps_uncond = (to_eps(o, latents, abar[t], kind) for o in outputs)
+        return eps_cond, eps_uncond
+
+    def empties(t: int) -> Array:
+        return np.concatenate([predict(noise[None], t, empty) for noise in bank])
+
     schedule = timesteps(scheduler)[:steps].tolist()
-    uncond = np.concatenate([predict(noise[None], schedule[0], empty) for noise in bank])
-    magnitudes = np.empty((len(embeds), len(bank), steps), np.float32)
-    for row, column in np.ndindex(magnitudes.shape[:2]):
+    is_first = timestep == schedule[0]
+    uncond = empties(timestep)
+    begun = uncond if is_first else empties(schedule[0])
+    sampling = np.empty((len(embeds), len(bank), steps), np.float32)
+    for row, column in np.ndindex(sampling.shape[:2]):
         latents = bank[column : column + 1]
         for i, t in enumerate(schedule):
-            without = uncond[column : column + 1] if i == 0 else predict(latents, t, empty)
-            outputs = predict(latents, t, embeds[row : row + 1]), without
-            eps_cond, eps_uncond = (to_eps(o, latents, abar[t], kind) for o in outputs)
-            magnitudes[row, column, i] = np.linalg.norm(eps_cond - eps_uncond)
+            without = begun[column : column + 1] if i == 0 else predict(latents, t, empty)
+            eps_cond, eps_uncond = both(latents, t, row, without)
+            sampling[row, column, i] = np.linalg.norm(eps_cond - eps_uncond)
             eps = guide(eps_uncond, eps_cond, guidance)
             latents = ddim_step(latents, eps, t, scheduler)
-    if not (np.isfinite(magnitudes) & (magnitudes > 0)).all():
+    screening = sampling[:, :, 0].copy()
+    if not is_first:
+        for row, column in np.ndindex(screening.shape):
+            one = slice(column, column + 1)
+            eps_cond, eps_uncond = both(bank[one], timestep, row, uncond[one])
+            screening[row, column] = np.linalg.norm(eps_cond - eps_uncond)
+    measured = np.concatenate([sampling, screening[..., None]], -1)
+    if not (np.isfinite(measured) & (measured > 0)).all():
         raise NumericsError(
             f"{pipeline.unet} measures a magnitude of zero, NaN or infinity with ONNX Runtime. "
             "Export the model to ONNX in float32."
         )
-    return Measured(magnitudes, uncond)
+    return Measured(screening, sampling, uncond)

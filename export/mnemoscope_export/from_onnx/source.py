@@ -116,6 +116,7 @@ def prepare(
     """
     model = read(source, signature)
     graph, feeds = model.graph, fit(model.graph, one)
+    _check_sizes(source, graph, feeds)
     kept = next(value for value in graph.outputs if value.name == signature.output)
     graph.outputs[:] = [kept]
     graph.name = path.stem
@@ -186,6 +187,17 @@ def _check_signature(path: Path, model: ir.Model, signature: Signature) -> None:
             f"{path} holds its weights in {dtype.name if dtype else 'nothing'}; FLOAT and FLOAT16 "
             "can be used. Give the export as it was before it was quantised."
         )
+
+
+def _check_sizes(path: Path, graph: ir.Graph, feeds: Mapping[str, NDArray[Any]]) -> None:
+    for value in graph.inputs:
+        fixed, given = list(value.shape or ()), feeds[str(value.name)].shape
+        pairs = zip(fixed, given, strict=True)
+        if any(isinstance(size, int) and size != actual for size, actual in pairs):
+            raise ExportError(
+                f"{path} takes {value.name} of {value.shape} only, not of {given}. Export the "
+                "model to ONNX again with open dimensions, as Optimum does, or in that size."
+            )
 
 
 def _sizes(graph: ir.Graph) -> Counter[ir.DataType]:

@@ -22,7 +22,7 @@ _PIXELS = 8  # a latent position's
 class StableDiffusionXL(StableDiffusion):
     """The parts of a Stable Diffusion XL base pipeline that predict noise (Podell et al. 2023).
 
-    Pictures have the size the UNet was trained on, and are not cropped.
+    The UNet is told that pictures have the size of their latents, and are not cropped.
 
     Attributes:
         tokenizer_2: Differs from the first in what it pads with.
@@ -92,7 +92,7 @@ class StableDiffusionXL(StableDiffusion):
             # [B, C, H, W]
         """
         prompt_embeds, pooled = embeds
-        height, width = (_PIXELS * size for size in self.latent_shape[1:])
+        height, width = (_PIXELS * size for size in latents.shape[2:])
         # original size, top left corner of the crop, target size
         times = torch.tensor([height, width, 0, 0, height, width], device=pooled.device)
         added = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,7 +16,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from mnemoscope_runtime.manifest import PredictionType, Scheduler
 
-from ..records import family, prediction_type, scheduler_record
+from ..records import check_latent_size, family, prediction_type, scheduler_record
 
 __all__ = ["Embeds", "StableDiffusion"]
 
@@ -30,6 +30,7 @@ class StableDiffusion:
     Attributes:
         id: Directory name or hub id.
         scheduler: The pipeline's noise schedule, sampled with DDIM whatever its sampler is.
+        latent_size: (H, W) of the latents; None is what the UNet was trained on.
         embeddings: Names of what `embed` returns.
     """
 
@@ -38,6 +39,7 @@ class StableDiffusion:
     text_encoder: CLIPTextModel
     unet: UNet2DConditionModel
     scheduler: DDIMScheduler
+    latent_size: tuple[int, int] | None = field(default=None, kw_only=True)
 
     embeddings: ClassVar[tuple[str, ...]] = ("prompt_embeds",)
 
@@ -75,6 +77,15 @@ class StableDiffusion:
         }
         return replace(self, **parts)
 
+    def resized(self, size: tuple[int, int]) -> Self:
+        """The model (weights shared) on latents of another height and width.
+
+        Raises:
+            InputError: the UNet cannot halve them as often as it does.
+        """
+        check_latent_size(self.unet.config, self.id, size)
+        return replace(self, latent_size=size)
+
     @property
     def prediction_type(self) -> PredictionType:
         """What the UNet predicts: the noise itself or the velocity (Salimans & Ho 2022)."""
@@ -87,8 +98,8 @@ class StableDiffusion:
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the latents the UNet was trained on."""
-        size = self.unet.config.sample_size
+        """(C, H, W) of the latents: those the UNet was trained on, unless resized."""
+        size = self.latent_size or self.unet.config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
         return self.unet.config.in_channels, height, width
 

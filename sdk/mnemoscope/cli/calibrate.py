@@ -115,12 +115,14 @@ def command(
     before = CalibrationFile.read(target) if target.exists() else CalibrationFile(())
     runs = open_torch(backend, bundle, model, threads)
     # without the bundle's own calibration, which is to be made and may be an old one
-    with open_screener(path, runs, threads) as screener:
+    with open_screener(path, runs, threads, ()) as screener:
         try:
             before.check(screener.bundle.id)
         except CalibrationError as error:
             raise CalibrationError(f"{target}: {error} Or name another --output.") from None
         statistics = [open_detector(name, bundle, model) for name in names(detector, screener)]
+        for statistic in statistics:
+            screener.prepare(*statistic.graphs(screener))
         with progress_bar("calibrating") as progress:
             if target_tpr is None:
                 found = [

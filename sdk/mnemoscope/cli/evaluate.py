@@ -156,7 +156,10 @@ def _by_bundle(
     backend: str | Backend,
     threads: int | None,
 ) -> tuple[list[Scored], Subject]:
-    with open_screener(bundle, backend, threads) as screener, progress_bar("measuring") as progress:
+    with (
+        open_screener(bundle, backend, threads, detectors) as screener,
+        progress_bar("measuring") as progress,
+    ):
         scored = score(
             screener, lists, detectors=detectors, steps=steps, noises=noises, progress=progress
         )

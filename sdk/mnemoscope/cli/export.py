@@ -28,6 +28,19 @@ def command(
     seed: Annotated[int, typer.Option(help="Seed of the noise bank.")] = 0,
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance of sampling.")] = 7.5,
     inference_steps: Annotated[int, typer.Option(help="DDIM steps of a whole image.")] = 50,
+    timestep: Annotated[
+        int | None,
+        typer.Option(
+            help="What screening tells the UNet of its pure noise.", show_default="sampler's first"
+        ),
+    ] = None,
+    latent_size: Annotated[
+        str | None,
+        typer.Option(
+            help="Size of the latents, N or HxW, an eighth of the picture's pixels.",
+            show_default="the model's",
+        ),
+    ] = None,
     precision: Annotated[
         Precision | None,
         typer.Option(
@@ -86,6 +99,8 @@ def command(
             seed=seed,
             guidance=guidance,
             inference_steps=inference_steps,
+            timestep=timestep,
+            latent_size=None if latent_size is None else _size(latent_size),
             precision=precision,
             tolerance=None if tolerance is None else Tolerance(tolerance),
             overwrite=overwrite,
@@ -115,6 +130,15 @@ def command(
     typer.echo(f"{out}  {bundle.id[:12]}")
     if check:
         check_builds(bundle)
+
+
+def _size(text: str) -> tuple[int, int]:
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isascii() and side.isdigit() for side in sides):
+        raise InputError(
+            f"--latent-size takes a number or HEIGHTxWIDTH, such as 48 or 64x48, not {text!r}."
+        )
+    return int(sides[0]), int(sides[-1])
 
 
 def _taps(text: str | None) -> list[str] | Literal["auto"] | None:

@@ -9,7 +9,8 @@ from typing import Annotated
 import msgspec
 import typer
 
-from mnemoscope_runtime import Bundle
+from mnemoscope_runtime import Bundle, Manifest
+from mnemoscope_runtime.schedulers import timesteps
 
 from .. import embedded
 from ..calibration import CalibrationFile
@@ -41,9 +42,14 @@ def command(
         "model": f"{model.id} ({model.family}, {model.prediction_type})",
         "weights": model.weights_sha256,
         "sampler": f"DDIM, {scheduler.inference_steps} steps, guidance {manifest.guidance}",
-        "screening timestep": manifest.timestep,
+        "screening timestep": _timestep(manifest),
         "noise bank": f"{manifest.noise_bank.shape}, seed {manifest.noise_bank.seed}",
         "precision": f"{manifest.precision}, opset {manifest.opset}",
+        **({"taps": ", ".join(manifest.taps)} if manifest.taps else {}),
+        **{
+            f"arithmetic of {graph}": f"{flops / 1e6:,.1f} MFLOP for one prompt on one noise"
+            for graph, flops in manifest.flops.items()
+        },
         **_calibrations(calibration),
         **{
             f"parity of {graph}": f"relative error {figures['max_relative_error']:.1e}"
@@ -57,6 +63,13 @@ def command(
     for name, value in rows.items():
         typer.echo(f"{printable(name):<{width}}  {printable(str(value))}")
     typer.echo("every file is what the manifest promises")
+
+
+def _timestep(manifest: Manifest) -> str:
+    first = int(timesteps(manifest.scheduler)[0])
+    if manifest.timestep == first:
+        return str(first)
+    return f"{manifest.timestep} (sampling begins at {first}, so one step is no part of more)"
 
 
 def _calibrations(file: CalibrationFile | None) -> dict[str, str]:

@@ -62,6 +62,14 @@ class Statistic(Protocol):
     def passes(self, steps: int) -> int:
         """UNet passes per prompt and noise; the conditional and the other branch count as two."""
 
+    def graphs(self, screener: Screener) -> tuple[str, ...]:
+        """Graphs of the bundle that one step takes, to be loaded before the first prompt.
+
+        Raises:
+            InputError: the bundle has not what it looks at.
+            BackendUnavailable: the backend has not.
+        """
+
     def measure(
         self, screener: Screener, prompts: Sequence[str] | Tokens, *, steps: int, noises: int | None
     ) -> Features:

@@ -12,7 +12,9 @@ from mnemoscope_runtime.errors import CalibrationError
 
 from ._protocol import Fit
 
-__all__ = ["allocate", "norm", "require_fit"]
+__all__ = ["SAMPLING", "allocate", "norm", "require_fit"]
+
+SAMPLING = ("text_encoder", "step")  # graphs
 
 
 def allocate(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mnemoscope_runtime import Screener, Tokens
 
 from ._protocol import Features, Fit, Scores
-from ._walking import allocate, require_fit
+from ._walking import SAMPLING, allocate, require_fit
 
 __all__ = ["Anisotropy"]
 
@@ -36,6 +36,10 @@ class Anisotropy:
     def passes(self, steps: int) -> int:
         """Both branches at two timesteps."""
         return 4
+
+    def graphs(self, screener: Screener) -> tuple[str, ...]:
+        """Those of sampling."""
+        return SAMPLING
 
     def measure(
         self, screener: Screener, prompts: Sequence[str] | Tokens, *, steps: int, noises: int | None

@@ -10,7 +10,7 @@ import numpy as np
 from mnemoscope_runtime import BackendUnavailable, Screener, Tokens
 
 from ._protocol import Features, Fit, Scores
-from ._walking import allocate
+from ._walking import SAMPLING, allocate
 
 if TYPE_CHECKING:
     from mnemoscope_export import StableDiffusion
@@ -37,6 +37,11 @@ class AttentionEntropy:
     def passes(self, steps: int) -> int:
         """The conditional branch."""
         return 1
+
+    def graphs(self, screener: Screener) -> tuple[str, ...]:
+        """The text encoder; the rest is the model's own."""
+        _model(screener, self.name)
+        return ("text_encoder",)
 
     def measure(
         self, screener: Screener, prompts: Sequence[str] | Tokens, *, steps: int, noises: int | None
@@ -85,6 +90,11 @@ class BrightEnding:
     def passes(self, steps: int) -> int:
         """Both branches, as in sampling, and the conditional one again for its maps."""
         return 3 * steps
+
+    def graphs(self, screener: Screener) -> tuple[str, ...]:
+        """Those of sampling; attention is the model's own."""
+        _model(screener, self.name)
+        return SAMPLING
 
     def measure(
         self, screener: Screener, prompts: Sequence[str] | Tokens, *, steps: int, noises: int | None

@@ -18,6 +18,7 @@ from mnemoscope_runtime.errors import InputError
 from ..copies import CopyDescriptor, EmbeddedDescriptor
 from ..pictures import Decoder, Pictures, draw
 from ._protocol import Features, Fit, Scores
+from ._walking import SAMPLING
 
 __all__ = ["CopySimilarity", "TiledL2", "tiled_l2"]
 
@@ -41,6 +42,10 @@ class _Generations(ABC):
     def passes(self, steps: int) -> int:
         """Both branches, as in sampling; the VAE's pass is not counted."""
         return 2 * steps
+
+    def graphs(self, screener: Screener) -> tuple[str, ...]:
+        """Those of sampling."""
+        return SAMPLING
 
     def measure(
         self, screener: Screener, prompts: Sequence[str] | Tokens, *, steps: int, noises: int | None

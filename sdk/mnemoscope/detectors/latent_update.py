@@ -9,7 +9,7 @@ import numpy as np
 from mnemoscope_runtime import Screener, Tokens
 
 from ._protocol import Features, Fit, Scores
-from ._walking import allocate, norm, require_fit
+from ._walking import SAMPLING, allocate, norm, require_fit
 
 __all__ = ["LatentUpdate"]
 
@@ -30,6 +30,10 @@ class LatentUpdate:
     def passes(self, steps: int) -> int:
         """Both branches, as in sampling."""
         return 2 * steps
+
+    def graphs(self, screener: Screener) -> tuple[str, ...]:
+        """Those of sampling."""
+        return SAMPLING
 
     def measure(
         self, screener: Screener, prompts: Sequence[str] | Tokens, *, steps: int, noises: int | None

@@ -27,6 +27,10 @@ class Magnitude:
         """The screening engine knows the other branch of the first step."""
         return 1 if steps == 1 else 2 * steps
 
+    def graphs(self, screener: Screener) -> tuple[str, ...]:
+        """The screening graph."""
+        return ("screen",)
+
     def measure(
         self, screener: Screener, prompts: Sequence[str] | Tokens, *, steps: int, noises: int | None
     ) -> Features:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mnemoscope_runtime import Screener, Tokens
 
 from ._protocol import Features, Fit, Scores
-from ._walking import allocate
+from ._walking import SAMPLING, allocate
 
 __all__ = ["ScoreDifference", "score_difference_maps"]
 
@@ -32,6 +32,10 @@ class ScoreDifference:
     def passes(self, steps: int) -> int:
         """Both branches, as in sampling."""
         return 2 * steps
+
+    def graphs(self, screener: Screener) -> tuple[str, ...]:
+        """Those of sampling."""
+        return SAMPLING
 
     def measure(
         self, screener: Screener, prompts: Sequence[str] | Tokens, *, steps: int, noises: int | None

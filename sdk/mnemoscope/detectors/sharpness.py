@@ -11,7 +11,7 @@ from mnemoscope_runtime import Screener, Tokens
 from mnemoscope_runtime.predictions import Array, Tile
 
 from ._protocol import Features, Fit, Scores
-from ._walking import allocate, norm
+from ._walking import SAMPLING, allocate, norm
 
 if TYPE_CHECKING:
     from mnemoscope_export import StableDiffusion
@@ -43,6 +43,10 @@ class Sharpness:
     def passes(self, steps: int) -> int:
         """Both branches at two points, or once and once with tangents."""
         return 4
+
+    def graphs(self, screener: Screener) -> tuple[str, ...]:
+        """Those of sampling."""
+        return SAMPLING
 
     def measure(
         self, screener: Screener, prompts: Sequence[str] | Tokens, *, steps: int, noises: int | None

@@ -34,6 +34,11 @@ class Tap:
         """As of the magnitude: at the first step the other branch is known."""
         return 1 if steps == 1 else 2 * steps
 
+    def graphs(self, screener: Screener) -> tuple[str, ...]:
+        """The one that stops at the last tap, or the screening graph."""
+        screener.require_taps(self.layer)
+        return (screener.taps_graph,)
+
     def measure(
         self, screener: Screener, prompts: Sequence[str] | Tokens, *, steps: int, noises: int | None
     ) -> Features:
@@ -63,6 +68,11 @@ class Taps:
     def passes(self, steps: int) -> int:
         """As of one tap."""
         return 1 if steps == 1 else 2 * steps
+
+    def graphs(self, screener: Screener) -> tuple[str, ...]:
+        """As of one tap."""
+        screener.require_taps()
+        return (screener.taps_graph,)
 
     def measure(
         self, screener: Screener, prompts: Sequence[str] | Tokens, *, steps: int, noises: int | None
