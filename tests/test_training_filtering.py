@@ -49,9 +49,7 @@ def test_magnitudes_are_the_references(model: StableDiffusion, batch: dict[str, 
         for i, t in enumerate(batch["timesteps"].tolist()):
             x, e = batch["noisy"][i : i + 1], batch["embeds"][i : i + 1]
             expected = magnitude_of(model, (e,), x, t, unconditional(model, x, t))
-            torch.testing.assert_close(
-                verdict.magnitude[i : i + 1], expected, rtol=1e-3, atol=2e-5
-            )
+            torch.testing.assert_close(verdict.magnitude[i : i + 1], expected, rtol=1e-3, atol=2e-5)
     assert verdict.magnitude.dtype == torch.float32
     assert verdict.magnitude[3] < 1e-4  # the empty prompt
 
@@ -221,7 +219,7 @@ def test_nan_is_no_verdict(model: StableDiffusion, batch: dict[str, Tensor]) -> 
     prediction = model.unet(**_named(batch)).sample.clone()
     prediction[1] = torch.nan
     judged = make(model)
-    with pytest.raises(NumericsError, match="Sample 11 .* NaN or infinite, at timestep 700"):
+    with pytest.raises(NumericsError, match=r"Sample 11 .* NaN or infinite, at timestep 700"):
         judged(model.unet, **batch, prediction=prediction, ids=[10, 11, 12, 13])
     assert judged.report().seen == 0
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import torch
 
 from mnemoscope.training import SkipReport
@@ -94,11 +93,10 @@ def test_two_processes_agree(tmp_path: Path) -> None:
         assert f"rank {rank}: Sample 10 has a magnitude that is NaN" in output
 
 
-@pytest.mark.parametrize("precision", ["no", "bf16"])
-def test_the_example_under_accelerate(tmp_path: Path, precision: str) -> None:
+def test_the_example_under_accelerate(tmp_path: Path) -> None:
     """Two processes, gradient accumulation, and a second launch that goes on from a checkpoint."""
     example = ROOT / "examples" / "finetune.py"
-    options = ["--steps", "2", "--batch", "3", "--accumulate", "2", "--precision", precision]
+    options = ["--steps", "2", "--batch", "3", "--accumulate", "2", "--precision", "bf16"]
     quantiles = ["--quantile", "0.5", "--factor", "1.2"]
     output = launch(example, *options, *quantiles, "--output", tmp_path)
     assert json.loads(output.splitlines()[0])["seen"] == 2 * 2 * 3 * 2
