@@ -29,8 +29,8 @@ from rich.table import Table
 from torch import Tensor
 
 from mnemoscope import embedded
-from mnemoscope.alignment import load_alignment
-from mnemoscope.copies import load_descriptor
+from mnemoscope.alignment import Alignment, load_alignment
+from mnemoscope.copies import CopyDescriptor, load_descriptor
 from mnemoscope.training import (
     HardThreshold,
     MemorizationFilter,
@@ -72,6 +72,8 @@ class Bench:
 
     model: StableDiffusion
     vae: AutoencoderKL
+    descriptor: CopyDescriptor
+    alignment: Alignment
     args: argparse.Namespace
 
     @property
@@ -129,7 +131,7 @@ def judge(bench: Bench, unet: UNet2DConditionModel, part: Part, others: Part) ->
     """Copies and alignment of what the duplicated captions draw; alignment of other captions."""
     draws = bench.args.draws
     drawn = bench.draw(unet, part, draws)
-    descriptor, alignment = load_descriptor(), load_alignment()
+    descriptor, alignment = bench.descriptor, bench.alignment
     cosines = (
         descriptor.describe(drawn)
         * descriptor.describe([each for each in part.pictures for _ in range(draws)])
@@ -252,12 +254,12 @@ def overhead(bench: Bench, part: Part, rounds: int) -> dict:
         if whole:
             latents = encode(bench.vae, pixels) * bench.vae.config.scaling_factor
             embeds = bench.embed(batch.captions)
-        noise, t = torch.randn_like(latents), torch.randint(0, 1000, (16,))
+        noise, t = torch.randn_like(latents), torch.randint(0, 1000, (len(latents),))
         noisy = bench.model.scheduler.add_noise(latents, noise, t)
         predicted = unet(noisy, t, embeds).sample
         loss = (predicted - noise).square().mean()
         if filtered:
-            verdict = judged(unet, noisy, t, embeds, predicted, ids=range(16))
+            verdict = judged(unet, noisy, t, embeds, predicted, ids=range(len(t)))
             loss = verdict.mean((predicted - noise).square())
         loss.backward()
         optimizer.step()
@@ -355,7 +357,8 @@ def main(argv: Sequence[str] | None = None, artwork: Artwork | None = None) -> N
         packages = fetch_packages(args.data or args.output / "data")
         artwork = load_artwork(packages, Sizes().things, 0)
     vae = AutoencoderKL.from_pretrained(embedded.MODEL / "vae", torch_dtype=torch.float32).eval()
-    bench = Bench(StableDiffusion.load(embedded.MODEL), vae, args)
+    model = StableDiffusion.load(embedded.MODEL)
+    bench = Bench(model, vae, load_descriptor(), load_alignment(), args)
 
     path = args.output / "training.json"
     report = json.loads(path.read_text()) if path.exists() else {"runs": []}
