@@ -45,10 +45,12 @@ from recipes.embedded.quality import to_pixels
 from recipes.embedded.unet import train_unet
 from recipes.embedded.vae import encode
 
-ARMS = ("none", "random tokens", "filter, hard", "filter, quantiles")
+NONE, TOKENS = "none", "random tokens"
+HARD = {"hard": 0.95, "hard, stricter": 0.75}  # quantile of the untuned model's magnitudes
+QUANTILES = {"quantiles": 2.0, "quantiles, stricter": 1.5}  # factor
+ARMS = (NONE, TOKENS, *HARD, *QUANTILES)
 TIMESTEPS = (20, 100, 250, 400, 550, 700, 850, 990)
 RATE, STEPS = 5e-4, 20  # learning rate; DDIM steps of the pictures that are judged
-HARD = 0.95  # quantile, over all timesteps, of the untuned model's magnitudes
 
 
 @dataclass(frozen=True)
@@ -146,14 +148,14 @@ def judge(bench: Bench, unet: UNet2DConditionModel, part: Part, others: Part) ->
 
 
 def threshold(bench: Bench, arm: str, part: Part) -> HardThreshold | QuantileThreshold | None:
-    """What the arm's filter goes by; the hard one looks at the untuned model."""
-    if arm == "filter, quantiles":
-        return QuantileThreshold()
-    if arm != "filter, hard":
+    """What the arm's filter goes by; a hard one is chosen on the untuned model."""
+    if arm in QUANTILES:
+        return QuantileThreshold(factor=QUANTILES[arm])
+    if arm not in HARD:
         return None
     some = part.rows(0, 256)
     t = torch.linspace(0, 999, len(some.captions)).long()
-    return HardThreshold(float(start_magnitudes(bench, some, t).quantile(HARD)))
+    return HardThreshold(float(start_magnitudes(bench, some, t).quantile(HARD[arm])))
 
 
 def run(bench: Bench, arm: str, seed: int, duplicated: Part, many: Part, held: Part) -> dict:
@@ -161,7 +163,7 @@ def run(bench: Bench, arm: str, seed: int, duplicated: Part, many: Part, held: P
     args = bench.args
     kind = threshold(bench, arm, many)
     seen, memorised = (many.latents, many.embeds), (duplicated.latents, duplicated.embeds)
-    if arm == "random tokens":
+    if arm == TOKENS:
         rng, repeats = random.Random(seed), max(args.repeats)
 
         def told(captions: Sequence[str]) -> Tensor:

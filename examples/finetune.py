@@ -1,4 +1,4 @@
-"""Fine-tune a Stable Diffusion on a folder of captioned pictures without learning any by heart.
+"""Fine-tune Stable Diffusion 1.x or 2.x on captioned pictures without learning any by heart.
 
 python examples/finetune.py FOLDER --model path/to/stable-diffusion --side 512 --output tuned
 accelerate launch --num_processes 2 examples/finetune.py FOLDER ...

@@ -32,10 +32,12 @@ def test_every_arm_runs_once(
     monkeypatch.setattr(training, "TIMESTEPS", (100,))
     monkeypatch.setattr(training, "STEPS", 2)
     sizes = ["--duplicated", "2", "--others", "8", "--batch", "8", "--draws", "1", "--rounds", "1"]
+    arms = ("none", "random tokens", "hard", "quantiles, stricter")
     options = [*sizes, "--repeats", "1", "2", "--seeds", "1", "--output", str(tmp_path)]
+    options += ["--arms", *arms]
     training.main(options, artwork)
     report = json.loads((tmp_path / "training.json").read_bytes())
-    assert [row["arm"] for row in report["runs"]] == list(training.ARMS)
+    assert [row["arm"] for row in report["runs"]] == list(arms)
     for row in report["runs"]:
         assert [level["repeats"] for level in row["levels"]] == [1, 2]
         assert all(len(level["copy"]) == 2 for level in row["levels"])
@@ -44,6 +46,7 @@ def test_every_arm_runs_once(
     assert none["all"] is None
     assert none["levels"] != tokens["levels"]
     assert hard["threshold"]["kind"] == "HardThreshold"
+    assert quantiles["threshold"]["factor"] == 1.5
     # two steps of eight samples; dropped captions are not judged, duplicated ones never dropped
     assert hard["duplicated"]["seen"] == quantiles["duplicated"]["seen"] == 4
     assert 4 < quantiles["all"]["seen"] <= 16
