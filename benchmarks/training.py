@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import json
 import random
 import tempfile
@@ -50,6 +51,8 @@ HARD = {"hard": 0.95, "hard, stricter": 0.75}  # quantile of the untuned model's
 QUANTILES = {"quantiles": 2.0, "quantiles, stricter": 1.5}  # factor
 ARMS = (NONE, TOKENS, *HARD, *QUANTILES)
 TIMESTEPS = (20, 100, 250, 400, 550, 700, 850, 990)
+HELD_OUT = 16  # captions, trained on by none, whose alignment shows what else changed
+SETTING = ("duplicated", "others", "batch", "draws", "repeats")
 RATE, STEPS = 5e-4, 20  # learning rate; DDIM steps of the pictures that are judged
 
 
@@ -240,13 +243,14 @@ def separation(bench: Bench, others: Part) -> dict:
     return found
 
 
-def overhead(bench: Bench, part: Part, rounds: int) -> dict:
+def overhead(bench: Bench, rounds: int) -> dict:
     """Seconds of a training step without and with the filter, in turns: A, B, A, B, ..."""
     unet = copy.deepcopy(bench.model.unet).requires_grad_(True).train()
     unet = unet.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(unet.parameters(), 1e-5)
     judged = MemorizationFilter(bench.model.scheduler, bench.empty)
-    batch = part.rows(0, 16)
+    captions = [each.prompt for each in embedded.read_prompts("memorized")[:16]]
+    batch = bench.part(captions, embedded.memorized_pictures()[:16])
     pixels = np.stack([np.asarray(each) for each in batch.pictures])
     times: dict[str, list[tuple[float, float]]] = {"UNet alone": [], "with VAE and text": []}
 
@@ -355,37 +359,35 @@ def main(argv: Sequence[str] | None = None, artwork: Artwork | None = None) -> N
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     args.output.mkdir(parents=True, exist_ok=True)
-    if artwork is None:
-        packages = fetch_packages(args.data or args.output / "data")
-        artwork = load_artwork(packages, Sizes().things, 0)
+    path = args.output / "training.json"
+    setting = {name: getattr(args, name) for name in SETTING}
+    report = json.loads(path.read_text()) if path.exists() else {"setting": setting, "runs": []}
+    if report["setting"] != setting:
+        parser.error(f"{path} holds runs of {report['setting']}: choose another --output")
+    known = {(row["arm"], row["seed"]) for row in report["runs"]}
+    todo = [
+        (seed, arm) for seed in range(args.seeds) for arm in args.arms if (arm, seed) not in known
+    ]
+
     vae = AutoencoderKL.from_pretrained(embedded.MODEL / "vae", torch_dtype=torch.float32).eval()
     model = StableDiffusion.load(embedded.MODEL)
     bench = Bench(model, vae, load_descriptor(), load_alignment(), args)
-
-    path = args.output / "training.json"
-    report = json.loads(path.read_text()) if path.exists() else {"runs": []}
-    held_out = 16
-
-    def save() -> None:
-        path.write_text(json.dumps(report, indent=1) + "\n")
-
-    for seed in range(args.seeds):
-        part = new_part(bench, artwork, args.duplicated + held_out + args.others, seed)
+    if todo and artwork is None:
+        packages = fetch_packages(args.data or args.output / "data")
+        artwork = load_artwork(packages, Sizes().things, 0)
+    for seed, arms in itertools.groupby(todo, key=lambda each: each[0]):
+        part = new_part(bench, artwork or {}, args.duplicated + HELD_OUT + args.others, seed)
         duplicated = part.rows(0, args.duplicated)
-        held = part.rows(args.duplicated, args.duplicated + held_out)
-        many = part.rows(args.duplicated + held_out, len(part.captions))
+        held = part.rows(args.duplicated, args.duplicated + HELD_OUT)
+        many = part.rows(args.duplicated + HELD_OUT, len(part.captions))
         if "separation" not in report:
             report["separation"] = separation(bench, many)
-        for arm in args.arms:
-            if all((row["arm"], row["seed"]) != (arm, seed) for row in report["runs"]):
-                report["runs"].append(run(bench, arm, seed, duplicated, many, held))
-                save()
+        for _, arm in arms:
+            report["runs"].append(run(bench, arm, seed, duplicated, many, held))
+            path.write_text(json.dumps(report, indent=1) + "\n")
     if args.rounds:
-        report["overhead"] = overhead(bench, many, args.rounds)
-    report["setting"] = {
-        name: getattr(args, name) for name in ("duplicated", "others", "batch", "draws", "repeats")
-    }
-    save()
+        report["overhead"] = overhead(bench, args.rounds)
+    path.write_text(json.dumps(report, indent=1) + "\n")
     plot(args.plot or args.output / "training.png", report["runs"])
     console = Console(width=110)
     console.print(table(report["runs"]))
