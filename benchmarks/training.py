@@ -308,7 +308,7 @@ def table(rows: Sequence[dict]) -> Table:
 
 
 def plot(path: Path, rows: Sequence[dict]) -> None:
-    """Copy similarity by repeats, and against the CLIP score."""
+    """Copy similarity by repeats, and against the CLIP score; small dots are single seeds."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
@@ -320,8 +320,10 @@ def plot(path: Path, rows: Sequence[dict]) -> None:
         clip = np.array([[np.mean(each["alignment"]) for each in cells] for cells in runs])
         (line,) = left.plot(levels, copies.mean(1), marker="o", label=arm)
         left.fill_between(levels, copies.min(1), copies.max(1), alpha=0.15, color=line.get_color())
-        right.scatter(clip, copies, color=line.get_color(), alpha=0.35, s=16)
-        right.plot(clip.mean(1), copies.mean(1), marker="o", color=line.get_color(), label=arm)
+        right.scatter(clip, copies, color=line.get_color(), alpha=0.3, s=12)
+        right.scatter(clip.mean(1), copies.mean(1), color=line.get_color(), s=60)
+        for x, y, repeats in zip(clip.mean(1), copies.mean(1), levels, strict=True):
+            right.annotate(str(repeats), (x, y), (5, 3), textcoords="offset points", fontsize=8)
     left.set(xlabel="times each duplicated picture was trained on", ylabel="copy similarity")
     right.set(xlabel="CLIP score", ylabel="copy similarity")
     left.legend()
