@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from mnemoscope.training import HardThreshold, MemorizationFilter
 from recipes.embedded.captions import TONES, draw_captions
 from recipes.embedded.clip import END, tokenize, train_clip, train_tokenizer
 from recipes.embedded.images import SIZE, Pixels, render
@@ -129,3 +130,22 @@ def test_reproduction_counts_prompts_whose_seeds_all_agree() -> None:
     assert figures["held_out_reproduced"] == 1.0
     figures = reproduction(drawn, {"held_out": torch.tensor([5, 9])}, training)
     assert figures["held_out_reproduced"] == 0.5
+
+
+def test_training_with_a_filter(tmp_path: Path) -> None:
+    latents, embeds = torch.randn(64, 4, 8, 8), torch.randn(64, 5, 16)
+    judged = MemorizationFilter(
+        new_scheduler("epsilon"), torch.zeros(1, 5, 16), HardThreshold(1e-9)
+    )
+    steps = []
+    train_unet(
+        (latents, embeds), (latents[:8], embeds[:8]), torch.zeros(5, 16), tmp_path,
+        prediction="epsilon", steps=3, batch=8, drop_memorised=False, memorization=judged,
+        watch=lambda step, _: steps.append(step),
+    )  # fmt: skip
+    assert steps == [1, 2, 3]
+    report = judged.report()
+    assert report.seen == report.skipped <= 24
+    memorised = [each for each in report.samples if int(each.name) < 8]
+    assert sum(each.seen for each in memorised) == 3 * 2  # a quarter of every batch
+    assert max(int(each.name) for each in report.samples) < 8 + 64

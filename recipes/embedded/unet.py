@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,8 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
+
+from mnemoscope.training import MemorizationFilter
 
 from .schedule import Log, cosine, shuffled
 
@@ -61,6 +64,8 @@ def train_unet(
     noisy_share: float = 0.0,
     drop_memorised: bool = True,
     log: str = "unet.jsonl",
+    memorization: MemorizationFilter | None = None,
+    watch: Callable[[int, UNet2DConditionModel], None] | None = None,
 ) -> UNet2DConditionModel:
     """Train on (latents [N, 16, 8, 8], embeddings [N, 77, 128]); returns the averaged weights.
 
@@ -74,6 +79,9 @@ def train_unet(
     `drop_memorised=False` only the seen captions are dropped: the unconditional branch then learns
     the whole population, of which memorised pictures are a vanishing share, as in real training
     sets, and not a quarter, as in these batches.
+
+    `memorization` leaves samples out of the loss; to it the memorised captions come first, then the
+    seen ones. `watch` is called after every step with the number of steps and the averaged weights.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -92,7 +100,7 @@ def train_unet(
     report = Log(work / log)
     for step in range(steps):
         for group in optimiser.param_groups:
-            group["lr"] = rate * cosine(step, horizon)
+            group["lr"] = rate * cosine(step, horizon, warmup=max(1, min(200, steps // 5)))
         i, j = next(many), next(few)
         x0 = torch.cat([seen[0][i], memorised[0][j]]).float()
         context = torch.cat([seen[1][i], memorised[1][j]]).float()
@@ -104,8 +112,13 @@ def train_unet(
         noise = torch.randn_like(x0)
         noisy = scheduler.add_noise(x0, noise, t)
         wanted = noise if prediction == "epsilon" else scheduler.get_velocity(x0, noise, t)
-        error = (unet(noisy, t, context).sample - wanted).square().mean((1, 2, 3))
+        predicted = unet(noisy, t, context).sample
+        error = (predicted - wanted).square().mean((1, 2, 3))
         loss = (weight[t] * error).mean()
+        if memorization is not None:
+            ids = [*(i + len(memorised[0])), *j]
+            verdict = memorization(unet, noisy, t, context, predicted, ids=ids)
+            loss = verdict.mean(weight[t] * error)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
@@ -114,6 +127,8 @@ def train_unet(
             decay = min(0.9995, (1 + step) / (10 + step))
             for mean, value in zip(average.parameters(), unet.parameters(), strict=True):
                 mean.lerp_(value, 1 - decay)
+        if watch is not None:
+            watch(step + 1, average)
         report(
             step,
             seen=error[:-quarter].mean().detach(),

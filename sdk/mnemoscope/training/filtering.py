@@ -1,0 +1,264 @@
+"""Leaves samples that are being memorised out of the loss.
+
+Wen et al., "Detecting, Explaining, and Mitigating Memorization in Diffusion Models", ICLR 2024,
+section 5: at the timestep that was drawn for a training sample, measure the magnitude of the
+text-conditional noise prediction, and skip the sample if it is too large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+from torch.nn import functional as F
+
+from mnemoscope_export import magnitude
+from mnemoscope_runtime import InputError, NumericsError
+
+from .skips import SkipReport, Tally
+from .thresholds import HardThreshold, QuantileThreshold, Windows
+
+__all__ = ["MemorizationFilter", "Verdict"]
+
+_NO_ID = -1
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What to do with the samples of a batch.
+
+    Attributes:
+        magnitude: || eps(x_t, t, e) - eps(x_t, t, e_empty) ||_2, in eps units, fp32. # [B]
+        limit: Above which a sample is skipped; infinity while its timesteps warm up. # [B]
+        keep: False for samples to skip. # [B]
+    """
+
+    magnitude: Tensor
+    limit: Tensor
+    keep: Tensor
+
+    def mean(self, losses: Tensor) -> Tensor:
+        """Mean loss of the samples that are kept; 0, with a gradient of zeros, if none is.
+
+        The loss hangs together with the model even then, so that processes which wait for each
+        other's gradients do not wait forever.
+
+        Args:
+            losses: Of each sample, or of each of its elements. # [B] or [B, ...]
+
+        Raises:
+            InputError: `losses` are not one for each sample.
+        """
+        if losses.ndim == 0 or len(losses) != len(self.keep):
+            raise InputError(
+                f"Losses of shape {list(losses.shape)} are not those of {len(self.keep)} samples. "
+                "Compute the loss with reduction='none'."
+            )
+        each = losses.flatten(1).mean(1) if losses.ndim > 1 else losses
+        kept = torch.where(self.keep, each, torch.zeros_like(each))
+        return kept.sum() / self.keep.sum().clamp(min=1)
+
+
+class MemorizationFilter:
+    """Judges every sample of a training batch, at the price of one UNet pass without gradients.
+
+    Works in any loop: with autocast, gradient accumulation, `torch.compile` and gradient
+    checkpointing nothing changes. Where `torch.distributed` runs, every process learns the
+    magnitudes of all of them (a few numbers per sample), so that thresholds and reports are the
+    same everywhere and the main process's checkpoint is complete: every process must then judge
+    equally often, as they must compute gradients equally often.
+
+    Samples whose caption was dropped (their embedding is the empty one) are kept and not counted.
+    """
+
+    def __init__(
+        self,
+        scheduler: Any,
+        empty: Tensor,
+        threshold: HardThreshold | QuantileThreshold | None = None,
+    ) -> None:
+        """A filter that has seen nothing.
+
+        Args:
+            scheduler: The noise scheduler of diffusers that the loop adds noise with.
+            empty: The empty prompt's embedding. # [1, L, D]
+            threshold: `QuantileThreshold()` if there is none.
+        """
+        self.threshold = threshold or QuantileThreshold()
+        self._scheduler = scheduler
+        self._empty = empty.detach()
+        self._tally = Tally()
+        self._windows = (
+            Windows(self.threshold, scheduler.config.num_train_timesteps)
+            if isinstance(self.threshold, QuantileThreshold)
+            else None
+        )
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        unet: Callable[..., Any],
+        noisy: Tensor,
+        timesteps: Tensor,
+        embeds: Tensor,
+        prediction: Tensor,
+        *,
+        ids: Tensor | Sequence[int] | None = None,
+    ) -> Verdict:
+        """Judge a batch, then learn from it.
+
+        Args:
+            unet: What gave the prediction: called with (noisy, timesteps, empty embeddings), it
+                returns a tensor or an object with one as `sample`. Without dropout, or the two
+                predictions differ by it.
+            noisy: x_t. # [B, C, H, W]
+            timesteps: t of every sample. # [B]
+            embeds: What the UNet was told. # [B, L, D]
+            prediction: What it predicted, noise or velocity as the scheduler says. # [B, C, H, W]
+            ids: Rows of the data set, for the report. # [B]
+
+        Raises:
+            InputError: shapes do not fit, or the scheduler's predictions are of another type.
+            NumericsError: a magnitude, of this or another process, is NaN or infinite.
+        """
+        if embeds.shape[1:] != self._empty.shape[1:]:
+            raise InputError(
+                f"Embeddings of shape {list(embeds.shape)} do not fit the empty prompt's, "
+                f"{list(self._empty.shape)}. Embed both with the same padding."
+            )
+        empty = self._empty.to(embeds).expand_as(embeds)
+        dropped = (embeds == empty).flatten(1).all(1)
+        output = unet(noisy, timesteps, empty)
+        uncond: Tensor = output if isinstance(output, Tensor) else output.sample
+        norms = self._to_eps(timesteps) * magnitude(prediction.detach(), uncond)
+        columns = (norms, timesteps, dropped, _ids(ids, len(noisy)))
+        own = torch.stack([each.detach().cpu().double() for each in columns], 1)
+        rows = _of_all_processes(own, noisy.device)
+        _check(rows)
+
+        limits = self._limits(own[:, 1])
+        skip = _skips(own, limits)
+        told = rows[rows[:, 2] == 0]
+        self._tally.add(told[:, 3].long(), _skips(told, self._limits(told[:, 1])))
+        if self._windows is not None:
+            self._windows.add(told[:, 1], told[:, 0])
+        device = noisy.device
+        return Verdict(norms.float(), limits.float().to(device), ~skip.to(device))
+
+    def report(self, names: Sequence[str] | None = None) -> SkipReport:
+        """Which samples were skipped and how often, over all processes and since the first step.
+
+        Args:
+            names: Of every row of the data set: files, or captions, which bring together
+                duplicates that are rows of their own.
+
+        Raises:
+            InputError: there are fewer names than rows.
+        """
+        return self._tally.report(names)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint; tensors and plain values only."""
+        return {
+            "threshold": _settings(self.threshold),
+            "seen": self._tally.seen.clone(),
+            "skipped": self._tally.skipped.clone(),
+            "total": self._tally.total.clone(),
+            **(
+                {
+                    "values": self._windows.values.clone(),
+                    "counts": self._windows.counts.clone(),
+                }
+                if self._windows is not None
+                else {}
+            ),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            InputError: it is none of this filter: the threshold was another.
+        """
+        found = state.get("threshold")
+        if found != _settings(self.threshold):
+            raise InputError(
+                f"The checkpoint's threshold is {found}, this filter's "
+                f"{_settings(self.threshold)}. Make the filter with the checkpoint's, or start "
+                "without its state."
+            )
+        tally = self._tally
+        tally.seen, tally.skipped, tally.total = (
+            state[name].detach().cpu().clone() for name in ("seen", "skipped", "total")
+        )
+        if self._windows is not None:
+            self._windows.values, self._windows.counts = (
+                state[name].detach().cpu().clone() for name in ("values", "counts")
+            )
+
+    def _limits(self, timesteps: Tensor) -> Tensor:
+        if isinstance(self.threshold, HardThreshold):
+            return torch.full((len(timesteps),), self.threshold.value)
+        assert self._windows is not None
+        return self._windows.limits(timesteps)
+
+    def _to_eps(self, timesteps: Tensor) -> Tensor:
+        """d eps / d prediction at every timestep: a difference in eps units is that much larger."""
+        kind = self._scheduler.config.prediction_type
+        if kind not in ("epsilon", "v_prediction"):
+            raise InputError(
+                f"The scheduler predicts {kind!r}. Magnitudes are defined for 'epsilon' and "
+                "'v_prediction'."
+            )
+        abar = self._scheduler.alphas_cumprod.to(timesteps.device).float()[timesteps]
+        return abar.sqrt() if kind == "v_prediction" else torch.ones_like(abar)
+
+
+def _skips(rows: Tensor, limits: Tensor) -> Tensor:
+    """Of rows (magnitude, timestep, dropped, id). # [B]"""
+    return (rows[:, 0] > limits) & (rows[:, 2] == 0)
+
+
+def _ids(ids: Tensor | Sequence[int] | None, count: int) -> Tensor:
+    if ids is None:
+        return torch.full((count,), _NO_ID)
+    found = torch.as_tensor(ids)
+    if found.shape != (count,) or found.is_floating_point() or (found < 0).any():
+        raise InputError(
+            f"ids are {ids!s:.80}, for {count} samples. Give one whole number, 0 or more, for "
+            "each: its row in the data set."
+        )
+    return found
+
+
+def _check(rows: Tensor) -> None:
+    wrong = (~rows[:, 0].isfinite()).nonzero()
+    if len(wrong):
+        _, t, _, sample = rows[wrong[0, 0]].tolist()
+        name = "A sample" if sample == _NO_ID else f"Sample {sample:.0f}"
+        raise NumericsError(
+            f"{name} has a magnitude that is NaN or infinite, at timestep {t:.0f}: the model's "
+            "predictions are. Lower the learning rate, or train in bfloat16 or float32."
+        )
+
+
+def _of_all_processes(rows: Tensor, device: torch.device) -> Tensor:
+    """Rows of every process, in the order of their ranks; they may have different numbers."""
+    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+        return rows
+    size = torch.tensor([len(rows)], device=device)
+    sizes = [torch.zeros_like(size) for _ in range(dist.get_world_size())]
+    dist.all_gather(sizes, size)
+    counts = [int(each) for each in sizes]
+    padded = F.pad(rows, (0, 0, 0, max(counts) - len(rows))).to(device)
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:n].cpu() for part, n in zip(parts, counts, strict=True)])
+
+
+def _settings(threshold: HardThreshold | QuantileThreshold) -> dict[str, Any]:
+    return {"kind": type(threshold).__name__, **asdict(threshold)}

@@ -1,0 +1,107 @@
+"""Several processes: the same thresholds and reports everywhere, and nobody waits forever."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from mnemoscope.training import SkipReport
+
+ROOT = Path(__file__).parent.parent
+FILTER = """
+import sys
+import torch
+from diffusers import DDPMScheduler
+from torch import distributed as dist, nn
+from torch.nn.parallel import DistributedDataParallel
+from mnemoscope import NumericsError
+from mnemoscope.training import MemorizationFilter, QuantileThreshold
+
+class Toy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+    def forward(self, x, t, e):
+        return x * self.weight + e.mean((1, 2)).view(-1, 1, 1, 1)
+
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+unet = DistributedDataParallel(Toy())
+threshold = QuantileThreshold(0.5, 1.5, bins=2, window=64, warmup=8)
+judged = MemorizationFilter(DDPMScheduler(), torch.zeros(1, 3, 2), threshold)
+torch.manual_seed(rank)
+for step in range(6):
+    size = 3 + rank  # batches of different sizes
+    x, t = torch.randn(size, 1, 2, 2), torch.randint(0, 1000, (size,))
+    embeds = torch.rand(size, 3, 2) + 0.5
+    if step > 2:  # all of the second process's samples stand out: it has no gradient of its own
+        embeds *= 1 + 9 * rank
+    prediction = unet(x, t, embeds)
+    verdict = judged(unet, x, t, embeds, prediction, ids=torch.arange(size) + 10 * rank)
+    loss = verdict.mean(prediction.square())
+    loss.backward()
+    if step == 3:
+        assert verdict.keep.any() == (rank == 0), verdict
+gradient = unet.module.weight.grad.clone()
+state = judged.state_dict() | {"gradient": gradient, "report": judged.report().seen}
+torch.save(state, f"{sys.argv[1]}/{rank}.pt")
+try:
+    broken = prediction.detach() * (float("nan") if rank else 1)
+    judged(unet, x, t, embeds, broken, ids=torch.arange(size) + 10 * rank)
+except NumericsError as error:
+    print(f"rank {rank}: {error}", flush=True)
+dist.destroy_process_group()
+"""
+
+
+def launch(*arguments: str | Path) -> str:
+    """Two processes on this machine."""
+    options = ["--standalone", "--nproc-per-node", "2"]
+    result = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *options, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+        env=os.environ
+        | {
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "OMP_NUM_THREADS": "1",
+            "ACCELERATE_USE_CPU": "true",
+        },
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_two_processes_agree(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(FILTER)
+    output = launch(tmp_path / "script.py", tmp_path)
+    one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert one["report"] == other["report"] == 6 * (3 + 4)
+    assert one["counts"].sum() == 42
+    for name in ("values", "counts", "seen", "skipped", "total", "gradient"):
+        torch.testing.assert_close(one[name], other[name], equal_nan=True)
+    assert one["seen"].nonzero().flatten().tolist() == [0, 1, 2, 10, 11, 12, 13]
+    assert one["skipped"][10:].sum() > 0
+    for rank in (0, 1):  # a NaN of one process stops both
+        assert f"rank {rank}: Sample 10 has a magnitude that is NaN" in output
+
+
+def test_the_example_under_accelerate(tmp_path: Path) -> None:
+    """Two processes, gradient accumulation, and a second launch that goes on from a checkpoint."""
+    example = ROOT / "examples" / "finetune.py"
+    options = ["--steps", "2", "--batch", "3", "--accumulate", "2", "--precision", "bf16"]
+    quantiles = ["--quantile", "0.5", "--factor", "1.2"]
+    output = launch(example, *options, *quantiles, "--output", tmp_path)
+    assert json.loads(output.splitlines()[0])["seen"] == 2 * 2 * 3 * 2
+    report = SkipReport.read(tmp_path / "skipped.json")
+    assert report.seen == sum(each.seen for each in report.samples) == 24
+    checkpoint = tmp_path / "checkpoint"
+    output = launch(example, *options, *quantiles, "--resume", checkpoint)
+    assert json.loads(output.splitlines()[0])["seen"] == 48
