@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,8 @@ from mnemoscope.explain import (
 )
 from mnemoscope.explain.words import edited
 from mnemoscope.generate import load_pipeline
-from mnemoscope_export import StableDiffusion, magnitude_of, noise_bank, unconditional
+from mnemoscope_export import noise_bank
+from mnemoscope_runtime import Screener, Tile
 
 WAYS = {  # method, steps, noises
     "gradient": ("gradient", 1, 4),
@@ -51,8 +52,7 @@ WAYS = {  # method, steps, noises
 }
 DELETED = ("gradient", "gradient-output", "occlusion")
 KS = (1, 2, 3)
-FRESH = 1000  # seed of noises that no attribution sees
-BATCH = 20
+BATCH = 16
 
 Values = NDArray[np.float64]
 
@@ -62,49 +62,59 @@ def without(explanation: Explanation, indices: Sequence[int]) -> str:
     return edited(explanation.prompt, {explanation.words[i].span: "" for i in indices})
 
 
-@torch.no_grad()
-def measure(model: StableDiffusion, texts: Sequence[str]) -> dict[str, float]:
-    """Mean magnitude at the first step on four fresh noises."""
-    noises = noise_bank(4, model.latent_shape, seed=FRESH)
-    sampler = model.sampler()
-    sampler.set_timesteps(50)
-    t = int(sampler.timesteps[0])
-    eps_uncond = unconditional(model, noises, t)
-    found = {}
-    for text in track(list(dict.fromkeys(texts)), "magnitudes", console=Console(stderr=True)):
-        embeds = tuple(each.expand(4, *each.shape[1:]) for each in model.embed([text]))
-        found[text] = float(magnitude_of(model, embeds, noises, t, eps_uncond).mean())
-    return found
+class Looks:
+    """The magnitude of texts, and copy similarity of what is drawn for them, each found once.
 
+    The bundle's step graph does the denoising; the noises are none of the bank's.
+    """
 
-class Drawings:
-    """Copy similarity of what is drawn for a text with a training picture, each drawn once."""
-
-    def __init__(self, seed: int) -> None:
-        self.known: dict[tuple[str, int], float] = {}
-        self._seed = seed
+    def __init__(self, screener: Screener, seed: int) -> None:
+        shape = screener.bundle.manifest.noise_bank.shape[1:]
+        self._noises = noise_bank(4, (shape[0], shape[1], shape[2]), seed=seed).numpy()
+        self._screener = screener
         self._pipeline = load_pipeline()
         self._descriptor = load_descriptor()
         self._own = embedded.memorized_pictures()
+        self._magnitudes: dict[str, float] = {}
+        self._similarities: dict[tuple[str, int], float] = {}
         self.copied_above = self._descriptor.copied_above
 
-    def draw(self, wanted: Sequence[tuple[str, int]]) -> None:
-        """Texts, each with the number of its caption."""
-        new = [each for each in dict.fromkeys(wanted) if each not in self.known]
-        for i in track(range(0, len(new), BATCH), "drawing", console=Console(stderr=True)):
-            part = new[i : i + BATCH]
-            images = self._pipeline(
-                [text for text, _ in part],
-                num_inference_steps=50,
-                guidance_scale=7.5,
-                generator=[torch.Generator().manual_seed(self._seed) for _ in part],
-            ).images
+    def _tile(self, texts: Sequence[str], noises: int) -> Tile:
+        latents = np.stack([self._noises[:noises]] * len(texts))
+        where = (slice(0, len(texts)), slice(0, noises))
+        return Tile(where, self._screener.embed(list(texts)), latents)
+
+    def magnitudes(self, texts: Sequence[str]) -> list[float]:
+        """At the first step, mean over four noises."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._magnitudes]
+        for part in _batches(new, "magnitudes", BATCH // 4):
+            tile = self._tile(part, 4)
+            found = self._screener.predict(tile.embeds, tile.latents, self._screener.timesteps[0])
+            means = found.magnitude.mean(1).tolist()
+            self._magnitudes |= dict(zip(part, means, strict=True))
+        return [self._magnitudes[text] for text in texts]
+
+    @torch.no_grad()
+    def similarities(self, wanted: Sequence[tuple[str, int]]) -> list[float]:
+        """Of what one noise becomes for texts with the training pictures of numbered captions."""
+        new = [each for each in dict.fromkeys(wanted) if each not in self._similarities]
+        for part in _batches(new, "drawing", BATCH):
+            *_, last = self._screener.walk(
+                self._tile([text for text, _ in part], 1), self._screener.timesteps
+            )
+            latents = torch.from_numpy(self._screener.advance(last)[:, 0].astype(np.float32))
+            vae = self._pipeline.vae
+            pixels = vae.decode(latents / vae.config.scaling_factor).sample
+            images = self._pipeline.image_processor.postprocess(pixels, output_type="pil")
             pictures = [self._own[row] for _, row in part]
             cosines = copy_similarity(self._descriptor, images, pictures).diagonal()
-            self.known |= dict(zip(part, cosines.tolist(), strict=True))
+            self._similarities |= dict(zip(part, cosines.tolist(), strict=True))
+        return [self._similarities[each] for each in wanted]
 
-    def __getitem__(self, key: tuple[str, int]) -> float:
-        return self.known[key]
+
+def _batches(items: Sequence[Any], what: str, size: int) -> Iterator[Any]:
+    starts = track(range(0, len(items), size), what, console=Console(stderr=True))
+    return (items[i : i + size] for i in starts)
 
 
 def interval(values: Sequence[float] | Values) -> Interval:
@@ -128,17 +138,16 @@ def agreement(scores: list[Values], drops: list[Values]) -> dict[str, Interval]:
 
 
 def curve(
-    texts: list[list[str]], rows: Sequence[int], measured: Callable[[str, int], float]
+    texts: list[list[str]], rows: Sequence[int], look: Callable[[list[str], int], list[float]]
 ) -> Interval:
     """Mean over captions of the mean over a caption's texts."""
-    return interval([float(np.mean([measured(text, row) for text in texts[row]])) for row in rows])
+    return interval([float(np.mean(look(texts[row], row))) for row in rows])
 
 
 def edit_report(
     detector: Detector,
     captions: Sequence[str],
-    drawings: Drawings,
-    model: StableDiffusion,
+    looks: Looks,
     options: EditOptions,
 ) -> dict[str, Any]:
     """How often an edit is found, how large it is, and what is drawn for the best of them."""
@@ -149,15 +158,15 @@ def edit_report(
     flagged = [row for row, each in enumerate(found) if each.needed]
     first = {row: found[row].found[0] for row in flagged if found[row].found}
     lowest = {row: min(found[row].found, key=lambda edit: edit.score) for row in first}
-    drawings.draw([(e.prompt, row) for edits in (first, lowest) for row, e in edits.items()])
-    copied = [row for row in first if drawings[captions[row], row] > drawings.copied_above]
-    values = measure(model, [edit.prompt for edit in first.values()])
+    before = dict(zip(first, looks.similarities([(captions[r], r) for r in first]), strict=True))
+    copied = [row for row in first if before[row] > looks.copied_above]
+    values = looks.magnitudes([edit.prompt for edit in first.values()])
     sizes = [len(edit.changes) for edit in first.values()]
 
     def drawn(edits: dict[int, Edit]) -> dict[str, Interval]:
-        after = [drawings[edits[row].prompt, row] for row in copied]
+        after = looks.similarities([(edits[row].prompt, row) for row in copied])
         return {
-            "no_copy": interval([float(each <= drawings.copied_above) for each in after]),
+            "no_copy": interval([float(each <= looks.copied_above) for each in after]),
             "similarity": interval(after),
         }
 
@@ -170,7 +179,7 @@ def edit_report(
         "kept": interval([edit.kept for edit in first.values()]),
         "tried": interval([float(found[row].tried) for row in flagged]),
         "under_target_on_fresh_noises": interval(
-            [float(values[edit.prompt] <= found[row].target) for row, edit in first.items()]
+            [float(v <= found[row].target) for row, v in zip(first, values, strict=True)]
         ),
         "copied_before": len(copied),
         "drawn_for_the_first": drawn(first),
@@ -179,7 +188,7 @@ def edit_report(
             {
                 "prompt": captions[row],
                 "first": first[row].as_json(),
-                "similarity": drawings[first[row].prompt, row],
+                "similarity": looks.similarities([(first[row].prompt, row)])[0],
             }
             for row in copied
         ],
@@ -197,7 +206,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("out/bench"))
     parser.add_argument("--limit", type=int, help="captions (default: all)")
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
+    parser.add_argument(
+        "--seed", type=int, default=1000, help="of the noises that no attribution sees"
+    )
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
@@ -205,7 +216,7 @@ def main() -> None:
     captions = [row.prompt for row in embedded.read_prompts("memorized")[: args.limit]]
     model, detector = load_model(), Detector.load(threads=args.threads)
     vocabulary = Vocabulary(r.prompt for r in embedded.read_prompts("seen", "held_out"))
-    drawings = Drawings(args.seed)
+    looks = Looks(detector.screener, args.seed)
 
     explained: dict[str, list[Explanation]] = {}
     for name, (method, steps, noises) in WAYS.items():
@@ -234,25 +245,33 @@ def main() -> None:
     deleted["random words", 1] = alone  # the mean over all of them is what is to be expected
     long = [row for row, each in enumerate(alone) if len(each) > max(KS)]  # something is left
 
-    texts = [*captions, *(t for group in itertools.chain(alone, *deleted.values()) for t in group)]
-    magnitudes = measure(model, texts)
+    groups = [alone, *deleted.values()]
+    looks.magnitudes([*captions, *(t for group in itertools.chain(*groups) for t in group)])
+    looks.similarities(
+        [(caption, row) for row, caption in enumerate(captions)]
+        + [(t, row) for each in groups for row, group in enumerate(each) for t in group]
+    )
 
-    wanted = [(caption, row) for row, caption in enumerate(captions)]
-    for groups in (*deleted.values(), alone):
-        wanted += [(text, row) for row, group in enumerate(groups) for text in group]
-    drawings.draw(wanted)
-    drops = [
-        np.array([magnitudes[caption] - magnitudes[text] for text in group])
-        for caption, group in zip(captions, alone, strict=True)
-    ]
-    departures = [
-        np.array([drawings[caption, row] - drawings[text, row] for text in group])
-        for row, (caption, group) in enumerate(zip(captions, alone, strict=True))
-    ]
+    def magnitudes(texts: list[str], _: int) -> list[float]:
+        return looks.magnitudes(texts)
+
+    def similarities(texts: list[str], row: int) -> list[float]:
+        return looks.similarities([(text, row) for text in texts])
+
+    def copies(texts: list[str], row: int) -> list[float]:
+        return [float(each > looks.copied_above) for each in similarities(texts, row)]
+
+    def drops(look: Callable[[list[str], int], list[float]]) -> list[Values]:
+        """What leaving each word out takes from a caption."""
+        return [
+            np.array(look([caption], row)) - np.array(look(texts, row))
+            for row, (caption, texts) in enumerate(zip(captions, alone, strict=True))
+        ]
 
     console = Console(width=120)
     report: dict[str, Any] = {"captions": len(captions), "seed": args.seed, "agreement": {}}
-    for what, truth in (("magnitude", drops), ("copy similarity", departures)):
+    for what, look in (("magnitude", magnitudes), ("copy similarity", similarities)):
+        truth = drops(look)
         # a caption whose words all do nothing has no order to agree with
         usable = [row for row, each in enumerate(truth) if np.ptp(each) > 0]
         table = Table(
@@ -278,14 +297,10 @@ def main() -> None:
     header = ("words dropped", "k", "magnitude", "copy similarity", "still a copy")
     table = Table(*header, title=f"{len(long)} captions of more than {max(KS)} words")
     report["deletion"] = {"captions": len(long)}
-    measured: dict[str, Callable[[str, int], float]] = {
-        "magnitude": lambda text, _: magnitudes[text],
-        "similarity": lambda text, row: drawings[text, row],
-        "still_a_copy": lambda text, row: float(drawings[text, row] > drawings.copied_above),
-    }
+    measured = {"magnitude": magnitudes, "similarity": similarities, "still_a_copy": copies}
     none = [[caption] for caption in captions]
-    for (name, k), groups in {("none", 0): none, **deleted}.items():
-        found = {what: curve(groups, long, each) for what, each in measured.items()}
+    for (name, k), texts in {("none", 0): none, **deleted}.items():
+        found = {what: curve(texts, long, each) for what, each in measured.items()}
         report["deletion"].setdefault(name, {})[str(k)] = found
         table.add_row(name, str(k), *map(str, found.values()))
     console.print(table)
@@ -301,8 +316,7 @@ def main() -> None:
         ),
     }
     edits = {
-        name: edit_report(detector, captions, drawings, model, options)
-        for name, options in ways.items()
+        name: edit_report(detector, captions, looks, options) for name, options in ways.items()
     }
     report["edits"] = edits
     table = Table("edits", *edits)

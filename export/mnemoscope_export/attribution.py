@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -61,10 +61,12 @@ def token_gradients(
         NumericsError: one of them is NaN or infinite.
     """
     _, height, width = model.latent_shape
-    chunks = noises.split(max(1, _POSITIONS // (height * width)))
-    norms = torch.cat(
-        [_walk(model, input_ids, each, steps, inference_steps, guidance, place) for each in chunks]
-    )
+    size = max(1, _POSITIONS // (height * width))
+    walks = [
+        _walk(model, input_ids, chunk, steps, inference_steps, guidance, place)
+        for chunk in torch.split(noises, size)
+    ]
+    norms = torch.cat(walks)
     if not norms.isfinite().all():
         raise NumericsError(
             f"A gradient of the magnitude is NaN or infinite in {model.unet.dtype}: that explains "
@@ -89,8 +91,8 @@ def _walk(
         embeds = model.encode(ids)
     latents = noises.to(unet.device, unet.dtype) * model.sampler().init_noise_sigma
     norms = []
-    options = {"inference_steps": inference_steps, "guidance": guidance}
-    for step in itertools.islice(denoise(model, embeds, latents, **options), steps):
+    walk = denoise(model, embeds, latents, inference_steps=inference_steps, guidance=guidance)
+    for step in itertools.islice(walk, steps):
         with torch.enable_grad():
             told, leaves = _differentiable(model, ids, place)
             found = magnitude_of(model, told, latents, step.timestep, step.eps_uncond)
@@ -123,7 +125,9 @@ def _leaves(model: StableDiffusion) -> Iterator[list[Tensor]]:
         found.append(output.detach().requires_grad_())
         return found[-1]
 
-    encoders = [part for name, part in model.parts.items() if name.startswith("text_encoder")]
+    encoders: list[Any] = [
+        part for name, part in model.parts.items() if name.startswith("text_encoder")
+    ]
     handles = [each.get_input_embeddings().register_forward_hook(cut) for each in encoders]
     try:
         yield found

@@ -160,7 +160,7 @@ class _Search:
         steps: int,
         noises: int | None,
     ) -> None:
-        self._screen = lambda texts: detector.screen(texts, steps=steps, noises=noises)
+        self._detector, self._steps, self._noises = detector, steps, noises
         self._reading = reading
         self._budget = options.budget
         self._most = options.most
@@ -247,6 +247,9 @@ class _Search:
         return {
             each: self._known[text].score for each, text in texts.items() if text in self._known
         }
+
+    def _screen(self, texts: list[str]) -> list[Detection]:
+        return self._detector.screen(texts, steps=self._steps, noises=self._noises)
 
     def _text(self, changes: _Set) -> str:
         return edited(self._reading.prompt, {c.span: c.to or "" for c in changes})

@@ -1,16 +1,17 @@
-"""What kind of word a word is, by a few rules and what lists say.
+"""What kind of word a word is, by lists and a few rules.
 
-No part-of-speech tagger and no download: closed lists of English, then what stands around a word.
-A lexicon of one's own goes first. Where nothing applies the answer is "other", which says that the
-rules do not know. They take the last content word of a phrase for an object and capitals within a
-prompt for a name, so that titles in capitals are all names; they know no sense of a word, and no
-language but English.
+No part-of-speech tagger and no download: a lexicon of one's own, the common English words in
+`english.txt`, then what stands around a word. Where nothing applies the answer is "other": the
+rules do not know. They take the last content word of a phrase for an object, and a capital within a
+prompt for a name, so that names in lower case and objects in capitals come out wrong; they know no
+sense of a word, and no language but English.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -25,44 +26,9 @@ Kind = Literal["object", "attribute", "name", "place", "number", "function", "ot
 Lexicon = Mapping[str, Kind]  # by the word, casefolded
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-_NUMBER = re.compile(r"[\d.,:/x'-]*\d[\d.,:/x'-]*(st|nd|rd|th|s|k|p|mm|cm|px)?", re.IGNORECASE)
-_FUNCTION = frozenset(
-    """a about above across after against all along also among an and any are around as at be
-    because been before behind being below beneath beside between beyond both but by can could did
-    do does down during each either every few for from had has have he her hers him his how i if in
-    inside into is it its itself just may me might more most much my near neither no nor not of off
-    on onto or our out outside over own per she should since so some such than that the their them
-    then there these they this those through to too toward towards under until up upon us very via
-    was we were what when where which while who whom whose why will with within without would you
-    your""".split()
-)
-_WORDED = frozenset(
-    """one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty
-    hundred thousand million first second third fourth fifth""".split()
-)
-_ATTRIBUTE = frozenset(
-    """abstract ancient antique bad beautiful best big black blue blurry bold bright broken brown
-    clean cold colorful colourful cool crimson cute cyan dark deep detailed digital dramatic dry
-    elegant empty epic flat floral fresh full giant gold golden good gray great green grey hairy
-    happy hd high hot huge indoor large light little long low magenta massive medium metal metallic
-    minimalist modern narrow new nice old olive orange outdoor pale pastel pink plain plastic pretty
-    purple rare realistic red retro rough round royal rustic sad sharp shiny short silver simple
-    small smiling smooth soft square steel sunny tall teal thick thin tiny top turquoise ugly
-    vibrant vintage violet warm wet white wide wild wooden yellow young""".split()
-)
+ENGLISH = Path(__file__).with_name("english.txt")
+_NUMBER = re.compile(r"(?=\D*\d)[\d.,:/x'-]+(?:st|nd|rd|th|s|k|p|mm|cm|px)?")
 _SUFFIXES = ("ish", "ful", "less", "ous", "ive", "able", "ible", "ical", "esque")
-_PLACES = frozenset(
-    """africa america amsterdam argentina asia athens atlanta australia austria bali barcelona
-    beijing belgium berlin boston brazil brooklyn budapest cairo california canada chicago chile
-    china colorado copenhagen cuba dallas delhi denmark detroit dubai dublin edinburgh egypt england
-    europe finland florence florida france germany greece hawaii hollywood houston hungary iceland
-    india indonesia iran iraq ireland israel istanbul italy jamaica japan jerusalem kenya korea kyoto
-    lisbon london madrid malaysia manhattan melbourne mexico miami milan montreal moscow mumbai nepal
-    netherlands norway oslo paris peru philadelphia poland portugal prague rome russia scotland
-    seattle seoul shanghai singapore spain stockholm sweden switzerland sydney taiwan texas thailand
-    tokyo toronto turkey ukraine usa vancouver venice vienna vietnam wales washington
-    zurich""".split()
-)
 
 
 def classify(prompt: str, words: Sequence[Span], lexicon: Lexicon | None = None) -> list[Kind]:
@@ -105,14 +71,14 @@ def read_lexicon(path: str | Path) -> dict[str, Kind]:
 
 def _known(word: str, lexicon: Lexicon) -> Kind | None:
     plain = word.casefold()
-    if plain in lexicon:
-        return lexicon[plain]
-    if _NUMBER.fullmatch(plain) or plain in _WORDED:
+    known = lexicon.get(plain) or _english().get(plain)
+    if known is not None:
+        return known
+    if _NUMBER.fullmatch(plain):
         return "number"
-    if plain in _FUNCTION:
-        return "function"
-    if plain in _PLACES:
-        return "place"
-    if plain in _ATTRIBUTE or plain.endswith(_SUFFIXES):
-        return "attribute"
-    return None
+    return "attribute" if plain.endswith(_SUFFIXES) else None
+
+
+@cache
+def _english() -> Lexicon:
+    return read_lexicon(ENGLISH)

@@ -73,7 +73,7 @@ def show(console: Console, explanation: Explanation) -> None:
 def show_summary(console: Console, summary: Summary) -> None:
     """Which words trigger most, and of which kinds they are."""
     words = Table("word", "kind", "prompts", "top of", "share", "effect", box=None, pad_edge=False)
-    for each in summary.words[:_TOP]:
+    for each in summary.triggers[:_TOP]:
         words.add_row(
             *(Text(printable(each.word, 40)), each.kind, str(each.prompts), str(each.top)),
             *(f"{each.share:.0%}", f"{each.effect:.4f}"),
@@ -95,7 +95,7 @@ def to_html(explanations: Sequence[Explanation], summary: Summary | None = None)
         parts.append(_summary_tables(summary))
     for each in explanations:
         parts += [f"<p class=prompt>{_marked(each)}</p>", f"<p>{_safe(_verdict(each))}</p>"]
-        rows = [(w.word, f"{w.score:.4f}", w.kind) for w in each.ranked]
+        rows = [(w.word, f"{w.score:.4f}", str(w.kind)) for w in each.ranked]
         rows += [(_other(o), f"{o.score:.4f}", "") for o in each.others if o.score is not None]
         parts.append(_table(("word", "score", "kind"), rows))
         if each.edits:
@@ -161,7 +161,7 @@ def _other(token: Token) -> str:
 def _summary_tables(summary: Summary) -> str:
     words = [
         (w.word, w.kind, str(w.prompts), str(w.top), f"{w.share:.0%}", f"{w.effect:.4f}")
-        for w in summary.words[:_TOP]
+        for w in summary.triggers[:_TOP]
     ]
     kinds = [
         (k.kind, str(k.words), str(k.top), f"{k.share:.0%}", f"{k.effect:.4f}")

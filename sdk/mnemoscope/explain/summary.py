@@ -60,13 +60,13 @@ class Summary:
     Attributes:
         prompts: How many were looked at.
         flagged: How many of them are memorised; None if one has no verdict.
-        words: Those that are the top word of most prompts first, then by share.
+        triggers: Words; those that are the top word of most prompts first, then by share.
         kinds: Those that occur.
     """
 
     prompts: int
     flagged: int | None
-    words: tuple[Trigger, ...]
+    triggers: tuple[Trigger, ...]
     kinds: tuple[KindRow, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def summarize(explanations: Sequence[Explanation]) -> Summary:
     return Summary(
         prompts=len(explanations),
         flagged=None if None in verdicts else sum(map(bool, verdicts)),
-        words=tuple(sorted(words, key=lambda each: (-each.top, -each.share, each.word))),
+        triggers=tuple(sorted(words, key=lambda each: (-each.top, -each.share, each.word))),
         kinds=tuple(
             KindRow(kind, len(by_kind[kind]), *_means(by_kind[kind]))
             for kind in KINDS

@@ -125,7 +125,7 @@ def read(tokenizer: ClipTokenizer, prompt: str) -> Reading:
     pieces = tokenizer.pieces(prompt)
     spans = word_spans(prompt)
     owned: dict[Span, list[int]] = {span: [] for span in spans}
-    loose = []
+    loose: list[int] = []
     for k, piece in enumerate(pieces):
         if piece.span is not None:
             owner = next((span for span in spans if _overlap(span, piece.span)), None)
