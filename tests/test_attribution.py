@@ -151,6 +151,3 @@ def test_what_is_not_finite_is_no_explanation(model: StableDiffusion) -> None:
     noises = noise_bank(1, model.latent_shape, seed=0)
     with pytest.raises(NumericsError, match="float32, or explain by occlusion"):
         token_gradients(model, ids_of(model), noises * float("nan"))
-    # the empty prompt has no magnitude, and its norm no gradient
-    with pytest.raises(NumericsError, match="NaN or infinite"):
-        token_gradients(model, ids_of(model, ""), noises)
