@@ -53,6 +53,7 @@ WAYS = {  # method, steps, noises
 DELETED = ("gradient", "gradient-output", "occlusion")
 KS = (1, 2, 3)
 BATCH = 16
+MOST = 1000  # edits to choose from
 
 Values = NDArray[np.float64]
 
@@ -157,6 +158,7 @@ def edit_report(
     ]
     flagged = [row for row, each in enumerate(found) if each.needed]
     first = {row: found[row].found[0] for row in flagged if found[row].found}
+    fullest = {row: max(found[row].found, key=lambda edit: edit.kept) for row in first}
     lowest = {row: min(found[row].found, key=lambda edit: edit.score) for row in first}
     before = dict(zip(first, looks.similarities([(captions[r], r) for r in first]), strict=True))
     copied = [row for row in first if before[row] > looks.copied_above]
@@ -183,6 +185,7 @@ def edit_report(
         ),
         "copied_before": len(copied),
         "drawn_for_the_first": drawn(first),
+        "drawn_for_the_one_that_keeps_most": drawn(fullest),
         "drawn_for_the_lowest_score": drawn(lowest),
         "edits": [
             {
@@ -309,10 +312,10 @@ def main() -> None:
     calibration = detector.calibration.find(detector.setting())
     assert calibration is not None
     ways = {
-        "dropping": EditOptions(),
-        "dropping or replacing": EditOptions(alternatives=vocabulary),
+        "dropping": EditOptions(most=MOST),
+        "dropping or replacing": EditOptions(alternatives=vocabulary, most=MOST),
         "dropping, under the benign median": EditOptions(
-            target=float(np.median(calibration.ordered))
+            target=float(np.median(calibration.ordered)), most=MOST
         ),
     }
     edits = {

@@ -82,7 +82,7 @@ def test_a_file_of_prompts(run: Run, tmp_path: Path) -> None:
     header = "word kind prompts top of share effect"
     assert " ".join(shown.out.splitlines()[0].split()) == header
     page = tmp_path / "page.html"
-    assert run("explain", "--file", file, "-o", page, "--noises", 1, "--edits").code == 1
+    assert run("explain", "--file", file, "-o", page, "--edits", "--keep", "sheep").code == 1
     assert page.read_text().count("class=prompt") == 4
 
 

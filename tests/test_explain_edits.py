@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mnemoscope import CalibrationError, Detector, InputError
+from mnemoscope import Calibration, CalibrationError, CalibrationFile, Detector, InputError
 from mnemoscope.explain import EditOptions, Listed, Vocabulary, find_edits, read_lists
 from mnemoscope_runtime.testing import FakeBackend
 
@@ -71,6 +71,20 @@ def test_those_that_keep_most_come_first(scoring: Callable[[Scores], Detector]) 
     found = find_edits(detector, PROMPT, EditOptions(target=0.5, most=2))
     assert [edit.changes[0].word for edit in found.found] == ["of", "tokyo"]
     assert found.found[0].kept > found.found[1].kept
+
+
+def test_those_that_score_like_ordinary_prompts_come_before_them(
+    scoring: Callable[[Scores], Detector],
+) -> None:
+    detector = scoring(lambda held: 0.5 + 1.4 * ("tower" in held) + 0.1 * ("of" in held))
+    prompts = tuple(f"{i:012x}" for i in range(100))
+    benign = tuple(map(float, np.linspace(0, 2, 100)))
+    calibration = Calibration(detector.setting(), 0.05, 0.05, 1.95, prompts, benign)
+    detector.calibration = CalibrationFile((calibration,))
+    found = find_edits(detector, PROMPT).found
+    assert [edit.changes[0].word for edit in found] == ["tower", "of"]
+    assert [edit.ordinary for edit in found] == [True, False]
+    assert found[0].kept < found[1].kept
 
 
 def test_words_that_are_kept_stay(scoring: Callable[[Scores], Detector]) -> None:

@@ -36,6 +36,7 @@ from ..explain import (
 )
 from ..explain.edits import Alternatives
 from ..explain.pictures import show, show_summary, to_html
+from ..explain.words import words_of
 from ..prompts import read_prompt_file
 from ._backends import open_torch
 from ._options import DetectorOption, progress_bar, prompts_of, say
@@ -161,7 +162,10 @@ def command(
         found = []
         for done, each in enumerate(prompts, 1):
             explanation = explainer.explain(each, steps=steps, noises=noises)
-            found.append(_with_edits(screen, explanation, options) if wanted else explanation)
+            if wanted:
+                free = options if file is None else _keeping(explanation, options)
+                explanation = _with_edits(screen, explanation, free)
+            found.append(explanation)
             progress(done, len(prompts))
         setting = screen.setting(steps=steps, noises=noises)
     summary = summarize(found) if file is not None else None
@@ -212,6 +216,13 @@ def _alternatives(
     return lambda words, index: list(
         itertools.chain.from_iterable(each(words, index) for each in offered)
     )
+
+
+def _keeping(explanation: Explanation, options: EditOptions) -> EditOptions:
+    """The options less words to keep that this prompt of several does not hold."""
+    held = {word.word.casefold() for word in explanation.words}
+    kept = tuple(word for phrase in options.keep for word in words_of(phrase))
+    return replace(options, keep=tuple(word for word in kept if word.casefold() in held))
 
 
 def _with_edits(screen: Detector, explanation: Explanation, options: EditOptions) -> Explanation:

@@ -56,6 +56,14 @@ class Edit:
     kept: float
     changes: tuple[Change, ...]
 
+    @property
+    def ordinary(self) -> bool:
+        """Whether at least half of all benign prompts score as high; True if not calibrated.
+
+        An edit that only just gets under the threshold often still recites.
+        """
+        return self.p_value is None or self.p_value >= 0.5
+
     def as_json(self) -> dict[str, Any]:
         """As plain data."""
         changes = [{"word": c.word, "span": c.span, "to": c.to} for c in self.changes]
@@ -92,8 +100,9 @@ class Edits:
     """What was found.
 
     Attributes:
-        found: All of the same number of changes; those that keep most of the prompt first. Empty
-            if the prompt is under the target as it is, or if nothing was found.
+        found: All of the same number of changes; first those that score as ordinary benign prompts
+            do (`Edit.ordinary`), and of these those that keep most of the prompt. Empty if the
+            prompt is under the target as it is, or if nothing was found.
         needed: Whether the prompt is above the target.
         target: The target.
         tried: How many changed prompts were scored.
@@ -207,7 +216,7 @@ class _Search:
         for each in sorted(sets, key=lambda each: self._known[self._text(each)].score):
             way = tuple((change.span, change.to is None) for change in each)
             edits.setdefault(way, self._edit(each))
-        best = sorted(edits.values(), key=lambda edit: (-edit.kept, edit.score))
+        best = sorted(edits.values(), key=lambda e: (not e.ordinary, -e.kept, e.score))
         return tuple(best[: self._most])
 
     def _greedy(self, best: dict[Span, list[Change]]) -> _Set | None:
