@@ -27,7 +27,7 @@ KEYS = ["prompt", "score", "scores", "rms", "p_value", "threshold", "memorized",
 KEYS += ["backend", "bundle", "steps", "truncated", "noises", "passes", "first", "cleared"]
 PROMPTS = ["a cat, sitting", "rain", "eine Katze — 猫"]
 COMMANDS = ["screen", "audit", "demo", "calibrate", "calibration", "evaluate", "export", "inspect"]
-COMMANDS += ["generate", "build", "bench", "parity", "doctor", "mitigate"]
+COMMANDS += ["generate", "build", "bench", "parity", "doctor", "explain", "mitigate"]
 
 
 @dataclass(frozen=True)

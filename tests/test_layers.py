@@ -57,8 +57,9 @@ def test_the_check_sees_an_upward_import(tmp_path: Path) -> None:
         "import mnemoscope",
         "from mnemoscope.cli import main; sys.argv = ['mnemoscope', 'screen', 'a cat']\n"
         "try: main()\nexcept SystemExit as end: assert end.code in (0, 1), end.code",
+        "from mnemoscope.explain import explain; assert explain('a cat', method='occlusion').words",
     ],
-    ids=["runtime", "sdk", "screen"],
+    ids=["runtime", "sdk", "screen", "explain"],
 )
 def test_torch_is_never_loaded(code: str) -> None:
     blocked = f"import sys\nfor name in {NO_TORCH}: sys.modules[name] = None\n"

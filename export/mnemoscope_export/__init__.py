@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .attention import AttentionMaps
+    from .attribution import token_gradients
     from .export import export_bundle
     from .from_onnx import export_onnx
     from .gate import Tolerance, check_backend
@@ -40,6 +41,7 @@ __all__ = [
     "magnitude_of",
     "magnitudes",
     "noise_bank",
+    "token_gradients",
     "unconditional",
 ]
 
@@ -62,6 +64,7 @@ _HOMES = {
     "magnitude_of": "gradients",
     "magnitudes": "reference",
     "noise_bank": "noise",
+    "token_gradients": "attribution",
     "unconditional": "gradients",
 }
 

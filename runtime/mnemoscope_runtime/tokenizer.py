@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from .bundle import Bundle
 from .errors import InputError, IntegrityError
 
-__all__ = ["LONGEST_PROMPT", "ClipTokenizer", "Tokens"]
+__all__ = ["LONGEST_PROMPT", "ClipTokenizer", "Piece", "Tokens"]
 
 LONGEST_PROMPT = 100_000  # characters; the model reads 75 tokens of them
 _FILE = "tokenizer/tokenizer.json"
@@ -30,6 +30,20 @@ class Tokens:
 
     ids: NDArray[np.int64]
     truncated: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A token of one prompt.
+
+    Attributes:
+        text: As the vocabulary spells it.
+        span: The characters of the prompt that it stands for, from and to; None for the start, the
+            end and the padding that the tokenizer adds.
+    """
+
+    text: str
+    span: tuple[int, int] | None
 
 
 class ClipTokenizer:
@@ -83,6 +97,21 @@ class ClipTokenizer:
         ids = np.array([encoding.ids for encoding in encodings], np.int64)
         truncated = tuple(bool(encoding.overflowing) for encoding in encodings)
         return Tokens(ids.reshape(len(prompts), self.length), truncated)
+
+    def pieces(self, prompt: str) -> tuple[Piece, ...]:
+        """What each of the `length` ids of a prompt stands for; what does not fit has no piece.
+
+        Raises:
+            InputError: as `encode`.
+        """
+        _check(0, prompt)
+        found = self._tokenizer.encode(prompt)
+        return tuple(
+            Piece(token, None if added else span)
+            for token, span, added in zip(
+                found.tokens, found.offsets, found.special_tokens_mask, strict=True
+            )
+        )
 
 
 def _check(index: int, prompt: str) -> None:

@@ -26,6 +26,7 @@ from . import (
     demo,
     doctor,
     evaluate,
+    explain,
     export,
     generate,
     inspect,
@@ -70,6 +71,7 @@ app.command("audit", epilog=audit.EPILOG)(audit.command)
 app.command("demo")(demo.command)
 app.command("calibrate")(calibrate.command)
 app.command("evaluate")(evaluate.command)
+app.command("explain", epilog=explain.EPILOG)(explain.command)
 app.add_typer(calibration.app, name="calibration")
 app.command("export")(export.command)
 app.command("inspect")(inspect.command)

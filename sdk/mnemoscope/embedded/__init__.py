@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BUNDLE",
+    "LEXICON",
     "MEMORIZED",
     "MODEL",
     "PROMPTS",
@@ -30,6 +31,7 @@ _HERE = Path(__file__).parent
 MODEL = _HERE / "model"  # the diffusers pipeline
 BUNDLE = _HERE / "bundle"  # its export
 PROMPTS = _HERE / "prompts.jsonl"
+LEXICON = _HERE / "lexicon.txt"  # kinds of the captions' words
 MEMORIZED = _HERE / "memorized.png"  # their training pictures, 64x64, ten a row, in order
 
 _SIDE = 64

@@ -1,0 +1,261 @@
+"""`mnemoscope explain`."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from mnemoscope_runtime import InputError
+
+from .. import embedded
+from ..detector import Detector
+from ..explain import (
+    DEFAULT,
+    METHODS,
+    EditOptions,
+    Explainer,
+    Explanation,
+    Listed,
+    Occlusion,
+    Summary,
+    Vocabulary,
+    find_edits,
+    load_attribution,
+    load_model,
+    read_lexicon,
+    read_lists,
+    summarize,
+)
+from ..explain.edits import Alternatives
+from ..explain.pictures import show, show_summary, to_html
+from ..explain.words import words_of
+from ..prompts import read_prompt_file
+from ._backends import open_torch
+from ._options import DetectorOption, progress_bar, prompts_of, say
+from ._quiet import quiet_libraries
+from ._writers import opened
+
+__all__ = ["EPILOG", "command"]
+
+EPILOG = """
+[bold]Examples[/bold]
+
+mnemoscope explain "google icon of tokyo tower, on rings, in zagreb 2020" --keep tower
+
+mnemoscope explain "a prompt" --method gradient --format html --output why.html
+
+mnemoscope explain --file prompts.txt --format json --output why.json
+
+[bold]Exit codes[/bold]: 0 nothing flagged, 1 something flagged, 2 usage, 3 environment or backend,
+4 bundle or calibration mismatch.
+"""
+
+
+class Format(StrEnum):
+    """How an explanation is written."""
+
+    heat = "heat"
+    json = "json"
+    html = "html"
+
+
+def command(
+    prompt: Annotated[str | None, typer.Argument(help="The prompt.")] = None,
+    file: Annotated[
+        str | None,
+        typer.Option("--file", "-f", help="Many prompts: .txt, .jsonl, .csv, .tsv, .parquet, -."),
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="Column of --file that holds the prompt.")
+    ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Directory that `export` wrote.", show_default="embedded")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Model of the bundle, for gradients.", show_default="the embedded one"),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help=f"How words are weighed: {', '.join(METHODS)}.")
+    ] = DEFAULT,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Calibration file.", show_default="the bundle's own")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="What runs the engines.")] = "onnxruntime",
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    detector: DetectorOption = "magnitude",
+    noises: Annotated[
+        int | None, typer.Option(help="Noises of the bank to use.", show_default="all")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Denoising steps to measure.")] = 1,
+    edits: Annotated[
+        bool | None,
+        typer.Option(
+            "--edits/--no-edits", help="Look for edits.", show_default="for a single prompt"
+        ),
+    ] = None,
+    keep: Annotated[list[str] | None, typer.Option(help="A word that must stay.")] = None,
+    target: Annotated[
+        float | None,
+        typer.Option(help="Score that edits have to get under.", show_default="the threshold"),
+    ] = None,
+    replacements: Annotated[
+        Path | None, typer.Option(help="What may replace words: lines `word: other, other`.")
+    ] = None,
+    vocabulary: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of prompts whose words may replace others.",
+            show_default="the embedded captions, for the embedded bundle",
+        ),
+    ] = None,
+    budget: Annotated[int, typer.Option(min=1, help="The most prompts to score for edits.")] = 256,
+    lexicon: Annotated[
+        Path | None,
+        typer.Option(help="Kinds of words: lines `kind: word, word`."),
+    ] = None,
+    output_format: Annotated[
+        Format | None,
+        typer.Option("--format", help="How to write it.", show_default="heat, or by ending"),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write.", show_default="stdout")
+    ] = None,
+) -> None:
+    """Show which words a prompt's score comes from, and what to change.
+
+    Gradients need `pip install 'mnemoscope\\[torch]'`, occlusion does not. With --file also: which
+    words trigger most, and what kind of words they are.
+    """
+    if (prompt is None) == (file is None):
+        raise InputError("Give one prompt to explain, or --file FILE (- for stdin).")
+    chosen = output_format or _by_ending(output)
+    prompts = [prompt] if prompt is not None else prompts_of(file or "", column)
+    wanted = edits if edits is not None else file is None
+    if keep and not wanted:
+        raise InputError("--keep says what edits leave alone, and none are looked for: --edits.")
+    options = EditOptions(
+        keep=tuple(keep or ()),
+        target=target,
+        alternatives=_alternatives(replacements, vocabulary, bundle) if wanted else None,
+        budget=budget,
+    )
+    kinds = read_lexicon(embedded.LEXICON) if bundle is None else {}
+    kinds |= read_lexicon(lexicon) if lexicon is not None else {}
+    attribution = Occlusion() if method == "occlusion" else _gradient(method, bundle, model)
+    runs = open_torch(backend, bundle, model, threads)
+    with (
+        Detector.load(
+            bundle, backend=runs, threads=threads, calibration=calibration, detector=detector
+        ) as screen,
+        progress_bar("explaining") as progress,
+    ):
+        explainer = Explainer(screen, attribution, lexicon=kinds)
+        found = []
+        for done, each in enumerate(prompts, 1):
+            explanation = explainer.explain(each, steps=steps, noises=noises)
+            if wanted:
+                free = options if file is None else _keeping(explanation, options)
+                explanation = _with_edits(screen, explanation, free)
+            found.append(explanation)
+            progress(done, len(prompts))
+        setting = screen.setting(steps=steps, noises=noises)
+    summary = summarize(found) if file is not None else None
+    with opened(output) as stream:
+        _write(chosen, stream, found, summary)
+    if found[0].threshold is None:
+        no_edits = wanted and target is None
+        say(
+            f"there is no calibration of {setting}, so there are no verdicts"
+            f"{' and no edits' if no_edits else ''}. `{setting.command}` makes one"
+            f"{'; edits can do with --target.' if no_edits else '.'}"
+        )
+    truncated = [each for each in found if each.unread]
+    if truncated:
+        say(
+            f"{len(truncated)} of the prompts had more tokens than the model reads. What it does "
+            "not see is struck out, and `unread` in JSON."
+        )
+    raise typer.Exit(1 if any(each.memorized for each in found) else 0)
+
+
+def _gradient(method: str, bundle: Path | None, model: str | None) -> Any:
+    if method not in METHODS:
+        load_attribution(method)  # says which there are
+    if bundle is not None and model is None:
+        raise InputError(
+            f"A gradient is that of the model {bundle} was exported from, which a bundle does not "
+            "hold. Give it with --model, or explain by --method occlusion."
+        )
+    quiet_libraries()
+    return load_attribution(method, load_model(model))
+
+
+def _alternatives(
+    replacements: Path | None, vocabulary: Path | None, bundle: Path | None
+) -> Alternatives | None:
+    """What the options allow to replace words; what a user listed comes first."""
+    offered: list[Alternatives] = []
+    if replacements is not None:
+        offered.append(Listed(read_lists(replacements)))
+    if vocabulary is not None:
+        offered.append(Vocabulary(read_prompt_file(vocabulary)))
+    elif bundle is None and replacements is None:
+        captions = embedded.read_prompts("seen", "held_out", "calibration")
+        offered.append(Vocabulary(row.prompt for row in captions))
+    if not offered:
+        return None
+    return lambda words, index: list(
+        itertools.chain.from_iterable(each(words, index) for each in offered)
+    )
+
+
+def _keeping(explanation: Explanation, options: EditOptions) -> EditOptions:
+    """The options less words to keep that this prompt of several does not hold."""
+    held = {word.word.casefold() for word in explanation.words}
+    kept = tuple(word for phrase in options.keep for word in words_of(phrase))
+    return replace(options, keep=tuple(word for word in kept if word.casefold() in held))
+
+
+def _with_edits(screen: Detector, explanation: Explanation, options: EditOptions) -> Explanation:
+    if options.target is None and explanation.threshold is None:
+        return explanation
+    found = find_edits(
+        screen, explanation.prompt, options, steps=explanation.steps, noises=explanation.noises
+    )
+    if found.needed and not found.found:
+        say(
+            f"no edit of up to {options.budget} tried brings the prompt under {found.target:.4f} "
+            f"({found.tried} scored). Free more words, allow replacements, or raise --budget."
+        )
+    return replace(explanation, edits=found.found)
+
+
+def _write(
+    chosen: Format, stream: IO[str], found: Sequence[Explanation], summary: Summary | None
+) -> None:
+    if chosen is Format.html:
+        stream.write(to_html(found, summary))
+    elif chosen is Format.json:
+        rows = [each.as_json() for each in found]
+        whole = rows[0] if summary is None else {"explanations": rows, **summary.as_json()}
+        stream.write(json.dumps(whole, ensure_ascii=False) + "\n")
+    else:
+        console = Console(file=stream, width=None if stream.isatty() else 120)
+        if summary is not None:
+            show_summary(console, summary)
+        else:
+            show(console, found[0])
+
+
+def _by_ending(output: Path | None) -> Format:
+    endings = {".json": Format.json, ".jsonl": Format.json, ".html": Format.html}
+    return Format.heat if output is None else endings.get(output.suffix.lower(), Format.heat)

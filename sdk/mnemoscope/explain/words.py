@@ -1,0 +1,161 @@
+"""Prompts as words, and what of them the model reads."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnemoscope_runtime import InputError
+from mnemoscope_runtime.tokenizer import ClipTokenizer, Piece
+
+__all__ = ["Group", "Reading", "Span", "edited", "read", "word_spans", "words_of"]
+
+Span = tuple[int, int]  # characters, from and to
+Group = tuple[int, ...]  # tokens, by their places among the ids
+
+_RUN = re.compile(r"[^\s,;|]+")
+_LOOSE = ",;:"
+
+
+def word_spans(text: str) -> list[Span]:
+    """Where words are: runs without spaces, commas and the like, less punctuation at their ends.
+
+    A script without spaces is one word up to its next punctuation.
+    """
+    found = []
+    for run in _RUN.finditer(text):
+        start, end = run.span()
+        while start < end and _is_punctuation(text[start]):
+            start += 1
+        while start < end and _is_punctuation(text[end - 1]):
+            end -= 1
+        if start < end:
+            found.append((start, end))
+    return found
+
+
+def words_of(text: str) -> list[str]:
+    """The words themselves."""
+    return [text[start:end] for start, end in word_spans(text)]
+
+
+def edited(prompt: str, changes: Mapping[Span, str]) -> str:
+    """A prompt with other words in some places, or none, and no loose comma where one was."""
+    text, last, seam = "", 0, False
+    for (start, end), new in sorted(changes.items()):
+        gap = prompt[last:start]
+        text, last, seam = (_joined(text, gap) if seam else text + gap) + new, end, not new
+    rest = prompt[last:]
+    if not seam:
+        return text + rest
+    return _joined(text, rest) if rest.strip() else text.rstrip(_LOOSE + " ")
+
+
+def _joined(left: str, right: str) -> str:
+    """Both sides of a word that is gone."""
+    spaced = left[-1:].isspace() or right[:1].isspace()
+    left, right = left.rstrip(), right.lstrip()
+    if right[:1] and right[0] in _LOOSE and (not left or left[-1] in _LOOSE):
+        right = right[1:].lstrip()
+    gap = " " if left and spaced and right[:1] not in (*_LOOSE, ".", "!", "?") else ""
+    return left + gap + right
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What a model reads of a prompt.
+
+    Attributes:
+        prompt: The prompt.
+        ids: # [1, L]
+        pieces: What each id stands for. # [L]
+        words: Spans of the words of which at least one token is read.
+        groups: The tokens of each of them.
+        loose: Tokens of the prompt that belong to no word: punctuation.
+        start: The start token ...
+        end: ... the first end token ...
+        padding: ... and what comes after it.
+        stop: Where in the prompt that which is read ends.
+    """
+
+    prompt: str
+    ids: NDArray[np.int64]
+    pieces: tuple[Piece, ...]
+    words: tuple[Span, ...]
+    groups: tuple[Group, ...]
+    loose: Group
+    start: Group
+    end: Group
+    padding: Group
+    stop: int
+
+    @property
+    def read(self) -> str:
+        """The part of the prompt that the model sees."""
+        return self.prompt[: self.stop]
+
+    @property
+    def unread(self) -> str:
+        """The truncated tail; empty if all is read."""
+        return self.prompt[self.stop :].strip() if self.stop < len(self.prompt) else ""
+
+    @property
+    def texts(self) -> list[str]:
+        """The words."""
+        return [self.prompt[start:end] for start, end in self.words]
+
+    def span(self, group: Group) -> Span | None:
+        """The characters that some tokens stand for; None for added ones."""
+        spans = [span for k in group if (span := self.pieces[k].span) is not None]
+        return (min(a for a, _ in spans), max(b for _, b in spans)) if spans else None
+
+
+def read(tokenizer: ClipTokenizer, prompt: str) -> Reading:
+    """Tokenize a prompt and find its words.
+
+    Raises:
+        InputError: it is not text, or holds no word that the model reads.
+    """
+    tokens = tokenizer.encode([prompt])
+    pieces = tokenizer.pieces(prompt)
+    spans = word_spans(prompt)
+    owned: dict[Span, list[int]] = {span: [] for span in spans}
+    loose: list[int] = []
+    for k, piece in enumerate(pieces):
+        if piece.span is not None:
+            owner = next((span for span in spans if _overlap(span, piece.span)), None)
+            (loose if owner is None else owned[owner]).append(k)
+    words = {span: tuple(group) for span, group in owned.items() if group}
+    if not words:
+        raise InputError(
+            f"{prompt[:60]!r} holds no words, so there are none to explain. Give a prompt with "
+            "some."
+        )
+    added = [k for k, piece in enumerate(pieces) if piece.span is None]
+    whole = not tokens.truncated[0]
+    last = max(piece.span[1] for piece in pieces if piece.span is not None)
+    return Reading(
+        prompt=prompt,
+        ids=tokens.ids,
+        pieces=pieces,
+        words=tuple(words),
+        groups=tuple(words.values()),
+        loose=tuple(loose),
+        start=tuple(added[:1]),
+        end=tuple(added[1:2]),
+        padding=tuple(added[2:]),
+        stop=len(prompt) if whole else last,
+    )
+
+
+def _overlap(one: Span, other: Span) -> bool:
+    return one[0] < other[1] and other[0] < one[1]
+
+
+def _is_punctuation(character: str) -> bool:
+    return unicodedata.category(character).startswith("P")

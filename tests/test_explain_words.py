@@ -1,0 +1,118 @@
+"""Words, their tokens, and prompts with some of them changed."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mnemoscope import InputError, embedded
+from mnemoscope.explain.words import edited, read, word_spans, words_of
+from mnemoscope_runtime import Bundle, ClipTokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> ClipTokenizer:
+    return ClipTokenizer.of(Bundle.open(embedded.BUNDLE))
+
+
+def dropped(prompt: str, *indices: int) -> str:
+    spans = word_spans(prompt)
+    return edited(prompt, {spans[i]: "" for i in indices})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("google icon of rocket, on rings", ["google", "icon", "of", "rocket", "on", "rings"]),
+        ("don't (a, b:1.2) 1girl,best 16:9", ["don't", "a", "b:1.2", "1girl", "best", "16:9"]),
+        ("'quoted' -- \"words\".", ["quoted", "words"]),
+        ("猫の絵 😀", ["猫の絵", "😀"]),
+        ("... !? ,", []),
+        ("", []),
+    ],
+)
+def test_words(text: str, words: list[str]) -> None:
+    assert words_of(text) == words
+
+
+@pytest.mark.parametrize(
+    ("prompt", "indices", "expected"),
+    [
+        ("icon of rocket, on rings, in fez 2020", (3, 4), "icon of rocket, in fez 2020"),
+        ("icon of rocket, on rings, in fez 2020", (5, 6, 7), "icon of rocket, on rings"),
+        ("icon of rocket, on rings", (0,), "of rocket, on rings"),
+        ("a, b", (0,), "b"),
+        ("x,a,b,c", (1, 2), "x,c"),
+        ("x, a b c", (1, 2), "x, c"),
+        ("a cat.", (1,), "a."),
+        ("a  cat  sits", (1,), "a sits"),
+        ("a cat", (0, 1), ""),
+        ("a cat , here", (), "a cat , here"),
+    ],
+)
+def test_words_are_dropped_with_the_comma_they_leave(
+    prompt: str, indices: tuple[int, ...], expected: str
+) -> None:
+    assert dropped(prompt, *indices) == expected
+
+
+def test_words_are_replaced_in_place() -> None:
+    prompt = "icon of rocket, on rings"
+    spans = word_spans(prompt)
+    assert edited(prompt, {spans[2]: "a dog", spans[0]: "photo"}) == "photo of a dog, on rings"
+    assert edited(prompt, {spans[2]: "", spans[0]: "photo"}) == "photo of, on rings"
+
+
+@given(st.text(max_size=60), st.data())
+@settings(deadline=None)
+def test_what_is_not_dropped_stays(prompt: str, data: st.DataObject) -> None:
+    words = words_of(prompt)
+    chosen = data.draw(st.sets(st.integers(0, len(words) - 1)) if words else st.just(set()))
+    text, at = dropped(prompt, *chosen), 0
+    for word in (word for i, word in enumerate(words) if i not in chosen):
+        at = text.find(word, at)
+        assert at >= 0
+        at += len(word)
+    assert dropped(prompt) == prompt
+
+
+def test_tokens_are_joined_into_words(tokenizer: ClipTokenizer) -> None:
+    reading = read(tokenizer, "Viktor's rocket, in 2020 — café")
+    assert reading.texts == ["Viktor's", "rocket", "in", "2020", "café"]
+    spelled = ["".join(reading.pieces[k].text for k in group) for group in reading.groups]
+    assert spelled[:4] == ["viktor</w>'s</w>", "rocket</w>", "in</w>", "2</w>0</w>2</w>0</w>"]
+    for group, span in zip(reading.groups, reading.words, strict=True):
+        assert reading.span(group) == span
+    assert reading.pieces[reading.loose[0]].text == ",</w>"
+    assert reading.start == (0,)
+    assert reading.span(reading.start) is None
+    everything = {*reading.start, *reading.end, *reading.padding, *reading.loose}
+    everything |= {k for group in reading.groups for k in group}
+    assert everything == set(range(77))
+    assert (reading.unread, reading.read) == ("", reading.prompt)
+
+
+def test_pieces_are_what_the_ids_say(tokenizer: ClipTokenizer) -> None:
+    for prompt in ["a cat", "", "word " * 100, "猫 <|endoftext|> x"]:
+        assert len(tokenizer.pieces(prompt)) == tokenizer.encode([prompt]).ids.shape[1] == 77
+
+
+def test_the_tail_that_is_not_read(tokenizer: ClipTokenizer) -> None:
+    prompt = "icon " * 75 + "rocket, on rings"
+    reading = read(tokenizer, prompt)
+    assert len(reading.words) == 75
+    assert reading.unread == "rocket, on rings"
+    assert reading.read == ("icon " * 75).strip()
+    assert reading.padding == ()
+
+
+@pytest.mark.parametrize("prompt", ["", "   ", ", . !"])
+def test_a_prompt_without_words(tokenizer: ClipTokenizer, prompt: str) -> None:
+    with pytest.raises(InputError, match="holds no words"):
+        read(tokenizer, prompt)
+
+
+def test_what_is_no_text(tokenizer: ClipTokenizer) -> None:
+    with pytest.raises(InputError, match="not valid Unicode"):
+        read(tokenizer, "a \ud800 cat")
