@@ -41,7 +41,7 @@ parser.add_argument("--rate", type=float, default=1e-5)
 parser.add_argument("--precision", choices=("no", "bf16", "fp16"), default="no")
 parser.add_argument("--hard", type=float, help="one threshold, in place of quantiles")
 parser.add_argument("--quantile", type=float, default=0.5)
-parser.add_argument("--factor", type=float, default=2.0)
+parser.add_argument("--factor", type=float, default=1.5)
 parser.add_argument("--seed", type=int, default=0)
 args = parser.parse_args()
 

@@ -48,7 +48,7 @@ class QuantileThreshold:
     """
 
     quantile: float = 0.5
-    factor: float = 2.0
+    factor: float = 1.5
     bins: int = 20
     window: int = 256
     warmup: int = 32
