@@ -65,7 +65,7 @@ def scores(model: StableDiffusion, told: Told, bank: Tensor) -> dict[tuple[str, 
     each = [magnitude(step.eps_cond, step.eps_uncond) for step in ten]
     return {
         ("magnitude", 1, 4): values,
-        ("taps", 1, 4): torch.tensor(find_statistic("taps").score(features, fit)[..., 0].mean(1)),
+        ("taps", 1, 4): torch.tensor(find_statistic("taps").score(features, fit).mean(1)),
         ("magnitude", 10, 1): torch.stack(each).mean(0),
     }
 
