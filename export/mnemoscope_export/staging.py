@@ -122,7 +122,8 @@ class ExportOptions:
             check_options("text", until=self.until)
             if self.taps is None:
                 raise InputError(
-                    f"until is {self.until!r}, but there are no taps. Give taps, or leave it out."
+                    f"until is {self.until!r}, but there are no taps. Give some (--taps auto), or "
+                    "leave it out."
                 )
         if self.taps is None or self.taps == "auto":
             return

@@ -79,7 +79,16 @@ def calibrate(
         weigh=weighs and weigh,
     )
     # before measuring for an hour
-    above = allowed_above(int((lists.judged & ~lists.memorized).sum()), fpr, delta / among)
+    compared, given = (int((rows & ~lists.memorized).sum()) for rows in (lists.judged, lists.all))
+    try:
+        above = allowed_above(compared, fpr, delta / among)
+    except InputError as error:
+        if compared == given:
+            raise
+        raise InputError(
+            f"{error} ({given:,} were given: every second one teaches the detector, and is not "
+            "counted. Give twice as many.)"
+        ) from None
     settings = {(k, m): detector.setting(steps=k, noises=m) for k in lengths for m in counts}
     # one step has an engine of its own; the others are the beginnings of the longest
     groups = [group for group in (lengths[:1], lengths[1:]) if group]
@@ -135,6 +144,10 @@ class _Lists:
         ]
         known = np.arange(len(benign) + len(memorized)) >= len(benign)
         return cls([*benign, *memorized], known, np.concatenate(every_second))
+
+    @property
+    def all(self) -> Mask:
+        return np.ones_like(self.taught)
 
     @property
     def judged(self) -> Mask:

@@ -64,10 +64,15 @@ class Setting:
     @property
     def command(self) -> str:
         """What calibrates it."""
+        return f"mnemoscope calibrate BUNDLE --benign FILE {self.options}"
+
+    @property
+    def options(self) -> str:
+        """Those of the command line that measure in this way."""
         first = "" if self.first is None else f" {self.first.options}"
         return (
-            f"mnemoscope calibrate BUNDLE --benign FILE --backend {self.backend} --detector "
-            f"{self.detector} --steps {self.steps} --noises {self.noises}{first}"
+            f"--backend {self.backend} --detector {self.detector} --steps {self.steps} "
+            f"--noises {self.noises}{first}"
         )
 
 
@@ -330,12 +335,24 @@ class CalibrationFile:
         """
         found = self.find(setting)
         if found is None:
-            has = "; ".join(str(each.setting) for each in self.calibrations) or "nothing"
-            raise CalibrationError(
-                f"There is no calibration of {setting}, only of: {has}. `{setting.command}` makes "
-                "one."
-            )
+            raise self.missing(setting)
         return found
+
+    def missing(self, setting: Setting, why: str = "") -> CalibrationError:
+        """What to raise where a setting is not calibrated: what is, and what makes one.
+
+        Settings of the same bundle, backend and detector are enough to choose from; if there are
+        none, all that are known are named.
+        """
+        known = [each.setting for each in self.calibrations]
+        alike = [
+            s for s in known if replace(s, steps=setting.steps, noises=setting.noises) == setting
+        ]
+        has = "; ".join(map(str, alike or known)) or "nothing"
+        return CalibrationError(
+            f"There is no calibration of {setting}, only of: {has}. "
+            f"{why}{' ' if why else ''}`{setting.command}` makes one."
+        )
 
     def with_(self, others: Iterable[Calibration]) -> CalibrationFile:
         """The same, with others added; they replace calibrations of the same setting."""

@@ -332,6 +332,11 @@ class Detector:
     def _calibration(self, setting: Setting) -> Calibration | None:
         if setting not in self._found:
             known = self.calibration
+            learns = self.statistic.is_fitted and self.first is None
+            if learns and (known is None or known.find(setting) is None):
+                raise (known or CalibrationFile(())).missing(
+                    setting, f"The detector {setting.detector!r} has no scores without one."
+                )
             if known is not None and self._required:
                 self._found[setting] = known.require(setting)
             else:

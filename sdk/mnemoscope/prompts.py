@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import sys
@@ -110,9 +111,10 @@ def _lines(file: IO[bytes], name: str) -> Iterator[tuple[int, str]]:
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
+            wide = number == 1 and raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
             raise InputError(
                 f"{name}, line {number}: not UTF-8 (byte {error.start}). Convert it, for example "
-                "with `iconv -f latin1 -t utf-8`."
+                f"with `iconv -f {'utf-16' if wide else 'latin1'} -t utf-8`."
             ) from None
         if "\0" in line:
             raise InputError(

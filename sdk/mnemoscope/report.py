@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -81,14 +82,15 @@ def plot(
     low, high = min(0.0, both.min()), max(0.0, both.max())
     width = high - low or 1.0
     bins = np.linspace(low, low + 1.02 * width, 50).tolist()
-    left.hist(others, bins, alpha=0.7, density=True, label=f"other ({len(others)})")
+    left.hist(others, bins, alpha=0.7, density=True, label=f"benign ({len(others)})")
     if len(memorized):
         name = f"memorised ({len(memorized)})"
         left.hist(memorized, bins, alpha=0.7, density=True, label=name)
     if threshold is not None:
         left.axvline(threshold, color="black", linestyle="--", label=f"threshold {threshold:.3f}")
-    left.set(xlabel=label, ylabel="density")
+    left.set(xlabel="score", ylabel="density")
     left.legend()
+    figure.suptitle("\n".join(wrap(label, 100 if len(memorized) else 52)), fontsize="medium")
     for axes in rest:
         cuts = np.sort(both)[::-1]
         fpr = [0.0, *((others >= cut).mean() for cut in cuts)]

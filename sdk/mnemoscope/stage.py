@@ -55,9 +55,9 @@ class Stage:
         count, steps = screener.counts(noises, steps)
         if statistic.draws and (steps != screener.steps or count < 2):
             raise InputError(
-                f"The detector {statistic.name!r} compares finished pictures of two noises or "
-                f"more: --steps {steps} on --noises {count} has none. Give --steps "
-                f"{screener.steps} and at least --noises 2."
+                f"The detector {statistic.name!r} compares finished pictures, so that --steps "
+                f"{steps} on --noises {count} gives it nothing. Give --steps {screener.steps} and "
+                "--noises 2 or more."
             )
         return cls(screener, statistic, steps, count)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,6 +27,7 @@ __all__ = [
     "numbers",
     "progress_bar",
     "prompts_of",
+    "require_place",
     "say",
 ]
 
@@ -89,6 +91,23 @@ def numbers(text: str, option: str) -> list[int]:
     if not found or min(found) < 1:
         raise InputError(f"{option} takes whole numbers with commas, such as 1,10, not {text!r}.")
     return found
+
+
+def require_place(path: Path, option: str, *endings: str) -> None:
+    """Refuse, before anything is measured, a file that could not be written afterwards.
+
+    Raises:
+        InputError: there is no such folder, a folder is in the way, or the ending is another.
+    """
+    if not path.parent.is_dir():
+        raise InputError(
+            f"{option} {path} cannot be written: there is no folder {path.parent}. Make it, or "
+            "choose another file."
+        )
+    if path.is_dir():
+        raise InputError(f"{option} {path} is a folder. Name a file in it.")
+    if endings and path.suffix.lower() not in endings:
+        raise InputError(f"{option} writes {', '.join(endings)}, not {path.name}.")
 
 
 def prompts_of(file: str, column: str | None = None) -> list[str]:

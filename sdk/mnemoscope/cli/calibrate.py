@@ -30,6 +30,7 @@ from ._options import (
     numbers,
     progress_bar,
     prompts_of,
+    require_place,
     say,
 )
 
@@ -44,7 +45,11 @@ def command(
         Path | None, typer.Argument(help="Bundle to calibrate.", show_default="embedded")
     ] = None,
     positives: Annotated[
-        str | None, typer.Option(help="File of memorised prompts, for the true-positive rate.")
+        str | None,
+        typer.Option(
+            help="File of memorised prompts, for the true-positive rate; a detector that learns "
+            "weighs its parts by half of them."
+        ),
     ] = None,
     column: Annotated[
         str | None, typer.Option(help="Column of the files that holds the prompt.")
@@ -112,6 +117,9 @@ def command(
             "--output to calibrate it anew."
         )
     target = output or path / CALIBRATION
+    require_place(target, "--output")
+    if picture is not None:
+        require_place(picture, "--plot", ".png")
     before = CalibrationFile.read(target) if target.exists() else CalibrationFile(())
     runs = open_torch(backend, bundle, model, threads)
     # without the bundle's own calibration, which is to be made and may be an old one
@@ -162,6 +170,10 @@ def command(
     for each in found:
         typer.echo(describe(each))
     typer.echo(f"calibration {target}")
+    if target_tpr is not None:
+        own = "" if bundle is None else f" --bundle {bundle}"
+        file = "" if output is None else f" --calibration {output}"
+        typer.echo(f"use it: mnemoscope screen{own}{file} {found[0].setting.options}")
     if picture is not None:
         last = found[-1]
         arrays = np.array(last.positives, np.float64), np.array(last.scores, np.float64)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mnemoscope_runtime import Backend, InputError
+from mnemoscope_runtime import Backend, Bundle, InputError
 
 from .. import embedded
 from ..bench import environment
@@ -33,16 +33,17 @@ _GENERATIONS = "4"  # the paper's default
 Subject = dict[str, str]
 
 
-def _detectors(names: str, backend: str) -> list[str]:
+def _detectors(names: str, backend: str, bundle: Path) -> list[str]:
     if names != "all":
         return list(dict.fromkeys(name.strip() for name in names.split(",")))
     drawing = [name for name, each in DETECTORS.items() if each.draws]
     say(f"{', '.join(drawing)} take whole pictures, and are left out: name them.")
+    taps = ["taps"] if Bundle.open(bundle).manifest.taps else []
     inside = [n for n, each in DETECTORS.items() if each.needs_torch and not each.draws]
     if backend.startswith("torch"):
-        return [name for name in DETECTORS if name not in drawing]
+        return [name for name in DETECTORS if name not in drawing] + taps
     say(f"{', '.join(inside)} need --backend torch, and are left out.")
-    return [name for name in DETECTORS if name not in drawing + inside]
+    return [name for name in DETECTORS if name not in drawing + inside] + taps
 
 
 class Protocol(StrEnum):
@@ -127,7 +128,10 @@ def command(
     else:
         scored, subject = _by_bundle(
             lists,
-            [open_detector(name, bundle, model) for name in _detectors(detector, backend)],
+            [
+                open_detector(name, bundle, model)
+                for name in _detectors(detector, backend, bundle or embedded.BUNDLE)
+            ],
             lengths,
             numbers(noises, "--noises") if noises is not None else None,
             bundle or embedded.BUNDLE,

@@ -123,7 +123,7 @@ class Evaluation:
         grids.append(
             Grid(
                 "Text alone, without the model",
-                ("by", "AUC [95 %]", ""),
+                ("by", "AUC [95 %]", "style"),
                 tuple(
                     (name, str(interval), "differs" if differs(interval) else "")
                     for name, interval in self.style.items()
