@@ -18,7 +18,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from mnemoscope import embedded
+from mnemoscope import InputError, embedded
 from mnemoscope.training import (
     HardThreshold,
     MemorizationFilter,
@@ -32,7 +32,7 @@ parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("folder", type=Path, nargs="?")
 parser.add_argument("--model", default=str(embedded.MODEL), help="directory or hub id")
 parser.add_argument("--output", type=Path, help="where pipeline, report and checkpoint go")
-parser.add_argument("--resume", type=Path, help="checkpoint to go on from: OUTPUT/checkpoint")
+parser.add_argument("--resume", type=Path, help="checkpoint to go on from, for --steps more")
 parser.add_argument("--side", type=int, default=64, help="of the pictures, in pixels")
 parser.add_argument("--steps", type=int, default=6)
 parser.add_argument("--batch", type=int, default=4)
@@ -60,7 +60,10 @@ accelerator = Accelerator(
 )
 torch.manual_seed(args.seed + accelerator.process_index)
 with tempfile.TemporaryDirectory() as temporary:
-    pictures = Pictures(read_folder(args.folder or own_pictures(Path(temporary))), args.side)
+    try:
+        pictures = Pictures(read_folder(args.folder or own_pictures(Path(temporary))), args.side)
+    except InputError as error:
+        parser.error(str(error))
     model = StableDiffusion.load(args.model)
     vae = AutoencoderKL.from_pretrained(args.model, subfolder="vae", torch_dtype=torch.float32)
     scheduler = DDPMScheduler.from_config(model.scheduler.config)
@@ -68,6 +71,10 @@ with tempfile.TemporaryDirectory() as temporary:
     optimizer = torch.optim.AdamW(unet.parameters(), args.rate)
     loader = DataLoader(pictures, args.batch, shuffle=True, drop_last=True)
     unet, optimizer, loader = accelerator.prepare(unet, optimizer, loader)
+    if not len(loader):
+        parser.error(
+            f"{len(pictures)} pictures make no batch of {args.batch}: give a lower --batch"
+        )
     vae.requires_grad_(False).to(accelerator.device)
     model.text_encoder.to(accelerator.device)
 

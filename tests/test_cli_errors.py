@@ -103,7 +103,7 @@ def test_an_error_is_one_printable_line(run: Run, tmp_path: Path) -> None:
     [
         (ZeroDivisionError("a defect"), 3, "Traceback"),
         (OSError(5, "Input/output error"), 3, "error: [Errno 5] Input/output error\n"),
-        (KeyboardInterrupt(), 130, "stopped"),
+        (KeyboardInterrupt(), 130, ""),
     ],
 )
 def test_what_nobody_foresaw_does_not_read_as_flagged(

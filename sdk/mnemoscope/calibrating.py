@@ -226,6 +226,9 @@ def distinct(
     Raises:
         InputError: no benign prompt is left, or one is empty.
     """
+    for prompts in (benign, positives):
+        if isinstance(prompts, str):
+            raise InputError("Prompts come in a list, not as one text. Wrap the one you have.")
     found = {digest(prompt): prompt for prompt in benign}
     known = {digest(prompt): prompt for prompt in positives}
     if digest("") in found:
@@ -242,7 +245,7 @@ def distinct(
         )
     kept = [found[key] for key in sorted(found.keys() - known.keys())]
     if not kept:
-        raise InputError("There are no benign prompts to calibrate on. Give a file with some.")
+        raise InputError("There are no benign prompts to calibrate on. Give some.")
     return kept, [known[key] for key in sorted(known)]
 
 

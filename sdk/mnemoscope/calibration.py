@@ -348,11 +348,9 @@ class CalibrationFile:
         alike = [
             s for s in known if replace(s, steps=setting.steps, noises=setting.noises) == setting
         ]
-        has = "; ".join(map(str, alike or known)) or "nothing"
-        return CalibrationError(
-            f"There is no calibration of {setting}, only of: {has}. "
-            f"{why}{' ' if why else ''}`{setting.command}` makes one."
-        )
+        has = "; ".join(map(str, alike or known))
+        text = f"There is no calibration of {setting}{f', only of: {has}' if has else ''}."
+        return CalibrationError(f"{text} {why}{' ' if why else ''}`{setting.command}` makes one.")
 
     def with_(self, others: Iterable[Calibration]) -> CalibrationFile:
         """The same, with others added; they replace calibrations of the same setting."""

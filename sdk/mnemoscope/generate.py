@@ -91,7 +91,8 @@ def load_pipeline(model: str | Path | None = None) -> StableDiffusionPipeline:
             safety_checker=None,
             requires_safety_checker=False,
             use_safetensors=True,
-        ).to(torch.float32)
+            torch_dtype=torch.float32,
+        )
     except (OSError, ValueError) as error:
         raise ExportError(
             f"{name} cannot draw: {error} Save the whole pipeline, its VAE too, with "

@@ -111,7 +111,6 @@ def main() -> None:
         _drop_stdout()
         _fail(error, 3)
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
         sys.exit(130)
     except Exception:  # a defect; Python's exit code would be 1, "something flagged"
         traceback.print_exc()

@@ -93,20 +93,24 @@ def command(
     ):
         if backend == "auto":
             say(f"backend: {screen.screener.backend.name}")
-        found = audit(
-            screen,
-            file,
-            output,
-            column=column,
-            fdr=fdr,
-            dependent=dependent,
-            steps=steps,
-            noises=noises,
-            report_to=report,
-            restart=restart,
-            progress=progress,
-            tell=say,
-        )
+        try:
+            found = audit(
+                screen,
+                file,
+                output,
+                column=column,
+                fdr=fdr,
+                dependent=dependent,
+                steps=steps,
+                noises=noises,
+                report_to=report,
+                restart=restart,
+                progress=progress,
+                tell=say,
+            )
+        except KeyboardInterrupt:
+            say(f"stopped; what was measured is in {output}.partial, and the same command goes on.")
+            raise
         reads = screen.screener.tokenizer.length - 2  # less start and end
     if found.truncated:
         say(

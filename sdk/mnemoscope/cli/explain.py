@@ -258,4 +258,11 @@ def _write(
 
 def _by_ending(output: Path | None) -> Format:
     endings = {".json": Format.json, ".jsonl": Format.json, ".html": Format.html}
-    return Format.heat if output is None else endings.get(output.suffix.lower(), Format.heat)
+    endings |= {".txt": Format.heat, "": Format.heat}
+    ending = "" if output is None else output.suffix.lower()
+    if ending not in endings:
+        raise InputError(
+            f"Explanations are not written as {ending}. Name a .html, .json or .txt file, or pass "
+            "--format."
+        )
+    return endings[ending]

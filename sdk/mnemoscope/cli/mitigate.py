@@ -115,8 +115,10 @@ def command(
     limit: Annotated[
         int | None, typer.Option(min=1, help="--compare: so many prompts.", show_default="all")
     ] = None,
-    steps: Annotated[int, typer.Option(help="DDIM steps.")] = 50,
-    guidance: Annotated[float, typer.Option(help="Classifier-free guidance.")] = 7.5,
+    steps: Annotated[int, typer.Option(help="DDIM steps, those of the bundle.")] = 50,
+    guidance: Annotated[
+        float, typer.Option(help="Classifier-free guidance, that of the bundle.")
+    ] = 7.5,
     output_format: Annotated[
         Format, typer.Option("--format", help="table or json.")
     ] = Format.table,
@@ -133,6 +135,8 @@ def command(
         raise InputError("Name an image to write, or with --compare a folder: --output.")
     if compare == (prompt is not None):
         raise InputError("Give a PROMPT to draw, or --compare; one of them.")
+    if prompt is not None and not prompt.strip():
+        raise InputError("The prompt is empty, so there is nothing to mitigate. Give one.")
     if output_format is Format.csv:
         raise InputError("Mitigation is told as a table or as JSON. Choose --format json.")
     if not compare and (file is not None or limit is not None):

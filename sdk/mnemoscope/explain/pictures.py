@@ -83,6 +83,9 @@ def show_summary(console: Console, summary: Summary) -> None:
         kinds.add_row(
             row.kind, str(row.words), str(row.top), f"{row.share:.0%}", f"{row.effect:.4f}"
         )
+    if summary.flagged is not None:
+        of = "; words of those:" if summary.flagged else ", so these are words of all:"
+        console.print(f"{summary.flagged} of {summary.prompts} flagged{of}")
     console.print(words)
     console.print()
     console.print(kinds)

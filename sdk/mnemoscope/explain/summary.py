@@ -60,8 +60,9 @@ class Summary:
     Attributes:
         prompts: How many were looked at.
         flagged: How many of them are memorised; None if one has no verdict.
-        triggers: Words; those that are the top word of most prompts first, then by share.
-        kinds: Those that occur.
+        triggers: Words of the prompts that are flagged, of all if none is; those that are the top
+            word of most prompts first, then by share.
+        kinds: Those that occur in the same prompts.
     """
 
     prompts: int
@@ -81,7 +82,7 @@ def summarize(explanations: Sequence[Explanation]) -> Summary:
     """Count words and kinds; a word that a prompt holds twice counts by its larger score."""
     by_word: dict[str, list[_Seen]] = defaultdict(list)
     by_kind: dict[Kind, list[_Seen]] = defaultdict(list)
-    for explanation in explanations:
+    for explanation in [each for each in explanations if each.memorized] or explanations:
         top = explanation.ranked[0]
         once: dict[str, _Seen] = {}
         for word, share in zip(explanation.words, explanation.shares(), strict=True):

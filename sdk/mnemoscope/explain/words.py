@@ -139,6 +139,7 @@ def read(tokenizer: ClipTokenizer, prompt: str) -> Reading:
     added = [k for k, piece in enumerate(pieces) if piece.span is None]
     whole = not tokens.truncated[0]
     last = max(piece.span[1] for piece in pieces if piece.span is not None)
+    last = max(last, *(end for _, end in words))  # a word of which a part is read is no tail
     return Reading(
         prompt=prompt,
         ids=tokens.ids,

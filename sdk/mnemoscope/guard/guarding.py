@@ -101,6 +101,11 @@ class Guard:
             )
         if steps < 1:
             raise InputError(f"A guard looks at one step or more, not at {steps}.")
+        if record is not None and not Path(record).absolute().parent.is_dir():
+            raise InputError(
+                f"{record} cannot be written: there is no folder {Path(record).parent}. Make it, "
+                "or choose another file."
+            )
         self.model = settings.model_id(pipe)
         self._networks = settings.networks(pipe)
         self._known = _load(calibration, self.model, steps)

@@ -77,7 +77,7 @@ class Kit:
         """
         if name not in STRATEGIES:
             raise InputError(
-                f"There is no strategy {name!r}. Choose one of: {', '.join(STRATEGIES)}."
+                f"There is no strategy {name!r}. Choose auto, or one of: {', '.join(STRATEGIES)}."
             )
         return STRATEGIES[name](self)
 

@@ -49,8 +49,8 @@ class Yardstick:
         if sampling != measured:
             raise InputError(
                 f"The calibration is of {measured.steps} steps with guidance {measured.guidance}, "
-                f"and says nothing of {sampling.steps} with {sampling.guidance}. Draw as it was "
-                "measured, or do without a bundle."
+                f"and says nothing of {sampling.steps} with {sampling.guidance}. Leave out steps "
+                "and guidance, or calibrate a bundle of these."
             )
         known = [each for each in file.calibrations if each.setting.detector == "magnitude"]
         first = [each for each in known if each.setting.steps == 1]
