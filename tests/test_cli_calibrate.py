@@ -125,6 +125,18 @@ def test_usage(run: Run, bundle_dir: Path, benign: Path, tmp_path: Path) -> None
     )
 
 
+@one_model
+def test_files_that_could_not_be_written_are_refused_first(
+    run: Run, bundle_dir: Path, benign: Path, tmp_path: Path
+) -> None:
+    args = ("calibrate", bundle_dir, "--benign", benign, *PROMISE, "-o")
+    failed(run(*args, tmp_path / "no" / "c.json"), 2, "there is no folder")
+    failed(run(*args, tmp_path), 2, "is a folder")
+    output = tmp_path / "c.json"
+    failed(run(*args, output, "--plot", tmp_path / "p.xyz"), 2, "--plot writes .png")
+    assert not output.exists()
+
+
 # cascades
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -202,3 +203,14 @@ def test_which_words_trigger_most() -> None:
         "function": (4, 0),
         "other": (1, 1),
     }
+
+
+def test_words_of_harmless_prompts_do_not_count_beside_flagged_ones() -> None:
+    with counting("tower", "rings") as detector:
+        explainer = Explainer(detector)
+        flagged, clean = (explainer.explain(each) for each in ("icon of tower", "a cat"))
+    summary = summarize([replace(flagged, memorized=True), replace(clean, memorized=False)])
+    assert (summary.prompts, summary.flagged) == (2, 1)
+    assert {each.word for each in summary.triggers} == {"icon", "of", "tower"}
+    none = summarize([replace(each, memorized=False) for each in (flagged, clean)])
+    assert {each.word for each in none.triggers} == {"icon", "of", "tower", "a", "cat"}

@@ -107,6 +107,15 @@ def test_the_tail_that_is_not_read(tokenizer: ClipTokenizer) -> None:
     assert reading.padding == ()
 
 
+def test_a_word_of_which_a_part_is_read_is_no_tail(tokenizer: ClipTokenizer) -> None:
+    prompt = "icon " * 74 + "word19, on rings"
+    reading = read(tokenizer, prompt)
+    assert len(reading.pieces[reading.groups[-1][-1]].text) < len("word19")  # it is cut
+    assert reading.texts[-1] == "word19"
+    assert reading.read.endswith("word19")
+    assert reading.unread == ", on rings"
+
+
 @pytest.mark.parametrize("prompt", ["", "   ", ", . !"])
 def test_a_prompt_without_words(tokenizer: ClipTokenizer, prompt: str) -> None:
     with pytest.raises(InputError, match="holds no words"):

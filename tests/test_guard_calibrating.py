@@ -80,3 +80,13 @@ def test_refusals(pipe: Any) -> None:
     with pytest.raises(InputError, match="no unconditional branch"):
         calibrate_guard(pipe, BENIGN, guidance_scale=1.0, **OPTIONS)
     assert calibrate_guard(pipe, BENIGN, guidance_scale=1.0, extra_pass=True, **OPTIONS).scores
+
+
+def test_one_text_is_no_list(pipe: Any) -> None:
+    with pytest.raises(InputError, match="come in a list"):
+        calibrate_guard(pipe, "a cat", **OPTIONS)
+
+
+def test_a_record_that_could_not_be_written(pipe: Any) -> None:
+    with pytest.raises(InputError, match="there is no folder nowhere"):
+        Guard(pipe, record="nowhere/decisions.jsonl")

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from mnemoscope.training import SkipReport
 
@@ -105,3 +106,13 @@ def test_the_example_under_accelerate(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint"
     output = launch(example, *options, *quantiles, "--resume", checkpoint)
     assert json.loads(output.splitlines()[0])["seen"] == 48
+
+
+def test_the_example_without_a_whole_batch(tmp_path: Path) -> None:
+    for name in "abc":
+        Image.new("RGB", (64, 64)).save(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_text("a caption")
+    example = [sys.executable, str(ROOT / "examples" / "finetune.py"), str(tmp_path)]
+    done = subprocess.run(example, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert "3 pictures make no batch of 4" in done.stderr
