@@ -312,6 +312,16 @@ def test_settings_that_differ_are_refused(pipe: Any, everything: Any) -> None:
             draw(pipe, PROMPTS, guidance_scale=3.0)  # does not matter at the first step
 
 
+def test_it_looks_at_as_many_steps_as_its_calibration(pipe: Any) -> None:
+    one, two = (guarded_at(pipe, 1e6, steps=k) for k in (1, 2))
+    with Guard(pipe, calibration=two) as guard:
+        draw(pipe, PROMPTS)
+    assert {len(each.timesteps) for each in guard.decisions} == {2}
+    with pytest.raises(InputError, match=r"is of 1, 2 steps\. Say at how many"):
+        Guard(pipe, calibration=CalibrationFile((one, two)))
+    Guard(pipe, calibration=CalibrationFile((one, two)), steps=2).detach()
+
+
 def test_construction_errors(pipe: Any, everything: Any, tmp_path: Path) -> None:
     for policy in ("block", "mitigate"):
         with pytest.raises(CalibrationError, match="no universal"):

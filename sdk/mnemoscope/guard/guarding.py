@@ -68,7 +68,7 @@ class Guard:
         *,
         calibration: Calibration | CalibrationFile | str | Path | None = None,
         policy: Policy = "warn",
-        steps: int = 1,
+        steps: int | None = None,
         negative_prompt: str | None = None,
         extra_pass: bool = False,
         mitigation: GuardMitigation | None = None,
@@ -82,7 +82,8 @@ class Guard:
             calibration: Of `calibrate_guard`, or a file that holds one. Without it, decisions have
                 scores and no verdicts, which only "warn" and a function allow.
             policy: What to do with flagged images.
-            steps: UNet calls to look at before deciding.
+            steps: UNet calls to look at before deciding; as many as the calibration has, and 1
+                without one.
             negative_prompt: The one that the calibration was made with, if any.
             extra_pass: Whether the guard may run the UNet once more at every step that it looks
                 at, for requests with another negative prompt (first step only) or no guidance.
@@ -99,7 +100,7 @@ class Guard:
             raise InputError(
                 f"There is no policy {policy!r}. Choose warn, block, mitigate, or give a function."
             )
-        if steps < 1:
+        if steps is not None and steps < 1:
             raise InputError(f"A guard looks at one step or more, not at {steps}.")
         if record is not None and not Path(record).absolute().parent.is_dir():
             raise InputError(
@@ -115,7 +116,8 @@ class Guard:
                 "benign prompts with `calibrate_guard` and give its result as `calibration`."
             )
         self.decisions: tuple[Decision, ...] = ()
-        self._pipe, self._policy, self._steps = pipe, policy, steps
+        self._pipe, self._policy = pipe, policy
+        self._steps = self._known[0].setting.steps if self._known else steps or 1
         self._negative, self._extra_pass = negative_prompt, extra_pass
         self._mitigation = mitigation or EmbeddingOptimization()
         self._record = None if record is None else Path(record)
@@ -304,7 +306,7 @@ def _guarded(original: type, draw: Callable[[tuple[Any, ...], dict[str, Any]], A
 
 
 def _load(
-    calibration: Calibration | CalibrationFile | str | Path | None, model: str, steps: int
+    calibration: Calibration | CalibrationFile | str | Path | None, model: str, steps: int | None
 ) -> list[Calibration] | None:
     if calibration is None:
         return None

@@ -170,11 +170,12 @@ def setting_of(
     )
 
 
-def known(file: CalibrationFile, model: str, steps: int) -> list[Calibration]:
-    """The calibrations of guards that look at as many steps of that model.
+def known(file: CalibrationFile, model: str, steps: int | None) -> list[Calibration]:
+    """The calibrations of guards that look at as many steps of that model, or at any one number.
 
     Raises:
         CalibrationError: there are none.
+        InputError: the number is open, and they have several.
     """
     guards = [each for each in file.calibrations if each.setting.detector == DETECTOR]
     if not guards:
@@ -189,9 +190,14 @@ def known(file: CalibrationFile, model: str, steps: int) -> list[Calibration]:
             f"has {model[:12]} (another model, dtype or LoRA): its thresholds mean nothing here. "
             "Calibrate this pipeline with `calibrate_guard`."
         )
-    found = [each for each in mine if each.setting.steps == steps]
+    has = sorted({each.setting.steps for each in mine})
+    if steps is None and len(has) > 1:
+        raise InputError(
+            f"This calibration is of {', '.join(map(str, has))} steps. Say at how many the guard "
+            "is to look: steps=..."
+        )
+    found = [each for each in mine if steps is None or each.setting.steps == steps]
     if not found:
-        has = sorted({each.setting.steps for each in mine})
         raise CalibrationError(
             f"There is no calibration of {steps} step(s), only of {', '.join(map(str, has))}. Make "
             f"one with `calibrate_guard(..., steps={steps})`, or look at as many."
