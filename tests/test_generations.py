@@ -123,7 +123,7 @@ def test_one_noise_or_half_a_picture_is_refused(
     screener: Screener, statistic: Statistic, steps: int, noises: int
 ) -> None:
     detector = Detector(screener, detector=statistic)
-    message = f"--steps {steps} on --noises {noises} has none. Give --steps 50 and at least"
+    message = f"--steps {steps} on --noises {noises} gives it nothing. Give --steps 50 and"
     with pytest.raises(InputError, match=message):
         detector.screen(PROMPTS, steps=steps, noises=noises)
     with pytest.raises(InputError, match=message):
@@ -132,7 +132,7 @@ def test_one_noise_or_half_a_picture_is_refused(
 
 @one_model
 def test_scores_of_one_noise_are_refused(screener: Screener, statistic: Statistic) -> None:
-    with pytest.raises(InputError, match="has none"):
+    with pytest.raises(InputError, match="gives it nothing"):
         score(screener, lists_of(2, 3), detectors=[statistic], noises=[1])
     with pytest.raises(InputError, match="two or more"):
         statistic.score(np.zeros((1, 1, 1, 1), np.float32), None)
@@ -188,7 +188,7 @@ def test_recited_pictures_are_more_alike() -> None:
 def test_the_command_needs_the_model(run: Run, bundle_dir: Path, model_dir: Path) -> None:
     args = ("screen", "a cat", "--bundle", bundle_dir, "--detector", "tiled-l2", "--noises", 2)
     failed(run(*args, "--steps", 50), 2, "draws pictures", "--model")
-    failed(run(*args, "--model", model_dir), 2, "--steps 1 on --noises 2 has none")
+    failed(run(*args, "--model", model_dir), 2, "--steps 1 on --noises 2 gives it nothing")
     result = run(*args, "--steps", 50, "--model", model_dir, "--format", "json")
     assert result.code == 0, result.err
     assert result.rows[0]["detector"] == "tiled-l2"
