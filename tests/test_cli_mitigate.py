@@ -52,7 +52,6 @@ def test_what_is_not_flagged_is_drawn_as_ever(run: Run, tmp_path: Path) -> None:
         (("a cat",), 2, ["--output"]),
         (("-o", "x.png"), 2, ["PROMPT", "--compare"]),
         (("a cat", "--compare", "-o", "x"), 2, ["one of them"]),
-        (("a cat", "-o", "x.png", "--format", "csv"), 2, ["--format json"]),
         (("a cat", "-o", "x.png", "--limit", "3"), 2, ["belong to --compare"]),
         (("a cat", "-o", "x.png", "--strategy", "magic"), 2, ["Choose auto", "embedding"]),
         (("a cat", "-o", "x.png", "--strategy", "noise", "--target", "-1"), 2, ["be met"]),
@@ -128,3 +127,9 @@ def _first(folder: Path) -> str:
     import sys
 
     return os.pathsep.join([str(folder), *filter(None, sys.path)])
+
+
+def test_no_other_format(run: Run) -> None:
+    result = run("mitigate", "a cat", "-o", "x.png", "--format", "csv")
+    assert result.code == 2
+    assert "'csv' is not one of" in result.err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +22,7 @@ from ..copies import load_descriptor
 from ..detector import CALIBRATION, Detector
 from ._options import progress_bar, prompts_of, say
 from ._quiet import quiet_libraries
-from ._writers import Format, printable
+from ._writers import printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,7 +44,15 @@ mnemoscope mitigate --compare --output comparison
 4 bundle or calibration mismatch.
 """
 _AUTO = "auto"
-_LEARNT_ON, _BENIGN = 20, 20  # benign prompts: for `clamp`, and to see what becomes of them
+
+_LEARNT_ON, _BENIGN = 20, 20  # benign prompts: to learn from, and to see what becomes of them
+
+
+class Format(StrEnum):
+    """How what came of it is told."""
+
+    table = "table"
+    json = "json"
 
 
 def command(
@@ -55,8 +64,9 @@ def command(
     strategy: Annotated[
         str,
         typer.Option(
-            help="auto, embedding, guidance, embedding-guidance, noise, padding, attention, clamp, "
-            "random-tokens, random-words or random-numbers; with --compare several, with commas."
+            help="auto, embedding, stepwise, guidance, embedding-guidance, noise, padding, "
+            "attention, clamp, random-tokens, random-words or random-numbers; with --compare "
+            "several, with commas."
         ),
     ] = _AUTO,
     model: Annotated[
@@ -104,8 +114,8 @@ def command(
     benign: Annotated[
         str | None,
         typer.Option(
-            help="File of prompts that are not memorised: `clamp` learns from the first "
-            "20, --compare shows what becomes of the next 20.",
+            help="File of prompts that are not memorised: `stepwise` and `clamp` learn from the "
+            "first 20, --compare shows what becomes of the next 20.",
             show_default="the embedded model's",
         ),
     ] = None,
@@ -120,7 +130,7 @@ def command(
         float, typer.Option(help="Classifier-free guidance, that of the bundle.")
     ] = 7.5,
     output_format: Annotated[
-        Format, typer.Option("--format", help="table or json.")
+        Format, typer.Option("--format", help="How figures are told.")
     ] = Format.table,
 ) -> None:
     """Draw a prompt so that the training picture does not come out, and check that it did not.
@@ -137,8 +147,6 @@ def command(
         raise InputError("Give a PROMPT to draw, or --compare; one of them.")
     if prompt is not None and not prompt.strip():
         raise InputError("The prompt is empty, so there is nothing to mitigate. Give one.")
-    if output_format is Format.csv:
-        raise InputError("Mitigation is told as a table or as JSON. Choose --format json.")
     if not compare and (file is not None or limit is not None):
         raise InputError("--file and --limit belong to --compare. Leave them out, or add it.")
     own = model is None
@@ -196,7 +204,10 @@ def command(
                 "--bundle, or name a --strategy."
             )
         with Detector.load(path, calibration=calibration) as detector:
-            ladder = [kit.make(name) for name in LADDER]
+            names = [name for name in LADDER if others or name != "stepwise"]
+            if not others:
+                say("stepwise is left out: it learns from benign prompts (--benign FILE).")
+            ladder = map(kit.make, names)  # made when it is their turn: learning draws pictures
             done = mitigator.auto(prompt, ladder, detector, numbers, references=given, rule=rule)
     else:
         named = kit.make(strategy)
@@ -255,8 +266,9 @@ def _tell(done: Mitigation, rule: Rule, output: Path, output_format: Format) -> 
         before, after = (shown(getattr(each, what)) for each in (done.before, done.after))
         typer.echo(f"{what.split('_')[0]:10}{before:>10}{after:>10}")
     flagged = done.pictures != done.originals
-    by = ", ".join(f"{each.seed}: {each.strategy}" for each in done.pictures)
-    typer.echo(f"drawn with {by} ({done.seconds:.1f} s) to {output}")
+    by = ", ".join(f"{each.strategy} (seed {each.seed})" for each in done.pictures)
+    how = f"drawn by {by}" if flagged else "drawn as ever"
+    typer.echo(f"{how} in {done.seconds:.1f} s, to {output}")
     if not flagged:
         say("the prompt was not flagged, so it is drawn as ever.")
     elif not done.passed:
@@ -280,7 +292,7 @@ def _lists(file: str | None, column: str | None, limit: int | None, others: list
         if not benign:
             say(
                 "what becomes of benign prompts is not shown: that takes more than the "
-                f"{_LEARNT_ON} that `clamp` learns from (--benign FILE)."
+                f"{_LEARNT_ON} to learn from (--benign FILE)."
             )
         return _Lists(prompts_of(file, column)[:limit], None, benign)
     return _Lists(

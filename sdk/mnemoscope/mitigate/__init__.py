@@ -25,7 +25,8 @@ from .mitigator import Mitigator
 from .noise import Noise
 from .padding import Padding
 from .results import Judged, Mitigation, Picture, Rule
-from .sampling import Painter, Plan, Sampling, Task
+from .sampling import Painter, Plan, Sampling, Steered, Task
+from .stepwise import Stepwise
 from .strategies import LADDER, STRATEGIES, Kit, Plain, Strategy
 from .words import RandomWords, Rephrase
 from .yardstick import Yardstick
@@ -53,6 +54,8 @@ __all__ = [
     "Rephrase",
     "Rule",
     "Sampling",
+    "Steered",
+    "Stepwise",
     "Strategy",
     "Task",
     "Yardstick",

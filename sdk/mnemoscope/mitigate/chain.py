@@ -51,7 +51,7 @@ class Chain:
                 "latents": plan.latents,
                 "passes": whole.passes + plan.passes,
             }
-            for name in ("model", "embeds", "schedule", "limit", "prompts"):
+            for name in ("model", "embeds", "schedule", "limit", "steer", "prompts"):
                 value, mine, before = (getattr(each, name) for each in (plan, whole, plain))
                 if _same(value, before):
                     continue

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mnemoscope_runtime.errors import InputError
 
-from .sampling import USUAL, Painter, Plan, Sampling, Task, sample
+from .sampling import USUAL, Painter, Plan, Sampling, Task, draw_benign
 
 __all__ = ["Clamp"]
-
-_BATCH = 20
 
 
 @dataclass(frozen=True)
@@ -57,17 +54,7 @@ class Clamp:
         Raises:
             InputError: fewer than two prompts.
         """
-        if len(prompts) < 2:
-            raise InputError(
-                "How long the updates of benign prompts are takes two of them or more to tell; 50 "
-                "is better."
-            )
-        parts = []
-        for i in range(0, len(prompts), _BATCH):
-            batch = prompts[i : i + _BATCH]
-            task = painter.task(batch, range(i, i + len(batch)), sampling)
-            parts.append(sample(task.plan(), sampling).updates.cpu().numpy())
-        found = np.concatenate(parts).astype(np.float64)
+        found = draw_benign(painter, prompts, sampling).updates.cpu().double().numpy()
         mean, std = found.mean(0).tolist(), found.std(0).tolist()
         return cls(tuple(mean), tuple(std), width, steps)
 

@@ -70,15 +70,15 @@ def descend(
     taken = 0
     for _ in range(descent.iterations):
         losses = loss(value)
+        above = losses.detach() > descent.target
+        if losses.isfinite().all() and not above.any():
+            break
         (gradient,) = torch.autograd.grad(losses.sum(), value)
         if not (losses.isfinite().all() and gradient.isfinite().all()):
             raise NumericsError(
                 f"The magnitude or its gradient became NaN or infinite in {value.dtype}. Use "
                 "float32, or a lower learning rate."
             )
-        above = losses.detach() > descent.target
-        if not above.any():
-            break
         taken += int(above.sum())
         moving = above.view(-1, *(1,) * (value.dim() - 1))
         value.grad = gradient if free is None else gradient * free

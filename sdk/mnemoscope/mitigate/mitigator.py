@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -89,7 +89,7 @@ class Mitigator:
                 )
                 text = (plan.prompts or task.prompts)[j]
                 found.append(
-                    Picture(task.seeds[j], strategy.name, text, judged, image, plan.passes)
+                    Picture(task.seeds[j], strategy.name, text, judged, image, drawn.passes)
                 )
             progress(len(images))
         return found
@@ -121,7 +121,7 @@ class Mitigator:
     def auto(
         self,
         prompt: str,
-        ladder: Sequence[Strategy],
+        ladder: Iterable[Strategy],
         detector: Detector,
         seeds: Sequence[int] = (0,),
         *,
@@ -136,7 +136,7 @@ class Mitigator:
         Args:
             prompt: The prompt.
             ladder: Strategies in the order they are tried. Each draws what the ones before it
-                left.
+                left; what a generator would have made after the last one needed is not made.
             detector: Calibrated; of this model.
             seeds: One for each picture.
             references: See `mitigate`.
@@ -147,14 +147,12 @@ class Mitigator:
             CalibrationError: the detector has no calibration to flag by.
             NumericsError: something became NaN or infinite.
         """
-        if not ladder:
-            raise InputError("There is no strategy to try. Give one or more.")
         return self._tried(prompt, ladder, seeds, references, rule, detector, "auto")
 
     def _tried(
         self,
         prompt: str,
-        ladder: Sequence[Strategy],
+        ladder: Iterable[Strategy],
         seeds: Sequence[int],
         given: Sequence[Image],
         rule: Rule | None,
@@ -192,7 +190,7 @@ class Mitigator:
     def _climb(
         self,
         prompt: str,
-        ladder: Sequence[Strategy],
+        ladder: Iterable[Strategy],
         originals: Sequence[Picture],
         avoid: Sequence[Vectors],
         rule: Rule,
@@ -213,6 +211,8 @@ class Mitigator:
             ):
                 tried[i].append(picture)
             left = [i for i in left if not rule.settles(tried[i][-1].judged, originals[i].judged)]
+        if not all(tried):
+            raise InputError("There is no strategy to try. Give one or more.")
         return [
             chosen(each, original.judged, rule)
             for each, original in zip(tried, originals, strict=True)

@@ -19,10 +19,25 @@ from .. import embedded
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["USUAL", "Drawn", "Limit", "Painter", "Plan", "Sampling", "Schedule", "Task", "sample"]
+__all__ = [
+    "USUAL",
+    "Drawn",
+    "Limit",
+    "Painter",
+    "Plan",
+    "Sampling",
+    "Schedule",
+    "Steer",
+    "Steered",
+    "Task",
+    "draw_benign",
+    "sample",
+]
 
 Schedule = Callable[[int, Tensor], Tensor]  # timestep, magnitudes so far [step, B] -> scales [B]
 Limit = Callable[[int, Tensor], Tensor]  # step, update of x [B, C, H, W] -> update
+
+_BATCH = 20
 
 
 @dataclass(frozen=True)
@@ -76,6 +91,23 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Steered:
+    """What the conditional branch is told from a step on.
+
+    Attributes:
+        embeds: # [B, ...] each
+        passes: UNet passes per sample that finding it took, counted as in `Plan`.
+    """
+
+    embeds: Embeds
+    passes: float
+
+
+# step, x [B, C, H, W], embeds, unconditional eps [B, C, H, W], magnitudes [B] -> None for no change
+Steer = Callable[[int, Tensor, Embeds, Tensor, Tensor], Steered | None]
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a strategy wants sampled.
 
@@ -85,6 +117,7 @@ class Plan:
         latents: x_T. # [B, C, H, W]
         schedule: Guidance at every step; None for the same at all.
         limit: What becomes of every update of x; None for nothing.
+        steer: Other embeddings on the way; None for the same at every step.
         passes: UNet passes per sample that planning took beyond drawing's; a backward pass, about
             twice as long, counts as two.
         prompts: What is drawn in place of the prompts, where that is text. # [B]
@@ -95,6 +128,7 @@ class Plan:
     latents: Tensor
     schedule: Schedule | None = None
     limit: Limit | None = None
+    steer: Steer | None = None
     passes: float = 0
     prompts: Sequence[str] | None = None
 
@@ -107,11 +141,13 @@ class Drawn:
         latents: x_0. # [B, C, H, W]
         magnitudes: || eps(x_t, t, e) - eps(x_t, t, e_empty) ||_2 on the way. # [B, steps]
         updates: || x_{t-1} - x_t ||_2 before any limit. # [B, steps]
+        passes: UNet passes per sample beyond drawing's, of planning and of steering.
     """
 
     latents: Tensor
     magnitudes: Tensor
     updates: Tensor
+    passes: float
 
 
 @torch.no_grad()
@@ -121,18 +157,23 @@ def sample(plan: Plan, sampling: Sampling) -> Drawn:
     Raises:
         NumericsError: something became NaN or infinite.
     """
-    model = plan.model
-    both = tuple(
-        torch.cat([empty.expand_as(each), each])
-        for empty, each in zip(model.embed_empty(), plan.embeds, strict=True)
-    )
+    model, embeds, passes = plan.model, plan.embeds, plan.passes
+    both = _with_empty(model, embeds)
     sampler = model.sampler()
     sampler.set_timesteps(sampling.steps)
     x = plan.latents.to(model.unet.device, model.unet.dtype) * sampler.init_noise_sigma
     magnitudes, updates = [], []
     for step, t in enumerate(sampler.timesteps):
         uncond, cond = model.predict(torch.cat([x, x]), t, both).chunk(2)
-        magnitudes.append(magnitude(*(model.to_eps(part, x, t) for part in (cond, uncond))))
+        eps_uncond = model.to_eps(uncond, x, t)
+        found = magnitude(model.to_eps(cond, x, t), eps_uncond)
+        steered = None if plan.steer is None else plan.steer(step, x, embeds, eps_uncond, found)
+        if steered is not None:
+            embeds, passes = steered.embeds, passes + steered.passes + 1
+            both = _with_empty(model, embeds)
+            cond = model.predict(x, t, embeds)
+            found = magnitude(model.to_eps(cond, x, t), eps_uncond)
+        magnitudes.append(found)
         scale: float | Tensor = sampling.guidance
         if plan.schedule is not None:
             scale = plan.schedule(int(t), torch.stack(magnitudes)).to(x)[:, None, None, None]
@@ -140,13 +181,21 @@ def sample(plan: Plan, sampling: Sampling) -> Drawn:
         update = following - x
         updates.append(update.float().flatten(1).norm(dim=1))
         x = following if plan.limit is None else x + plan.limit(step, update)
-    drawn = Drawn(x, torch.stack(magnitudes, 1), torch.stack(updates, 1))
+    drawn = Drawn(x, torch.stack(magnitudes, 1), torch.stack(updates, 1), passes)
     if not (drawn.latents.isfinite().all() and drawn.magnitudes.isfinite().all()):
         raise NumericsError(
             f"Drawing became NaN or infinite in {model.unet.dtype}. Use float32, or a weaker "
             "setting of the strategy."
         )
     return drawn
+
+
+def _with_empty(model: StableDiffusion, embeds: Embeds) -> Embeds:
+    """The empty prompt's before these. # [B, ...] -> [2 B, ...] each"""
+    return tuple(
+        torch.cat([empty.expand_as(each), each])
+        for empty, each in zip(model.embed_empty(), embeds, strict=True)
+    )
 
 
 @dataclass(frozen=True)
@@ -205,3 +254,27 @@ class Painter:
         pixels = self.vae.decode(scaled).sample
         found: list[Image] = VaeImageProcessor().postprocess(pixels, output_type="pil")
         return found
+
+
+def draw_benign(painter: Painter, prompts: Sequence[str], sampling: Sampling = USUAL) -> Drawn:
+    """Draw prompts that are not memorised, each from a noise of its own, to see what is usual.
+
+    Raises:
+        InputError: fewer than two prompts.
+    """
+    if len(prompts) < 2:
+        raise InputError(
+            "What is usual on the way of benign prompts takes two of them or more to tell; 50 are "
+            "better."
+        )
+    parts = []
+    for i in range(0, len(prompts), _BATCH):
+        batch = prompts[i : i + _BATCH]
+        task = painter.task(batch, range(i, i + len(batch)), sampling)
+        parts.append(sample(task.plan(), sampling))
+    return Drawn(
+        torch.cat([each.latents for each in parts]),
+        torch.cat([each.magnitudes for each in parts]),
+        torch.cat([each.updates for each in parts]),
+        0,
+    )

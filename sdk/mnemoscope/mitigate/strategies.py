@@ -17,6 +17,7 @@ from .guidance import Guidance
 from .noise import Noise
 from .padding import Padding
 from .sampling import USUAL, Painter, Plan, Sampling, Task
+from .stepwise import Stepwise
 from .words import RandomWords
 from .yardstick import Yardstick
 
@@ -58,7 +59,7 @@ class Kit:
         painter: The model.
         yardstick: Where targets come from ...
         target: ... unless this is one.
-        benign: Prompts that the model did not memorise, for `clamp`.
+        benign: Prompts that the model did not memorise, for `stepwise` and `clamp`.
         sampling: How pictures are drawn.
     """
 
@@ -88,16 +89,25 @@ class Kit:
     @cached_property
     def clamp(self) -> Clamp:
         """Learnt once."""
+        return Clamp.learn(self.painter, self._benign("clamp"), self.sampling)
+
+    @cached_property
+    def stepwise(self) -> Stepwise:
+        """Learnt once."""
+        return Stepwise.learn(self.painter, self._benign("stepwise"), self.sampling)
+
+    def _benign(self, name: str) -> Sequence[str]:
         if not self.benign:
             raise InputError(
-                "`clamp` holds updates to what benign prompts have, and there are none to learn "
-                "that from. Give some: --benign FILE."
+                f"`{name}` holds drawing to what benign prompts have on the way, and there are "
+                "none to learn that from. Give some: --benign FILE."
             )
-        return Clamp.learn(self.painter, self.benign, self.sampling)
+        return self.benign
 
 
 STRATEGIES: dict[str, Callable[[Kit], Strategy]] = {
     "embedding": lambda kit: Embedding(kit.target_at(0.25)),
+    "stepwise": lambda kit: kit.stepwise,
     "guidance": lambda _: Guidance(until=600),
     "embedding-guidance": lambda kit: Chain((Embedding(kit.target_at(0.5)), Guidance(until=800))),
     "noise": lambda kit: Noise(kit.target_at(0.5)),
@@ -108,4 +118,4 @@ STRATEGIES: dict[str, Callable[[Kit], Strategy]] = {
     "random-words": lambda _: RandomWords("words"),
     "random-numbers": lambda _: RandomWords("numbers"),
 }
-LADDER = ("embedding", "embedding-guidance", "noise", "guidance")  # that `auto` tries in turn
+LADDER = ("embedding", "stepwise", "noise", "guidance")  # that `auto` tries in turn
