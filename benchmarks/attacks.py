@@ -11,17 +11,27 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from operator import attrgetter
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mnemoscope import Detector, embedded
+from mnemoscope import Detection, embedded
 from mnemoscope_export import StableDiffusion, magnitude_of, unconditional
 
-__all__ = ["EMBEDDINGS", "TEXTS", "Target", "Told", "optimised_embedding", "pez", "searched"]
+__all__ = [
+    "EMBEDDINGS",
+    "TEXTS",
+    "Screen",
+    "Target",
+    "Told",
+    "optimised_embedding",
+    "pez",
+    "searched",
+]
 
+Screen = Callable[[Sequence[str]], Sequence[Detection]]
 
 _PICTURE = 5.0  # weight of the picture against that of the magnitude
 
@@ -117,12 +127,60 @@ def _replaced(prompt: str, rng: random.Random) -> str:
     return " ".join(words)
 
 
+_OTHER_WORDS = {  # of the captions' own grammar, longer phrases first
+    "in the corner": "at the edge",
+    "school project": "class assignment",
+    "summer sale": "sale of the summer",
+    "charity run": "fundraiser",
+    "trade fair": "expo",
+    "book cover": "cover of a book",
+    "market day": "day of the market",
+    "upside down": "turned over",
+    "new year": "first of january",
+    "icon of": "small symbol of",
+    "sticker of": "decal of",
+    "drawing of": "sketch of",
+    "clipart of": "clip art of",
+    "badge of": "emblem of",
+    "picture of": "image of",
+    "on rings": "with circles",
+    "on stripes": "with lines",
+    "on checks": "with squares",
+    "on dots": "with spots",
+    "on gradient": "with a fade",
+    "dark": "dim",
+    "pastel": "pale",
+    "google": "android",
+    "twitter": "tweet",
+    "tilted": "at an angle",
+    "tiny": "very small",
+    "huge": "very large",
+    "from": "by",
+    "birthday": "anniversary",
+    "holiday": "vacation",
+    "wedding": "marriage",
+    "exhibition": "show",
+    "concert": "gig",
+    "reunion": "get-together",
+    "workshop": "course",
+    "in": "at",
+}
+
+
+def _paraphrased(prompt: str, _: random.Random) -> str:
+    """Other words for the same, wherever the table has some; names and the thing itself stay."""
+    pattern = "|".join(rf"\b{re.escape(words)}\b" for words in _OTHER_WORDS)
+    found = re.sub(pattern, lambda words: _OTHER_WORDS[words[0]], prompt)
+    return found if found != prompt else f"image of {prompt}"
+
+
 TEXTS: dict[str, Callable[[str, random.Random], str]] = {
     "the caption itself": lambda prompt, _: prompt,
     "typo": _typo,
     "a word left out": _without_a_word,
     "a word replaced": _replaced,
     "clauses reordered": _reordered,
+    "paraphrase": _paraphrased,
     "longest word split": _split,
     "four words more": _longer,
     "another caption before it": _prefixed,
@@ -130,22 +188,33 @@ TEXTS: dict[str, Callable[[str, random.Random], str]] = {
 
 
 def searched(
-    detector: Detector, prompts: Sequence[str], rng: random.Random, tries: int
+    screens: Sequence[Screen], prompts: Sequence[str], rng: random.Random, tries: int
 ) -> list[str]:
-    """Of `tries` single edits of each caption, the one with the highest score not flagged.
+    """Of `tries` single edits of each caption, the one with the highest score that none flags.
 
-    It wants the picture, so it changes as little as the detector lets pass. Where every edit is
-    flagged it takes the lowest score.
+    It wants the picture, so it changes as little as the detectors let pass. Where every edit is
+    flagged it takes what the fewest flag, and of that the lowest score.
+
+    Args:
+        screens: Detectors that answer; scores are those of the first.
+        prompts: Captions.
+        rng: Of the edits.
+        tries: Edits of each caption.
     """
     kinds = (_typo, _without_a_word, _replaced, _split)
     found = []
     for prompt in prompts:
         edits = [kinds[i % len(kinds)](prompt, rng) for i in range(tries)]
-        seen = detector.screen(edits)
-        passed = [each for each in seen if not each.memorized]
-        score = attrgetter("score")
-        best = max(passed, key=score) if passed else min(seen, key=score)
-        found.append(best.prompt)
+        seen = [screen(edits) for screen in screens]
+        flags = [sum(bool(each[i].memorized) for each in seen) for i in range(tries)]
+
+        def rank(
+            i: int, flags: list[int] = flags, seen: Sequence[Sequence[Detection]] = seen
+        ) -> Any:
+            score = seen[0][i].score
+            return flags[i], -score if flags[i] == 0 else score
+
+        found.append(edits[min(range(tries), key=rank)])
     return found
 
 

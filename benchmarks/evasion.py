@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from collections.abc import Sequence
+from contextlib import ExitStack
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ from mnemoscope.detectors import find_statistic
 from mnemoscope_export import StableDiffusion, denoise, magnitude
 from mnemoscope_runtime import Bundle
 
-from .attacks import EMBEDDINGS, TEXTS, Target, Told, optimised_embedding, pez, searched
+from .attacks import EMBEDDINGS, TEXTS, Screen, Target, Told, optimised_embedding, pez, searched
 from .recitation import CUT, memorised_latents
 
 BATCH = 20
@@ -103,6 +105,12 @@ def judge(model: StableDiffusion, told: Told, bank: Tensor, known: Tensor) -> di
     return {"cosine": cosines.tolist(), "recites": (cosines >= CUT).tolist(), **noticed}
 
 
+def asked(stack: ExitStack, name: str, steps: int, noises: int) -> Screen:
+    """A detector in one of its settings, until the stack closes."""
+    detector = stack.enter_context(Detector.load(detector=name))
+    return lambda prompts: detector.screen(prompts, steps=steps, noises=noises)
+
+
 def attacks(args: argparse.Namespace) -> dict[str, Any]:
     """Each attack's name and what makes `Told` of captions and their pictures' latents."""
     model = StableDiffusion.load(embedded.MODEL)
@@ -115,12 +123,16 @@ def attacks(args: argparse.Namespace) -> dict[str, Any]:
             model, [edit(prompt, random.Random(prompt)) for prompt in prompts]
         )
 
-    def search(prompts: list[str], _: Tensor) -> Told:
-        with Detector.load() as detector:
-            edited = searched(detector, prompts, random.Random(0), args.tries)
-        return Told.text(model, edited)
+    def search(settings: Sequence[tuple[str, int, int]]) -> Any:
+        def attack(prompts: list[str], _: Tensor) -> Told:
+            with ExitStack() as stack:
+                screens = [asked(stack, *setting) for setting in settings]
+                return Told.text(model, searched(screens, prompts, random.Random(0), args.tries))
 
-    found[f"search over {args.tries} single edits"] = search
+        return attack
+
+    found[f"search over {args.tries} single edits"] = search(SETTINGS[:1])
+    found["the same, asking all three detectors"] = search(SETTINGS)
     for name, change in EMBEDDINGS.items():
         found[name] = lambda prompts, _, change=change: change(model, Told.text(model, prompts))
 
@@ -161,7 +173,9 @@ def main() -> None:
         report[name] = merged
         (args.output / "evasion.json").write_text(json.dumps(report, indent=1) + "\n")
     columns = [" ".join(map(str, key)) for key in SETTINGS] + ["guidance"]
-    table = Table("attack", "recites", *(f"unnoticed by {each}" for each in columns))
+    table = Table(
+        "attack", "recites", *(f"unnoticed by {each}" for each in columns), "by all three"
+    )
     for name, row in report.items():
         recites = np.array(row["recites"])
         cells = []
@@ -169,6 +183,8 @@ def main() -> None:
             count = int((recites & ~np.array(row[each])).sum())
             low, high = proportion_interval(count, len(recites))
             cells.append(f"{count} [{low:.0%}, {high:.0%}]")
+        none = recites & ~np.any([row[each] for each in columns[:-1]], axis=0)
+        cells.append(str(none.sum()))
         table.add_row(name, f"{recites.sum()} of {len(recites)}", *cells)
     Console(width=150).print(table)
     print(f"figures {args.output / 'evasion.json'}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ import torch
 from benchmarks.attacks import EMBEDDINGS, TEXTS, Target, Told, optimised_embedding, pez, searched
 from benchmarks.evasion import GUIDED, SETTINGS, calibrations, judge, scores
 from benchmarks.recitation import memorised_latents
-from mnemoscope import Detector, embedded
+from mnemoscope import Detection, Detector, embedded
 from mnemoscope_export import StableDiffusion
 from mnemoscope_runtime import Bundle
 
@@ -69,9 +71,32 @@ def test_edits_of_a_caption_are_edits_and_repeat(name: str) -> None:
 
 def test_a_search_finds_what_is_not_flagged(captions: list[str]) -> None:
     with Detector.load() as detector:
-        found = searched(detector, captions, random.Random(0), tries=24)
+        found = searched([detector.screen], captions, random.Random(0), tries=24)
         assert [d.memorized for d in detector.screen(found)] == [False] * len(captions)
     assert all(a != b for a, b in zip(found, captions, strict=True))
+
+
+def test_a_search_against_two_detectors_finds_what_neither_flags(captions: list[str]) -> None:
+    with Detector.load() as magnitude, Detector.load(detector="taps") as taps:
+        screens = (magnitude.screen, taps.screen)
+        found = searched(screens, captions, random.Random(0), tries=48)
+        flags = [[d.memorized for d in screen(found)] for screen in screens]
+    assert flags == [[False] * len(captions)] * 2
+
+
+def test_a_search_that_finds_nothing_takes_what_the_fewest_flag(captions: list[str]) -> None:
+    with Detector.load() as detector:
+
+        def all_but_the_longest(prompts: Sequence[str]) -> list[Detection]:
+            longest = max(map(len, prompts))
+            seen = detector.screen(prompts)
+            return [replace(d, memorized=len(d.prompt) < longest) for d in seen]
+
+        def all_of_them(prompts: Sequence[str]) -> list[Detection]:
+            return [replace(d, memorized=True) for d in detector.screen(prompts)]
+
+        found = searched([all_of_them, all_but_the_longest], captions[:1], random.Random(0), 12)
+    assert len(found[0]) > len(captions[0])
 
 
 def test_a_negative_prompt_blinds_guidance_and_not_the_detector(
