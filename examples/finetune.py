@@ -44,6 +44,10 @@ parser.add_argument("--quantile", type=float, default=0.5)
 parser.add_argument("--factor", type=float, default=1.5)
 parser.add_argument("--seed", type=int, default=0)
 args = parser.parse_args()
+if args.resume and not args.resume.is_dir():
+    parser.error(
+        f"{args.resume} is no folder: give the `checkpoint` that an earlier --output holds"
+    )
 
 
 def own_pictures(folder: Path) -> Path:

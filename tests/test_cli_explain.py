@@ -41,6 +41,18 @@ def test_heat(run: Run) -> None:
     assert "\x1b" not in result.out
 
 
+def test_a_word_that_stays_is_not_replaced(run: Run, tmp_path: Path) -> None:
+    listed = tmp_path / "others.txt"
+    listed.write_text("Tower: bridge\nrings: stars\n")
+    options = ("--keep", "tower, in", "--keep", "google", "--replacements", listed)
+    result = run("explain", PROMPT, *options, "--format", "json")
+    assert "Tower stays, as --keep says" in result.err
+    for edit in result.rows[0]["edits"]:
+        assert {"tower", "in", "google"} <= set(edit["prompt"].replace(",", "").split())
+    quiet = run("explain", PROMPT, "--keep", "google", "--replacements", listed)
+    assert "stays" not in quiet.err
+
+
 def test_a_gradient(run: Run) -> None:
     result = run("explain", PROMPT, "--method", "gradient", "--noises", 1, "--format", "json")
     assert result.code == 1, result.err
@@ -80,11 +92,14 @@ def test_a_file_of_prompts(run: Run, tmp_path: Path) -> None:
     assert sum(row["top"] for row in whole["kinds"]) == whole["flagged"]
     shown = run("explain", "--file", file, "--noises", 1)
     first, header, *_ = shown.out.splitlines()
-    assert first == f"{whole['flagged']} of 4 flagged; words of those:"
+    assert first == f"{whole['flagged']} of 4 flagged, words of those:"
     assert header.split() == ["word", "kind", "prompts", "top", "of", "share", "effect"]
     page = tmp_path / "page.html"
     assert run("explain", "--file", file, "-o", page, "--edits", "--keep", "sheep").code == 1
-    assert page.read_text().count("class=prompt") == 4
+    text = page.read_text()
+    assert text.count("class=prompt") == 4
+    assert re.findall("<h2>(.*)</h2>", text) == ["Words", "Kinds of words", "Prompts"]
+    assert first in text
 
 
 def test_what_is_not_read_is_named(run: Run) -> None:

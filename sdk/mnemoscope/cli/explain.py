@@ -102,7 +102,9 @@ def command(
             "--edits/--no-edits", help="Look for edits.", show_default="for a single prompt"
         ),
     ] = None,
-    keep: Annotated[list[str] | None, typer.Option(help="A word that must stay.")] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option(help="Words that must stay; may be repeated.")
+    ] = None,
     target: Annotated[
         float | None,
         typer.Option(help="Score that edits have to get under.", show_default="the threshold"),
@@ -142,10 +144,14 @@ def command(
     wanted = edits if edits is not None else file is None
     if keep and not wanted:
         raise InputError("--keep says what edits leave alone, and none are looked for: --edits.")
+    listed = read_lists(replacements) if wanted and replacements is not None else {}
+    kept = {word.casefold() for phrase in keep or () for word in words_of(phrase)}
+    if both := ", ".join(word for word in listed if word.casefold() in kept):
+        say(f"{both} stays, as --keep says: what --replacements offers for it is not tried.")
     options = EditOptions(
         keep=tuple(keep or ()),
         target=target,
-        alternatives=_alternatives(replacements, vocabulary, bundle) if wanted else None,
+        alternatives=_alternatives(listed, vocabulary, bundle) if wanted else None,
         budget=budget,
     )
     kinds = read_lexicon(embedded.LEXICON) if bundle is None else {}
@@ -200,15 +206,15 @@ def _gradient(method: str, bundle: Path | None, model: str | None) -> Any:
 
 
 def _alternatives(
-    replacements: Path | None, vocabulary: Path | None, bundle: Path | None
+    listed: dict[str, list[str]], vocabulary: Path | None, bundle: Path | None
 ) -> Alternatives | None:
     """What the options allow to replace words; what a user listed comes first."""
     offered: list[Alternatives] = []
-    if replacements is not None:
-        offered.append(Listed(read_lists(replacements)))
+    if listed:
+        offered.append(Listed(listed))
     if vocabulary is not None:
         offered.append(Vocabulary(read_prompt_file(vocabulary)))
-    elif bundle is None and replacements is None:
+    elif bundle is None and not listed:
         captions = embedded.read_prompts("seen", "held_out", "calibration")
         offered.append(Vocabulary(row.prompt for row in captions))
     if not offered:

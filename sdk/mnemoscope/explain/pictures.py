@@ -83,9 +83,7 @@ def show_summary(console: Console, summary: Summary) -> None:
         kinds.add_row(
             row.kind, str(row.words), str(row.top), f"{row.share:.0%}", f"{row.effect:.4f}"
         )
-    if summary.flagged is not None:
-        of = "; words of those:" if summary.flagged else ", so these are words of all:"
-        console.print(f"{summary.flagged} of {summary.prompts} flagged{of}")
+    console.print(_whose(summary))
     console.print(words)
     console.print()
     console.print(kinds)
@@ -170,9 +168,23 @@ def _summary_tables(summary: Summary) -> str:
         (k.kind, str(k.words), str(k.top), f"{k.share:.0%}", f"{k.effect:.4f}")
         for k in summary.kinds
     ]
-    return _table(("word", "kind", "prompts", "top of", "share", "effect"), words) + _table(
-        ("kind", "words", "top of", "share", "effect"), kinds
+    return "\n".join(
+        (
+            f"<h2>Words</h2>\n<p>{_safe(_whose(summary))}</p>",
+            _table(("word", "kind", "prompts", "top of", "share", "effect"), words),
+            "<h2>Kinds of words</h2>",
+            _table(("kind", "words", "top of", "share", "effect"), kinds),
+            "<h2>Prompts</h2>",
+        )
     )
+
+
+def _whose(summary: Summary) -> str:
+    """Which prompts a summary's words are of."""
+    if summary.flagged is None:
+        return f"words of {summary.prompts} prompts, without verdicts:"
+    of = "words of those:" if summary.flagged else "so these are words of all:"
+    return f"{summary.flagged} of {summary.prompts} flagged, {of}"
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
