@@ -18,11 +18,18 @@ from ..detectors import DETECTORS
 from ..prompts import read_prompt_file
 
 __all__ = [
+    "BackendOption",
+    "BundleOption",
+    "CalibrationOption",
     "ClearOption",
+    "ColumnOption",
     "DetectorOption",
     "FirstNoisesOption",
     "FirstOption",
     "FirstStepsOption",
+    "NoisesOption",
+    "StepsOption",
+    "ThreadsOption",
     "first_stage",
     "numbers",
     "progress_bar",
@@ -31,6 +38,24 @@ __all__ = [
     "say",
 ]
 
+BundleOption = Annotated[
+    Path | None, typer.Option(help="Directory that `export` wrote.", show_default="embedded")
+]
+CalibrationOption = Annotated[
+    Path | None, typer.Option(help="Calibration file.", show_default="the bundle's own")
+]
+BackendOption = Annotated[
+    str,
+    typer.Option(
+        help="What runs the engines; `mnemoscope doctor` lists what works, auto tries it."
+    ),
+]
+ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads.")]
+NoisesOption = Annotated[
+    int | None, typer.Option(help="Noises of the bank to use.", show_default="all")
+]
+StepsOption = Annotated[int, typer.Option(help="Denoising steps to measure.")]
+ColumnOption = Annotated[str | None, typer.Option(help="Column of --file that holds the prompt.")]
 DetectorOption = Annotated[
     str,
     typer.Option(

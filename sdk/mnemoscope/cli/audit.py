@@ -12,11 +12,17 @@ from mnemoscope_runtime import InputError
 from ..audit import audit
 from ..detector import Detector
 from ._options import (
+    BackendOption,
+    BundleOption,
+    CalibrationOption,
     ClearOption,
     DetectorOption,
     FirstNoisesOption,
     FirstOption,
     FirstStepsOption,
+    NoisesOption,
+    StepsOption,
+    ThreadsOption,
     first_stage,
     progress_bar,
     say,
@@ -43,19 +49,13 @@ def command(
         Path, typer.Option("--output", "-o", help="Results: .jsonl, .csv or .parquet.")
     ],
     column: Annotated[str | None, typer.Option(help="Column that holds the prompt.")] = None,
-    bundle: Annotated[
-        Path | None, typer.Option(help="Directory that `export` wrote.", show_default="embedded")
-    ] = None,
-    calibration: Annotated[
-        Path | None, typer.Option(help="Calibration file.", show_default="the bundle's own")
-    ] = None,
-    backend: Annotated[str, typer.Option(help="What runs the engines.")] = "onnxruntime",
-    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    bundle: BundleOption = None,
+    calibration: CalibrationOption = None,
+    backend: BackendOption = "onnxruntime",
+    threads: ThreadsOption = None,
     detector: DetectorOption = "magnitude",
-    noises: Annotated[
-        int | None, typer.Option(help="Noises of the bank to use.", show_default="all")
-    ] = None,
-    steps: Annotated[int, typer.Option(help="Denoising steps to measure.")] = 1,
+    noises: NoisesOption = None,
+    steps: StepsOption = 1,
     first: FirstOption = None,
     first_steps: FirstStepsOption = None,
     first_noises: FirstNoisesOption = None,

@@ -20,7 +20,7 @@ from .. import bench, embedded
 from ..detector import Detector
 from ..floor import gemm_rate
 from ._backends import ModelOption, open_detector, open_torch
-from ._options import DetectorOption
+from ._options import DetectorOption, StepsOption
 
 __all__ = ["command"]
 
@@ -39,7 +39,7 @@ def command(
     model: ModelOption = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of an engine.")] = None,
     detector: DetectorOption = "magnitude",
-    steps: Annotated[int, typer.Option(help="Denoising steps to measure.")] = 1,
+    steps: StepsOption = 1,
     noises: Annotated[int, typer.Option(help="Noises of the bank to use.")] = 1,
     rounds: Annotated[
         int | None, typer.Option(help="Rounds after warm-up.", show_default="100, or 3 offline")

@@ -22,10 +22,12 @@ from ..detectors import DETECTORS
 from ..report import plot
 from ._backends import ModelOption, open_detector, open_torch
 from ._options import (
+    BackendOption,
     ClearOption,
     FirstNoisesOption,
     FirstOption,
     FirstStepsOption,
+    ThreadsOption,
     first_stage,
     numbers,
     progress_bar,
@@ -80,9 +82,9 @@ def command(
             "--positives."
         ),
     ] = None,
-    backend: Annotated[str, typer.Option(help="What runs the engines.")] = "onnxruntime",
+    backend: BackendOption = "onnxruntime",
     model: ModelOption = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    threads: ThreadsOption = None,
     output: Annotated[
         Path | None,
         typer.Option(

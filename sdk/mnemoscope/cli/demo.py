@@ -16,6 +16,7 @@ from mnemoscope_runtime import InputError
 from ..detector import Detector
 from ..embedded import read_prompts
 from ..report import plot, summary, write_json
+from ._options import StepsOption
 from ._writers import Format, writer
 
 __all__ = ["command"]
@@ -25,7 +26,7 @@ _SHOWN = 10  # of each kind
 
 def command(
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory for plot and report.")],
-    steps: Annotated[int, typer.Option(help="Denoising steps to measure.")] = 1,
+    steps: StepsOption = 1,
     noises: Annotated[int | None, typer.Option(help="Noises to use.", show_default="all")] = None,
 ) -> None:
     """Screen the embedded prompts with the embedded model; show how well it tells them apart."""

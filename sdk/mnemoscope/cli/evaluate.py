@@ -24,7 +24,7 @@ from ..evaluate.pictures import new_figure
 from ..evaluate.report import Evaluation, Grid
 from ..prompts import read_labelled_file
 from ._backends import ModelOption, open_detector, open_torch
-from ._options import numbers, progress_bar, prompts_of, say
+from ._options import BackendOption, ThreadsOption, numbers, progress_bar, prompts_of, say
 from ._quiet import quiet_libraries
 
 __all__ = ["command"]
@@ -81,9 +81,9 @@ def command(
     noises: Annotated[
         str | None, typer.Option(help="Numbers of noises, with commas.", show_default="all")
     ] = None,
-    backend: Annotated[str, typer.Option(help="What runs the engines.")] = "onnxruntime",
+    backend: BackendOption = "onnxruntime",
     model: ModelOption = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    threads: ThreadsOption = None,
     protocol: Annotated[
         Protocol,
         typer.Option(

@@ -39,7 +39,19 @@ from ..explain.pictures import show, show_summary, to_html
 from ..explain.words import words_of
 from ..prompts import read_prompt_file
 from ._backends import open_torch
-from ._options import DetectorOption, progress_bar, prompts_of, say
+from ._options import (
+    BackendOption,
+    BundleOption,
+    CalibrationOption,
+    ColumnOption,
+    DetectorOption,
+    NoisesOption,
+    StepsOption,
+    ThreadsOption,
+    progress_bar,
+    prompts_of,
+    say,
+)
 from ._quiet import quiet_libraries
 from ._writers import opened
 
@@ -73,12 +85,8 @@ def command(
         str | None,
         typer.Option("--file", "-f", help="Many prompts: .txt, .jsonl, .csv, .tsv, .parquet, -."),
     ] = None,
-    column: Annotated[
-        str | None, typer.Option(help="Column of --file that holds the prompt.")
-    ] = None,
-    bundle: Annotated[
-        Path | None, typer.Option(help="Directory that `export` wrote.", show_default="embedded")
-    ] = None,
+    column: ColumnOption = None,
+    bundle: BundleOption = None,
     model: Annotated[
         str | None,
         typer.Option(help="Model of the bundle, for gradients.", show_default="the embedded one"),
@@ -86,16 +94,12 @@ def command(
     method: Annotated[
         str, typer.Option(help=f"How words are weighed: {', '.join(METHODS)}.")
     ] = DEFAULT,
-    calibration: Annotated[
-        Path | None, typer.Option(help="Calibration file.", show_default="the bundle's own")
-    ] = None,
-    backend: Annotated[str, typer.Option(help="What runs the engines.")] = "onnxruntime",
-    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    calibration: CalibrationOption = None,
+    backend: BackendOption = "onnxruntime",
+    threads: ThreadsOption = None,
     detector: DetectorOption = "magnitude",
-    noises: Annotated[
-        int | None, typer.Option(help="Noises of the bank to use.", show_default="all")
-    ] = None,
-    steps: Annotated[int, typer.Option(help="Denoising steps to measure.")] = 1,
+    noises: NoisesOption = None,
+    steps: StepsOption = 1,
     edits: Annotated[
         bool | None,
         typer.Option(

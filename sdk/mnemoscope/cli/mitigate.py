@@ -20,7 +20,7 @@ from ..bench import environment
 from ..calibration import CalibrationFile
 from ..copies import load_descriptor
 from ..detector import CALIBRATION, Detector
-from ._options import progress_bar, prompts_of, say
+from ._options import CalibrationOption, progress_bar, prompts_of, say
 from ._quiet import quiet_libraries
 from ._writers import printable
 
@@ -76,9 +76,7 @@ def command(
         Path | None,
         typer.Option(help="The model's calibrated bundle.", show_default="the embedded model's"),
     ] = None,
-    calibration: Annotated[
-        Path | None, typer.Option(help="Calibration file.", show_default="the bundle's own")
-    ] = None,
+    calibration: CalibrationOption = None,
     seed: Annotated[int, typer.Option(help="First seed.")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="How many, one for each picture.")] = 1,
     reference: Annotated[

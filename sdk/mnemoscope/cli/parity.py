@@ -17,6 +17,7 @@ from ..detector import Detector
 from ..precision import Comparison, compare
 from ..prompts import read_prompt_file
 from ._backends import ModelOption, open_torch
+from ._options import NoisesOption, ThreadsOption
 
 __all__ = ["command"]
 
@@ -40,11 +41,9 @@ def command(
         str | None,
         typer.Option(help="File of other prompts.", show_default="the embedded model's"),
     ] = None,
-    noises: Annotated[
-        int | None, typer.Option(help="Noises of the bank to use.", show_default="all")
-    ] = None,
+    noises: NoisesOption = None,
     model: ModelOption = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    threads: ThreadsOption = None,
     force: Annotated[
         bool, typer.Option(help="Accept a lower TPR, too few prompts, or another model.")
     ] = False,

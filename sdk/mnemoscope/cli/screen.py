@@ -19,11 +19,18 @@ from ..detector import Detection, Detector
 from ..prompts import read_prompt_file
 from ._backends import ModelOption, open_detector, open_torch
 from ._options import (
+    BackendOption,
+    BundleOption,
+    CalibrationOption,
     ClearOption,
+    ColumnOption,
     DetectorOption,
     FirstNoisesOption,
     FirstOption,
     FirstStepsOption,
+    NoisesOption,
+    StepsOption,
+    ThreadsOption,
     first_stage,
     say,
 )
@@ -51,28 +58,15 @@ def command(
         str | None,
         typer.Option("--file", "-f", help=".txt, .jsonl, .csv, .tsv, .parquet, or - for stdin."),
     ] = None,
-    column: Annotated[
-        str | None, typer.Option(help="Column of --file that holds the prompt.")
-    ] = None,
-    bundle: Annotated[
-        Path | None, typer.Option(help="Directory that `export` wrote.", show_default="embedded")
-    ] = None,
-    calibration: Annotated[
-        Path | None, typer.Option(help="Calibration file.", show_default="the bundle's own")
-    ] = None,
-    backend: Annotated[
-        str,
-        typer.Option(
-            help="What runs the engines; `mnemoscope doctor` lists what works, auto tries it."
-        ),
-    ] = "onnxruntime",
+    column: ColumnOption = None,
+    bundle: BundleOption = None,
+    calibration: CalibrationOption = None,
+    backend: BackendOption = "onnxruntime",
     model: ModelOption = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    threads: ThreadsOption = None,
     detector: DetectorOption = "magnitude",
-    noises: Annotated[
-        int | None, typer.Option(help="Noises of the bank to use.", show_default="all")
-    ] = None,
-    steps: Annotated[int, typer.Option(help="Denoising steps to measure.")] = 1,
+    noises: NoisesOption = None,
+    steps: StepsOption = 1,
     first: FirstOption = None,
     first_steps: FirstStepsOption = None,
     first_noises: FirstNoisesOption = None,
