@@ -20,7 +20,7 @@ from .watching import Measured, Watch
 __all__ = ["calibrate_guard"]
 
 
-class _Enough(Exception):
+class _Enough(BaseException):  # not for a pipeline's own handlers
     """All that was asked for is measured; carries it."""
 
 

@@ -38,14 +38,19 @@ __all__ = ["Guard", "Policy"]
 Policy = Literal["warn", "block", "mitigate"] | Callable[[tuple[Decision, ...]], Sequence[Action]]
 
 
-class _Again(Exception):
+class _Again(BaseException):  # not for a pipeline's own handlers, which would report an error
     """Draw the request anew, with the embeddings that were found."""
+
+
+class _Blocked(BaseException):
+    """Draw nothing."""
 
 
 class Guard:
     """Watches a diffusers pipeline from its construction to `detach`, or to the end of a `with`.
 
-    Supported are Stable Diffusion 1.x, 2.x and XL: text to image, image to image, inpainting. The
+    Supported are Stable Diffusion 1.x, 2.x and XL: text to image, image to image, inpainting; and
+    XL's modular pipeline from text to image, with a guider that combines two predictions. The
     pipeline is called as before, and what it returns is the same to the bit unless an image is
     flagged. One call at a time: pipelines are not safe to share between threads, nor is a guard.
 
@@ -177,6 +182,9 @@ class Guard:
                 [embeds] = again.args
                 self._access.free()
                 random.restore()
+            except _Blocked:
+                self._access.free()
+                raise MemorizationBlocked(self.decisions) from None
             except BaseException:
                 self._access.free()
                 raise
@@ -200,7 +208,7 @@ class Guard:
                 warnings.warn(_warning(each), MemorizationWarning, stacklevel=2)
         silenced |= {each.index for each in found if each.action == "block"}
         if len(silenced) == len(found):
-            raise MemorizationBlocked(found)
+            raise _Blocked
         rows = [each.index for each in found if each.action == "mitigate" and not each.attempt]
         if rows:
             raise _Again(self._mitigated(measured, told, rows))

@@ -42,7 +42,7 @@ _ALWAYS = (
     "negative_aesthetic_score",
 )
 # ... and those that change where the later steps go
-_LATER = ("guidance_scale", "guidance_rescale", "eta")
+_LATER = ("guidance_scale", "guidance_rescale", "guider", "eta")
 _AGAIN = "`calibrate_guard` with the arguments of this request makes one."
 
 
@@ -98,7 +98,7 @@ def options(told: Mapping[str, Any], steps: int, tells_scale: bool) -> str:
         steps: How many are looked at.
         tells_scale: Whether the UNet is told the guidance scale (LCM).
     """
-    names = _ALWAYS + _LATER * (steps > 1) + ("guidance_scale",) * tells_scale
+    names = _ALWAYS + _LATER * (steps > 1) + ("guidance_scale", "guider") * tells_scale
     found = {name: told[name] for name in names if told.get(name) is not None}
     return ", ".join(f"{name}={value!r}" for name, value in sorted(found.items())) or "none"
 

@@ -332,7 +332,8 @@ _NEGATIVE = (
     f"{_ALTERNATIVE}; or calibrate with it: `calibrate_guard(..., negative_prompt=...)`."
 )
 _UNGUIDED = (
-    "This request has no unconditional branch (guidance_scale <= 1, or a guidance-distilled model "
-    f"such as LCM or Turbo), so that there is nothing to compare the prompt with. {_ALTERNATIVE}; "
+    "This request has no unconditional branch (guidance_scale <= 1, a guider that starts later, or "
+    "a guidance-distilled model such as LCM or Turbo), so that there is nothing to compare the "
+    f"prompt with. {_ALTERNATIVE}; "
     "or draw with guidance."
 )
