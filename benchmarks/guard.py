@@ -172,32 +172,51 @@ def outcomes(pipe: Any, calibrations: dict[int, Any], limit: int | None) -> list
     return rows
 
 
-def overhead(pipe: Any, calibration: Calibration, rounds: int) -> dict[str, Any]:
-    """A whole draw of one benign caption with and without a guard, in turns."""
+def overhead(pipe: Any, calibrations: dict[int, Any], rounds: int) -> dict[str, Any]:
+    """A whole draw of one benign caption without and with guards, in turns.
+
+    What guards take themselves until they have decided is in their decisions. With more steps to
+    look at it grows by what a step takes; the rest is taken once in a request.
+    """
     prompt = embedded.read_prompts("held_out")[0].prompt
-    seconds: dict[str, list[float]] = {"bare": [], "guarded": [], "own": []}
+    seconds: dict[str, list[float]] = {"bare": []}
+    own: dict[int, list[float]] = {looked: [] for looked in calibrations}
 
     def timed(name: str) -> None:
         told = request([prompt], 0, 0, STEPS)
         start = time.perf_counter()
         pipe(**told, output_type="latent")
-        seconds[name].append(time.perf_counter() - start)
+        seconds.setdefault(name, []).append(time.perf_counter() - start)
 
     timed("bare")
     seconds["bare"].clear()
     for _ in track(range(rounds), "rounds", console=Console(stderr=True)):
         timed("bare")
-        with Guard(pipe, calibration=calibration, policy="block") as guard:
-            timed("guarded")
-            seconds["own"].append(guard.decisions[0].seconds)
-    pairs = np.array(seconds["guarded"]) / np.array(seconds["bare"])
-    step = np.median(seconds["bare"]) / STEPS
-    return {
-        "ratio_of_draws": [float(q) for q in np.quantile(pairs, (0.5, 0.25, 0.75))],
-        "own_seconds": float(np.median(seconds["own"])),
-        "share_of_a_step": float(np.median(seconds["own"]) / step),
-        "samples": seconds,
+        for looked, calibration in calibrations.items():
+            with Guard(pipe, calibration=calibration, policy="block") as guard:
+                timed("first of a guard")  # embeds the empty prompt
+                timed(f"guarded, {looked} step(s)")
+                own[looked].append(guard.decisions[0].seconds)
+    step = float(np.median(seconds["bare"])) / STEPS
+    found = {looked: float(np.median(each)) for looked, each in own.items()}
+    fewest, most = min(found), max(found)
+    report: dict[str, Any] = {"step_seconds": step, "samples": seconds, "own_samples": own}
+    report["own"] = {
+        looked: {
+            "ratio_of_draws": _quartiles(seconds[f"guarded, {looked} step(s)"], seconds["bare"]),
+            "seconds": each,
+            "share_of_a_step": each / step,
+        }
+        for looked, each in found.items()
     }
+    if most > fewest:
+        every = (found[most] - found[fewest]) / (most - fewest)
+        report["every_further_step"] = {"seconds": every, "share_of_a_step": every / step}
+    return report
+
+
+def _quartiles(guarded: list[float], bare: list[float]) -> list[float]:
+    return [float(q) for q in np.quantile(np.array(guarded) / np.array(bare), (0.5, 0.25, 0.75))]
 
 
 def main() -> None:
@@ -218,7 +237,7 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "detection": rows,
         "outcomes": outcomes(pipe, calibrations, args.limit),
-        "overhead": overhead(pipe, calibrations[1], args.rounds),
+        "overhead": overhead(pipe, calibrations, args.rounds),
     }
     console = Console(width=120)
     table = Table("sampler", "looked at", "threshold", "memorised flagged", "held-out flagged")
@@ -237,11 +256,17 @@ def main() -> None:
         table.add_row(row["guard"], str(row["pictures"]), str(row["mitigated"]), *cells)
     console.print(table)
     found = report["overhead"]
-    console.print(
-        f"guarded / bare draw of {STEPS} steps: {found['ratio_of_draws'][0]:.4f} "
-        f"[{found['ratio_of_draws'][1]:.4f}, {found['ratio_of_draws'][2]:.4f}] (quartiles); "
-        f"the guard: {found['own_seconds'] * 1e6:.0f} us, {found['share_of_a_step']:.2%} of a step"
-    )
+    for looked, each in found["own"].items():
+        middle, low, high = each["ratio_of_draws"]
+        console.print(
+            f"{looked} step(s) looked at: guarded / bare draw of {STEPS} steps {middle:.4f} "
+            f"[{low:.4f}, {high:.4f}] (quartiles); the guard: {each['seconds'] * 1e6:.0f} us, "
+            f"{each['share_of_a_step']:.2%} of a step"
+        )
+    if each := found.get("every_further_step"):
+        console.print(
+            f"every further step: {each['seconds'] * 1e6:.0f} us, {each['share_of_a_step']:.2%}"
+        )
     path = args.output / "guard.json"
     path.write_text(json.dumps(report, indent=1) + "\n")
     console.print(f"figures {path}")

@@ -64,6 +64,8 @@ def test_a_hair_goes_up_also_where_scores_are_negative() -> None:
 def test_p_values() -> None:
     calibration = Calibration.of(SETTING, scores_of(*map(float, range(399, -1, -1))))
     np.testing.assert_allclose(calibration.p_values([1e9, 399, 398.5, -1]) * 401, [1, 2, 2, 401])
+    scores = [1e9, 399.0, 398.5, 7.0, -1.0]
+    assert [calibration.p_value(each) for each in scores] == calibration.p_values(scores).tolist()
 
 
 def test_true_positives_come_with_an_exact_interval() -> None:

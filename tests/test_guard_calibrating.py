@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 from guard_support import BENIGN, STEPS, pipe
+from test_sdxl import build_pipeline as build_xl
 
-from mnemoscope import Calibration, InputError
+from mnemoscope import Calibration, CalibrationError, InputError
 from mnemoscope.calibration import digest
 from mnemoscope.guard import Guard, calibrate_guard
 
@@ -68,6 +69,29 @@ def test_seeds_change_the_noise_and_nothing_else(pipe: Any) -> None:
     assert first.prompts == other.prompts
     assert first.scores != other.scores
     assert first == calibrate_guard(pipe, BENIGN, **OPTIONS)
+
+
+@pytest.mark.filterwarnings("ignore::mnemoscope.guard.MemorizationWarning")
+def test_clip_skip() -> None:
+    """Another layer's embeddings are other scores: a calibration holds for its own alone.
+
+    With XL, since diffusers' Stable Diffusion looks for a layer where transformers 5 has none.
+    """
+    pipe = build_xl()
+    size = {"height": 16, "width": 16}
+    told = OPTIONS | size
+    last, skipped = (calibrate_guard(pipe, BENIGN, clip_skip=k, **told) for k in (None, 1))
+    assert last.scores != skipped.scores
+    named = dict(zip(skipped.prompts, skipped.scores, strict=True))
+    found = requested(pipe, BENIGN[0], skipped, clip_skip=1, **size)
+    assert found == pytest.approx(named[digest(BENIGN[0])], rel=1e-3)
+    for calibration, other, has, wanted in (
+        (skipped, {}, "clip_skip=1", "crops"),
+        (skipped, {"clip_skip": 0}, "clip_skip=1", "clip_skip=0"),
+        (last, {"clip_skip": 1}, "crops", "clip_skip=1"),
+    ):
+        with pytest.raises(CalibrationError, match=f"options is {wanted}.*calibrated was {has}"):
+            requested(pipe, BENIGN[0], calibration, **other, **size)
 
 
 def test_refusals(pipe: Any) -> None:

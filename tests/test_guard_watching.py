@@ -98,6 +98,27 @@ def test_embeddings_cannot_hide_behind_themselves(pipe: Any) -> None:
         pipe(prompt_embeds=embeds, negative_prompt_embeds=embeds, num_inference_steps=STEPS)
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+def test_embeddings_that_change_between_steps_are_compared_again(pipe: Any, in_place: bool) -> None:
+    """What passed at the first step, and in an earlier request, vouches for nothing later."""
+
+    def swap(_: Any, __: int, ___: Any, told: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        embeds = told["prompt_embeds"] if in_place else told["prompt_embeds"].clone()
+        embeds[:2] = embeds[2:]
+        return {"prompt_embeds": embeds}
+
+    call = {
+        "callback_on_step_end": swap,
+        "callback_on_step_end_tensor_inputs": ["prompt_embeds"],
+    }
+    with Guard(pipe, steps=2) as guard:
+        draw(pipe, PROMPTS)
+        with pytest.raises(InputError, match="negative prompt"):
+            draw(pipe, PROMPTS, **call)
+        assert guard.decisions == ()
+        draw(pipe, PROMPTS)
+
+
 def test_a_negative_prompt_is_refused_or_takes_a_pass_of_its_own(pipe: Any) -> None:
     with Guard(pipe) as guard, pytest.raises(InputError, match="extra_pass=True"):
         draw(pipe, PROMPTS, negative_prompt=["", "dark"])

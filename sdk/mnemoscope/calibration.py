@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -180,6 +181,10 @@ class Calibration:
         """Benign scores, ascending. # [n]"""
         return np.sort(np.array(self.scores, np.float64))
 
+    @cached_property
+    def _ascending(self) -> list[float]:
+        return sorted(self.scores)
+
     def p_values(self, scores: Sequence[float] | NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Of each score: the share of benign prompts, counting this one, that score as high.
 
@@ -187,6 +192,11 @@ class Calibration:
         that the prompt is benign, nor 1 - it that it is memorised.
         """
         return p_values(np.asarray(scores, np.float64), self.ordered)
+
+    def p_value(self, score: float) -> float:
+        """The same of one score, without arrays."""
+        at_least = len(self.scores) - bisect_left(self._ascending, score)
+        return (1 + at_least) / (len(self.scores) + 1)
 
     @property
     def smallest_fpr(self) -> float:

@@ -13,13 +13,14 @@ from mnemoscope_runtime.errors import InputError
 from ..calibrating import Progress, distinct
 from ..calibration import Calibration, digest
 from ..conformal import allowed_above
-from . import setting as settings
-from .watching import Measured, Watch, embed_negative
+from .pipelines import accessed
+from .setting import model_id
+from .watching import Measured, Watch
 
 __all__ = ["calibrate_guard"]
 
 
-class _Enough(Exception):
+class _Enough(BaseException):  # not for a pipeline's own handlers
     """All that was asked for is measured; carries it."""
 
 
@@ -65,12 +66,12 @@ def calibrate_guard(
         InputError: too few prompts for the promise, or the pipeline cannot be watched.
         NumericsError: a magnitude is NaN or infinite.
     """
-    settings.check_pipeline(pipe)
+    access = accessed(pipe)
     if taken := {"prompt", "prompt_embeds", "generator", "output_type"} & call.keys():
         raise InputError(f"Calibrating gives {', '.join(sorted(taken))} itself. Leave it out.")
     benign, positives = distinct(benign, positives, tell)
     allowed_above(len(benign), fpr, delta)  # before measuring for an hour
-    baseline = embed_negative(pipe, negative_prompt)
+    baseline = access.negative(negative_prompt)
     prompts = [*benign, *positives]
     scores: list[float] = []
 
@@ -87,24 +88,18 @@ def calibrate_guard(
         }
         if negative_prompt is not None:
             request["negative_prompt"] = [negative_prompt] * len(some)
-        watch = Watch(pipe, baseline, steps, extra_pass, enough)
+        watch = Watch(access, baseline, steps, extra_pass, enough)
         try:
             with watch.watching():
                 pipe(**request)
         except _Enough as done:
             [measured] = done.args
         finally:
-            pipe.maybe_free_model_hooks()  # as the pipeline does at its end
-        scores += measured.scores.tolist()
+            access.free()
+        scores += measured.scores
         progress(len(scores), len(prompts))
-    setting = settings.setting_of(
-        pipe,
-        settings.model_id(pipe),
-        settings.arguments(pipe, (), request),
-        negative_prompt,
-        measured.dtype,
-        measured.latents,
-        measured.timesteps,
+    setting = access.setting(
+        model_id(pipe), access.arguments((), request), negative_prompt, measured
     ).setting
     return Calibration.of(
         setting,

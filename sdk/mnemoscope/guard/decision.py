@@ -45,7 +45,8 @@ class Decision:
         attempt: 0 for the request as it came, 1 for the image drawn anew with a mitigation: score
             and verdict are then those of after.
         extra_pass: Whether the empty prompt's prediction took a UNet pass of its own.
-        seconds: Time on the host until the decision, of the whole batch, mitigation not included.
+        seconds: What the guard itself took on the host until the decision, for the whole batch:
+            looking at the steps and judging, not the pipeline's own time, nor mitigation.
         prompt: Its text, if the guard was asked to keep it.
     """
 

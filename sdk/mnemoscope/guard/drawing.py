@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["RandomState", "blank"]
+__all__ = ["RandomState", "blank", "zeroed"]
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,20 @@ def blank(output: Any, indices: Collection[int]) -> Any:
     """
     if not indices:
         return output
-    images = output[0]
-    if isinstance(images, list):
-        images = [_black(each) if i in indices else each for i, each in enumerate(images)]
-    else:
-        images = images.copy() if isinstance(images, np.ndarray) else images.clone()
-        images[sorted(indices)] = 0
+    images = zeroed(output[0], indices)
     if isinstance(output, tuple):
         return (images, *output[1:])
     output.images = images
     return output
+
+
+def zeroed(images: Any, indices: Collection[int]) -> Any:
+    """Pictures, arrays or latents with some of them black or zero."""
+    if isinstance(images, list):
+        return [_black(each) if i in indices else each for i, each in enumerate(images)]
+    images = images.copy() if isinstance(images, np.ndarray) else images.clone()
+    images[sorted(indices)] = 0
+    return images
 
 
 def _black(image: Image.Image) -> Image.Image:

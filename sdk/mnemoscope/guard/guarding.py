@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from mnemoscope_runtime.errors import CalibrationError, InputError
 
 from ..calibration import Calibration, CalibrationFile, digest
 from . import setting as settings
+from .access import Arguments
 from .decision import (
     ACTIONS,
     Action,
@@ -26,23 +28,29 @@ from .decision import (
     MemorizationWarning,
     append,
 )
-from .drawing import RandomState, blank
+from .drawing import RandomState
 from .mitigation import EmbeddingOptimization, Flagged, GuardMitigation
-from .watching import Baseline, Measured, Watch, embed_negative
+from .pipelines import Guarded, accessed
+from .watching import Baseline, Measured, Watch
 
 __all__ = ["Guard", "Policy"]
 
 Policy = Literal["warn", "block", "mitigate"] | Callable[[tuple[Decision, ...]], Sequence[Action]]
 
 
-class _Again(Exception):
+class _Again(BaseException):  # not for a pipeline's own handlers, which would report an error
     """Draw the request anew, with the embeddings that were found."""
+
+
+class _Blocked(BaseException):
+    """Draw nothing."""
 
 
 class Guard:
     """Watches a diffusers pipeline from its construction to `detach`, or to the end of a `with`.
 
-    Supported are Stable Diffusion 1.x, 2.x and XL: text to image, image to image, inpainting. The
+    Supported are Stable Diffusion 1.x, 2.x and XL: text to image, image to image, inpainting; and
+    XL's modular pipeline from text to image, with a guider that combines two predictions. The
     pipeline is called as before, and what it returns is the same to the bit unless an image is
     flagged. One call at a time: pipelines are not safe to share between threads, nor is a guard.
 
@@ -95,7 +103,7 @@ class Guard:
             InputError: the pipeline cannot be watched, is guarded already, or an option is wrong.
             CalibrationError: there is no calibration for this pipeline where one is needed.
         """
-        settings.check_pipeline(pipe)
+        self._access = accessed(pipe)
         if not callable(policy) and policy not in ("warn", "block", "mitigate"):
             raise InputError(
                 f"There is no policy {policy!r}. Choose warn, block, mitigate, or give a function."
@@ -109,6 +117,7 @@ class Guard:
             )
         self.model = settings.model_id(pipe)
         self._networks = settings.networks(pipe)
+        self._fitting: dict[settings.GuardSetting, Calibration] = {}
         self._known = _load(calibration, self.model, steps)
         if self._known is None and policy in ("block", "mitigate"):
             raise CalibrationError(
@@ -139,7 +148,7 @@ class Guard:
 
     def detach(self) -> None:
         """Leave the pipeline as it was found; again does nothing."""
-        if isinstance(self._pipe, settings.Guarded):
+        if isinstance(self._pipe, Guarded):
             self._pipe.__class__ = self._original
 
     def _draw(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -150,16 +159,15 @@ class Guard:
                 "The pipeline's UNet or a text encoder was replaced since the guard was made, and "
                 "the guard is calibrated for the old one. Make another guard."
             )
-        told = settings.arguments(self._pipe, args, kwargs)
-        _refuse_ip_adapter(told)
+        told = self._access.arguments(args, kwargs)
         if self._baseline is None:
-            self._baseline = embed_negative(self._pipe, self._negative)
+            self._baseline = self._access.negative(self._negative)
         random = RandomState.of(told.get("generator"))
         silenced: set[int] = set()
         embeds: dict[int, Tensor] = {}
         while True:
             watch = Watch(
-                self._pipe,
+                self._access,
                 self._baseline,
                 self._steps,
                 self._extra_pass,
@@ -172,15 +180,18 @@ class Guard:
                     output = self._original.__call__(self._pipe, *args, **kwargs)
             except _Again as again:
                 [embeds] = again.args
-                self._pipe.maybe_free_model_hooks()
+                self._access.free()
                 random.restore()
+            except _Blocked:
+                self._access.free()
+                raise MemorizationBlocked(self.decisions) from None
             except BaseException:
-                self._pipe.maybe_free_model_hooks()  # as the pipeline does at its end
+                self._access.free()
                 raise
             else:
-                return blank(output, silenced)
+                return self._access.blank(output, silenced, told)
 
-    def _decide(self, told: settings.Arguments, silenced: set[int], measured: Measured) -> None:
+    def _decide(self, told: Arguments, silenced: set[int], measured: Measured) -> None:
         """Decide on every image, and act; raises to stop the pipeline."""
         found = self._judge(measured, told, attempt=int(bool(self.decisions)))
         if self.decisions:  # the second time, only what was mitigated is looked at
@@ -197,28 +208,27 @@ class Guard:
                 warnings.warn(_warning(each), MemorizationWarning, stacklevel=2)
         silenced |= {each.index for each in found if each.action == "block"}
         if len(silenced) == len(found):
-            raise MemorizationBlocked(found)
+            raise _Blocked
         rows = [each.index for each in found if each.action == "mitigate" and not each.attempt]
         if rows:
             raise _Again(self._mitigated(measured, told, rows))
 
-    def _judge(
-        self, measured: Measured, told: settings.Arguments, attempt: int
-    ) -> tuple[Decision, ...]:
+    def _judge(self, measured: Measured, told: Arguments, attempt: int) -> tuple[Decision, ...]:
         """Scores to verdicts. A mitigated image that is still flagged is blocked."""
+        start = time.perf_counter()
         calibration = self._calibration(measured, told)
         names, texts = _names(told, len(measured.scores))
         limit = None if calibration is None else calibration.threshold
-        p_values = None if calibration is None else calibration.p_values(measured.scores)
+        seconds = measured.seconds + time.perf_counter() - start
         found = []
-        for i, score in enumerate(measured.scores.tolist()):
+        for i, score in enumerate(measured.scores):
             memorized = None if limit is None else score > limit
             found.append(
                 Decision(
                     index=i,
                     prompt_id=names[i],
                     score=score,
-                    p_value=None if p_values is None else float(p_values[i]),
+                    p_value=None if calibration is None else calibration.p_value(score),
                     threshold=limit,
                     memorized=memorized,
                     timesteps=measured.timesteps,
@@ -226,25 +236,19 @@ class Guard:
                     action=("block" if memorized else "mitigate") if attempt else "pass",
                     attempt=attempt,
                     extra_pass=measured.extra_pass,
-                    seconds=measured.seconds,
+                    seconds=seconds,
                     prompt=texts[i] if self._keep else None,
                 )
             )
         return tuple(found)
 
-    def _calibration(self, measured: Measured, told: settings.Arguments) -> Calibration | None:
+    def _calibration(self, measured: Measured, told: Arguments) -> Calibration | None:
         if self._known is None:
             return None
-        wanted = settings.setting_of(
-            self._pipe,
-            self.model,
-            told,
-            self._negative,
-            measured.dtype,
-            measured.latents,
-            measured.timesteps,
-        )
-        return settings.find(self._known, wanted)
+        wanted = self._access.setting(self.model, told, self._negative, measured)
+        if wanted not in self._fitting:
+            self._fitting[wanted] = settings.find(self._known, wanted)
+        return self._fitting[wanted]
 
     def _act(self, decisions: tuple[Decision, ...]) -> tuple[Decision, ...]:
         """The policy's action for every image."""
@@ -259,13 +263,11 @@ class Guard:
                 f"{', '.join(ACTIONS)} for each."
             )
         return tuple(
-            replace(decision, action=action)
+            decision if action == decision.action else replace(decision, action=action)
             for decision, action in zip(decisions, actions, strict=True)
         )
 
-    def _mitigated(
-        self, measured: Measured, told: settings.Arguments, rows: list[int]
-    ) -> dict[int, Tensor]:
+    def _mitigated(self, measured: Measured, told: Arguments, rows: list[int]) -> dict[int, Tensor]:
         """Other embeddings for these images. index: [L, D]"""
         calibration = self._calibration(measured, told)
         if calibration is None:
@@ -302,7 +304,7 @@ def _guarded(original: type, draw: Callable[[tuple[Any, ...], dict[str, Any]], A
         return draw(args, kwargs)
 
     body = {"__call__": call, "__module__": original.__module__, "__doc__": original.__doc__}
-    return type(original.__name__, (original, settings.Guarded), body)
+    return type(original.__name__, (original, Guarded), body)
 
 
 def _load(
@@ -317,15 +319,7 @@ def _load(
     return settings.known(calibration, model, steps)
 
 
-def _refuse_ip_adapter(told: settings.Arguments) -> None:
-    if told.get("ip_adapter_image") is not None or told.get("ip_adapter_image_embeds") is not None:
-        raise InputError(
-            "With an IP-Adapter the magnitude is of the picture as much as of the prompt, and no "
-            "calibration covers that. Draw without it, or detach the guard for this request."
-        )
-
-
-def _names(told: settings.Arguments, images: int) -> tuple[list[str], list[str | None]]:
+def _names(told: Arguments, images: int) -> tuple[list[str], list[str | None]]:
     """Id and text of the prompt of every image."""
     prompt, embeds = told.get("prompt"), told.get("prompt_embeds")
     texts: list[str | None]

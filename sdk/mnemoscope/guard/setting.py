@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -16,28 +15,19 @@ from torch import Tensor, nn
 
 from mnemoscope_runtime.errors import CalibrationError, InputError
 
-from ..calibration import Calibration, CalibrationFile, Setting, digest
+from ..calibration import Calibration, CalibrationFile, Setting
 
 __all__ = [
-    "Arguments",
     "GuardSetting",
-    "Guarded",
-    "arguments",
-    "check_pipeline",
     "find",
     "known",
     "model_id",
     "networks",
+    "options",
     "plain",
-    "setting_of",
 ]
 
 DETECTOR = "guard"
-PIPELINES = tuple(
-    f"{family}{kind}Pipeline"
-    for family in ("StableDiffusion", "StableDiffusionXL")
-    for kind in ("", "Img2Img", "Inpaint")
-)
 # arguments of a call that change what the UNet predicts at the first step already ...
 _ALWAYS = (
     "clip_skip",
@@ -52,10 +42,8 @@ _ALWAYS = (
     "negative_aesthetic_score",
 )
 # ... and those that change where the later steps go
-_LATER = ("guidance_scale", "guidance_rescale", "eta")
+_LATER = ("guidance_scale", "guidance_rescale", "guider", "eta")
 _AGAIN = "`calibrate_guard` with the arguments of this request makes one."
-
-Arguments = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -102,72 +90,17 @@ class GuardSetting:
         return Setting(self.model, text, DETECTOR, steps=len(self.timesteps), noises=1)
 
 
-class Guarded:
-    """Marks the class of a pipeline that is guarded."""
+def options(told: Mapping[str, Any], steps: int, tells_scale: bool) -> str:
+    """The arguments of a request that scores of the first `steps` steps depend on, as text.
 
-
-def check_pipeline(pipe: Any) -> None:
-    """Check that a guard knows what the pipeline's UNet is told, and that no other is there.
-
-    Raises:
-        InputError: it does not, or one is; and what to do.
+    Args:
+        told: Arguments of the call.
+        steps: How many are looked at.
+        tells_scale: Whether the UNet is told the guidance scale (LCM).
     """
-    if isinstance(pipe, Guarded):
-        raise InputError("This pipeline is guarded already. `detach` the other guard first.")
-    name = type(pipe).__name__
-    if name not in PIPELINES:
-        raise InputError(
-            f"A guard cannot watch {name}: it knows {', '.join(PIPELINES)}. Build one of these "
-            "from its parts (`from_pipe`), or screen prompts before they are drawn with `Detector`."
-        )
-    if pipe.text_encoder is None and getattr(pipe, "text_encoder_2", None) is None:
-        raise InputError(
-            "This pipeline has no text encoder, so that a guard cannot tell whether its negative "
-            "embeddings are those of the empty prompt. Load it with its text encoders."
-        )
-
-
-def arguments(pipe: Any, args: tuple[Any, ...], kwargs: Arguments) -> Arguments:
-    """Arguments of a call by name, defaults filled in."""
-    bound = inspect.signature(type(pipe).__call__).bind(pipe, *args, **kwargs)
-    bound.apply_defaults()
-    found: dict[str, Any] = dict(bound.arguments)
-    others: dict[str, Any] = found.pop("kwargs", {})
-    return found | others
-
-
-def _options(pipe: Any, told: Arguments, steps: int) -> str:
-    """The arguments that scores of the first `steps` steps depend on, as text."""
-    names = _ALWAYS + _LATER * (steps > 1)
-    if pipe.unet.config.time_cond_proj_dim is not None:
-        names = (*names, "guidance_scale")
+    names = _ALWAYS + _LATER * (steps > 1) + ("guidance_scale", "guider") * tells_scale
     found = {name: told[name] for name in names if told.get(name) is not None}
     return ", ".join(f"{name}={value!r}" for name, value in sorted(found.items())) or "none"
-
-
-def setting_of(
-    pipe: Any,
-    model: str,
-    told: Arguments,
-    negative: str | None,
-    dtype: str,
-    latents: tuple[int, ...],
-    timesteps: tuple[float, ...],
-) -> GuardSetting:
-    """The setting of a call."""
-    scheduler = pipe.scheduler
-    config = {k: v for k, v in scheduler.config.items() if not k.startswith("_")}
-    text = json.dumps(config, sort_keys=True, default=repr)
-    return GuardSetting(
-        model=model,
-        pipeline=type(pipe).__name__,
-        scheduler=f"{type(scheduler).__name__} {digest(text)}",
-        dtype=dtype,
-        latents=latents,
-        timesteps=timesteps,
-        negative="none" if negative is None else digest(negative),
-        options=_options(pipe, told, len(timesteps)),
-    )
 
 
 def known(file: CalibrationFile, model: str, steps: int | None) -> list[Calibration]:
@@ -211,8 +144,9 @@ def find(calibrations: list[Calibration], wanted: GuardSetting) -> Calibration:
     Raises:
         CalibrationError: there is none; the message says in what the nearest one differs.
     """
+    setting = wanted.setting
     for each in calibrations:
-        if each.setting == wanted.setting:
+        if each.setting == setting:
             return each
     nearest = min((_differences(each, wanted) for each in calibrations), key=len)
     raise CalibrationError(

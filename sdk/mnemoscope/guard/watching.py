@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from mnemoscope_export import magnitude
 from mnemoscope_runtime.errors import CalibrationError, InputError, NumericsError
 
 from .setting import plain
 from .units import eps_scale
 
-__all__ = ["Baseline", "Measured", "Watch", "embed_negative"]
+__all__ = ["EMBEDS", "Baseline", "Branch", "Measured", "Source", "Told", "Watch", "named"]
 
 Told = dict[str, Any]  # arguments of the UNet, by name
-_EMBEDS = "encoder_hidden_states"
+EMBEDS = "encoder_hidden_states"
+
+
+class _Expected:
+    """Embeddings that calls are compared with."""
+
+    def __init__(self, embeds: Tensor) -> None:  # [1, (L,) D]
+        self._values = embeds.float()
+        self._largest = self._values.abs().amax(-1)  # of every token
+        self._accepted: Tensor | None = None
+
+    def is_near(self, found: Tensor) -> bool:
+        """Equal but for rounding, token by token. # [B, (L,) D]"""
+        if found.shape[1:] != self._values.shape[1:]:
+            return False
+        last = self._accepted  # requests mostly tell the very same: one pass over it shows that
+        alike = last is not None and (last.dtype, last.device) == (found.dtype, found.device)
+        if last is not None and alike and torch.equal(last, found):
+            return True
+        values, largest = self._values.to(found.device), self._largest.to(found.device)
+        tolerance = 1e-4 if found.dtype == torch.float32 else 1e-2
+        away = (found - values).abs_().amax(-1)  # in fp32, whatever is found
+        near = bool((away <= tolerance * largest).all())
+        if near:
+            self._accepted = found.clone()
+        return near
 
 
 @dataclass(frozen=True)
@@ -37,17 +61,22 @@ class Baseline:
     embeds: Tensor
     pooled: Tensor | None
 
-    def is_told(self, told: Told, rows: slice) -> bool:
-        """Whether these rows of a call are told just that, but for rounding."""
-        found = _near(told[_EMBEDS][rows], self.embeds)
+    @cached_property
+    def _expected(self) -> tuple[_Expected, ...]:
+        return tuple(_Expected(each) for each in (self.embeds, self.pooled) if each is not None)
+
+    def is_told(self, branch: Branch) -> bool:
+        """Whether the UNet was told just that, but for rounding."""
+        found = [branch.told[EMBEDS]]
         if self.pooled is not None:
-            found &= _near(told["added_cond_kwargs"]["text_embeds"][rows], self.pooled)
-        return found
+            found.append(branch.told["added_cond_kwargs"]["text_embeds"])
+        pairs = zip(self._expected, found, strict=True)
+        return all(expected.is_near(each[branch.rows]) for expected, each in pairs)
 
     def instead(self, told: Told) -> Told:
         """The same call, told that."""
-        embeds = self.embeds.to(told[_EMBEDS]).expand_as(told[_EMBEDS])
-        told = told | {_EMBEDS: embeds}
+        embeds = self.embeds.to(told[EMBEDS]).expand_as(told[EMBEDS])
+        told = told | {EMBEDS: embeds}
         if self.pooled is not None:
             added = told["added_cond_kwargs"]
             pooled = self.pooled.to(added["text_embeds"]).expand_as(added["text_embeds"])
@@ -56,11 +85,31 @@ class Baseline:
 
 
 @dataclass(frozen=True)
+class Branch:
+    """One side of guidance at one step.
+
+    Attributes:
+        told: What the UNet was told, of this side or of both.
+        rows: Which of its samples are this side's.
+        prediction: Its answer for them. # [B, C, H, W]
+    """
+
+    told: Told
+    rows: slice
+    prediction: Tensor
+
+    @property
+    def call(self) -> Told:
+        """What it was told of this side alone."""
+        return _rows(self.told, self.rows)
+
+
+@dataclass(frozen=True)
 class Measured:
     """What was seen of a request until it is decided.
 
     Attributes:
-        scores: Mean magnitude of every image, in eps units, fp64. # [B]
+        scores: Mean magnitude of every image, in eps units.
         timesteps: Those looked at.
         dtype: Of the predictions.
         latents: Their (C, H, W).
@@ -71,7 +120,7 @@ class Measured:
             their graph.
     """
 
-    scores: NDArray[np.float64]
+    scores: tuple[float, ...]
     timesteps: tuple[float, ...]
     dtype: str
     latents: tuple[int, ...]
@@ -81,21 +130,32 @@ class Measured:
     magnitude: Callable[[list[int], Tensor], Tensor]
 
 
+class Source(Protocol):
+    """Where predictions come from."""
+
+    @property
+    def pipe(self) -> Any:
+        """The pipeline."""
+
+    def predictions(self, watch: Watch) -> AbstractContextManager[None]:
+        """Show every step's predictions to a watch while this lasts, and do as it says."""
+
+
 @dataclass
 class Watch:
-    """Looks at the first calls of a UNet, and can change what it is told and what it answers.
+    """Looks at the first steps of guidance, and can change what it is told and what it combines.
 
     Attributes:
-        pipe: The pipeline.
+        source: Where predictions come from.
         baseline: What magnitudes are relative to.
-        steps: UNet calls to look at.
+        steps: Steps to look at.
         extra_pass: Whether it may run the UNet where guidance does not compute the baseline.
         decide: Told of the measurement once; may raise, or fill `silenced`.
         embeds: Embeddings of images, instead of what the pipeline made of their prompts.
         silenced: Images that are drawn without their prompts from here on.
     """
 
-    pipe: Any
+    source: Source
     baseline: Baseline
     steps: int
     extra_pass: bool
@@ -108,37 +168,17 @@ class Watch:
         self._timesteps: list[float] = []
         self._ran_extra = False
         self._seconds = 0.0
-        self._first: tuple[Told, Tensor, float] | None = None
+        self._first: tuple[Branch, Tensor, float] | None = None
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Hook the UNet; everything is as before when this ends, however it ends.
+        """Look at what the pipeline does meanwhile.
 
         Raises:
             CalibrationError: the pipeline ended before it could be decided.
         """
-        unet = self.pipe.unet
-        compiled = getattr(unet, "_compiled_call_impl", None)
-        if compiled is not None:  # by `unet.compile()`: hooks would be traced, or not be seen
-
-            def call(*args: Any, **kwargs: Any) -> Any:
-                args, kwargs = self._before(unet, args, kwargs) or (args, kwargs)
-                output = compiled(*args, **kwargs)
-                return self._after(unet, args, kwargs, output) or output
-
-            unet._compiled_call_impl = call
-            try:
-                yield
-            finally:
-                unet._compiled_call_impl = compiled
-        else:
-            before = unet.register_forward_pre_hook(self._before, with_kwargs=True)
-            after = unet.register_forward_hook(self._after, with_kwargs=True)
-            try:
-                yield
-            finally:
-                before.remove()
-                after.remove()
+        with self.source.predictions(self):
+            yield
         if len(self._norms) < self.steps:
             raise CalibrationError(
                 f"The pipeline called its UNet {len(self._norms)} time(s), and the guard looks at "
@@ -146,75 +186,87 @@ class Watch:
                 "that looks at fewer."
             )
 
-    def _before(self, _: nn.Module, args: tuple[Any, ...], kwargs: Told) -> Any:
-        if not self.embeds:
-            return None
-        told = _told(args, kwargs)
-        embeds = told[_EMBEDS].clone()
-        first = len(embeds) // 2 if self._guided else 0
-        for index, found in self.embeds.items():
-            embeds[first + index] = found.to(embeds)
-        return args[:2], {**kwargs, _EMBEDS: embeds}
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is left to look at or to change in predictions."""
+        return len(self._norms) >= self.steps and not self.silenced
 
-    def _after(self, _: nn.Module, args: tuple[Any, ...], kwargs: Told, output: Any) -> Any:
+    def changed(self, embeds: Tensor, first: int) -> Tensor:
+        """What the UNet is told, with `embeds` in it.
+
+        Args:
+            embeds: What the pipeline would tell it. # [n, L, D]
+            first: Row of the first image.
+        """
+        changed = embeds.clone()
+        for index, found in self.embeds.items():
+            changed[first + index] = found.to(changed)
+        return changed
+
+    def see(self, cond: Branch, uncond: Branch | None) -> Tensor | None:
+        """Be shown a step.
+
+        Args:
+            cond: The side of the prompts.
+            uncond: The other one; None where there is no guidance.
+
+        Returns:
+            What guidance is to take for the prompts' predictions; None for what it has.
+        """
         if len(self._norms) < self.steps:
             start = time.perf_counter()
-            self._measure(_told(args, kwargs), output[0])
+            self._measure(cond, uncond)
             self._seconds += time.perf_counter() - start
             if len(self._norms) == self.steps:
-                self.decide(self._measured(output[0]))
+                self.decide(self._measured(cond.prediction))
         if not self.silenced:
             return None
-        return (self._silence(output[0]), *output[1:])
+        rows = sorted(self.silenced)
+        found = cond.prediction.clone()
+        found[rows] = 0 if uncond is None else uncond.prediction[rows]
+        return found
 
-    @property
-    def _guided(self) -> bool:
-        return bool(self.pipe.do_classifier_free_guidance)
-
-    def _measure(self, told: Told, prediction: Tensor) -> None:
-        if self._guided:
-            uncond, cond = prediction.chunk(2)
-            count = len(cond)
-            mine = _rows(told, slice(count, None))
-            if not self.baseline.is_told(told, slice(count)):
-                uncond = self._extra(mine, _NEGATIVE)
+    def _measure(self, cond: Branch, uncond: Branch | None) -> None:
+        if uncond is not None and self.baseline.is_told(uncond):
+            against = uncond.prediction
         else:
-            cond, mine = prediction, told
-            uncond = self._extra(told, _UNGUIDED)
-        timestep = float(told["timestep"])
-        scale = eps_scale(self.pipe.scheduler, timestep)
+            against = self._extra(cond, guided=uncond is not None)
+        timestep = float(cond.told["timestep"])
+        scale = eps_scale(self.source.pipe.scheduler, timestep)
         if self._first is None:
-            self._first = mine, uncond, scale
-        self._norms.append(scale * magnitude(cond, uncond))
+            self._first = cond, against, scale
+        self._norms.append(scale * _norm(cond.prediction, against))
         self._timesteps.append(timestep)
 
-    def _extra(self, told: Told, why: str) -> Tensor:
+    def _extra(self, cond: Branch, guided: bool) -> Tensor:
         if not self.extra_pass:
-            raise InputError(why)
-        if self.steps > 1 and self._guided:
+            raise InputError(_NEGATIVE if guided else _UNGUIDED)
+        if self.steps > 1 and guided:
             raise CalibrationError(
                 "Past the first step a negative prompt changes what the guard looks at, and this "
                 "one is not what it was calibrated with. Look at one step, or calibrate with "
                 "`calibrate_guard(..., negative_prompt=...)`."
             )
         self._ran_extra = True
-        return self._predict(self.baseline.instead(told))
+        return self._predict(self.baseline.instead(cond.call))
 
     def _predict(self, told: Told) -> Tensor:
         """The UNet itself: no hooks of this guard, nothing compiled."""
-        output: Tensor = plain(self.pipe.unet).forward(**told)[0]
+        output: Tensor = plain(self.source.pipe.unet).forward(**told)[0]
         return output
 
     def _measured(self, prediction: Tensor) -> Measured:
         assert self._first is not None
         start = time.perf_counter()
-        scores = torch.stack(self._norms).double().mean(0).cpu().numpy()
-        if not np.isfinite(scores).all():
-            raise NumericsError(
-                f"The magnitude of image {int(np.argmin(np.isfinite(scores)))} is NaN or infinite "
-                f"in {prediction.dtype}: that is no verdict, and nothing was drawn. Use float32 or "
-                "bfloat16."
-            )
+        values = zip(*(each.tolist() for each in self._norms), strict=True)
+        scores = tuple(sum(each) / self.steps for each in values)  # numpy would take longer
+        for image, score in enumerate(scores):
+            if not math.isfinite(score):
+                raise NumericsError(
+                    f"The magnitude of image {image} is NaN or infinite in {prediction.dtype}: "
+                    "that is no verdict, and nothing was drawn. Use float32 or bfloat16."
+                )
+        cond = self._first[0]
         return Measured(
             scores=scores,
             timesteps=tuple(self._timesteps),
@@ -222,43 +274,28 @@ class Watch:
             latents=tuple(prediction.shape[1:]),
             extra_pass=self._ran_extra,
             seconds=self._seconds + time.perf_counter() - start,
-            embeds=self._first[0][_EMBEDS],
+            embeds=cond.told[EMBEDS][cond.rows],
             magnitude=self._magnitude,
         )
 
     def _magnitude(self, rows: list[int], embeds: Tensor) -> Tensor:
         assert self._first is not None
-        told, uncond, scale = self._first
-        mine = _rows(told, rows)
-        mine = _cloned(mine) | {_EMBEDS: embeds.to(mine[_EMBEDS])}
-        return scale * magnitude(self._predict(mine), uncond[rows].clone())
-
-    def _silence(self, prediction: Tensor) -> Tensor:
-        """Predictions that know nothing of the prompts of silenced images."""
-        rows = sorted(self.silenced)
-        parts = list(prediction.chunk(2) if self._guided else (prediction,))
-        cond = parts[-1].clone()
-        cond[rows] = parts[0][rows] if self._guided else torch.zeros_like(cond[rows])
-        return torch.cat([*parts[:-1], cond])
+        cond, against, scale = self._first
+        told = _cloned(_rows(cond.call, rows))
+        told[EMBEDS] = embeds.to(told[EMBEDS])
+        return scale * _norm(self._predict(told), against[rows].clone())
 
 
-def embed_negative(pipe: Any, negative: str | None) -> Baseline:
-    """What the pipeline tells its UNet for a negative prompt, or for none."""
-    with torch.no_grad():
-        found = pipe.encode_prompt(
-            prompt="",
-            device=pipe._execution_device,
-            num_images_per_prompt=1,
-            do_classifier_free_guidance=True,
-            negative_prompt=negative,
-        )
-    return Baseline(found[1], found[3] if len(found) > 2 else None)
-
-
-def _told(args: tuple[Any, ...], kwargs: Told) -> Told:
+def named(args: tuple[Any, ...], kwargs: Told) -> Told:
     """Arguments of a UNet by name."""
-    names = ("sample", "timestep", _EMBEDS)
+    names = ("sample", "timestep", EMBEDS)
     return {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+def _norm(cond: Tensor, uncond: Tensor) -> Tensor:
+    """`mnemoscope_export.magnitude` in fewer operations. # [B, C, H, W] each, to [B]"""
+    found: Tensor = torch.linalg.vector_norm(cond.float() - uncond.float(), dim=(1, 2, 3))
+    return found
 
 
 def _rows(told: Told, rows: slice | list[int]) -> Told:
@@ -285,16 +322,6 @@ def _cloned(told: Told) -> Told:
     return {name: clone(value) for name, value in told.items()}
 
 
-def _near(found: Tensor, expected: Tensor) -> bool:
-    """Equal but for rounding, token by token."""
-    if found.shape[1:] != expected.shape[1:]:
-        return False
-    tolerance = 1e-4 if found.dtype == torch.float32 else 1e-2
-    expected = expected.to(found.device).float()
-    away = (found.float() - expected).abs().amax(-1)
-    return bool((away <= tolerance * expected.abs().amax(-1)).all())
-
-
 _ALTERNATIVE = (
     "Give `Guard(..., extra_pass=True)`, which runs the UNet once more on the empty prompt at "
     "every step it looks at"
@@ -305,7 +332,8 @@ _NEGATIVE = (
     f"{_ALTERNATIVE}; or calibrate with it: `calibrate_guard(..., negative_prompt=...)`."
 )
 _UNGUIDED = (
-    "This request has no unconditional branch (guidance_scale <= 1, or a guidance-distilled model "
-    f"such as LCM or Turbo), so that there is nothing to compare the prompt with. {_ALTERNATIVE}; "
+    "This request has no unconditional branch (guidance_scale <= 1, a guider that starts later, or "
+    "a guidance-distilled model such as LCM or Turbo), so that there is nothing to compare the "
+    f"prompt with. {_ALTERNATIVE}; "
     "or draw with guidance."
 )

@@ -1,0 +1,190 @@
+"""How a guard reaches a pipeline: its arguments, what guidance is about to combine, its images."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from mnemoscope_runtime.errors import InputError
+
+from ..calibration import digest
+from .drawing import blank
+from .setting import GuardSetting, options
+from .watching import EMBEDS, Baseline, Branch, Measured, Told, Watch, named
+
+__all__ = ["Access", "Arguments", "Standard", "around", "refuse_ip_adapter"]
+
+Arguments = Mapping[str, Any]
+Before = Callable[[tuple[Any, ...], Told], tuple[tuple[Any, ...], Told] | None]
+After = Callable[[tuple[Any, ...], Told, Any], Any]
+
+
+class Access(ABC):
+    """One kind of pipeline; what does not change from request to request is made once.
+
+    Attributes:
+        pipe: The pipeline, not guarded.
+    """
+
+    def __init__(self, pipe: Any) -> None:
+        self.pipe = pipe
+        parameters = [*inspect.signature(type(pipe).__call__).parameters.values()][1:]
+        self._names = [each.name for each in parameters]
+        self._defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+        self._config: Any = None
+        self._scheduler = ""
+
+    def arguments(self, args: tuple[Any, ...], kwargs: Arguments) -> Arguments:
+        """Arguments of a call by name, defaults filled in.
+
+        Raises:
+            InputError: no calibration covers one of them.
+        """
+        return {**self._defaults, **dict(zip(self._names, args, strict=False)), **kwargs}
+
+    def setting(
+        self, model: str, told: Arguments, negative: str | None, measured: Measured
+    ) -> GuardSetting:
+        """The setting of a request."""
+        steps = len(measured.timesteps)
+        return GuardSetting(
+            model=model,
+            pipeline=type(self.pipe).__name__,
+            scheduler=self._scheduler_name(),
+            dtype=measured.dtype,
+            latents=measured.latents,
+            timesteps=measured.timesteps,
+            negative="none" if negative is None else digest(negative),
+            options=options(told, steps, self.pipe.unet.config.time_cond_proj_dim is not None),
+        )
+
+    def _scheduler_name(self) -> str:
+        """Its class and a digest of its configuration, which is frozen."""
+        scheduler = self.pipe.scheduler
+        if scheduler.config is not self._config:
+            self._config = scheduler.config
+            config = {k: v for k, v in self._config.items() if not k.startswith("_")}
+            text = json.dumps(config, sort_keys=True, default=repr)
+            self._scheduler = f"{type(scheduler).__name__} {digest(text)}"
+        return self._scheduler
+
+    def free(self) -> None:
+        """What the pipeline does at its end, for one that did not get there."""
+        self.pipe.maybe_free_model_hooks()
+
+    @abstractmethod
+    def blank(self, output: Any, indices: Collection[int], told: Arguments) -> Any:
+        """What a request returned, with these images black."""
+
+    @abstractmethod
+    def negative(self, negative: str | None) -> Baseline:
+        """What the UNet is told for a negative prompt, or for none."""
+
+    @abstractmethod
+    def predictions(self, watch: Watch) -> AbstractContextManager[None]:
+        """Show every step's predictions to a watch while this lasts, and do as it says."""
+
+
+class Standard(Access):
+    """Stable Diffusion 1.x, 2.x and XL: guidance is of one UNet call on [unconditional; prompt]."""
+
+    def arguments(self, args: tuple[Any, ...], kwargs: Arguments) -> Arguments:
+        """See `Access`."""
+        told = super().arguments(args, kwargs)
+        refuse_ip_adapter(told, "ip_adapter_image", "ip_adapter_image_embeds")
+        return told
+
+    def blank(self, output: Any, indices: Collection[int], _: Arguments) -> Any:
+        """See `Access`."""
+        return blank(output, indices)
+
+    def negative(self, negative: str | None) -> Baseline:
+        """See `Access`."""
+        with torch.no_grad():
+            found = self.pipe.encode_prompt(
+                prompt="",
+                device=self.pipe._execution_device,
+                num_images_per_prompt=1,
+                do_classifier_free_guidance=True,
+                negative_prompt=negative,
+            )
+        return Baseline(found[1], found[3] if len(found) > 2 else None)
+
+    def predictions(self, watch: Watch) -> AbstractContextManager[None]:
+        """See `Access`."""
+
+        def before(args: tuple[Any, ...], kwargs: Told) -> tuple[tuple[Any, ...], Told] | None:
+            if not watch.embeds:
+                return None
+            embeds = named(args, kwargs)[EMBEDS]
+            first = len(embeds) // 2 if self._guided else 0
+            return args[:2], {**kwargs, EMBEDS: watch.changed(embeds, first)}
+
+        def after(args: tuple[Any, ...], kwargs: Told, output: Any) -> Any:
+            if watch.idle:
+                return None
+            told, prediction = named(args, kwargs), output[0]
+            half = len(prediction) // 2 if self._guided else 0
+            cond = Branch(told, slice(half, None), prediction[half:])
+            uncond = Branch(told, slice(half), prediction[:half]) if half else None
+            found = watch.see(cond, uncond)
+            if found is None:
+                return None
+            return (torch.cat([prediction[:half], found]), *output[1:])
+
+        return around(self.pipe.unet, before, after)
+
+    @property
+    def _guided(self) -> bool:
+        return bool(self.pipe.do_classifier_free_guidance)
+
+
+def refuse_ip_adapter(told: Arguments, *names: str) -> None:
+    """Refuse a request that gives one of these arguments.
+
+    Raises:
+        InputError: it does.
+    """
+    if any(told.get(name) is not None for name in names):
+        raise InputError(
+            "With an IP-Adapter the magnitude is of the picture as much as of the prompt, and no "
+            "calibration covers that. Draw without it, or detach the guard for this request."
+        )
+
+
+@contextmanager
+def around(unet: nn.Module, before: Before, after: After) -> Iterator[None]:
+    """Be called before and after a UNet, in place of what it is told and answers.
+
+    Everything is as before when this ends, however it ends.
+    """
+    compiled = getattr(unet, "_compiled_call_impl", None)
+    if compiled is not None:  # by `unet.compile()`: hooks would be traced, or not be seen
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            args, kwargs = before(args, kwargs) or (args, kwargs)
+            output = compiled(*args, **kwargs)
+            return after(args, kwargs, output) or output
+
+        unet._compiled_call_impl = call
+        try:
+            yield
+        finally:
+            unet._compiled_call_impl = compiled
+    else:
+        hooks = (
+            unet.register_forward_pre_hook(lambda _, *told: before(*told), with_kwargs=True),
+            unet.register_forward_hook(lambda _, *told: after(*told), with_kwargs=True),
+        )
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()

@@ -1,0 +1,48 @@
+"""Which pipelines a guard knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mnemoscope_runtime.errors import InputError
+
+from .access import Access, Standard
+from .modular import Modular
+
+__all__ = ["Guarded", "accessed"]
+
+PIPELINES = tuple(
+    f"{family}{kind}Pipeline"
+    for family in ("StableDiffusion", "StableDiffusionXL")
+    for kind in ("", "Img2Img", "Inpaint")
+)
+MODULAR = "StableDiffusionXLModularPipeline"
+
+
+class Guarded:
+    """Marks the class of a pipeline that is guarded."""
+
+
+def accessed(pipe: Any) -> Access:
+    """How to reach a pipeline; checks that a guard knows what its UNet is told.
+
+    Raises:
+        InputError: it does not, or another guard is there; and what to do.
+    """
+    if isinstance(pipe, Guarded):
+        raise InputError("This pipeline is guarded already. `detach` the other guard first.")
+    name = type(pipe).__name__
+    if name not in (*PIPELINES, MODULAR):
+        raise InputError(
+            f"A guard cannot watch {name}: it knows {', '.join(PIPELINES)} and {MODULAR}. Build "
+            "one of these from its parts (`from_pipe`), or screen prompts before they are drawn "
+            "with `Detector`."
+        )
+    if getattr(pipe, "unet", None) is None:
+        raise InputError("This pipeline has no UNet yet. Load its components first.")
+    if all(getattr(pipe, part, None) is None for part in ("text_encoder", "text_encoder_2")):
+        raise InputError(
+            "This pipeline has no text encoder, so that a guard cannot tell whether its negative "
+            "embeddings are those of the empty prompt. Load it with its text encoders."
+        )
+    return Modular(pipe) if name == MODULAR else Standard(pipe)
