@@ -6,6 +6,8 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# a second thread has nothing to do in models this small, and waits for the first at every operator
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pathlib import Path
 
