@@ -29,7 +29,6 @@ from mnemoscope_export.parity import measure_reference
 from mnemoscope_export.reference import measure
 from mnemoscope_export.taps import Recorder, choose, tappable
 from mnemoscope_runtime import Bundle, Engine, Screener, open_backend
-from mnemoscope_runtime.manifest import Precision
 
 LAST = "up_blocks.1.resnets.0"
 TAPS = ("up_blocks.0.resnets.0", "up_blocks.0.resnets.1", "up_blocks.0.resnets.2", LAST)
@@ -351,22 +350,16 @@ def test_a_bundle_is_verified_whatever_is_loaded(stopped_dir: Path, tmp_path: Pa
 
 
 @one_model
-@pytest.mark.parametrize(("precision", "tolerance"), [("float16", 0.02)])  # the stricter one
-def test_half_precision(
-    model: StableDiffusion, tmp_path: Path, precision: Precision, tolerance: float
-) -> None:
-    options = ExportOptions(
-        noises=2, seed=7, taps="auto", until=LAST, precision=precision,
-        tolerance=Tolerance(tolerance),
-    )  # fmt: skip
-    bundle = export_bundle(model, tmp_path / "out", options)
-    assert bundle.manifest.precision == precision
+def test_half_precision(model: StableDiffusion, float16_dir: Path) -> None:
+    bundle = Bundle.open(float16_dir)
+    assert bundle.manifest.precision == "float16"
     bank = torch.from_numpy(bundle.noise_bank())
     prompts = ["a photo of a cat", "icon of rocket"]
     expected = measure(model, prompts, bank, steps=1, taps=TAPS)[:, :, 0, 1:].numpy()
-    with Screener.open(tmp_path / "out", backend=ORACLES[precision], threads=1) as screener:
+    with Screener.open(float16_dir, backend=ORACLES["float16"], threads=1) as screener:
+        assert screener.taps == TAPS
         found = screener.first_step_taps(prompts)
-    assert 1e-6 < np.abs(found / expected - 1).max() < tolerance
+    assert 1e-6 < np.abs(found / expected - 1).max() < 0.02
 
 
 def test_a_graph_that_stops(stopped_dir: Path, bundle_dir: Path) -> None:
