@@ -6,13 +6,15 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# a second thread has nothing to do in models this small, and waits for the first at every operator
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pathlib import Path
 
 import pytest
 from pipelines import build_pipeline
 
-from mnemoscope_export import ExportOptions, StableDiffusion, export_bundle
+from mnemoscope_export import ExportOptions, StableDiffusion, Tolerance, export_bundle
 
 pytest_plugins = [
     "attack_support",
@@ -43,4 +45,16 @@ def bundle_dir(model: StableDiffusion, tmp_path_factory: pytest.TempPathFactory)
     """The export of `model` with three noises."""
     out = tmp_path_factory.mktemp("bundles") / model.prediction_type
     export_bundle(model, out, ExportOptions(noises=3, seed=7))
+    return out
+
+
+@pytest.fixture(scope="session")
+def float16_dir(model: StableDiffusion, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The export of `model` in float16, with taps and a graph that stops at the last one."""
+    out = tmp_path_factory.mktemp("float16") / model.prediction_type
+    options = ExportOptions(
+        noises=3, seed=7, taps="auto", until="up_blocks.1.resnets.0", precision="float16",
+        tolerance=Tolerance(0.02),
+    )  # fmt: skip
+    export_bundle(model, out, options)
     return out

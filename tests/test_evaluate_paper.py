@@ -89,7 +89,7 @@ def test_settings_are_means_of_the_first_steps_and_generations() -> None:
 def test_threads_are_those_asked_for(model_dir: Path) -> None:
     before = torch.get_num_threads()
     try:
-        load_model(str(model_dir), "cpu", 1)
-        assert torch.get_num_threads() == 1
+        load_model(str(model_dir), "cpu", 2)
+        assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

@@ -1,4 +1,8 @@
-"""Bundles that screen at another timestep, on latents of another size."""
+"""Bundles that screen at another timestep, on latents of another size.
+
+Those of a model that predicts velocities, where the timestep counts twice: in the UNet, and in what
+its output is turned into. The gate compares those of the other kind, in test_cli_commands.py.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cli_support import one_model
 from screening_support import PROMPTS
 
 from mnemoscope import Detector, InputError
@@ -27,6 +30,7 @@ from mnemoscope_runtime import Screener
 
 LAST = "up_blocks.0.resnets.1"
 T, SIZE = 401, (4, 6)  # the sampler begins at 981, the models have 8x8
+one_model = pytest.mark.parametrize("model_dir", ["v_prediction"], indirect=True, scope="session")
 OPTIONS = ExportOptions(noises=2, seed=7, timestep=T, latent_size=SIZE, taps="auto", until=LAST)
 
 
@@ -52,15 +56,15 @@ def written_out(model: StableDiffusion, prompt: str, noise: torch.Tensor) -> lis
         model.unet.get_submodule(name).register_forward_hook(lambda *args: seen.append(args[2]))
         for name in names
     ]
-    outputs = [model.unet(noise, T, model.embed([p])[0]).sample for p in (prompt, "")]
+    velocities = [model.unet(noise, T, model.embed([p])[0]).sample for p in (prompt, "")]
     for hook in hooks:
         hook.remove()
-    if model.prediction_type == "v_prediction":
-        abar = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0)[T]
-        outputs = [abar.sqrt() * v + (1 - abar).sqrt() * noise for v in outputs]
+    abar = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0)[T]
+    outputs = [abar.sqrt() * v + (1 - abar).sqrt() * noise for v in velocities]
     return [float(torch.dist(a, b)) for a, b in (outputs, seen[::2], seen[1::2])]
 
 
+@one_model
 def test_what_is_measured_is_what_pytorch_says(screener: Screener, model: StableDiffusion) -> None:
     bank = noise_bank(2, (4, *SIZE), seed=7)
     np.testing.assert_array_equal(screener.bundle.noise_bank(), bank.numpy())
@@ -69,6 +73,7 @@ def test_what_is_measured_is_what_pytorch_says(screener: Screener, model: Stable
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
+@one_model
 def test_sampling_still_begins_at_its_first_timestep(
     screener: Screener, model: StableDiffusion
 ) -> None:
@@ -81,6 +86,7 @@ def test_sampling_still_begins_at_its_first_timestep(
     assert (np.abs(first / found[:1, :, 0] - 1) > 0.01).all()  # another question
 
 
+@one_model
 def test_probes_are_of_the_screening_timestep(screener: Screener) -> None:
     manifest = screener.bundle.manifest
     assert (manifest.timestep, manifest.noise_bank.shape) == (T, (2, 4, *SIZE))
@@ -97,12 +103,14 @@ def test_smaller_latents_cost_less(screener: Screener, bundle_dir: Path) -> None
     assert 0.3 < (after["screen"] - text) / (before["screen"] - text) < 0.5  # 24 of 64 positions
 
 
+@one_model
 def test_rms_knows_the_size(folder: Path) -> None:
     with Detector.load(folder, threads=1) as detector:
         [found] = detector.screen(["a cat"])
     assert found.rms == pytest.approx(found.score / math.sqrt(4 * SIZE[0] * SIZE[1]))
 
 
+@one_model
 def test_the_torch_backend_agrees(folder: Path, model: StableDiffusion, screener: Screener) -> None:
     with Screener.open(folder, backend=TorchBackend(model)) as other:
         for look in (Screener.first_step, Screener.first_step_taps):

@@ -13,9 +13,10 @@ PROMPTS = ["google icon of rocket", "", "a cat in the hat"]
 def independent(model: StableDiffusion, prompt: str, x: torch.Tensor, steps: int) -> list[float]:
     """The paper's metric once more, one branch at a time, DDIM written out."""
     abar, values = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0), []
+    embeds = [model.embed([p])[0] for p in (prompt, "")]
     for t in list(range(981, 0, -20))[:steps]:
         a, b = abar[t], abar[t - 20] if t >= 20 else abar[0]
-        c, u = (model.unet(x, t, model.embed([p])[0]).sample for p in (prompt, ""))
+        c, u = (model.unet(x, t, e).sample for e in embeds)
         if model.prediction_type == "v_prediction":
             c, u = (a.sqrt() * v + (1 - a).sqrt() * x for v in (c, u))
         values.append(float(torch.linalg.vector_norm(c - u)))

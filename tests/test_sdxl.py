@@ -27,22 +27,23 @@ from mnemoscope_export import (
     magnitudes,
     noise_bank,
 )
-from mnemoscope_export.reference import measure, measure_at
+from mnemoscope_export.reference import measure_at
 from mnemoscope_runtime import Bundle, Screener
 from mnemoscope_runtime.manifest import Precision
 
 PROMPTS = ["a photo of a cat", "", "the end <|endoftext|> of it", "word " * 100]
+T, SIZE = 601, (4, 6)  # of the bundle: the sampler begins at 981, the model has 8x8
 
 
 def build_pipeline(seed: int = 0) -> StableDiffusionXLPipeline:
-    """Stable Diffusion XL's layout with random weights: 8x8x4 latents."""
+    """Stable Diffusion XL's layout with random weights: 8x8x4 latents, one resnet a level."""
     torch.manual_seed(seed)
     tokenizer = CLIPTokenizer.from_pretrained(embedded.MODEL / "tokenizer")
     other = CLIPTokenizer.from_pretrained(embedded.MODEL / "tokenizer", pad_token="!")
     config = text_config(tokenizer, num_hidden_layers=3, projection_dim=24)
     unet = UNet2DConditionModel(
         sample_size=8,
-        layers_per_block=2,
+        layers_per_block=1,
         block_out_channels=(16, 32),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
@@ -83,19 +84,22 @@ def model(folder: Path) -> StableDiffusionXL:
 
 @pytest.fixture(scope="module")
 def bundle(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One with everything: taps, a graph that stops, another size and timestep."""
     out = tmp_path_factory.mktemp("bundles") / "sdxl"
-    options = ExportOptions(noises=2, seed=3, taps="auto", until="up_blocks.0.resnets.1")
+    options = ExportOptions(
+        noises=2, seed=3, timestep=T, latent_size=SIZE, taps="auto", until="up_blocks.0.resnets.1"
+    )
     export_bundle(lambda: StableDiffusion.load(folder), out, options)
     return out
 
 
-def test_taps(bundle: Path, model: StableDiffusionXL) -> None:
-    bank = noise_bank(2, model.latent_shape, seed=3)
+def test_the_first_step_and_its_taps(bundle: Path, model: StableDiffusionXL) -> None:
+    bank = noise_bank(2, (4, *SIZE), seed=3)
     with Screener.open(bundle) as screener:
         assert screener.taps[-1] == "up_blocks.0.resnets.1"
-        expected = measure(model, PROMPTS, bank, steps=1, taps=screener.taps)[:, :, 0, 1:]
-        found = screener.first_step_taps(PROMPTS)
-        np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4)
+        expected = measure_at(model.resized(SIZE), PROMPTS, bank, T, taps=screener.taps).numpy()
+        np.testing.assert_allclose(screener.first_step(PROMPTS), expected[..., 0], rtol=1e-4)
+        np.testing.assert_allclose(screener.first_step_taps(PROMPTS), expected[..., 1:], rtol=1e-4)
 
 
 def test_what_was_loaded(model: StableDiffusionXL) -> None:
@@ -146,12 +150,12 @@ def test_the_bundle_agrees_with_pytorch(model: StableDiffusionXL, bundle: Path) 
     manifest = Bundle.open(bundle).manifest
     assert manifest.embeddings == model.embeddings
     assert manifest.zero_empty
+    assert manifest.noise_bank.shape == (2, 4, *SIZE)
     with Screener.open(bundle) as screener:
         noises = torch.from_numpy(Bundle.open(bundle).noise_bank())
-        expected = magnitudes(model, PROMPTS, noises, steps=3).numpy()
+        expected = magnitudes(model.resized(SIZE), PROMPTS, noises, steps=3).numpy()
         found = screener.trajectory(PROMPTS, steps=3)
         np.testing.assert_allclose(found, expected, rtol=1e-4)
-        np.testing.assert_allclose(screener.first_step(PROMPTS), expected[..., 0], rtol=1e-4)
         assert screener.probe() < 1e-4
 
 
@@ -161,6 +165,7 @@ def test_half_precision(model: StableDiffusionXL, tmp_path: Path, precision: Pre
     manifest = export_bundle(model, tmp_path / "bundle", options).manifest
     errors = [figures["max_relative_error"] for figures in manifest.parity.values()]
     assert 1e-6 < max(errors) < 0.2
+    assert manifest.noise_bank.shape == (1, 4, 8, 8)  # the model's own size
 
 
 def test_the_empty_prompt_is_not_what_the_unconditional_branch_gets(bundle: Path) -> None:
@@ -209,15 +214,3 @@ def test_the_unet_is_told_the_size_of_its_latents(model: StableDiffusionXL) -> N
     finally:
         hook.remove()
     assert told == [[[32, 48, 0, 0, 32, 48]] * 2]
-
-
-def test_another_size_and_timestep(folder: Path, tmp_path: Path) -> None:
-    options = ExportOptions(noises=1, timestep=601, latent_size=(4, 6))
-    bundle = export_bundle(StableDiffusion.load(folder), tmp_path / "out", options)
-    assert bundle.manifest.noise_bank.shape == (1, 4, 4, 6)
-    with Screener.open(tmp_path / "out", threads=1) as screener:
-        model = StableDiffusion.load(folder)
-        expected = measure_at(model, PROMPTS, noise_bank(1, (4, 4, 6), seed=0), 601)[..., 0]
-        np.testing.assert_allclose(
-            screener.first_step(PROMPTS), expected.numpy(), rtol=1e-4, atol=1e-4
-        )

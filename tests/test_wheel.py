@@ -27,10 +27,12 @@ def test_a_prompt_is_screened_without_torch(tmp_path: Path) -> None:
     )  # sdist, then the wheel from the sdist
     assert built.returncode == 0, built.stderr
     wheel = next((tmp_path / "dist").glob("*.whl"))
-    assert run(sys.executable, "-m", "venv", tmp_path / "venv").returncode == 0
+    bare = run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv")
+    assert bare.returncode == 0, bare.stderr
     python = tmp_path / "venv" / "bin" / "python"
     installed = run(
-        python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+        sys.executable, "-m", "pip", "--python", python,
+        "install", "--quiet", "--disable-pip-version-check",
         "-c", ROOT / "constraints.txt", f"{wheel}[onnxruntime]",
     )  # fmt: skip
     assert installed.returncode == 0, installed.stderr

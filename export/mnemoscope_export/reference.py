@@ -13,15 +13,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from mnemoscope_runtime.errors import NumericsError
 
-from .models import Embeds, StableDiffusion
 from .taps import Recorder
+
+if TYPE_CHECKING:  # diffusers and transformers take seconds; `magnitude` needs neither
+    from .models import Embeds, StableDiffusion
 
 __all__ = ["Step", "denoise", "magnitude", "magnitudes", "measure", "measure_at"]
 

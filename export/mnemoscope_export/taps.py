@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from mnemoscope_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
 
 __all__ = ["Recorder", "choose", "tappable"]
 
