@@ -108,6 +108,7 @@ class TradeOff:
             BackendUnavailable: matplotlib is not installed.
         """
         try:
+            from matplotlib import colormaps
             from matplotlib.figure import Figure
         except ImportError as error:
             raise BackendUnavailable(
@@ -115,6 +116,7 @@ class TradeOff:
             ) from None
         figure = Figure(figsize=(9, 5), layout="constrained")
         axes: Any = figure.subplots()
+        axes.set_prop_cycle(color=[colormaps["tab20"](i) for i in range(20)])
         for row, marker in zip(self.memorized.rows, itertools.cycle("osD^vP*Xp<>d"), strict=False):
             x, y = row.similarity, row.alignment
             axes.errorbar(
@@ -124,7 +126,7 @@ class TradeOff:
                 yerr=[[y.value - y.low], [y.high - y.value]],
                 fmt=marker,
                 capsize=2,
-                label=f"{row.strategy}: {row.copied.value:.0%} copies",
+                label=f"{row.strategy}: {row.copied.value:.1%} copies",
             )
         if self.benign is not None:
             [plain] = [row for row in self.benign.rows if row.strategy == NONE]
