@@ -4,8 +4,8 @@ On the embedded model, with diffusers' own pipeline, every request with a noise 
 
 - thresholds at a promise of 1 %, from the captions of the calibration split; what they flag of the
   memorised and the held-out captions, for several samplers and numbers of steps looked at;
-- how many pictures of memorised captions are copies without a guard, and with "block" and
-  "mitigate"; and how well pictures follow their captions (the embedded CLIP's cosine);
+- how many pictures of memorised captions are copies without a guard, with "block" and with
+  "mitigate", by either mitigation; and how well pictures follow their captions (the embedded CLIP's cosine);
 - the time of a guarded and an unguarded draw, in turns.
 """
 
@@ -33,7 +33,14 @@ from mnemoscope.alignment import load_alignment
 from mnemoscope.conformal import proportion_interval
 from mnemoscope.copies import copy_similarity, load_descriptor
 from mnemoscope.generate import load_pipeline
-from mnemoscope.guard import Decision, Guard, MemorizationBlocked, calibrate_guard
+from mnemoscope.guard import (
+    Decision,
+    EmbeddingOptimization,
+    Guard,
+    MemorizationBlocked,
+    StepwiseOptimization,
+    calibrate_guard,
+)
 
 BATCH, STEPS, FPR = 10, 50, 0.01
 # sampler, its steps, steps looked at
@@ -149,6 +156,10 @@ def outcomes(pipe: Any, calibrations: dict[int, Any], limit: int | None) -> list
     nobody = np.zeros(len(prompts), bool)
     starts = range(0, len(prompts), BATCH)
     bare = [each for i in starts for each in draw(pipe, prompts[i : i + BATCH], i)]
+    learnt = StepwiseOptimization.learn(
+        pipe, captions("calibration", 40), steps=2 * STEPS // 5, num_inference_steps=STEPS
+    )
+    mitigations = {"at the first step": EmbeddingOptimization(), "stepwise": learnt}
     rows = [judged("none", bare, nobody, 0)]
     for looked, calibration in calibrations.items():
         flagged = decisions(pipe, calibration, prompts, 1, STEPS)[0]
@@ -156,19 +167,24 @@ def outcomes(pipe: Any, calibrations: dict[int, Any], limit: int | None) -> list
         rows.append(judged(f"block, {looked} step(s)", bare, flagged, 0))
         name = f"the flagged ones alone, no guard, {looked} step(s)"
         rows.append(judged(name, bare, ~flagged, 0))
-        last: list[Decision] = []
-        start = time.perf_counter()
-        images: list[Image] = []
-        with Guard(pipe, calibration=calibration, policy="mitigate", steps=looked) as guard:
-            for i in starts:
-                images += draw(pipe, prompts[i : i + BATCH], i)
-                last += guard.decisions
-        blocked = np.array([each.action == "block" for each in last])
-        mitigated = np.array([each.action == "mitigate" for each in last])
-        row = judged(f"mitigate, {looked} step(s)", images, blocked, int(mitigated.sum()))
-        rows.append(row | {"seconds": time.perf_counter() - start})
-        name = f"the mitigated ones alone, {looked} step(s)"
-        rows.append(judged(name, images, ~mitigated, int(mitigated.sum())))
+        for name, mitigation in mitigations.items():
+            last: list[Decision] = []
+            start = time.perf_counter()
+            images: list[Image] = []
+            with Guard(
+                pipe, calibration=calibration, policy="mitigate", mitigation=mitigation
+            ) as guard:
+                for i in starts:
+                    images += draw(pipe, prompts[i : i + BATCH], i)
+                    last += guard.decisions
+            seconds = time.perf_counter() - start
+            blocked = np.array([each.action == "block" for each in last])
+            mitigated = np.array([each.action == "mitigate" for each in last])
+            count = int(mitigated.sum())
+            row = judged(f"mitigate {name}, {looked} step(s)", images, blocked, count)
+            rows.append(row | {"seconds": seconds})
+            alone = f"the mitigated ones alone, {name}, {looked} step(s)"
+            rows.append(judged(alone, images, ~mitigated, count))
     return rows
 
 

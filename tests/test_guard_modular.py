@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from mnemoscope.guard import (
     Guard,
     MemorizationBlocked,
     MemorizationWarning,
+    StepwiseOptimization,
     calibrate_guard,
 )
 
@@ -217,6 +219,22 @@ def test_mitigate(pipe: Any, steps: int) -> None:
     after = guard.decisions[which]
     assert after.attempt == 1
     assert after.score < found[which]
+    kept = [i for i in range(3) if i != which]
+    assert torch.equal(images[kept], bare[kept])
+    assert not torch.equal(images[which], bare[which])
+
+
+def test_mitigate_on_the_way(pipe: Any) -> None:
+    found = scores(pipe, PROMPTS, **SIZE)
+    which = int(np.argmax(found))
+    calibration = guarded_at(pipe, between(found, 2), **SIZE)
+    stepwise = StepwiseOptimization.learn(pipe, PROMPTS, steps=2, num_inference_steps=STEPS, **SIZE)
+    stepwise = replace(stepwise, iterations=40)
+    bare = draw(pipe, PROMPTS, **SIZE)
+    with Guard(pipe, calibration=calibration, policy="mitigate", mitigation=stepwise) as guard:
+        images = draw(pipe, PROMPTS, **SIZE)
+    assert guard.decisions[which].attempt == 1
+    assert guard.decisions[which].score <= next(iter(stepwise.targets.values())) * 1.001
     kept = [i for i in range(3) if i != which]
     assert torch.equal(images[kept], bare[kept])
     assert not torch.equal(images[which], bare[which])

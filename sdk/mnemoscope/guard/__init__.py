@@ -24,7 +24,13 @@ except ImportError as error:
 from .calibrating import calibrate_guard
 from .decision import Action, Decision, MemorizationBlocked, MemorizationWarning
 from .guarding import Guard
-from .mitigation import EmbeddingOptimization, Flagged, GuardMitigation
+from .mitigation import (
+    EmbeddingOptimization,
+    Flagged,
+    GuardMitigation,
+    StepMitigation,
+    StepwiseOptimization,
+)
 
 __all__ = [
     "Action",
@@ -35,5 +41,7 @@ __all__ = [
     "GuardMitigation",
     "MemorizationBlocked",
     "MemorizationWarning",
+    "StepMitigation",
+    "StepwiseOptimization",
     "calibrate_guard",
 ]

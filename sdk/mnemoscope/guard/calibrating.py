@@ -11,13 +11,13 @@ import torch
 from mnemoscope_runtime.errors import InputError
 
 from ..calibrating import Progress, distinct
-from ..calibration import Calibration, digest
+from ..calibration import Calibration, Setting, digest
 from ..conformal import allowed_above
 from .pipelines import accessed
 from .setting import model_id
 from .watching import Measured, Watch
 
-__all__ = ["calibrate_guard"]
+__all__ = ["calibrate_guard", "measure"]
 
 
 class _Enough(BaseException):  # not for a pipeline's own handlers
@@ -66,14 +66,56 @@ def calibrate_guard(
         InputError: too few prompts for the promise, or the pipeline cannot be watched.
         NumericsError: a magnitude is NaN or infinite.
     """
+    benign, positives = distinct(benign, positives, tell)
+    allowed_above(len(benign), fpr, delta)  # before measuring for an hour
+    measured, setting = measure(
+        pipe,
+        [*benign, *positives],
+        steps=steps,
+        negative_prompt=negative_prompt,
+        extra_pass=extra_pass,
+        seed=seed,
+        batch=batch,
+        progress=progress,
+        **call,
+    )
+    scores = [score for each in measured for score in each.scores]
+    return Calibration.of(
+        setting,
+        dict(zip(map(digest, benign), scores[: len(benign)], strict=True)),
+        positives=scores[len(benign) :],
+        fpr=fpr,
+        delta=delta,
+    )
+
+
+def measure(
+    pipe: Any,
+    prompts: Sequence[str],
+    *,
+    steps: int,
+    negative_prompt: str | None = None,
+    extra_pass: bool = False,
+    seed: int = 0,
+    batch: int = 8,
+    progress: Progress = lambda *_: None,
+    **call: Any,
+) -> tuple[list[Measured], Setting]:
+    """Send prompts through a pipeline as far as a guard looks; see `calibrate_guard`.
+
+    Returns:
+        What was seen of every batch, and the setting of all.
+
+    Raises:
+        InputError: the pipeline cannot be watched, or it is given what measuring gives.
+        NumericsError: a magnitude is NaN or infinite.
+    """
     access = accessed(pipe)
     if taken := {"prompt", "prompt_embeds", "generator", "output_type"} & call.keys():
         raise InputError(f"Calibrating gives {', '.join(sorted(taken))} itself. Leave it out.")
-    benign, positives = distinct(benign, positives, tell)
-    allowed_above(len(benign), fpr, delta)  # before measuring for an hour
     baseline = access.negative(negative_prompt)
-    prompts = [*benign, *positives]
-    scores: list[float] = []
+    found: list[Measured] = []
+    done = 0
 
     def enough(measured: Measured) -> None:
         raise _Enough(measured)
@@ -82,7 +124,7 @@ def calibrate_guard(
         some = prompts[start : start + batch]
         seeds = [int(digest(prompt), 16) + seed for prompt in some]
         request = call | {
-            "prompt": some,
+            "prompt": list(some),
             "generator": [torch.Generator().manual_seed(each) for each in seeds],
             "output_type": "latent",
         }
@@ -92,19 +134,11 @@ def calibrate_guard(
         try:
             with watch.watching():
                 pipe(**request)
-        except _Enough as done:
-            [measured] = done.args
+        except _Enough as reached:
+            found += reached.args
         finally:
             access.free()
-        scores += measured.scores
-        progress(len(scores), len(prompts))
-    setting = access.setting(
-        model_id(pipe), access.arguments((), request), negative_prompt, measured
-    ).setting
-    return Calibration.of(
-        setting,
-        dict(zip(map(digest, benign), scores[: len(benign)], strict=True)),
-        positives=scores[len(benign) :],
-        fpr=fpr,
-        delta=delta,
-    )
+        done += len(some)
+        progress(done, len(prompts))
+    told = access.arguments((), request)
+    return found, access.setting(model_id(pipe), told, negative_prompt, found[-1]).setting

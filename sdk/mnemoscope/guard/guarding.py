@@ -29,9 +29,9 @@ from .decision import (
     append,
 )
 from .drawing import RandomState
-from .mitigation import EmbeddingOptimization, Flagged, GuardMitigation
+from .mitigation import EmbeddingOptimization, Flagged, GuardMitigation, StepMitigation
 from .pipelines import Guarded, accessed
-from .watching import Baseline, Measured, Watch
+from .watching import Baseline, Magnitude, Measured, Steer, Watch
 
 __all__ = ["Guard", "Policy"]
 
@@ -166,6 +166,7 @@ class Guard:
         silenced: set[int] = set()
         embeds: dict[int, Tensor] = {}
         while True:
+            steer, until = self._steering() if embeds else (None, 0.0)
             watch = Watch(
                 self._access,
                 self._baseline,
@@ -174,6 +175,8 @@ class Guard:
                 decide=functools.partial(self._decide, told, silenced),
                 embeds=embeds,
                 silenced=silenced,
+                steer=steer,
+                until=until,
             )
             try:
                 with watch.watching():
@@ -284,13 +287,35 @@ class Guard:
                 benign=calibration.ordered,
                 threshold=calibration.threshold,
             )
-            found = self._mitigation(flagged).detach()
-        if found.shape != flagged.embeds.shape or not found.isfinite().all():
-            raise InputError(
-                f"The mitigation returned {tuple(found.shape)} for {tuple(flagged.embeds.shape)}, "
-                "or NaN. It returns finite embeddings of the same shape."
-            )
+            found = _checked(self._mitigation(flagged), flagged.embeds)
         return dict(zip(rows, found, strict=True))
+
+    def _steering(self) -> tuple[Steer | None, float]:
+        """What changes embeddings on the way, and to which timestep."""
+        mitigation = self._mitigation
+        if not isinstance(mitigation, StepMitigation):
+            return None, 0.0
+
+        def steer(t: float, embeds: Tensor, now: Tensor, magnitude: Magnitude) -> Tensor | None:
+            with torch.inference_mode(False), torch.enable_grad():
+                found = mitigation.steer(t, embeds.clone(), now, magnitude)
+            return None if found is None else _checked(found, embeds)
+
+        return steer, mitigation.until
+
+
+def _checked(found: Tensor, embeds: Tensor) -> Tensor:
+    """Embeddings that a mitigation found.
+
+    Raises:
+        InputError: they cannot be drawn with.
+    """
+    if found.shape != embeds.shape or not found.isfinite().all():
+        raise InputError(
+            f"The mitigation returned {tuple(found.shape)} for {tuple(embeds.shape)}, "
+            "or NaN. It returns finite embeddings of the same shape."
+        )
+    return found.detach()
 
 
 def _guarded(original: type, draw: Callable[[tuple[Any, ...], dict[str, Any]], Any]) -> type:

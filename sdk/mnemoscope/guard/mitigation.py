@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mnemoscope_runtime.errors import NumericsError
+from mnemoscope_runtime.errors import CalibrationError, InputError
 
-__all__ = ["EmbeddingOptimization", "Flagged", "GuardMitigation"]
+from ..mitigate.descent import Descent, descend
+from .calibrating import measure
+
+__all__ = [
+    "EmbeddingOptimization",
+    "Flagged",
+    "GuardMitigation",
+    "StepMitigation",
+    "StepwiseOptimization",
+]
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,35 @@ class GuardMitigation(Protocol):
         """Embeddings for the flagged images; gradients are on. # [B, L, D]"""
 
 
+@runtime_checkable
+class StepMitigation(GuardMitigation, Protocol):
+    """One that also changes them on the way."""
+
+    @property
+    def until(self) -> float:
+        """It is not asked at timesteps below."""
+
+    def steer(
+        self,
+        timestep: float,
+        embeds: Tensor,
+        magnitudes: Tensor,
+        magnitude: Callable[[Tensor], Tensor],
+    ) -> Tensor | None:
+        """Other embeddings for the flagged images from this step on; gradients are on.
+
+        Args:
+            timestep: t
+            embeds: What the UNet was just told. # [B, L, D]
+            magnitudes: What came of it, in eps units, fp32. # [B]
+            magnitude: Other embeddings to their magnitudes [B] at this step, with their graph; one
+                UNet pass. # [B, L, D] -> [B]
+
+        Returns:
+            # [B, L, D], or None to go on with the same
+        """
+
+
 @dataclass(frozen=True)
 class EmbeddingOptimization:
     """Wen et al. (ICLR 2024), section 4: Adam on the embedding until the magnitude is benign.
@@ -69,23 +106,97 @@ class EmbeddingOptimization:
             NumericsError: a magnitude or its gradient is NaN or infinite.
         """
         target = float(np.quantile(flagged.benign, self.quantile))
-        start = flagged.embeds.float()
-        words = start[:, 1:].clone().requires_grad_()
-        optimizer = torch.optim.Adam([words], lr=self.learning_rate)
-        found = start.clone()
-        done = torch.zeros(len(start), dtype=torch.bool, device=start.device)
-        for turn in range(self.iterations + 1):
-            embeds = torch.cat([start[:, :1], words], 1)
-            values = flagged.magnitude(embeds)
-            found[~done] = embeds.detach()[~done]
-            done |= values.detach() <= target
-            if done.all() or turn == self.iterations:
-                break
-            (words.grad,) = torch.autograd.grad(values.sum(), words)
-            if not words.grad.isfinite().all():
-                raise NumericsError(
-                    f"The gradient of the magnitude is NaN or infinite for embeddings in "
-                    f"{flagged.embeds.dtype}: no mitigation was found. Use float32 or bfloat16."
-                )
-            optimizer.step()
-        return found
+        descent = Descent(target, self.learning_rate, self.iterations)
+        return _descended(flagged.magnitude, flagged.embeds, descent)
+
+
+@dataclass(frozen=True)
+class StepwiseOptimization:
+    """The same descent at every early step whose magnitude is above that of benign prompts.
+
+    See `mnemoscope.mitigate.Stepwise`. Takes no pass of its own where nothing is above.
+
+    Attributes:
+        targets: Timestep to the magnitude to come down to there, in eps units.
+        learning_rate: Of Adam.
+        iterations: At most so many at every step, a forward and a backward pass each.
+    """
+
+    targets: Mapping[float, float]
+    learning_rate: float = 0.05
+    iterations: int = 3
+
+    @classmethod
+    def learn(
+        cls,
+        pipe: Any,
+        benign: Sequence[str],
+        *,
+        steps: int,
+        quantile: float = 0.5,
+        **options: Any,
+    ) -> StepwiseOptimization:
+        """Send benign prompts through the pipeline, and see what magnitudes they have on the way.
+
+        Args:
+            pipe: The pipeline, not guarded.
+            benign: Prompts that the model did not memorise; 20 or more.
+            steps: UNet calls to look at, two fifths of those that a request makes (20 of 50).
+            quantile: Share of benign prompts whose magnitude is no higher than the target.
+            **options: What requests will give the pipeline, and `negative_prompt`, `extra_pass`,
+                `seed`, `batch` and `progress` of `calibrate_guard`.
+
+        Raises:
+            InputError: no prompts, or the pipeline cannot be watched.
+            NumericsError: a magnitude is NaN or infinite.
+        """
+        if not benign or not 0 < quantile < 1:
+            raise InputError(
+                "Targets are a share, between 0 and 1, of the magnitudes of benign prompts. Give "
+                "some prompts, and such a quantile."
+            )
+        measured, _ = measure(pipe, benign, steps=steps, **options)
+        rows = np.concatenate([np.array(each.magnitudes) for each in measured], axis=1)
+        targets = np.quantile(rows, quantile, axis=1).tolist()  # [steps]
+        return cls(dict(zip(measured[0].timesteps, targets, strict=True)))
+
+    @property
+    def until(self) -> float:
+        """See `StepMitigation`."""
+        return min(self.targets)
+
+    def __call__(self, flagged: Flagged) -> Tensor:
+        """What the request said: all is done on the way."""
+        return flagged.embeds
+
+    def steer(
+        self,
+        timestep: float,
+        embeds: Tensor,
+        magnitudes: Tensor,
+        magnitude: Callable[[Tensor], Tensor],
+    ) -> Tensor | None:
+        """See `StepMitigation`.
+
+        Raises:
+            CalibrationError: nothing was learnt of this timestep.
+            NumericsError: a magnitude or its gradient is NaN or infinite.
+        """
+        if timestep not in self.targets:
+            raise CalibrationError(
+                f"What benign prompts have at timestep {timestep:g} was not learnt: this request "
+                "has other timesteps. Learn again with the scheduler and the number of steps that "
+                "requests have: `StepwiseOptimization.learn`."
+            )
+        target = self.targets[timestep]
+        if not (magnitudes > target).any():
+            return None
+        return _descended(magnitude, embeds, Descent(target, self.learning_rate, self.iterations))
+
+
+def _descended(magnitude: Callable[[Tensor], Tensor], embeds: Tensor, descent: Descent) -> Tensor:
+    """All tokens but the start token are free. # [B, L, D]"""
+    start = embeds.float()
+    free = start.new_ones(start.shape[1], 1)  # [L, 1]
+    free[0] = 0
+    return descend(magnitude, start, descent, free=free).value

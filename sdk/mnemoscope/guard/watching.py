@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -18,9 +19,23 @@ from mnemoscope_runtime.errors import CalibrationError, InputError, NumericsErro
 from .setting import plain
 from .units import eps_scale
 
-__all__ = ["EMBEDS", "Baseline", "Branch", "Measured", "Source", "Told", "Watch", "named"]
+__all__ = [
+    "EMBEDS",
+    "Baseline",
+    "Branch",
+    "Magnitude",
+    "Measured",
+    "Source",
+    "Steer",
+    "Told",
+    "Watch",
+    "named",
+]
 
 Told = dict[str, Any]  # arguments of the UNet, by name
+Magnitude = Callable[[Tensor], Tensor]  # embeddings [b, L, D] to magnitudes [b], with their graph
+# timestep, embeddings [b, L, D], their magnitudes [b], those of others -> others, None for the same
+Steer = Callable[[float, Tensor, Tensor, Magnitude], Tensor | None]
 EMBEDS = "encoder_hidden_states"
 
 
@@ -110,6 +125,7 @@ class Measured:
 
     Attributes:
         scores: Mean magnitude of every image, in eps units.
+        magnitudes: Of every step looked at and every image.
         timesteps: Those looked at.
         dtype: Of the predictions.
         latents: Their (C, H, W).
@@ -121,6 +137,7 @@ class Measured:
     """
 
     scores: tuple[float, ...]
+    magnitudes: tuple[tuple[float, ...], ...]
     timesteps: tuple[float, ...]
     dtype: str
     latents: tuple[int, ...]
@@ -153,6 +170,8 @@ class Watch:
         decide: Told of the measurement once; may raise, or fill `silenced`.
         embeds: Embeddings of images, instead of what the pipeline made of their prompts.
         silenced: Images that are drawn without their prompts from here on.
+        steer: Changes `embeds` on the way; asked before a step is looked at.
+        until: Not asked at timesteps below it.
     """
 
     source: Source
@@ -162,6 +181,8 @@ class Watch:
     decide: Callable[[Measured], None]
     embeds: Mapping[int, Tensor] = field(default_factory=dict)  # index: [L, D]
     silenced: set[int] = field(default_factory=set)
+    steer: Steer | None = None
+    until: float = 0.0
 
     def __post_init__(self) -> None:
         self._norms: list[Tensor] = []
@@ -189,7 +210,7 @@ class Watch:
     @property
     def idle(self) -> bool:
         """Whether nothing is left to look at or to change in predictions."""
-        return len(self._norms) >= self.steps and not self.silenced
+        return len(self._norms) >= self.steps and not self.silenced and self.steer is None
 
     def changed(self, embeds: Tensor, first: int) -> Tensor:
         """What the UNet is told, with `embeds` in it.
@@ -213,6 +234,9 @@ class Watch:
         Returns:
             What guidance is to take for the prompts' predictions; None for what it has.
         """
+        given = cond.prediction
+        if self.steer is not None and float(cond.told["timestep"]) >= self.until:
+            cond = self._steered(self.steer, cond, uncond)
         if len(self._norms) < self.steps:
             start = time.perf_counter()
             self._measure(cond, uncond)
@@ -220,23 +244,43 @@ class Watch:
             if len(self._norms) == self.steps:
                 self.decide(self._measured(cond.prediction))
         if not self.silenced:
-            return None
+            return None if cond.prediction is given else cond.prediction
         rows = sorted(self.silenced)
         found = cond.prediction.clone()
         found[rows] = 0 if uncond is None else uncond.prediction[rows]
         return found
 
+    def _steered(self, steer: Steer, cond: Branch, uncond: Branch | None) -> Branch:
+        """The side of the prompts as it is with the embeddings that are found at this step."""
+        rows = sorted(self.embeds)
+        against, scale = self._against(cond, uncond)
+        told = _rows(cond.call, rows)
+        found = steer(
+            float(cond.told["timestep"]),
+            told[EMBEDS],
+            scale * _norm(cond.prediction[rows], against[rows]),
+            functools.partial(self._magnitude, cond, against, scale, rows),
+        )
+        if found is None:
+            return cond
+        self.embeds = {**self.embeds, **dict(zip(rows, found, strict=True))}
+        prediction = cond.prediction.clone()
+        prediction[rows] = self._predict({**told, EMBEDS: found.to(told[EMBEDS])})
+        return replace(cond, prediction=prediction)
+
     def _measure(self, cond: Branch, uncond: Branch | None) -> None:
-        if uncond is not None and self.baseline.is_told(uncond):
-            against = uncond.prediction
-        else:
-            against = self._extra(cond, guided=uncond is not None)
-        timestep = float(cond.told["timestep"])
-        scale = eps_scale(self.source.pipe.scheduler, timestep)
+        against, scale = self._against(cond, uncond)
         if self._first is None:
             self._first = cond, against, scale
         self._norms.append(scale * _norm(cond.prediction, against))
-        self._timesteps.append(timestep)
+        self._timesteps.append(float(cond.told["timestep"]))
+
+    def _against(self, cond: Branch, uncond: Branch | None) -> tuple[Tensor, float]:
+        """The prediction that magnitudes are relative to, and what gives them in eps units."""
+        scale = eps_scale(self.source.pipe.scheduler, float(cond.told["timestep"]))
+        if uncond is not None and self.baseline.is_told(uncond):
+            return uncond.prediction, scale
+        return self._extra(cond, guided=uncond is not None), scale
 
     def _extra(self, cond: Branch, guided: bool) -> Tensor:
         if not self.extra_pass:
@@ -258,7 +302,8 @@ class Watch:
     def _measured(self, prediction: Tensor) -> Measured:
         assert self._first is not None
         start = time.perf_counter()
-        values = zip(*(each.tolist() for each in self._norms), strict=True)
+        magnitudes = tuple(tuple(each.tolist()) for each in self._norms)
+        values = zip(*magnitudes, strict=True)
         scores = tuple(sum(each) / self.steps for each in values)  # numpy would take longer
         for image, score in enumerate(scores):
             if not math.isfinite(score):
@@ -266,21 +311,22 @@ class Watch:
                     f"The magnitude of image {image} is NaN or infinite in {prediction.dtype}: "
                     "that is no verdict, and nothing was drawn. Use float32 or bfloat16."
                 )
-        cond = self._first[0]
+        cond, against, scale = self._first
         return Measured(
             scores=scores,
+            magnitudes=magnitudes,
             timesteps=tuple(self._timesteps),
             dtype=str(prediction.dtype).removeprefix("torch."),
             latents=tuple(prediction.shape[1:]),
             extra_pass=self._ran_extra,
             seconds=self._seconds + time.perf_counter() - start,
             embeds=cond.told[EMBEDS][cond.rows],
-            magnitude=self._magnitude,
+            magnitude=functools.partial(self._magnitude, cond, against, scale),
         )
 
-    def _magnitude(self, rows: list[int], embeds: Tensor) -> Tensor:
-        assert self._first is not None
-        cond, against, scale = self._first
+    def _magnitude(
+        self, cond: Branch, against: Tensor, scale: float, rows: list[int], embeds: Tensor
+    ) -> Tensor:
         told = _cloned(_rows(cond.call, rows))
         told[EMBEDS] = embeds.to(told[EMBEDS])
         return scale * _norm(self._predict(told), against[rows].clone())
