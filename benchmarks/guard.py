@@ -5,7 +5,8 @@ On the embedded model, with diffusers' own pipeline, every request with a noise 
 - thresholds at a promise of 1 %, from the captions of the calibration split; what they flag of the
   memorised and the held-out captions, for several samplers and numbers of steps looked at;
 - how many pictures of memorised captions are copies without a guard, with "block" and with
-  "mitigate", by either mitigation; and how well pictures follow their captions (the embedded CLIP's cosine);
+  "mitigate", by either mitigation; and how well pictures follow their captions (the embedded
+  CLIP's cosine);
 - the time of a guarded and an unguarded draw, in turns.
 """
 
