@@ -11,6 +11,7 @@ from PIL import Image
 from pipelines import build_pipeline
 
 from mnemoscope import embedded
+from mnemoscope.mitigate import LADDER
 
 PROMPT = "umbrella, from alma trade fair"
 
@@ -55,6 +56,8 @@ def test_what_is_not_flagged_is_drawn_as_ever(run: Run, tmp_path: Path) -> None:
         (("a cat", "-o", "x.png", "--limit", "3"), 2, ["belong to --compare"]),
         (("a cat", "-o", "x.png", "--strategy", "magic"), 2, ["Choose auto", "embedding"]),
         (("a cat", "-o", "x.png", "--strategy", "noise", "--target", "-1"), 2, ["be met"]),
+        (("--compare", "-o", "x", "--strategy", "auto,foo"), 2, ["'foo'. Choose auto"]),
+        (("a cat", "-o", "x.png", "--strategy", "padding", "--target", "1"), 2, ["Leave it out"]),
         (("a cat", "-o", "x.png", "--level", "2"), 2, ["level lies between"]),
         (("a cat", "-o", "x.png", "--steps", "20"), 2, ["Leave out steps"]),
         (("a cat", "-o", "x.png", "--bundle", "b"), 2, ["--model"]),
@@ -81,9 +84,19 @@ def test_a_bundle_of_another_model(run: Run, tmp_path: Path) -> None:
     failed(result, 4, "was exported from other weights")
 
 
-def test_an_image_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
-    args = ("a cat", "--strategy", "random-words", "-o", tmp_path / "a.unknown")
-    failed(run("mitigate", *args), 2, "cannot be written", "--output")
+def test_places_that_cannot_be_written_are_refused_at_once(run: Run, tmp_path: Path) -> None:
+    here = tmp_path / "a.png"
+    here.write_text("mine")
+    for args, words in (
+        (("a cat", "-o", tmp_path / "a.unknown"), [".png", "not a.unknown"]),
+        (("a cat", "-o", tmp_path / "no" / "a.png"), ["there is no folder"]),
+        (("a cat", "-o", tmp_path), ["is a folder"]),
+        (("--compare", "-o", here), ["is a file", "writes a folder"]),
+    ):
+        failed(
+            run("mitigate", "--model", "none", "--clip", "c", "--descriptor", "d", *args), 2, *words
+        )
+    assert here.read_text() == "mine"
 
 
 def test_compare(run: Run, tmp_path: Path) -> None:
@@ -95,12 +108,36 @@ def test_compare(run: Run, tmp_path: Path) -> None:
     ]  # fmt: skip
     read = json.loads((tmp_path / "out" / "mitigation.json").read_text())
     names = [row["strategy"] for row in read["memorized"]["rows"]]
-    assert names == ["none", "embedding", "guidance", "auto"]
+    assert names == ["none", "embedding", "guidance"]
     assert read["memorized"]["prompts"] == [
         row.prompt for row in embedded.read_prompts("memorized")[1:4:2]
     ]
     assert read["facts"]["strategies"]["embedding"].startswith("Embedding(target=0.41")
     assert [row["strategy"] for row in read["benign"]["rows"]] == names
+
+
+def test_auto_is_compared_as_it_is(run: Run, tmp_path: Path) -> None:
+    """What it tries is drawn for it."""
+    args = ("--compare", "--limit", "1", "--strategy", "none, random-words, auto")
+    assert run("mitigate", *args, "--output", tmp_path / "out").code == 0
+    read = json.loads((tmp_path / "out" / "mitigation.json").read_text())
+    names = [row["strategy"] for row in read["memorized"]["rows"]]
+    assert names == ["none", "random-words", *LADDER, "auto"]
+
+
+def test_a_strategy_that_loses_the_prompt_says_so(run: Run, tmp_path: Path) -> None:
+    args = ("a cat", "--strategy", "guidance", "-o", tmp_path / "a.png", "--format", "json")
+    result = run("mitigate", *args)
+    assert result.code == 0, result.err
+    [row] = result.rows
+    lost = row["before"]["alignment"] - row["after"]["alignment"]
+    assert lost > 0.05
+    assert f"follows the prompt less than before: its alignment fell by {lost:.3f}" in result.err
+
+
+def test_a_prompt_that_is_cut(run: Run, tmp_path: Path) -> None:
+    args = ("icon " * 80, "--strategy", "random-words", "-o", tmp_path / "a.png")
+    assert "more tokens than the model reads" in run("mitigate", *args).err
 
 
 def test_compare_on_prompts_of_ones_own(run: Run, tmp_path: Path) -> None:

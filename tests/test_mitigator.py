@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -86,9 +87,41 @@ def test_references_count(mitigator: Mitigator) -> None:
     assert not again.passed
 
 
-def test_no_seeds(mitigator: Mitigator) -> None:
-    with pytest.raises(InputError, match="at least one seed"):
-        mitigator.mitigate("a cat", Plain(), [])
+def test_no_seeds_and_no_prompt(mitigator: Mitigator) -> None:
+    for none in ([], 0):
+        with pytest.raises(InputError, match="at least one seed"):
+            mitigator.mitigate("a cat", Plain(), none)  # type: ignore[arg-type]
+    for nothing in ("", "  ", ["a cat"], None):
+        with pytest.raises(InputError, match="a text that is not empty"):
+            mitigator.mitigate(nothing, Plain(), [0])  # type: ignore[arg-type]
+
+
+class Wrong:
+    """A strategy that does something to the plan."""
+
+    name = "wrong"
+
+    def __init__(self, change: Callable[[Plan], Any]) -> None:
+        self._change = change
+
+    def plan(self, task: Task) -> Any:
+        return self._change(task.plan())
+
+
+@pytest.mark.parametrize(
+    ("strategy", "words"),
+    [
+        ("embedding", "'embedding' is no strategy.*Kit.make"),
+        (object(), "is no strategy"),
+        (Wrong(lambda _: None), "planned None, which is no Plan.*dataclasses.replace"),
+        (Wrong(lambda plan: replace(plan, latents=plan.latents[:, :1])), "Keep the shapes"),
+        (Wrong(lambda plan: replace(plan, embeds=(plan.embeds[0][:, :3],))), "Keep the shapes"),
+        (Wrong(lambda plan: replace(plan, embeds=())), "Keep the shapes"),
+    ],
+)
+def test_what_is_no_strategy(mitigator: Mitigator, strategy: Any, words: str) -> None:
+    with pytest.raises(InputError, match=f"(?s){words}"):
+        mitigator.mitigate("a cat", strategy, [0])
 
 
 @pytest.fixture(scope="module")

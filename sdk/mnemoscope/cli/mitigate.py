@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,18 +17,20 @@ from mnemoscope_runtime.errors import CalibrationError
 
 from .. import embedded
 from ..alignment import load_alignment
-from ..bench import environment
 from ..calibration import CalibrationFile
 from ..copies import load_descriptor
 from ..detector import CALIBRATION, Detector
-from ._options import CalibrationOption, progress_bar, prompts_of, say
+from ._comparison import LEARNT_ON, lists_of, write_comparison
+from ._options import CalibrationOption, prompts_of, require_place, say
 from ._quiet import quiet_libraries
 from ._writers import printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from ..mitigate import Comparison, Kit, Mitigation, Mitigator, Rule
+    from mnemoscope_export import StableDiffusion
+
+    from ..mitigate import Mitigation, Rule
 
 __all__ = ["EPILOG", "command"]
 
@@ -45,7 +48,7 @@ mnemoscope mitigate --compare --output comparison
 """
 _AUTO = "auto"
 
-_LEARNT_ON, _BENIGN = 20, 20  # benign prompts: to learn from, and to see what becomes of them
+_TARGETED = {_AUTO, "embedding", "embedding-guidance", "noise"}
 
 
 class Format(StrEnum):
@@ -62,13 +65,14 @@ def command(
         typer.Option("--output", "-o", help="Image to write; with --compare a folder."),
     ] = None,
     strategy: Annotated[
-        str,
+        str | None,
         typer.Option(
+            show_default="auto; with --compare all",
             help="auto, embedding, stepwise, guidance, embedding-guidance, noise, padding, "
             "attention, clamp, random-tokens, random-words or random-numbers; with --compare "
-            "several, with commas."
+            "several, with commas.",
         ),
-    ] = _AUTO,
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="Directory or hub id.", show_default="embedded")
     ] = None,
@@ -139,8 +143,6 @@ def command(
 
     Needs `pip install 'mnemoscope\\[torch]'`, and the extra `plot` for --compare.
     """
-    if output is None:
-        raise InputError("Name an image to write, or with --compare a folder: --output.")
     if compare == (prompt is not None):
         raise InputError("Give a PROMPT to draw, or --compare; one of them.")
     if prompt is not None and not prompt.strip():
@@ -156,46 +158,63 @@ def command(
             "worked: the stand-ins know the embedded model's pictures only. Give --descriptor FILE "
             "(SSCD) and --clip DIR."
         )
+    if output is None:
+        raise InputError("Name an image to write, or with --compare a folder: --output.")
+    _require_place(output, compare=compare)
     quiet_libraries()
     from ..mitigate import LADDER, STRATEGIES, Kit, Mitigator, Painter, Rule, Sampling, Yardstick
 
+    chosen = _names(strategy, list(STRATEGIES), LADDER, compare=compare)
+    if target is not None and not _TARGETED & set(chosen):
+        raise InputError(f"--target is for {', '.join(sorted(_TARGETED))}. Leave it out.")
     sampling = Sampling(steps, guidance)
-    painter = Painter.load(model)
+    rule = Rule(1.0, level)  # checked before anything is loaded
+    given = _references(reference or [], own=own)
     path = embedded.BUNDLE if own else bundle
     known = _calibration(path, calibration)
     yardstick = Yardstick()
+    opened = None
     if path is not None:
         opened = Bundle.open(path)
-        if opened.manifest.model.weights_sha256 != painter.model.weights_sha256():
-            raise CalibrationError(
-                f"{path} was exported from other weights than {model}'s: its scores say nothing of "
-                "them. Give the bundle of this model."
-            )
         yardstick = Yardstick.of(known, opened, sampling)
+    painter = Painter.load(model)
+    if opened is not None and (
+        opened.manifest.model.weights_sha256 != painter.model.weights_sha256()
+    ):
+        raise CalibrationError(
+            f"{path} was exported from other weights than {model}'s: its scores say nothing of "
+            "them. Give the bundle of this model."
+        )
     judges = load_descriptor(descriptor), load_alignment(clip)
     mitigator = Mitigator(painter, *judges, yardstick, sampling)
     others = prompts_of(benign, column) if benign is not None else []
     if own and benign is None:
-        others = [row.prompt for row in embedded.read_prompts("calibration")[:_LEARNT_ON]]
-    kit = Kit(painter, yardstick, target, others[:_LEARNT_ON], sampling)
-    rule = Rule(mitigator.descriptor.copied_above, level)
+        others = [row.prompt for row in embedded.read_prompts("calibration")[:LEARNT_ON]]
+    kit = Kit(painter, yardstick, target, others[:LEARNT_ON], sampling)
+    if benign is not None and 0 < len(others) < LEARNT_ON and {"stepwise", "clamp"} & set(chosen):
+        say(f"what is benign is learnt from {len(others)} prompts; {LEARNT_ON} would be better.")
+    rule = replace(rule, copied_above=mitigator.descriptor.copied_above)
     numbers = range(seed, seed + seeds)
+    calibrated = path if known is not None else None
     if compare:
-        names = list(STRATEGIES) if strategy == _AUTO else strategy.split(",")
-        if strategy == _AUTO and painter.model.family != "sd1":
-            names.remove("padding")
+        if strategy is None and painter.model.family != "sd1":
+            chosen.remove("padding")
             say("padding is for Stable Diffusion 1.x, and is left out.")
-        lists = _lists(file, column, limit, others)
-        if path is None or known is None:
-            say("auto is left out: it screens first, which takes a calibrated bundle (--bundle).")
-            _compare(mitigator, kit, rule, names, numbers, lists, None, output)
-            return
-        with Detector.load(path, calibration=calibration) as detector:
-            _compare(mitigator, kit, rule, names, numbers, lists, detector, output)
+        lists = lists_of(file, column, limit, others)
+        with ExitStack() as stack:
+            detector = None
+            if _AUTO in chosen and calibrated is None:
+                say("auto is left out: it screens first, which takes a calibrated bundle.")
+            elif _AUTO in chosen:
+                loaded = Detector.load(calibrated, calibration=calibration)
+                detector = stack.enter_context(loaded)
+            names = [name for name in chosen if name != _AUTO]
+            write_comparison(mitigator, kit, rule, names, numbers, lists, detector, output)
         return
     assert prompt is not None
-    given = _references(reference or [], own=own)
-    if strategy == _AUTO:
+    if _is_cut(painter.model, prompt):
+        say("the prompt has more tokens than the model reads: its end is neither seen nor drawn.")
+    if strategy in (None, _AUTO):
         if path is None:
             raise CalibrationError(
                 "`auto` screens first, which takes a calibrated bundle of the model. Give "
@@ -208,11 +227,48 @@ def command(
             ladder = map(kit.make, names)  # made when it is their turn: learning draws pictures
             done = mitigator.auto(prompt, ladder, detector, numbers, references=given, rule=rule)
     else:
-        named = kit.make(strategy)
+        named = kit.make(chosen[0])
         done = mitigator.mitigate(prompt, named, numbers, references=given, rule=rule)
     _save(done, output)
-    _tell(done, rule, output, output_format)
+    _tell(done, output, output_format)
+    _note(done, rule)
     raise typer.Exit(0 if done.passed else 1)
+
+
+def _names(
+    given: str | None, known: Sequence[str], ladder: Sequence[str], *, compare: bool
+) -> list[str]:
+    """Strategies that are asked for, `auto` among them where it is.
+
+    With --compare `auto` takes what the strategies that it tries have drawn, so these are too.
+    """
+    if given is None:
+        return [*known, _AUTO] if compare else [_AUTO]
+    names = [each.strip() for each in given.split(",")] if compare else [given]
+    if compare:  # what is drawn without one is always shown
+        names = [name for name in names if name != "none"]
+    for name in names:
+        if name not in (*known, _AUTO):
+            raise InputError(
+                f"There is no strategy {name!r}. Choose auto, or one of: {', '.join(known)}."
+            )
+    if compare and _AUTO in names:
+        names += ladder
+    return list(dict.fromkeys(names))
+
+
+def _require_place(output: Path, *, compare: bool) -> None:
+    """Refuse, before anything is drawn, what could not be written afterwards."""
+    if not compare:
+        require_place(output, "--output", ".png", ".jpg", ".jpeg", ".webp")
+    elif output.exists() and not output.is_dir():
+        raise InputError(f"--output {output} is a file, and --compare writes a folder.")
+
+
+def _is_cut(model: StableDiffusion, prompt: str) -> bool:
+    """Whether a prompt has more tokens than the model reads."""
+    count: int = len(model.tokenizer(prompt).input_ids)
+    return count > int(model.tokenizer.model_max_length)
 
 
 def _calibration(bundle: Path | None, file: Path | None) -> CalibrationFile | None:
@@ -251,7 +307,7 @@ def _save(done: Mitigation, output: Path) -> None:
         raise InputError(f"{output} cannot be written: {error}. Choose another --output.") from None
 
 
-def _tell(done: Mitigation, rule: Rule, output: Path, output_format: Format) -> None:
+def _tell(done: Mitigation, output: Path, output_format: Format) -> None:
     if output_format is Format.json:
         typer.echo(json.dumps({**done.as_json(), "output": str(output)}, ensure_ascii=False))
         return
@@ -263,84 +319,26 @@ def _tell(done: Mitigation, rule: Rule, output: Path, output_format: Format) -> 
     for what in ("score", "p_value", "copy_similarity", "alignment"):
         before, after = (shown(getattr(each, what)) for each in (done.before, done.after))
         typer.echo(f"{what.split('_')[0]:10}{before:>10}{after:>10}")
-    flagged = done.pictures != done.originals
     by = ", ".join(f"{each.strategy} (seed {each.seed})" for each in done.pictures)
-    how = f"drawn by {by}" if flagged else "drawn as ever"
+    how = "drawn as ever" if done.pictures == done.originals else f"drawn by {by}"
     typer.echo(f"{how} in {done.seconds:.1f} s, to {output}")
-    if not flagged:
+
+
+def _note(done: Mitigation, rule: Rule) -> None:
+    """What a user should not overlook."""
+    judged = [each.judged for each in done.pictures]
+    lost = done.before.alignment - done.after.alignment
+    if done.pictures == done.originals:
         say("the prompt was not flagged, so it is drawn as ever.")
+    elif any(map(rule.copied, judged)):
+        say(
+            "nothing that was tried passes: a picture is still like a reference, with a cosine "
+            f"above {rule.copied_above}. Do not use it."
+        )
     elif not done.passed:
         say(
-            "nothing that was tried passes: a picture is still like a reference (above "
-            f"{rule.copied_above}), or its p-value is no higher than {rule.level}. Do not use it."
+            "nothing that was tried passes: a picture's score is one that few benign prompts have "
+            f"(p no higher than {rule.level}). Do not use it."
         )
-
-
-@dataclass(frozen=True)
-class _Lists:
-    memorized: list[str]
-    pictures: list[Image] | None
-    benign: list[str]
-
-
-def _lists(file: str | None, column: str | None, limit: int | None, others: list[str]) -> _Lists:
-    """What is compared on; of the embedded model, whose settings were chosen on the other half."""
-    if file is not None:
-        benign = others[_LEARNT_ON:][:_BENIGN]
-        if not benign:
-            say(
-                "what becomes of benign prompts is not shown: that takes more than the "
-                f"{_LEARNT_ON} to learn from (--benign FILE)."
-            )
-        return _Lists(prompts_of(file, column)[:limit], None, benign)
-    return _Lists(
-        [row.prompt for row in embedded.read_prompts("memorized")][1::2][:limit],
-        embedded.memorized_pictures()[1::2][:limit],
-        [row.prompt for row in embedded.read_prompts("held_out")][:_BENIGN][:limit],
-    )
-
-
-def _compare(
-    mitigator: Mitigator,
-    kit: Kit,
-    rule: Rule,
-    names: Sequence[str],
-    seeds: range,
-    lists: _Lists,
-    detector: Detector | None,
-    output: Path,
-) -> None:
-    import torch
-
-    from ..mitigate import LADDER
-    from ..mitigate import compare as compared
-    from ..mitigate.mitigator import screen
-    from ..mitigate.trade_off import TradeOff
-
-    strategies = [kit.make(name) for name in names]
-    ladder = [name for name in LADDER if name in names]
-
-    def drawn(what: str, prompts: list[str], pictures: list[Image] | None) -> Comparison:
-        with progress_bar(what) as progress:
-            found = compared(
-                mitigator, prompts, strategies, seeds=seeds, references=pictures, progress=progress
-            )
-        if detector is None or not ladder:
-            return found
-        p_values = [screen(detector, each).p_value for each in prompts]
-        flagged = [p is not None and p <= rule.level for p in p_values]
-        return found.with_auto(ladder, flagged, rule)
-
-    memorized = drawn("memorised", lists.memorized, lists.pictures)
-    benign = drawn("benign", lists.benign, None) if lists.benign else None
-    facts = {
-        "model": mitigator.painter.model.id,
-        "descriptor": mitigator.descriptor.name,
-        "alignment": mitigator.alignment.name,
-        "strategies": {each.name: repr(each)[:300] for each in strategies},
-        "level": rule.level,
-        "tolerance": rule.tolerance,
-        "environment": environment(torch.get_num_threads()),
-    }
-    for path in TradeOff(memorized, lists.pictures, benign, facts).write(output):
-        typer.echo(str(path))
+    elif lost > rule.tolerance:
+        say(f"it follows the prompt less than before: its alignment fell by {lost:.3f}.")

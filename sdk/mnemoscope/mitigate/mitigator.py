@@ -16,7 +16,7 @@ from ..alignment import Alignment
 from ..copies import CopyDescriptor
 from ..detector import Detection, Detector
 from .results import Judged, Mitigation, Picture, Rule
-from .sampling import USUAL, Painter, Sampling, sample
+from .sampling import USUAL, Painter, Plan, Sampling, Task, sample
 from .strategies import Plain, Strategy
 from .yardstick import Yardstick
 
@@ -72,7 +72,7 @@ class Mitigator:
         found: list[Picture] = []
         for i in range(0, len(prompts), _BATCH):
             task = self.painter.task(prompts[i : i + _BATCH], seeds[i : i + _BATCH], self.sampling)
-            plan = strategy.plan(task)
+            plan = _planned(strategy, task)
             drawn = sample(plan, self.sampling)
             images = self.painter.pictures(drawn.latents)
             scores = self.yardstick.scores(drawn.magnitudes)
@@ -116,7 +116,8 @@ class Mitigator:
             InputError: an argument cannot be used.
             NumericsError: something became NaN or infinite.
         """
-        return self._tried(prompt, [strategy], seeds, references, rule, None, strategy.name)
+        name = _checked(strategy).name
+        return self._tried(prompt, [strategy], seeds, references, rule, None, name)
 
     def auto(
         self,
@@ -159,8 +160,10 @@ class Mitigator:
         detector: Detector | None,
         name: str,
     ) -> Mitigation:
-        if not seeds:
-            raise InputError("There is nothing to draw. Give at least one seed.")
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise InputError(f"A prompt is a text that is not empty, unlike {prompt!r}.")
+        if isinstance(seeds, int) or not seeds:
+            raise InputError("There is nothing to draw. Give at least one seed, in a list.")
         start = time.perf_counter()
         rule = rule or Rule(self.descriptor.copied_above)
         detection = None if detector is None else screen(detector, prompt)
@@ -217,6 +220,35 @@ class Mitigator:
             chosen(each, original.judged, rule)
             for each, original in zip(tried, originals, strict=True)
         ]
+
+
+def _checked(strategy: Strategy) -> Strategy:
+    """A strategy, if it is one."""
+    if not callable(getattr(strategy, "plan", None)) or not hasattr(strategy, "name"):
+        raise InputError(
+            f"{strategy!r} is no strategy, which has a name and a method `plan`. `Kit.make` makes "
+            "one by its name."
+        )
+    return strategy
+
+
+def _planned(strategy: Strategy, task: Task) -> Plan:
+    """The strategy's plan, if it is one."""
+    plan = _checked(strategy).plan(task)
+    if not isinstance(plan, Plan):
+        raise InputError(
+            f"{strategy.name!r} planned {plan!r}, which is no Plan. Change `task.plan()` with "
+            "`dataclasses.replace` and return that."
+        )
+    usual = task.plan()
+    pairs = zip((plan.latents, *plan.embeds), (usual.latents, *usual.embeds), strict=False)
+    if len(plan.embeds) != len(usual.embeds) or any(a.shape != b.shape for a, b in pairs):
+        raise InputError(
+            f"{strategy.name!r} planned latents of shape {list(plan.latents.shape)} and embeddings "
+            f"of {[list(each.shape) for each in plan.embeds]}, where {list(usual.latents.shape)} "
+            f"and {[list(each.shape) for each in usual.embeds]} are needed. Keep the shapes."
+        )
+    return plan
 
 
 def chosen(tried: Sequence[Picture], before: Judged, rule: Rule) -> Picture:

@@ -78,7 +78,7 @@ class Kit:
         """
         if name not in STRATEGIES:
             raise InputError(
-                f"There is no strategy {name!r}. Choose auto, or one of: {', '.join(STRATEGIES)}."
+                f"There is no strategy {name!r}. Choose one of: {', '.join(STRATEGIES)}."
             )
         return STRATEGIES[name](self)
 
@@ -100,7 +100,7 @@ class Kit:
         if not self.benign:
             raise InputError(
                 f"`{name}` holds drawing to what benign prompts have on the way, and there are "
-                "none to learn that from. Give some: --benign FILE."
+                "none to learn that from. Give some: `Kit(benign=...)`, or --benign FILE."
             )
         return self.benign
 
