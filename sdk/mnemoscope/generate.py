@@ -91,7 +91,6 @@ def load_pipeline(model: str | Path | None = None) -> StableDiffusionPipeline:
             safety_checker=None,
             requires_safety_checker=False,
             use_safetensors=True,
-            torch_dtype=torch.float32,
         )
     except (OSError, ValueError) as error:
         raise ExportError(
