@@ -70,7 +70,7 @@ def load_pipeline(model: str | Path | None = None) -> StableDiffusionPipeline:
         ExportError: there is no such model, or a part of it is missing.
     """
     try:
-        import torch
+        import torch  # noqa: F401 - without it diffusers imports, as stubs
         from diffusers import StableDiffusionPipeline
 
         from mnemoscope_export import StableDiffusion
