@@ -102,7 +102,7 @@ def test_words_that_are_kept_stay(scoring: Callable[[Scores], Detector]) -> None
 
 def test_words_to_keep_are_no_single_text() -> None:
     with pytest.raises(InputError, match=r"come in a sequence.*keep=\('tower',\)"):
-        EditOptions(keep="tower")  # type: ignore[arg-type]
+        EditOptions(keep="tower")
 
 
 def test_a_word_is_replaced_where_dropping_it_does_not_do(

@@ -91,7 +91,7 @@ class EditOptions:
         InputError: words to keep are one text.
     """
 
-    keep: tuple[str, ...] = ()
+    keep: Sequence[str] = ()
     target: float | None = None
     alternatives: Alternatives | None = None
     budget: int = 256
