@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_support import Run, calibrate, copied, failed, one_model
+from cli_support import Fake, Run, calibrate, copied, failed, one_model
 
-from mnemoscope import embedded
+from mnemoscope import Detector, embedded
+from mnemoscope.explain import EditOptions, Vocabulary, explain, find_edits
 
 PROMPT = "google icon of tokyo tower, on rings, in zagreb 2020"
 KEYS = ["prompt", "score", "words", "edits", "others", "unread", "method", "p_value", "threshold"]
@@ -46,11 +47,40 @@ def test_a_word_that_stays_is_not_replaced(run: Run, tmp_path: Path) -> None:
     listed.write_text("Tower: bridge\nrings: stars\n")
     options = ("--keep", "tower, in", "--keep", "google", "--replacements", listed)
     result = run("explain", PROMPT, *options, "--format", "json")
-    assert "Tower stays, as --keep says" in result.err
+    assert "Tower stays, as --keep says: what --replacements offers for it" in result.err
     for edit in result.rows[0]["edits"]:
         assert {"tower", "in", "google"} <= set(edit["prompt"].replace(",", "").split())
     quiet = run("explain", PROMPT, "--keep", "google", "--replacements", listed)
-    assert "stays" not in quiet.err
+    assert "stay" not in quiet.err
+    two = run("explain", PROMPT, "--keep", "tower, rings", "--replacements", listed)
+    assert "Tower, rings stay, as --keep says: what --replacements offers for them" in two.err
+
+
+def test_words_that_no_prompt_holds(run: Run, tmp_path: Path) -> None:
+    file, listed = tmp_path / "prompts.txt", tmp_path / "others.txt"
+    file.write_text("a quiet harbour\nrain, at dawn\n")
+    listed.write_text("harbour: bay\ntowr: bridge\n")
+    many = ("explain", "--file", file, "--edits", "--noises", 1, "--replacements", listed)
+    result = run(*many, "--keep", "nosuch", "--keep", "Dawn")
+    assert result.code == 0, result.err
+    assert "none of the prompts holds nosuch, so --keep says nothing there" in result.err
+    assert "none of the prompts holds towr, so --replacements says nothing there" in result.err
+    assert "Dawn" not in result.err
+    one = run("explain", "a harbour", "--noises", 1, "--replacements", listed)
+    assert "the prompt does not hold towr, so --replacements" in one.err
+    listed.write_text("".join(f"word{i}: x\n" for i in range(9)))
+    assert "word3, word4 and 4 more, so" in run(*many).err
+
+
+def test_where_the_budget_is_not_spent_it_need_not_be_raised(run: Run) -> None:
+    short = ("explain", "tower", "--target", 0, "--noises", 1, "--bundle", embedded.BUNDLE)
+    result = run(*short)
+    assert "no edit brings the prompt under 0.0000 (0 tried). Allow other" in result.err
+    assert "--budget" not in result.err
+    kept = run("explain", "red tower", *short[2:], "--keep", "tower")
+    assert "(1 tried). Free more words or allow other replacements." in kept.err
+    spent = run("explain", PROMPT, *short[2:], "--budget", 3)
+    assert "(3 tried). Allow other replacements or raise --budget." in spent.err
 
 
 def test_a_gradient(run: Run) -> None:
@@ -94,12 +124,40 @@ def test_a_file_of_prompts(run: Run, tmp_path: Path) -> None:
     first, header, *_ = shown.out.splitlines()
     assert first == f"{whole['flagged']} of 4 flagged, words of those:"
     assert header.split() == ["word", "kind", "prompts", "top", "of", "share", "effect"]
+    flagged = [row for row in whole["explanations"] if row["memorized"]]
+    for row in flagged:
+        at = shown.out.index(f"score {row['score']:.4f}, p {row['p_value']:.4f}: {row['prompt']}\n")
+        best = max(row["words"], key=lambda word: word["score"])
+        assert shown.out[at:].splitlines()[1].startswith(f"  words: {best['word']} ")
+    assert shown.out.count("  words: ") == len(flagged)
+    assert "  edit: " not in shown.out
+    edited = run("explain", "--file", file, "--noises", 1, "--edits", "--keep", "dawn")
+    assert len(re.findall(r"^  edit: .*% kept: ", edited.out, re.MULTILINE)) == len(flagged)
     page = tmp_path / "page.html"
     assert run("explain", "--file", file, "-o", page, "--edits", "--keep", "sheep").code == 1
     text = page.read_text()
     assert text.count("class=prompt") == 4
     assert re.findall("<h2>(.*)</h2>", text) == ["Words", "Kinds of words", "Prompts"]
     assert first in text
+
+
+def test_many_prompts_with_edits(run: Run, fake: Fake, tmp_path: Path) -> None:
+    with Detector.load() as detector:
+        cat = int(detector.screener.tokenizer(["cat"])[0, 1])
+    fake(lambda ids: 9.0 * (cat in ids))
+    file = tmp_path / "prompts.txt"
+    file.write_text("".join(f"cat {i}\n" for i in range(22)))
+    many = ("explain", "--file", file, "--edits", "--target", 1)
+    shown = run(*many)
+    assert shown.code == 0, shown.err  # no calibration, no verdicts
+    lines = "score 9.0000: cat 0\n  words: cat 9.0000\n  edit: drop 'cat': 0.0000, 25% kept: 0\n"
+    assert lines in shown.out
+    assert shown.out.count("  edit: ") == 20
+    assert shown.out.endswith("\n... and 2 more; --format json or html writes all.\n")
+    none = run(*many, "--keep", "cat", "--keep", "7")
+    assert "  edit: " not in none.out
+    assert "no edit brings 'cat 3' under 1.0000 (" in none.err
+    assert "every word of 'cat 7' is to be kept" in none.err
 
 
 def test_what_is_not_read_is_named(run: Run) -> None:
@@ -127,6 +185,9 @@ def test_gradients_need_the_bundles_model(run: Run, bundle_dir: Path, model_dir:
     args = ("explain", "a cat", "--method", "gradient", "--no-edits")
     failed(run(*args, "--bundle", bundle_dir), 2, "Give it with --model")
     assert run(*args, "--bundle", bundle_dir, "--model", model_dir).code == 0
+    occlusion = ("explain", "a cat", "--bundle", bundle_dir, "--model", model_dir, "--no-edits")
+    failed(run(*occlusion), 2, "occlusion on onnxruntime runs the bundle alone")
+    assert run(*occlusion, "--backend", "torch").code == 0
     other = run(*args, "--model", model_dir)
     assert other.code == 3
     assert "whose weights are not those" in other.err
@@ -154,6 +215,20 @@ def test_gradients_need_pytorch(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_what_cannot_be_explained(run: Run, args: tuple[str, ...], words: str) -> None:
     failed(run("explain", *args), 2, words)
+
+
+def test_python_finds_the_same(run: Run) -> None:
+    """What docs/explain.md says of the embedded model."""
+    result = run("explain", PROMPT, "--keep", "tower", "--format", "json").rows[0]
+    found = explain(PROMPT)
+    assert [(word.word, word.kind) for word in found.words] == [
+        (word["word"], word["kind"]) for word in result["words"]
+    ]
+    with Detector.load() as detector:
+        captions = embedded.read_prompts("seen", "held_out", "calibration")
+        others = Vocabulary(row.prompt for row in captions)
+        edits = find_edits(detector, PROMPT, EditOptions(keep=("tower",), alternatives=others))
+    assert [edit.prompt for edit in edits.found] == [edit["prompt"] for edit in result["edits"]]
 
 
 def test_replacements_of_ones_own(run: Run, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,8 +14,17 @@ import pytest
 from cli_support import one_model
 
 from mnemoscope import BackendError, BackendUnavailable, Detector, InputError, embedded
-from mnemoscope.explain import Explainer, Gradient, explain, load_attribution, load_model, summarize
+from mnemoscope.explain import (
+    Explainer,
+    Explanation,
+    Gradient,
+    explain,
+    load_attribution,
+    load_model,
+    summarize,
+)
 from mnemoscope.explain.kinds import classify, read_lexicon
+from mnemoscope.explain.pictures import to_html
 from mnemoscope.explain.words import word_spans
 from mnemoscope_export import StableDiffusion
 from mnemoscope_runtime.testing import FakeBackend
@@ -130,6 +140,23 @@ def test_without_pytorch(monkeypatch: pytest.MonkeyPatch, detector: Detector) ->
     assert explain("a cat", detector=detector, method="occlusion").words
 
 
+def heats(explanation: Explanation) -> list[float]:
+    page = to_html([explanation])
+    return [float(heat) for heat in re.findall(r"background:rgba\([\d,]+,([\d.]+)\)", page)]
+
+
+def test_a_clean_prompt_is_not_red() -> None:
+    with counting("tower", "rings") as detector:
+        found = explain("tower on rings rings", detector=detector)
+    assert heats(found) == [1.0]
+    flagged = replace(found, memorized=True, threshold=4.0)
+    assert heats(flagged) == [1.0]
+    clean = replace(found, memorized=False, threshold=4.0)
+    assert heats(clean) == [0.25]
+    assert heats(replace(clean, threshold=0.5)) == [1.0]
+    assert heats(replace(clean, method="gradient")) == [1.0]
+
+
 # kinds
 
 
@@ -179,6 +206,15 @@ def test_the_embedded_lexicon_is_the_generators() -> None:
     from recipes.embedded.lexicon import lexicon
 
     assert read_lexicon(embedded.LEXICON) == lexicon()
+
+
+def test_the_embedded_model_comes_with_its_lexicon(detector: Detector) -> None:
+    def kind(found: Explanation) -> str:
+        return found.words[0].kind
+
+    assert kind(explain("google icon", noises=1)) == "name"
+    assert kind(explain("google icon", noises=1, lexicon={"google": "place"})) == "place"
+    assert kind(explain("google icon", noises=1, detector=detector)) == "other"
 
 
 # over many prompts

@@ -100,6 +100,11 @@ def test_words_that_are_kept_stay(scoring: Callable[[Scores], Detector]) -> None
         find_edits(detector, "tower", EditOptions(target=0.5, keep=("tower",)))
 
 
+def test_words_to_keep_are_no_single_text() -> None:
+    with pytest.raises(InputError, match=r"come in a sequence.*keep=\('tower',\)"):
+        EditOptions(keep="tower")
+
+
 def test_a_word_is_replaced_where_dropping_it_does_not_do(
     scoring: Callable[[Scores], Detector],
 ) -> None:

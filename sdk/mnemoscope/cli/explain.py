@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -35,9 +35,10 @@ from ..explain import (
     summarize,
 )
 from ..explain.edits import Alternatives
-from ..explain.pictures import show, show_summary, to_html
+from ..explain.pictures import show, show_flagged, show_summary, to_html
 from ..explain.words import words_of
 from ..prompts import read_prompt_file
+from ..text import printable
 from ._backends import open_torch
 from ._options import (
     BackendOption,
@@ -56,6 +57,8 @@ from ._quiet import quiet_libraries
 from ._writers import opened
 
 __all__ = ["EPILOG", "command"]
+
+_NAMED = 5  # words that a note lists
 
 EPILOG = """
 [bold]Examples[/bold]
@@ -89,7 +92,9 @@ def command(
     bundle: BundleOption = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Model of the bundle, for gradients.", show_default="the embedded one"),
+        typer.Option(
+            help="Model of the bundle, for gradients and torch.", show_default="the embedded one"
+        ),
     ] = None,
     method: Annotated[
         str, typer.Option(help=f"How words are weighed: {', '.join(METHODS)}.")
@@ -149,11 +154,10 @@ def command(
     if keep and not wanted:
         raise InputError("--keep says what edits leave alone, and none are looked for: --edits.")
     listed = read_lists(replacements) if wanted and replacements is not None else {}
-    kept = {word.casefold() for phrase in keep or () for word in words_of(phrase)}
-    if both := ", ".join(word for word in listed if word.casefold() in kept):
-        say(f"{both} stays, as --keep says: what --replacements offers for it is not tried.")
+    kept = [word for phrase in keep or () for word in words_of(phrase)]
+    _note_unused(kept, listed, prompts, several=file is not None)
     options = EditOptions(
-        keep=tuple(keep or ()),
+        keep=tuple(kept),
         target=target,
         alternatives=_alternatives(listed, vocabulary, bundle) if wanted else None,
         budget=budget,
@@ -162,6 +166,11 @@ def command(
     kinds |= read_lexicon(lexicon) if lexicon is not None else {}
     attribution = Occlusion() if method == "occlusion" else _gradient(method, bundle, model)
     runs = open_torch(backend, bundle, model, threads)
+    if model is not None and isinstance(runs, str) and isinstance(attribution, Occlusion):
+        raise InputError(
+            f"--model is for gradients and the torch backends, and occlusion on {backend} runs the "
+            "bundle alone. Leave --model out, or pass --method gradient or --backend torch."
+        )
     with (
         Detector.load(
             bundle, backend=runs, threads=threads, calibration=calibration, detector=detector
@@ -173,8 +182,7 @@ def command(
         for done, each in enumerate(prompts, 1):
             explanation = explainer.explain(each, steps=steps, noises=noises)
             if wanted:
-                free = options if file is None else _keeping(explanation, options)
-                explanation = _with_edits(screen, explanation, free)
+                explanation = _with_edits(screen, explanation, options, several=file is not None)
             found.append(explanation)
             progress(done, len(prompts))
         setting = screen.setting(steps=steps, noises=noises)
@@ -228,23 +236,60 @@ def _alternatives(
     )
 
 
-def _keeping(explanation: Explanation, options: EditOptions) -> EditOptions:
-    """The options less words to keep that this prompt of several does not hold."""
-    held = {word.word.casefold() for word in explanation.words}
-    kept = tuple(word for phrase in options.keep for word in words_of(phrase))
-    return replace(options, keep=tuple(word for word in kept if word.casefold() in held))
+def _note_unused(
+    kept: Sequence[str],
+    listed: Mapping[str, Sequence[str]],
+    prompts: Sequence[str],
+    *,
+    several: bool,
+) -> None:
+    """Say which words of --keep and --replacements change nothing."""
+    stay = {word.casefold() for word in kept}
+    if both := [word for word in listed if word.casefold() in stay]:
+        verb, them = ("stays", "it") if len(both) == 1 else ("stay", "them")
+        say(
+            f"{_named(both)} {verb}, as --keep says: what --replacements offers for {them} is not "
+            "tried."
+        )
+    held = {word.casefold() for each in prompts for word in words_of(each)}
+    whose = "none of the prompts holds" if several else "the prompt does not hold"
+    for option, words in (("--keep", kept if several else ()), ("--replacements", listed)):
+        if missing := [word for word in words if word.casefold() not in held]:
+            say(f"{whose} {_named(missing)}, so {option} says nothing there. Check the spelling.")
 
 
-def _with_edits(screen: Detector, explanation: Explanation, options: EditOptions) -> Explanation:
+def _named(words: Sequence[str]) -> str:
+    more = f" and {len(words) - _NAMED} more" if len(words) > _NAMED else ""
+    return ", ".join(printable(word, 40) for word in words[:_NAMED]) + more
+
+
+def _quoted(explanation: Explanation) -> str:
+    return repr(printable(explanation.prompt, 60))
+
+
+def _with_edits(
+    screen: Detector, explanation: Explanation, options: EditOptions, *, several: bool
+) -> Explanation:
+    """With edits; one of several prompts need not hold every word to keep."""
     if options.target is None and explanation.threshold is None:
         return explanation
+    if several:
+        held = {word.word.casefold() for word in explanation.words}
+        options = replace(options, keep=tuple(w for w in options.keep if w.casefold() in held))
+        if held == {word.casefold() for word in options.keep}:
+            say(f"every word of {_quoted(explanation)} is to be kept, so no edits are looked for.")
+            return explanation
     found = find_edits(
         screen, explanation.prompt, options, steps=explanation.steps, noises=explanation.noises
     )
     if found.needed and not found.found:
+        which = _quoted(explanation) if several else "the prompt"
+        ways = ["free more words"] if options.keep else []
+        ways += ["allow other replacements"]
+        ways += ["raise --budget"] if found.tried >= options.budget else []
         say(
-            f"no edit of up to {options.budget} tried brings the prompt under {found.target:.4f} "
-            f"({found.tried} scored). Free more words, allow replacements, or raise --budget."
+            f"no edit brings {which} under {found.target:.4f} ({found.tried} tried). "
+            f"{' or '.join(ways).capitalize()}."
         )
     return replace(explanation, edits=found.found)
 
@@ -262,6 +307,7 @@ def _write(
         console = Console(file=stream, width=None if stream.isatty() else 120)
         if summary is not None:
             show_summary(console, summary)
+            show_flagged(console, found)
         else:
             show(console, found[0])
 

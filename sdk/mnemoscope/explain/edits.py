@@ -86,13 +86,23 @@ class EditOptions:
         alternatives: What may replace a word; by default words are only dropped.
         budget: The most prompts to score.
         most: The most edits to report.
+
+    Raises:
+        InputError: words to keep are one text.
     """
 
-    keep: tuple[str, ...] = ()
+    keep: Sequence[str] = ()
     target: float | None = None
     alternatives: Alternatives | None = None
     budget: int = 256
     most: int = 5
+
+    def __post_init__(self) -> None:
+        if isinstance(self.keep, str):
+            raise InputError(
+                "Words to keep come in a sequence, not as one text. "
+                f"Wrap what you have: keep=({self.keep[:60]!r},)."
+            )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from .. import embedded
 from ..detector import Detection, Detector
 from .attribution import Attribution, Method, Occlusion, load_attribution
 from .edits import Edit
-from .kinds import Kind, Lexicon, classify
+from .kinds import Kind, Lexicon, classify, read_lexicon
 from .words import Group, Reading, Span, read
 
 __all__ = ["DEFAULT", "Explainer", "Explanation", "Token", "Word", "explain", "load_model"]
@@ -229,6 +229,7 @@ def explain(
     model: str | Path | None = None,
     steps: int = 1,
     noises: int | None = None,
+    lexicon: Lexicon | None = None,
 ) -> Explanation:
     """Explain one prompt; for several, keep an `Explainer`.
 
@@ -239,6 +240,7 @@ def explain(
         model: For gradients: what the bundle was exported from; the embedded model by default.
         steps: Denoising steps to measure.
         noises: How many noises of the bundle's bank; all by default.
+        lexicon: Kinds of words that are known; the embedded model's if no detector is given.
 
     Raises:
         InputError: the prompt holds no words, or an option cannot be used.
@@ -247,14 +249,14 @@ def explain(
         ExportError: the model cannot be loaded.
         NumericsError: a score or a gradient is NaN or infinite.
     """
-    if detector is None:
-        with Detector.load() as own:
-            return explain(
-                prompt, detector=own, method=method, model=model, steps=steps, noises=noises
-            )
     loaded = None if method == "occlusion" else load_model(model)
     weighs = load_attribution(method, loaded)
-    return Explainer(detector, weighs).explain(prompt, steps=steps, noises=noises)
+    if detector is not None:
+        explainer = Explainer(detector, weighs, lexicon=lexicon)
+        return explainer.explain(prompt, steps=steps, noises=noises)
+    known = read_lexicon(embedded.LEXICON) if lexicon is None else lexicon
+    with Detector.load() as own:
+        return Explainer(own, weighs, lexicon=known).explain(prompt, steps=steps, noises=noises)
 
 
 def load_model(model: str | Path | None = None) -> Any:

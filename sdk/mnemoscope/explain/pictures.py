@@ -10,12 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from ..text import printable
+from .edits import Edit
 from .explanation import Explanation, Token
 from .summary import Summary
 
-__all__ = ["show", "show_summary", "to_html"]
+__all__ = ["show", "show_flagged", "show_summary", "to_html"]
 
-_TOP = 20  # words of a summary that are shown
+_TOP = 20  # words of a summary that are shown, and flagged prompts
+_MATTER = 3  # words of a flagged prompt that are named
 _RED = (214, 40, 40)
 _LONG = 4000  # characters of a prompt that are shown
 
@@ -64,10 +66,7 @@ def show(console: Console, explanation: Explanation) -> None:
             table.add_row(Text(_other(each), style="dim"), f"{each.score:.4f}", "", "", "", "")
     console.print(table)
     for edit in explanation.edits:
-        changes = ", ".join(map(str, edit.changes))
-        p = "" if edit.p_value is None else f", p {edit.p_value:.4f}"
-        line = f"{changes}: {edit.score:.4f}{p}, {edit.kept:.0%} kept: {edit.prompt}"
-        console.print(Text(printable(line, _LONG)), soft_wrap=True)
+        console.print(Text(_edit_line(edit)), soft_wrap=True)
 
 
 def show_summary(console: Console, summary: Summary) -> None:
@@ -87,6 +86,22 @@ def show_summary(console: Console, summary: Summary) -> None:
     console.print(words)
     console.print()
     console.print(kinds)
+
+
+def show_flagged(console: Console, explanations: Sequence[Explanation]) -> None:
+    """Which prompts are flagged or edited, the highest score first, why, and their first edit."""
+    listed = [each for each in explanations if each.memorized or each.edits]
+    for each in sorted(listed, key=lambda each: -each.score)[:_TOP]:
+        top = [word for word in each.ranked[:_MATTER] if word.score > 0]
+        words = ", ".join(f"{printable(word.word, 40)} {word.score:.4f}" for word in top)
+        console.print()
+        console.print(Text(f"{_score(each)}: {printable(each.prompt, _LONG)}"), soft_wrap=True)
+        console.print(Text(f"  words: {words or 'none matters by itself'}"), soft_wrap=True)
+        for edit in each.edits[:1]:
+            console.print(Text(f"  edit: {_edit_line(edit)}"), soft_wrap=True)
+    if len(listed) > _TOP:
+        more = f"... and {len(listed) - _TOP} more; --format json or html writes all."
+        console.print(f"\n{more}", soft_wrap=True, highlight=False)
 
 
 def to_html(explanations: Sequence[Explanation], summary: Summary | None = None) -> str:
@@ -131,8 +146,14 @@ def _marked(explanation: Explanation) -> str:
 
 
 def _pieces(explanation: Explanation) -> Iterable[tuple[str, float | None]]:
-    """The prompt in pieces: words with their heat in 0..1, what is between them without."""
+    """The prompt in pieces: words with their heat in 0..1, what is between them without.
+
+    Heat is relative to the largest score; in a clean prompt to the threshold, if that is larger and
+    in the same units.
+    """
     largest = max(word.score for word in explanation.words)
+    if explanation.memorized is False and explanation.method == "occlusion":
+        largest = max(largest, explanation.threshold or 0.0)
     last = 0
     for word in explanation.words:
         start, end = word.span
@@ -144,10 +165,20 @@ def _pieces(explanation: Explanation) -> Iterable[tuple[str, float | None]]:
 
 
 def _verdict(explanation: Explanation) -> str:
-    p = "" if explanation.p_value is None else f", p {explanation.p_value:.4f}"
     limit = "" if explanation.threshold is None else f", threshold {explanation.threshold:.4f}"
     word = {None: "no verdict", True: "memorized", False: "clean"}[explanation.memorized]
-    return f"{word}: score {explanation.score:.4f}{p}{limit}; words by {explanation.method}"
+    return f"{word}: {_score(explanation)}{limit}; words by {explanation.method}"
+
+
+def _score(explanation: Explanation) -> str:
+    p = "" if explanation.p_value is None else f", p {explanation.p_value:.4f}"
+    return f"score {explanation.score:.4f}{p}"
+
+
+def _edit_line(edit: Edit) -> str:
+    changes = ", ".join(map(str, edit.changes))
+    p = "" if edit.p_value is None else f", p {edit.p_value:.4f}"
+    return printable(f"{changes}: {edit.score:.4f}{p}, {edit.kept:.0%} kept: {edit.prompt}", _LONG)
 
 
 def _mixed(heat: float) -> tuple[int, ...]:

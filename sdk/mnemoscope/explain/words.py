@@ -18,14 +18,25 @@ __all__ = ["Group", "Reading", "Span", "edited", "read", "word_spans", "words_of
 Span = tuple[int, int]  # characters, from and to
 Group = tuple[int, ...]  # tokens, by their places among the ids
 
-_RUN = re.compile(r"[^\s,;|]+")
-_LOOSE = ",;:"
+_EAST_ASIAN = "".join(  # full-width and half-width too; hyphens (Pd) and the apostrophe join
+    character
+    for start, end in ((0x3001, 0x3100), (0xFE10, 0xFE70), (0xFF01, 0xFF66))
+    for character in map(chr, range(start, end))
+    if unicodedata.category(character) in ("Po", "Ps", "Pe") and character != "\uff07"
+)
+_OTHER = "\u2026\u201c\u201d"  # ellipsis, double quotes
+_OTHER += "\u060c\u061b\u061f\u0964\u0965"  # Arabic, Devanagari
+_OTHER += "\u0f0d\u0f0e\u104a\u104b\u17d4\u17d5"  # Tibetan, Burmese, Khmer
+_RUN = re.compile(rf"[^\s,;|{re.escape(_EAST_ASIAN + _OTHER)}]+")
+_LOOSE = ",;:\u3001\uff0c\uff1b\uff1a"  # also as full-width
+_STOPS = ".!?\u3002\uff01\uff1f"
 
 
 def word_spans(text: str) -> list[Span]:
     """Where words are: runs without spaces, commas and the like, less punctuation at their ends.
 
-    A script without spaces is one word up to its next punctuation.
+    A script without spaces is one word up to its next punctuation. Hyphens, apostrophes and ASCII's
+    full stops and colons within a run do not end a word.
     """
     found = []
     for run in _RUN.finditer(text):
@@ -62,7 +73,9 @@ def _joined(left: str, right: str) -> str:
     left, right = left.rstrip(), right.lstrip()
     if right[:1] and right[0] in _LOOSE and (not left or left[-1] in _LOOSE):
         right = right[1:].lstrip()
-    gap = " " if left and spaced and right[:1] not in (*_LOOSE, ".", "!", "?") else ""
+    if right[:1] and right[0] in _STOPS:
+        left, right = left.rstrip(_LOOSE + " "), right if left else right.lstrip(_STOPS + " ")
+    gap = " " if left and spaced and right[:1] not in (*_LOOSE, *_STOPS) else ""
     return left + gap + right
 
 
