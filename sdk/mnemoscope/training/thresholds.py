@@ -76,6 +76,11 @@ class Windows:
         self.values = torch.full((threshold.bins, threshold.window), torch.nan)
         self.counts = torch.zeros(threshold.bins, dtype=torch.int64)
 
+    @property
+    def warm(self) -> float:
+        """Share of the bins that have seen enough, in 0..1."""
+        return float((self.counts >= self._threshold.warmup).float().mean())
+
     def limits(self, timesteps: Tensor) -> Tensor:
         """Above which magnitude a sample is skipped; infinity while a bin warms up. # [B]"""
         rows = self._rows(timesteps)
