@@ -9,7 +9,11 @@ embedded model is trained for a moment on its own memorised pictures, which the 
 
 import argparse
 import json
+import math
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -18,7 +22,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from mnemoscope import InputError, embedded
+from mnemoscope import InputError, MnemoscopeError, embedded
 from mnemoscope.training import (
     HardThreshold,
     MemorizationFilter,
@@ -28,26 +32,58 @@ from mnemoscope.training import (
 )
 from mnemoscope_export import StableDiffusion
 
+
+def count(text: str) -> int:
+    """A whole number of 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number of 1 or more")
+    return int(text)
+
+
+def rate(text: str) -> float:
+    """A finite number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no number above 0")
+    return number
+
+
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("folder", type=Path, nargs="?")
-parser.add_argument("--model", default=str(embedded.MODEL), help="directory or hub id")
-parser.add_argument("--output", type=Path, help="where pipeline, report and checkpoint go")
-parser.add_argument("--resume", type=Path, help="checkpoint to go on from, for --steps more")
-parser.add_argument("--side", type=int, default=64, help="of the pictures, in pixels")
-parser.add_argument("--steps", type=int, default=6)
-parser.add_argument("--batch", type=int, default=4)
-parser.add_argument("--accumulate", type=int, default=1)
-parser.add_argument("--rate", type=float, default=1e-5)
-parser.add_argument("--precision", choices=("no", "bf16", "fp16"), default="no")
-parser.add_argument("--hard", type=float, help="one threshold, in place of quantiles")
-parser.add_argument("--quantile", type=float, default=0.5)
-parser.add_argument("--factor", type=float, default=1.5)
-parser.add_argument("--seed", type=int, default=0)
+add = parser.add_argument
+add("folder", type=Path, nargs="?", help="pictures and captions; the embedded model's own if none")
+add("--model", default=str(embedded.MODEL), help="directory or hub id; the embedded one if none")
+add("--output", type=Path, help="where pipeline, report and checkpoint go")
+add("--resume", type=Path, help="checkpoint of yours to go on from, for --steps more")
+add("--side", type=count, default=64, help="of the pictures, in pixels (%(default)s)")
+add("--steps", type=count, default=6, help="updates of the weights (%(default)s)")
+add("--batch", type=count, default=4, help="pictures at once, in each process (%(default)s)")
+add("--accumulate", type=count, default=1, help="batches to an update (%(default)s)")
+add("--rate", type=rate, default=1e-5, help="learning rate of AdamW (%(default)s)")
+add("--precision", choices=("no", "bf16", "fp16"), default="no", help="autocast (%(default)s)")
+add("--hard", type=float, help="one threshold in eps units, in place of quantiles")
+add("--quantile", type=float, default=0.5, help="of a bin's last magnitudes (%(default)s)")
+add("--factor", type=float, default=1.5, help="times it, above which to skip (%(default)s)")
+add("--bins", type=int, default=20, help="ranges of timesteps; fewer for small sets (%(default)s)")
+add("--warmup", type=int, default=32, help="magnitudes a bin sees before it skips (%(default)s)")
+add("--seed", type=int, default=0, help="of noise, timesteps and order (%(default)s)")
 args = parser.parse_args()
-if args.resume and not args.resume.is_dir():
+if args.resume and not (args.resume / "custom_checkpoint_0.pkl").is_file():
     parser.error(
-        f"{args.resume} is no folder: give the `checkpoint` that an earlier --output holds"
+        f"{args.resume} holds no checkpoint of this script: give the folder `checkpoint` inside of "
+        "what an earlier run had as --output"
     )
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """What Mnemoscope refuses, as a message."""
+    try:
+        yield
+    except MnemoscopeError as error:
+        parser.error(str(error))
 
 
 def own_pictures(folder: Path) -> Path:
@@ -63,13 +99,20 @@ accelerator = Accelerator(
     gradient_accumulation_steps=args.accumulate, mixed_precision=args.precision
 )
 torch.manual_seed(args.seed + accelerator.process_index)
-with tempfile.TemporaryDirectory() as temporary:
-    try:
-        pictures = Pictures(read_folder(args.folder or own_pictures(Path(temporary))), args.side)
-    except InputError as error:
-        parser.error(str(error))
+with told(), tempfile.TemporaryDirectory() as temporary:
+    threshold = (
+        QuantileThreshold(args.quantile, args.factor, bins=args.bins, warmup=args.warmup)
+        if args.hard is None
+        else HardThreshold(args.hard)
+    )
+    pictures = Pictures(read_folder(args.folder or own_pictures(Path(temporary))), args.side)
     model = StableDiffusion.load(args.model)
-    vae = AutoencoderKL.from_pretrained(args.model, subfolder="vae", torch_dtype=torch.float32)
+    if type(model) is not StableDiffusion:
+        raise InputError(f"{args.model} is a Stable Diffusion XL. Give a 1.x or 2.x.")
+    try:
+        vae = AutoencoderKL.from_pretrained(args.model, subfolder="vae", torch_dtype=torch.float32)
+    except OSError as error:
+        raise InputError(f"{args.model} has no VAE: {error}. Give a whole pipeline.") from None
     scheduler = DDPMScheduler.from_config(model.scheduler.config)
     unet = model.unet.requires_grad_(True).train()
     optimizer = torch.optim.AdamW(unet.parameters(), args.rate)
@@ -82,15 +125,16 @@ with tempfile.TemporaryDirectory() as temporary:
     vae.requires_grad_(False).to(accelerator.device)
     model.text_encoder.to(accelerator.device)
 
-    threshold = (
-        QuantileThreshold(args.quantile, args.factor)
-        if args.hard is None
-        else HardThreshold(args.hard)
-    )
     memorization = MemorizationFilter(scheduler, model.embed_empty()[0], threshold)
     accelerator.register_for_checkpointing(memorization)
     if args.resume:
-        accelerator.load_state(str(args.resume))
+        try:
+            accelerator.load_state(str(args.resume))
+        except (KeyError, OSError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"{args.resume} cannot be gone on from: {error} Give the --model and the options "
+                "of its threshold that it was made with, or leave --resume out."
+            ) from None
 
     step = 0
     while step < args.steps:
@@ -108,13 +152,19 @@ with tempfile.TemporaryDirectory() as temporary:
                 prediction = unet(noisy, t, embeds).sample
                 verdict = memorization(unet, noisy, t, embeds, prediction, ids=batch["id"])
                 losses = F.mse_loss(prediction.float(), target, reduction="none")
-                accelerator.backward(verdict.mean(losses))
+                loss = verdict.mean(losses)
+                accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(unet.parameters(), 1.0)
                 optimizer.step()
                 optimizer.zero_grad()
             step += accelerator.sync_gradients
-            if step == args.steps:
+            last = step == args.steps
+            now = accelerator.sync_gradients and (last or step % max(1, args.steps // 20) == 0)
+            if now and accelerator.is_main_process:
+                kept = f"{int(verdict.keep.sum())} of {len(verdict.keep)} pictures kept"
+                print(f"step {step} of {args.steps}: loss {loss:.4f}, {kept}", file=sys.stderr)
+            if last:
                 break
 
     if args.output:
@@ -122,6 +172,11 @@ with tempfile.TemporaryDirectory() as temporary:
     report = memorization.report([str(row.file.name) for row in pictures.rows])
     if accelerator.is_main_process:
         print(json.dumps({"steps": step, "seen": report.seen, "skipped": report.skipped}))
+        if not memorization.warm:
+            print("the threshold is still warming up: nothing was skipped yet")
+        elif memorization.warm < 1:
+            warming = f"{1 - memorization.warm:.0%} of the timesteps"
+            print(f"the threshold is still warming up in {warming}: nothing was skipped there yet")
         for sample in report.top(10):
             print(f"{sample.skipped:4} of {sample.seen:4}  {sample.name}")
         if args.output:

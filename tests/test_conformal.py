@@ -87,7 +87,7 @@ def test_the_fewest_prompts_for_a_promise(fpr: float, delta: float, count: int) 
 
 
 def test_too_few_prompts_says_how_many_it_takes_and_what_these_can_promise() -> None:
-    with pytest.raises(InputError, match=r"^200 benign.* takes 2,995.*--fpr 0\.0149 or more"):
+    with pytest.raises(InputError, match=r"^200 benign.* takes 2,995.*an fpr of 0\.0149 or more"):
         allowed_above(200, 0.001, 0.05)
     allowed_above(200, 0.0149, 0.05)
     with pytest.raises(InputError, match=r"^0 benign"):

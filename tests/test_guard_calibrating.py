@@ -11,7 +11,7 @@ from test_sdxl import build_pipeline as build_xl
 
 from mnemoscope import Calibration, CalibrationError, InputError
 from mnemoscope.calibration import digest
-from mnemoscope.guard import Guard, calibrate_guard
+from mnemoscope.guard import Guard, StepwiseOptimization, calibrate_guard
 
 __all__ = ["pipe"]
 OPTIONS: dict[str, Any] = {"fpr": 0.3, "num_inference_steps": STEPS}
@@ -106,9 +106,34 @@ def test_refusals(pipe: Any) -> None:
     assert calibrate_guard(pipe, BENIGN, guidance_scale=1.0, extra_pass=True, **OPTIONS).scores
 
 
-def test_one_text_is_no_list(pipe: Any) -> None:
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"steps": 0}, "measure nothing"),
+        ({"batch": 0}, "measure nothing"),
+        ({"steps": 1.5}, "steps is 1.5 .*whole number"),
+        ({"num_images_per_prompt": 2}, "one image of each prompt.*Leave num_images_per_prompt"),
+        ({"num_inferense_steps": 4}, r"no num_inferense_steps.*Did you mean num_inference_steps"),
+        ({"xyzzy": 4}, r"takes no xyzzy.*Leave it out"),
+    ],
+)
+def test_what_measures_nothing_or_is_not_taken(
+    pipe: Any, told: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        calibrate_guard(pipe, BENIGN, **OPTIONS | told)
+    with pytest.raises(InputError, match=message):
+        StepwiseOptimization.learn(pipe, BENIGN, **{"steps": 1} | told)
+
+
+def test_prompts_that_are_no_texts_in_a_list(pipe: Any) -> None:
     with pytest.raises(InputError, match="come in a list"):
         calibrate_guard(pipe, "a cat", **OPTIONS)
+    for learn in (calibrate_guard, StepwiseOptimization.learn):
+        with pytest.raises(InputError, match=r"Prompt 1 is None \(NoneType\), not text"):
+            learn(pipe, ["a cat", None], steps=1)  # type: ignore[operator]
+    with pytest.raises(InputError, match="come in a list"):
+        StepwiseOptimization.learn(pipe, "a cat", steps=1)
 
 
 def test_a_record_that_could_not_be_written(pipe: Any) -> None:

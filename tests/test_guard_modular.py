@@ -204,6 +204,26 @@ def test_block_all_stops_after_the_first_step_and_is_no_error_of_diffusers(
     assert torch.equal(draw(pipe, PROMPTS, **SIZE), plain)
 
 
+def test_a_refused_request_is_no_error_of_diffusers_either(
+    pipe: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    calibration = guarded_at(pipe, 1e6, **SIZE)
+    logging.getLogger("diffusers").addHandler(caplog.handler)
+    with Guard(pipe, calibration=calibration):
+        with pytest.raises(CalibrationError, match="timesteps is"):
+            draw(pipe, PROMPTS, **SIZE | {"num_inference_steps": STEPS + 1})
+        with pytest.raises(InputError, match="The negative prompt of this request"):
+            draw(pipe, PROMPTS, negative_prompt="dark", **SIZE)
+    logging.getLogger("diffusers").removeHandler(caplog.handler)
+    assert "Error in block" not in caplog.text
+    assert not pipe.unet._forward_hooks
+
+
+def test_calibrating_refuses_what_the_blocks_do_not_take(pipe: Any) -> None:
+    with pytest.raises(InputError, match="Did you mean num_inference_steps"):
+        calibrate_guard(pipe, BENIGN, fpr=0.3, num_inferense_steps=STEPS, **SIZE)
+
+
 @pytest.mark.parametrize("steps", [1, 2])
 def test_mitigate(pipe: Any, steps: int) -> None:
     found = scores(pipe, PROMPTS, steps=steps, **SIZE)

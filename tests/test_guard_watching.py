@@ -125,8 +125,12 @@ def test_a_negative_prompt_is_refused_or_takes_a_pass_of_its_own(pipe: Any) -> N
     assert guard.decisions == ()
     found = scores(pipe, PROMPTS, negative_prompt=["dark"] * 2, extra_pass=True)
     assert found == pytest.approx(scores(pipe, PROMPTS), rel=1e-4)
-    with Guard(pipe, steps=2, extra_pass=True), pytest.raises(CalibrationError, match="Past the"):
-        draw(pipe, PROMPTS, negative_prompt=["dark"] * 2)
+    for extra_pass in (False, True):
+        with (
+            Guard(pipe, steps=2, extra_pass=extra_pass),
+            pytest.raises(InputError, match=r"Past the.*2 steps.* would not help.*steps=1, extra"),
+        ):
+            draw(pipe, PROMPTS, negative_prompt=["dark"] * 2)
 
 
 def test_without_guidance(pipe: Any) -> None:

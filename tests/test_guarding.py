@@ -242,14 +242,34 @@ def test_a_function_as_policy(pipe: Any, plain: torch.Tensor, one: Any) -> None:
     assert [each.policy for each in guard.decisions] == ["callback"] * 3
     assert not images[0].any()
     assert same(images[1:], plain[1:])
-    with (
-        Guard(pipe, policy=lambda _: ["stop"] * 3),
-        pytest.raises(InputError, match="The policy returned"),
-    ):
-        draw(pipe, PROMPTS)
+    for wrong in (["stop"] * 3, ["pass"] * 2, "pass", None):
+        with (
+            Guard(pipe, policy=lambda _, wrong=wrong: wrong),
+            pytest.raises(InputError, match=r"The policy returned .* returns a list with one of"),
+        ):
+            draw(pipe, PROMPTS)
     with (
         Guard(pipe, policy=lambda _: ["mitigate"] * 3),
         pytest.raises(CalibrationError, match="takes a calibration"),
+    ):
+        draw(pipe, PROMPTS)
+
+
+def test_messages_claim_no_more_than_is_known(pipe: Any, everything: Any) -> None:
+    """Nothing is flagged without a calibration; and 0 is a threshold."""
+    with (
+        Guard(pipe, policy=lambda _: ["warn"] * 3),
+        pytest.warns(MemorizationWarning, match=r"The policy warns.*threshold none.*not flagged"),
+    ):
+        draw(pipe, PROMPTS)
+    with (
+        Guard(pipe, policy=lambda _: ["block"] * 3),
+        pytest.raises(MemorizationBlocked, match=r"were blocked by the policy .*threshold none"),
+    ):
+        draw(pipe, PROMPTS)
+    with (
+        Guard(pipe, calibration=everything),
+        pytest.warns(MemorizationWarning, match=r"is about to .*threshold 0\. It"),
     ):
         draw(pipe, PROMPTS)
 

@@ -227,13 +227,57 @@ def test_input_that_does_not_fit(model: StableDiffusion, batch: dict[str, Tensor
     short = {**batch, "embeds": batch["embeds"][:, :5]}
     with pytest.raises(InputError, match="same padding"):
         make(model)(model.unet, **short, prediction=batch["noisy"])
-    for wrong in ([1, 2], [0.5, 1, 2, 3], [0, 1, 2, -3]):
+    for wrong in ([1, 2], [0.5, 1, 2, 3], [0, 1, 2, -3], list("abcd"), [True] * 4):
         with pytest.raises(InputError, match="one whole number"):
             judge(make(model), model.unet, batch, ids=wrong)
     scheduler = DDIMScheduler.from_config(model.scheduler.config, prediction_type="sample")
     judged = MemorizationFilter(scheduler, model.embed_empty()[0], HardThreshold(2.0))
     with pytest.raises(InputError, match="predicts 'sample'"):
         judge(judged, model.unet, batch)
+
+
+def test_what_is_no_batch_is_refused(model: StableDiffusion, batch: dict[str, Tensor]) -> None:
+    output = model.unet(**_named(batch))
+    for wrong, message in (
+        ({"prediction": output}, r"prediction UNet2DConditionOutput\..*its `sample`"),
+        ({"timesteps": torch.tensor(5)}, r"timesteps \[\],.*a t for each sample"),
+        ({"timesteps": 5}, r"timesteps int,"),
+        ({"timesteps": batch["timesteps"][:1]}, r"timesteps \[1\],"),
+        ({"embeds": batch["embeds"][:2]}, r"embeds \[2, 77, \d+\],"),
+        ({"timesteps": batch["timesteps"] / 2}, "Timesteps are torch.float32"),
+    ):
+        told: dict[str, Any] = {**batch, "prediction": output.sample, **wrong}
+        with pytest.raises(InputError, match=message):
+            make(model)(model.unet, **told)
+    for unet in (lambda *_: (output.sample,), lambda *_: output.sample[:1]):
+        with pytest.raises(InputError, match=r"The UNet gave (NoneType|\[1, .*\]) for"):
+            make(model)(unet, **batch, prediction=output.sample)
+
+
+def test_a_filter_that_cannot_judge_is_refused_at_once(model: StableDiffusion) -> None:
+    for bare in (2.0, 0, "quantiles"):
+        with pytest.raises(InputError, match=r"no threshold\. Give one such as HardThreshold"):
+            make(model, bare)
+    (empty,) = model.embed_empty()
+    for wrong, shape in (
+        (model.embed_empty(), "tuple"),
+        (empty[0], r"\[77, \d+\]"),
+        (empty.repeat(2, 1, 1), r"\[2, 77, \d+\]"),
+    ):
+        with pytest.raises(InputError, match=rf"is {shape}, not a tensor \[1, L, D\]"):
+            MemorizationFilter(model.scheduler, wrong)  # type: ignore[arg-type]
+
+
+def test_how_much_of_the_threshold_is_warm(
+    model: StableDiffusion, batch: dict[str, Tensor]
+) -> None:
+    judged = make(model, QuantileThreshold(bins=2, window=4, warmup=2))
+    assert judged.warm == 0
+    judge(judged, model.unet, batch)  # 999, 700; 30; the empty prompt does not count
+    assert judged.warm == 0.5
+    judge(judged, model.unet, batch)
+    assert judged.warm == 1
+    assert make(model, HardThreshold(2.0)).warm == 1
 
 
 def _named(batch: dict[str, Tensor]) -> dict[str, Tensor]:

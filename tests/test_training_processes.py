@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from PIL import Image
 
@@ -100,19 +102,53 @@ def test_the_example_under_accelerate(tmp_path: Path) -> None:
     options = ["--steps", "2", "--batch", "3", "--accumulate", "2", "--precision", "bf16"]
     quantiles = ["--quantile", "0.5", "--factor", "1.2"]
     output = launch(example, *options, *quantiles, "--output", tmp_path)
+    assert output.splitlines()[1].startswith("the threshold is still warming up: nothing was")
     assert json.loads(output.splitlines()[0])["seen"] == 2 * 2 * 3 * 2
     report = SkipReport.read(tmp_path / "skipped.json")
     assert report.seen == sum(each.seen for each in report.samples) == 24
     checkpoint = tmp_path / "checkpoint"
     output = launch(example, *options, *quantiles, "--resume", checkpoint)
     assert json.loads(output.splitlines()[0])["seen"] == 48
+    other = finetune("--resume", checkpoint, "--factor", "2")
+    assert other.returncode == 2
+    assert "cannot be gone on from: The checkpoint's threshold is {" in other.stderr
+    assert "Traceback" not in other.stderr
+
+
+def finetune(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """The example in a process of its own."""
+    command = [sys.executable, str(ROOT / "examples" / "finetune.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--batch", "0"], "argument --batch: 0 is no whole number of 1 or more"),
+        (["--quantile", "1.5"], "quantile of 1.5 and a factor of 1.5 set no threshold"),
+        (["--model", "/nonexistent"], "error: /nonexistent is no directory"),
+        (["--resume", "examples"], "examples holds no checkpoint of this script: give the folder"),
+    ],
+)
+def test_the_example_says_what_is_wrong(options: list[str], message: str) -> None:
+    done = finetune(*options)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_example_tells_how_it_goes() -> None:
+    done = finetune("--steps", "3", "--bins", "1", "--warmup", "4")
+    assert done.returncode == 0, done.stderr
+    told = re.findall(r"^step (\d) of 3: loss \d\.\d+, \d of 4 pictures kept$", done.stderr, re.M)
+    assert told == ["1", "2", "3"]
+    assert "warming" not in done.stdout
 
 
 def test_the_example_without_a_whole_batch(tmp_path: Path) -> None:
     for name in "abc":
         Image.new("RGB", (64, 64)).save(tmp_path / f"{name}.png")
         (tmp_path / f"{name}.txt").write_text("a caption")
-    example = [sys.executable, str(ROOT / "examples" / "finetune.py"), str(tmp_path)]
-    done = subprocess.run(example, capture_output=True, text=True, timeout=300)
+    done = finetune(tmp_path)
     assert done.returncode == 2
     assert "3 pictures make no batch of 4" in done.stderr

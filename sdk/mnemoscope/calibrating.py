@@ -20,7 +20,7 @@ from .detector import Detector
 from .detectors import Features, Fit, Statistic
 from .stage import Stage
 
-__all__ = ["calibrate", "distinct", "learn"]
+__all__ = ["calibrate", "check_texts", "distinct", "learn"]
 
 _BATCH = 32
 Progress = Callable[[int, int], None]
@@ -224,11 +224,10 @@ def distinct(
     """Each prompt once, in the order of their hashes, and none that is in both lists.
 
     Raises:
-        InputError: no benign prompt is left, or one is empty.
+        InputError: no benign prompt is left, one is empty, or one is no text.
     """
-    for prompts in (benign, positives):
-        if isinstance(prompts, str):
-            raise InputError("Prompts come in a list, not as one text. Wrap the one you have.")
+    check_texts(benign)
+    check_texts(positives)
     found = {digest(prompt): prompt for prompt in benign}
     known = {digest(prompt): prompt for prompt in positives}
     if digest("") in found:
@@ -247,6 +246,22 @@ def distinct(
     if not kept:
         raise InputError("There are no benign prompts to calibrate on. Give some.")
     return kept, [known[key] for key in sorted(known)]
+
+
+def check_texts(prompts: Sequence[str]) -> None:
+    """Refuse prompts that are not texts in a list.
+
+    Raises:
+        InputError: they are not.
+    """
+    if isinstance(prompts, str):
+        raise InputError("Prompts come in a list, not as one text. Wrap the one you have.")
+    for place, prompt in enumerate(prompts):
+        if not isinstance(prompt, str):
+            raise InputError(
+                f"Prompt {place} is {prompt!r:.80} ({type(prompt).__name__}), not text. Give every "
+                "prompt as text."
+            )
 
 
 def learn(benign: Features, memorized: Features) -> Fit:

@@ -66,7 +66,9 @@ def allowed_above(count: int, fpr: float, delta: float) -> int:
         InputError: not even a threshold that no benign score exceeds can promise that.
     """
     if not (0 < fpr < 1 and 0 < delta < 1):
-        raise InputError(f"Rates lie between 0 and 1, --fpr {fpr} with --delta {delta} do not.")
+        raise InputError(
+            f"Rates lie between 0 and 1: fpr {fpr} with delta {delta} do not. Give such rates."
+        )
     binom = statistics().binom
     above: int = int(binom.ppf(delta, count, fpr))  # the least with P(Binomial <= above) >= delta
     above -= int(binom.cdf(above, count, fpr) > delta)
@@ -75,7 +77,7 @@ def allowed_above(count: int, fpr: float, delta: float) -> int:
         raise InputError(
             f"{count:,} benign prompts cannot promise a false-positive rate of {fpr:.3g} with "
             f"{1 - delta:.0%} confidence: that takes {needed(fpr, delta):,}. Give more, or ask for "
-            f"--fpr {math.ceil(least * 1e4) / 1e4:.4f} or more."
+            f"an fpr of {math.ceil(least * 1e4) / 1e4:.4f} or more."
         )
     return above
 

@@ -31,12 +31,14 @@ class Access(ABC):
 
     Attributes:
         pipe: The pipeline, not guarded.
+        names: What a call of it takes.
     """
 
     def __init__(self, pipe: Any) -> None:
         self.pipe = pipe
         parameters = [*inspect.signature(type(pipe).__call__).parameters.values()][1:]
-        self._names = [each.name for each in parameters]
+        self._names = [each.name for each in parameters if each.kind is not each.VAR_KEYWORD]
+        self.names = frozenset(self._names)
         self._defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
         self._config: Any = None
         self._scheduler = ""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from mnemoscope_runtime.errors import InputError
+from mnemoscope_runtime.options import check_options
 
-from ..calibrating import Progress, distinct
+from ..calibrating import Progress, check_texts, distinct
 from ..calibration import Calibration, Setting, digest
 from ..conformal import allowed_above
+from .access import Access
 from .pipelines import accessed
 from .setting import model_id
 from .watching import Measured, Watch
@@ -63,7 +66,8 @@ def calibrate_guard(
             `height`, `image`, ...
 
     Raises:
-        InputError: too few prompts for the promise, or the pipeline cannot be watched.
+        InputError: too few prompts for the promise, one that is no text, the pipeline cannot be
+            watched, or it takes no such argument.
         NumericsError: a magnitude is NaN or infinite.
     """
     benign, positives = distinct(benign, positives, tell)
@@ -107,12 +111,19 @@ def measure(
         What was seen of every batch, and the setting of all.
 
     Raises:
-        InputError: the pipeline cannot be watched, or it is given what measuring gives.
+        InputError: the pipeline cannot be watched, or it is given what measuring gives or what it
+            does not take; no step, no batch or no texts.
         NumericsError: a magnitude is NaN or infinite.
     """
     access = accessed(pipe)
-    if taken := {"prompt", "prompt_embeds", "generator", "output_type"} & call.keys():
-        raise InputError(f"Calibrating gives {', '.join(sorted(taken))} itself. Leave it out.")
+    check_texts(prompts)
+    check_options("a whole number", steps=steps, batch=batch, seed=seed)
+    if steps < 1 or batch < 1:
+        raise InputError(
+            f"{steps} steps in batches of {batch} measure nothing. Give steps and batch of 1 or "
+            "more."
+        )
+    _check(access, call)
     baseline = access.negative(negative_prompt)
     found: list[Measured] = []
     done = 0
@@ -142,3 +153,21 @@ def measure(
         progress(done, len(prompts))
     told = access.arguments((), request)
     return found, access.setting(model_id(pipe), told, negative_prompt, found[-1]).setting
+
+
+def _check(access: Access, call: Mapping[str, Any]) -> None:
+    """Refuse what measuring gives itself, and what the pipeline would not look at."""
+    if taken := {"prompt", "prompt_embeds", "generator", "output_type"} & call.keys():
+        raise InputError(f"Calibrating gives {', '.join(sorted(taken))} itself. Leave it out.")
+    if call.get("num_images_per_prompt") not in (None, 1):
+        raise InputError(
+            "Calibrating draws one image of each prompt: a guard decides image by image, however "
+            "many a request has of a prompt. Leave num_images_per_prompt out."
+        )
+    for name in sorted(call.keys() - access.names):
+        near = difflib.get_close_matches(name, access.names, 1)
+        meant = f"Did you mean {near[0]}?" if near else "Leave it out."
+        raise InputError(
+            f"{type(access.pipe).__name__} takes no {name}: it would be ignored, and the "
+            f"calibration be of other requests than you mean. {meant}"
+        )

@@ -19,10 +19,13 @@ __all__ = [
     "MemorizationBlocked",
     "MemorizationWarning",
     "append",
+    "number",
 ]
 
 Action = Literal["pass", "warn", "block", "mitigate"]
 ACTIONS: tuple[Action, ...] = ("pass", "warn", "block", "mitigate")
+
+_FLAGGED = "flagged as about to reproduce a training image"
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class MemorizationWarning(UserWarning):
 
 
 class MemorizationBlocked(MnemoscopeError):
-    """Every image of a request was flagged and none was drawn.
+    """Every image of a request was flagged, or blocked by a function, and none was drawn.
 
     Attributes:
         decisions: One for each image.
@@ -81,10 +84,12 @@ class MemorizationBlocked(MnemoscopeError):
     def __init__(self, decisions: Sequence[Decision]) -> None:
         self.decisions = tuple(decisions)
         top = max(self.decisions, key=lambda each: each.score)
+        flagged = all(each.memorized for each in self.decisions)
         super().__init__(
-            f"Nothing was drawn: all {len(self.decisions)} image(s) of this request were flagged "
-            f"as about to reproduce a training image (highest score {top.score:.4g}, threshold "
-            f"{_number(top.threshold)}). Change the prompt, or see `decisions` of this error."
+            f"Nothing was drawn: all {len(self.decisions)} image(s) of this request were "
+            f"{_FLAGGED if flagged else 'blocked by the policy'} (highest score {top.score:.4g}, "
+            f"threshold {number(top.threshold)}). Change the prompt, or see `decisions` of this "
+            "error."
         )
 
 
@@ -106,5 +111,6 @@ def append(path: Path, decisions: Sequence[Decision]) -> None:
         raise InputError(f"{path} cannot be written: {error}. Choose another file.") from None
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """A score or a threshold in a message."""
     return "none" if value is None else f"{value:.4g}"

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +27,7 @@ from .decision import (
     MemorizationBlocked,
     MemorizationWarning,
     append,
+    number,
 )
 from .drawing import RandomState
 from .mitigation import EmbeddingOptimization, Flagged, GuardMitigation, StepMitigation
@@ -259,12 +260,13 @@ class Guard:
             flagged: Action = self._policy
             actions: Sequence[Action] = [flagged if d.memorized else "pass" for d in decisions]
         else:
-            actions = list(self._policy(decisions))
-        if len(actions) != len(decisions) or set(actions) - set(ACTIONS):
-            raise InputError(
-                f"The policy returned {actions!r} for {len(decisions)} image(s). It returns one of "
-                f"{', '.join(ACTIONS)} for each."
-            )
+            told: object = self._policy(decisions)
+            actions = list(told) if isinstance(told, Iterable) else []
+            if len(actions) != len(decisions) or any(each not in ACTIONS for each in actions):
+                raise InputError(
+                    f"The policy returned {told!r:.200} for {len(decisions)} image(s). It returns "
+                    f"a list with one of {', '.join(ACTIONS)} for each."
+                )
         return tuple(
             decision if action == decision.action else replace(decision, action=action)
             for decision, action in zip(decisions, actions, strict=True)
@@ -367,8 +369,13 @@ def _bytes(value: Tensor) -> bytes:
 
 
 def _warning(decision: Decision) -> str:
+    score, limit = f"score {decision.score:.4g}", number(decision.threshold)
+    if not decision.memorized:
+        return (
+            f"The policy warns of image {decision.index}: {score}, threshold {limit}, so that the "
+            "guard itself has not flagged it. It was drawn; action 'block' would not."
+        )
     return (
-        f"Image {decision.index} is about to reproduce a training image: score "
-        f"{decision.score:.4g}, threshold {decision.threshold or float('nan'):.4g}. It was drawn "
-        "all the same; policy 'block' or 'mitigate' would not."
+        f"Image {decision.index} is about to reproduce a training image: {score}, threshold "
+        f"{limit}. It was drawn all the same; policy 'block' or 'mitigate' would not."
     )

@@ -14,6 +14,7 @@ from mnemoscope_runtime.errors import InputError
 
 from .access import Access, Arguments, around, refuse_ip_adapter
 from .drawing import zeroed
+from .refusing import through
 from .watching import Baseline, Branch, Told, Watch, named
 
 __all__ = ["Modular"]
@@ -63,6 +64,8 @@ class Modular(Access):
                 "before they are drawn with `Detector`."
             )
         self._defaults |= pipe.default_call_parameters
+        inputs = pipe.blocks.inputs
+        self.names |= {name for each in inputs for name in (each.name, each.kwargs_type) if name}
         if missing := [name for name in _NEEDED if name not in self._defaults]:
             raise InputError(
                 f"This pipeline does not go all the way from a prompt to an image: it takes no "
@@ -141,6 +144,7 @@ class Modular(Access):
                 sides[0].prompt_embeds = watch.changed(sides[0].prompt_embeds, 0)
             return sides
 
+        @through()
         def forward(pred_cond: Tensor, pred_uncond: Tensor | None = None) -> Any:
             if not watch.idle:
                 cond = branch(pred_cond)

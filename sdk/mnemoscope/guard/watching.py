@@ -14,8 +14,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from mnemoscope_runtime.errors import CalibrationError, InputError, NumericsError
+from mnemoscope_runtime.errors import CalibrationError, NumericsError
 
+from .refusing import no_baseline, outside, through
 from .setting import plain
 from .units import eps_scale
 
@@ -198,7 +199,7 @@ class Watch:
         Raises:
             CalibrationError: the pipeline ended before it could be decided.
         """
-        with self.source.predictions(self):
+        with outside(), self.source.predictions(self):
             yield
         if len(self._norms) < self.steps:
             raise CalibrationError(
@@ -224,6 +225,7 @@ class Watch:
             changed[first + index] = found.to(changed)
         return changed
 
+    @through()
     def see(self, cond: Branch, uncond: Branch | None) -> Tensor | None:
         """Be shown a step.
 
@@ -283,14 +285,8 @@ class Watch:
         return self._extra(cond, guided=uncond is not None), scale
 
     def _extra(self, cond: Branch, guided: bool) -> Tensor:
-        if not self.extra_pass:
-            raise InputError(_NEGATIVE if guided else _UNGUIDED)
-        if self.steps > 1 and guided:
-            raise CalibrationError(
-                "Past the first step a negative prompt changes what the guard looks at, and this "
-                "one is not what it was calibrated with. Look at one step, or calibrate with "
-                "`calibrate_guard(..., negative_prompt=...)`."
-            )
+        if not self.extra_pass or (self.steps > 1 and guided):
+            raise no_baseline(self.steps, guided)
         self._ran_extra = True
         return self._predict(self.baseline.instead(cond.call))
 
@@ -366,20 +362,3 @@ def _cloned(told: Told) -> Told:
         return value.clone() if isinstance(value, Tensor) else value
 
     return {name: clone(value) for name, value in told.items()}
-
-
-_ALTERNATIVE = (
-    "Give `Guard(..., extra_pass=True)`, which runs the UNet once more on the empty prompt at "
-    "every step it looks at"
-)
-_NEGATIVE = (
-    "The negative prompt of this request is not the one that the guard is calibrated for, so that "
-    "its predictions are relative to something else and no threshold applies. "
-    f"{_ALTERNATIVE}; or calibrate with it: `calibrate_guard(..., negative_prompt=...)`."
-)
-_UNGUIDED = (
-    "This request has no unconditional branch (guidance_scale <= 1, a guider that starts later, or "
-    "a guidance-distilled model such as LCM or Turbo), so that there is nothing to compare the "
-    f"prompt with. {_ALTERNATIVE}; "
-    "or draw with guidance."
-)

@@ -87,8 +87,21 @@ class MemorizationFilter:
             scheduler: The noise scheduler of diffusers that the loop adds noise with.
             empty: The empty prompt's embedding. # [1, L, D]
             threshold: `QuantileThreshold()` if there is none.
+
+        Raises:
+            InputError: `empty` is no embedding of one prompt, or the threshold is a bare number.
         """
-        self.threshold = threshold or QuantileThreshold()
+        self.threshold = QuantileThreshold() if threshold is None else threshold
+        if not isinstance(self.threshold, HardThreshold | QuantileThreshold):
+            raise InputError(
+                f"The threshold is {threshold!r:.80}, which is no threshold. Give one such as "
+                "HardThreshold(2.0) or QuantileThreshold()."
+            )
+        if not isinstance(empty, Tensor) or empty.ndim != 3 or len(empty) != 1:
+            raise InputError(
+                f"The empty prompt's embedding is {_shape(empty)}, not a tensor [1, L, D]. Embed "
+                '"" alone, and give the hidden states of the text encoder.'
+            )
         self._scheduler = scheduler
         self._empty = empty.detach()
         self._tally = Tally()
@@ -125,6 +138,7 @@ class MemorizationFilter:
             InputError: shapes do not fit, or the scheduler's predictions are of another type.
             NumericsError: a magnitude, of this or another process, is NaN or infinite.
         """
+        _fit(noisy, timesteps, embeds, prediction)
         if embeds.shape[1:] != self._empty.shape[1:]:
             raise InputError(
                 f"Embeddings of shape {list(embeds.shape)} do not fit the empty prompt's, "
@@ -133,7 +147,13 @@ class MemorizationFilter:
         empty = self._empty.to(embeds).expand_as(embeds)
         dropped = (embeds == empty).flatten(1).all(1)
         output = unet(noisy, timesteps, empty)
-        uncond: Tensor = output if isinstance(output, Tensor) else output.sample
+        uncond = output if isinstance(output, Tensor) else getattr(output, "sample", None)
+        if not isinstance(uncond, Tensor) or uncond.shape != prediction.shape:
+            raise InputError(
+                f"The UNet gave {_shape(uncond)} for the empty prompt, and {_shape(prediction)} as "
+                "prediction. Give the UNet that made the prediction: it returns a tensor, or an "
+                "object with one as `sample`."
+            )
         norms = self._to_eps(timesteps) * magnitude(prediction.detach(), uncond)
         columns = (norms, timesteps, dropped, _ids(ids, len(noisy)))
         own = torch.stack([each.detach().cpu().double() for each in columns], 1)
@@ -148,6 +168,16 @@ class MemorizationFilter:
             self._windows.add(told[:, 1], told[:, 0])
         device = noisy.device
         return Verdict(norms.float(), limits.float().to(device), ~skip.to(device))
+
+    @property
+    def warm(self) -> float:
+        """Share of the threshold's ranges of timesteps that have warmed up, in 0..1.
+
+        In the others nothing was skipped yet; 1 for one that needs no warm-up.
+        """
+        if self._windows is None:
+            return 1.0
+        return self._windows.warm
 
     def report(self, names: Sequence[str] | None = None) -> SkipReport:
         """Which samples were skipped and how often, over all processes and since the first step.
@@ -218,6 +248,26 @@ class MemorizationFilter:
         return abar.sqrt() if kind == "v_prediction" else torch.ones_like(abar)
 
 
+def _shape(value: object) -> str:
+    return str(list(value.shape)) if isinstance(value, Tensor) else type(value).__name__
+
+
+def _fit(noisy: Tensor, timesteps: Tensor, embeds: Tensor, prediction: Tensor) -> None:
+    """Check that there is one of each for every sample."""
+    told = {"noisy": noisy, "timesteps": timesteps, "embeds": embeds, "prediction": prediction}
+    shapes = ", ".join(f"{name} {_shape(value)}" for name, value in told.items())
+    tensors = all(isinstance(value, Tensor) and value.ndim for value in told.values())
+    if not tensors or len(set(map(len, told.values()))) > 1 or timesteps.ndim != 1:
+        raise InputError(
+            f"These are not of the same samples: {shapes}. Give tensors [B, C, H, W], [B], "
+            "[B, L, D] and [B, C, H, W]; of a UNet's output its `sample`, and a t for each sample."
+        )
+    if timesteps.is_floating_point():
+        raise InputError(
+            f"Timesteps are {timesteps.dtype}, and t is a whole number. Give them as `torch.int64`."
+        )
+
+
 def _skips(rows: Tensor, limits: Tensor) -> Tensor:
     """Of rows (magnitude, timestep, dropped, id). # [B]"""
     return (rows[:, 0] > limits) & (rows[:, 2] == 0)
@@ -226,8 +276,12 @@ def _skips(rows: Tensor, limits: Tensor) -> Tensor:
 def _ids(ids: Tensor | Sequence[int] | None, count: int) -> Tensor:
     if ids is None:
         return torch.full((count,), _NO_ID)
-    found = torch.as_tensor(ids)
-    if found.shape != (count,) or found.is_floating_point() or (found < 0).any():
+    try:
+        found = torch.as_tensor(ids)
+    except (TypeError, ValueError, RuntimeError):  # text, or rows of different lengths
+        found = torch.empty(0)
+    whole = not (found.is_floating_point() or found.is_complex() or found.dtype == torch.bool)
+    if found.shape != (count,) or not whole or (found < 0).any():
         raise InputError(
             f"ids are {ids!s:.80}, for {count} samples. Give one whole number, 0 or more, for "
             "each: its row in the data set."

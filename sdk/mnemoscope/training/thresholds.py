@@ -57,9 +57,15 @@ class QuantileThreshold:
         check_options("a number", quantile=self.quantile, factor=self.factor)
         check_options("a whole number", bins=self.bins, window=self.window, warmup=self.warmup)
         if not (0 < self.quantile < 1 and 1 <= self.factor < float("inf")):
-            raise InputError("Give a quantile between 0 and 1, and a factor of at least 1.")
+            raise InputError(
+                f"A quantile of {self.quantile} and a factor of {self.factor} set no threshold. "
+                "Give a quantile between 0 and 1, and a factor of at least 1."
+            )
         if self.bins < 1 or not 1 <= self.warmup <= self.window:
-            raise InputError("Give at least one bin, and a warmup of 1 up to the window.")
+            raise InputError(
+                f"{self.bins} bins with a window of {self.window} and a warmup of {self.warmup} "
+                "set no threshold. Give at least one bin, and a warmup of 1 up to the window."
+            )
 
 
 class Windows:
@@ -75,6 +81,11 @@ class Windows:
         self._threshold, self._timesteps = threshold, timesteps
         self.values = torch.full((threshold.bins, threshold.window), torch.nan)
         self.counts = torch.zeros(threshold.bins, dtype=torch.int64)
+
+    @property
+    def warm(self) -> float:
+        """Share of the bins that have seen enough, in 0..1."""
+        return float((self.counts >= self._threshold.warmup).float().mean())
 
     def limits(self, timesteps: Tensor) -> Tensor:
         """Above which magnitude a sample is skipped; infinity while a bin warms up. # [B]"""
