@@ -10,8 +10,9 @@ from cli_support import Run, failed, shell
 from PIL import Image
 from pipelines import build_pipeline
 
-from mnemoscope import embedded
-from mnemoscope.mitigate import LADDER
+from mnemoscope import InputError, embedded
+from mnemoscope.cli.mitigate import _names
+from mnemoscope.mitigate import LADDER, STRATEGIES
 
 PROMPT = "umbrella, from alma trade fair"
 
@@ -100,7 +101,7 @@ def test_places_that_cannot_be_written_are_refused_at_once(run: Run, tmp_path: P
 
 
 def test_compare(run: Run, tmp_path: Path) -> None:
-    result = run("mitigate", "--compare", "--limit", "2", "--strategy", "embedding,guidance",
+    result = run("mitigate", "--compare", "--limit", "1", "--strategy", "embedding,guidance",
                  "--output", tmp_path / "out")  # fmt: skip
     assert result.code == 0, result.err
     assert [Path(line).name for line in result.out.splitlines()] == [
@@ -110,19 +111,27 @@ def test_compare(run: Run, tmp_path: Path) -> None:
     names = [row["strategy"] for row in read["memorized"]["rows"]]
     assert names == ["none", "embedding", "guidance"]
     assert read["memorized"]["prompts"] == [
-        row.prompt for row in embedded.read_prompts("memorized")[1:4:2]
+        row.prompt for row in embedded.read_prompts("memorized")[1:2]
     ]
     assert read["facts"]["strategies"]["embedding"].startswith("Embedding(target=0.41")
     assert [row["strategy"] for row in read["benign"]["rows"]] == names
 
 
-def test_auto_is_compared_as_it_is(run: Run, tmp_path: Path) -> None:
-    """What it tries is drawn for it."""
-    args = ("--compare", "--limit", "1", "--strategy", "none, random-words, auto")
-    assert run("mitigate", *args, "--output", tmp_path / "out").code == 0
-    read = json.loads((tmp_path / "out" / "mitigation.json").read_text())
-    names = [row["strategy"] for row in read["memorized"]["rows"]]
-    assert names == ["none", "random-words", *LADDER, "auto"]
+def test_auto_is_compared_as_it_is() -> None:
+    """What it tries is drawn for it, and what is drawn without a strategy is always drawn."""
+    known = list(STRATEGIES)
+    assert _names(None, known, LADDER, compare=True) == [*known, "auto"]
+    asked = _names("none, random-words, auto", known, LADDER, compare=True)
+    assert asked == ["random-words", "auto", *LADDER]
+    assert _names("noise,auto,noise", known, LADDER, compare=True)[:3] == [
+        "noise",
+        "auto",
+        LADDER[0],
+    ]
+    assert _names("noise", known, LADDER, compare=True) == ["noise"]
+    assert _names(None, known, LADDER, compare=False) == ["auto"]
+    with pytest.raises(InputError, match="'noise,clamp'"):
+        _names("noise,clamp", known, LADDER, compare=False)
 
 
 def test_a_strategy_that_loses_the_prompt_says_so(run: Run, tmp_path: Path) -> None:

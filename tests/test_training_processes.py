@@ -125,7 +125,6 @@ def finetune(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     ("options", "message"),
     [
         (["--batch", "0"], "argument --batch: 0 is no whole number of 1 or more"),
-        (["--quantile", "1.5"], "quantile of 1.5 and a factor of 1.5 set no threshold"),
         (["--model", "/nonexistent"], "error: /nonexistent is no directory"),
         (["--resume", "examples"], "examples holds no checkpoint of this script: give the folder"),
     ],
