@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,8 +12,9 @@ from torch import Tensor
 
 from mnemoscope_runtime.errors import CalibrationError, InputError
 
-from ..mitigate.descent import Descent, descend
+from ..descent import Descent, descend
 from .calibrating import measure
+from .watching import Magnitude
 
 __all__ = [
     "EmbeddingOptimization",
@@ -39,7 +40,7 @@ class Flagged:
 
     prompts: tuple[str | None, ...]
     embeds: Tensor
-    magnitude: Callable[[Tensor], Tensor]
+    magnitude: Magnitude
     benign: NDArray[np.float64]
     threshold: float
 
@@ -64,7 +65,7 @@ class StepMitigation(GuardMitigation, Protocol):
         timestep: float,
         embeds: Tensor,
         magnitudes: Tensor,
-        magnitude: Callable[[Tensor], Tensor],
+        magnitude: Magnitude,
     ) -> Tensor | None:
         """Other embeddings for the flagged images from this step on; gradients are on.
 
@@ -174,7 +175,7 @@ class StepwiseOptimization:
         timestep: float,
         embeds: Tensor,
         magnitudes: Tensor,
-        magnitude: Callable[[Tensor], Tensor],
+        magnitude: Magnitude,
     ) -> Tensor | None:
         """See `StepMitigation`.
 
@@ -194,7 +195,7 @@ class StepwiseOptimization:
         return _descended(magnitude, embeds, Descent(target, self.learning_rate, self.iterations))
 
 
-def _descended(magnitude: Callable[[Tensor], Tensor], embeds: Tensor, descent: Descent) -> Tensor:
+def _descended(magnitude: Magnitude, embeds: Tensor, descent: Descent) -> Tensor:
     """All tokens but the start token are free. # [B, L, D]"""
     start = embeds.float()
     free = start.new_ones(start.shape[1], 1)  # [L, 1]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mnemoscope_export import magnitude_of
 
-from .descent import Descent, descend
+from ..descent import Descent, descend
 from .sampling import Plan, Task
 
 __all__ = ["Noise"]

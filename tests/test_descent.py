@@ -7,8 +7,8 @@ import torch
 from mitigate_support import QUICK
 
 from mnemoscope import InputError, NumericsError
+from mnemoscope.descent import Descent, descend
 from mnemoscope.mitigate import Embedding, Noise, Painter, Task
-from mnemoscope.mitigate.descent import Descent, descend
 from mnemoscope_export import magnitude_of, unconditional
 
 
