@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import PurePosixPath, PureWindowsPath
@@ -68,8 +69,7 @@ def places(fields: Fields, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     return found
 
 
-def test_taps_are_written_where_there_are_some(fields: Fields) -> None:
-    assert "taps" not in fields
+def test_taps_are_written_where_there_are_some() -> None:
     tapped = replace(new(), taps=("a", "b"))
     assert Manifest.from_json(tapped.to_json(), ORIGIN) == tapped
 
@@ -87,7 +87,6 @@ def test_a_graph_of_taps_without_taps(fields: Fields) -> None:
         read(fields)
 
 
-OPTIONAL = {"embeddings": ("prompt_embeds",), "zero_empty": False}  # what older bundles lack
 PLACES = [*places(json.loads(new().to_json())), ("files", "step.onnx", "sha256")]
 
 
@@ -157,7 +156,7 @@ def test_no_kind() -> None:
 @pytest.mark.parametrize("schema", [SCHEMA + 1, 0, -1, 10**40, str(SCHEMA), None])
 def test_other_schema(fields: Fields, schema: object) -> None:
     fields["schema"] = schema
-    with pytest.raises(SchemaError, match=f"this version reads {SCHEMA}.*Upgrade"):
+    with pytest.raises(SchemaError, match=f"this version reads 1 and {SCHEMA}.*Upgrade"):
         read(fields)
 
 
@@ -166,10 +165,36 @@ def test_newer_schema_may_have_other_fields() -> None:
         read({"kind": "mnemoscope-bundle", "schema": SCHEMA + 1, "weights": []})
 
 
-@pytest.mark.parametrize("field", OPTIONAL)
-def test_missing_optional_field(fields: Fields, field: str) -> None:
-    del fields[field]
-    assert getattr(read(fields), field) == OPTIONAL[field]
+def test_what_holds_its_default_is_not_written(fields: Fields) -> None:
+    assert not {"embeddings", "zero_empty", "taps"} & set(fields)
+    given = {"embeddings": ["prompt_embeds"], "zero_empty": False, "taps": []}
+    assert read(fields | given) == read(fields) == new()
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        ("lora",),
+        ("model", "lora"),
+        ("noise_bank", "dtype"),
+        ("probes", "0", "steps"),
+        ("files", "step.onnx", "url"),
+    ],
+    ids=".".join,
+)
+def test_fields_of_a_later_version(fields: Fields, place: tuple[str, ...]) -> None:
+    inside: Any = fields
+    for name in place[:-1]:
+        inside = inside[int(name) if isinstance(inside, list) else name]
+    inside[place[-1]] = None
+    with pytest.raises(SchemaError, match=rf"says {re.escape('.'.join(place))}, which.*Upgrade"):
+        read(fields)
+
+
+def test_schema_1_is_read_as_it_was(fields: Fields) -> None:
+    fields["schema"] = 1
+    found = read(fields | {"comment": "by hand"})
+    assert found == replace(new(), schema=1)
 
 
 @pytest.mark.parametrize("embeddings", [[], ["prompt_embeds", "other"]])
@@ -178,7 +203,7 @@ def test_unknown_embeddings(fields: Fields, embeddings: list[str]) -> None:
         read({**fields, "embeddings": embeddings})
 
 
-@pytest.mark.parametrize("place", [p for p in PLACES if p[-1] not in OPTIONAL], ids=".".join)
+@pytest.mark.parametrize("place", PLACES, ids=".".join)
 def test_missing_field(fields: Fields, place: tuple[str, ...]) -> None:
     del parent(fields, place)[place[-1]]
     with pytest.raises(SchemaError):

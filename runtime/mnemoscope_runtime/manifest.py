@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -23,7 +24,8 @@ __all__ = [
     "TokenizerRecord",
 ]
 
-SCHEMA = 1
+SCHEMA = 2  # 1 let unknown fields pass, so that whoever read it could miss what they mean
+_READABLE = (1, SCHEMA)
 _KIND = "mnemoscope-bundle"
 _GRAPHS = ("screen", "step", "text_encoder")
 _TAPS = "taps"
@@ -106,6 +108,9 @@ class Probe:
 class Manifest:
     """The contents of `manifest.json`.
 
+    Fields with a default are optional: written only where they say something else. A field that
+    changes what is measured needs no new schema, since a version that does not know it refuses it.
+
     Attributes:
         timestep: What `screen` tells the UNet of its pure noise: the first timestep of sampling,
             unless another was asked for.
@@ -119,8 +124,7 @@ class Manifest:
         files: Every file of the bundle but the manifest itself, by POSIX path.
         embeddings: What `text_encoder` returns and `step` takes.
         zero_empty: The unconditional branch gets zeros, not the embedded empty prompt.
-        taps: Layers of the UNet, in the order in which they run, whose features are compared too;
-            it is not written where there are none.
+        taps: Layers of the UNet, in the order in which they run, whose features are compared too.
     """
 
     schema: int
@@ -154,7 +158,8 @@ class Manifest:
         """Decode and check.
 
         Raises:
-            SchemaError: not JSON, not a bundle's manifest, or of another schema version.
+            SchemaError: not JSON, not a bundle's manifest, of another schema version, or with
+                fields that this version does not know.
             IntegrityError: a file name that leads outside the bundle, or a graph that is missing.
         """
         try:
@@ -164,9 +169,10 @@ class Manifest:
                     f"{origin} is not the manifest of a Mnemoscope bundle. "
                     "Give the directory that `mnemoscope export` wrote."
                 )
-            if head.get("schema") != SCHEMA:
+            if head.get("schema") not in _READABLE:
                 raise SchemaError(
-                    f"{origin} has schema {head.get('schema')!r}, this version reads {SCHEMA}. "
+                    f"{origin} has schema {head.get('schema')!r}, this version reads "
+                    f"{' and '.join(map(str, _READABLE))}. "
                     "Upgrade mnemoscope, or export the model again with this version."
                 )
             manifest = msgspec.json.decode(text, type=cls)
@@ -174,6 +180,13 @@ class Manifest:
             raise SchemaError(
                 f"{origin} is damaged: {error}. Copy the bundle again or export the model again."
             ) from None
+        unknown = _unknown(head, msgspec.to_builtins(manifest))
+        if manifest.schema > 1 and unknown:
+            raise SchemaError(
+                f"{origin} says {', '.join(unknown)}, which this version does not know, and "
+                "might measure something else for it. Upgrade mnemoscope, or export the model "
+                "again with this version."
+            )
         missing = [name for name in _GRAPHS if name not in manifest.graphs]
         if missing:
             raise IntegrityError(
@@ -203,11 +216,35 @@ class Manifest:
         return manifest
 
     def to_json(self) -> bytes:
-        """The bytes of `manifest.json`; their sha256 is the bundle's id."""
-        fields = msgspec.to_builtins(self)
-        if not self.taps:
-            fields.pop("taps", None)  # msgspec leaves out a default that it did not read
-        return msgspec.json.format(msgspec.json.encode(fields), indent=2) + b"\n"
+        """The bytes of `manifest.json`; their sha256 is the bundle's id.
+
+        What holds its default is left out, so that versions that do not know it yet read on.
+        """
+        return msgspec.json.format(msgspec.json.encode(_written(self)), indent=2) + b"\n"
+
+
+def _written(value: Any) -> Any:
+    """A record without the fields that hold their defaults, all the way down."""
+    if is_dataclass(value):
+        held = {field: getattr(value, field.name) for field in fields(value)}
+        return {
+            field.name: _written(each)
+            for field, each in held.items()
+            if field.default is MISSING or each != field.default
+        }
+    if isinstance(value, dict):
+        return {name: _written(each) for name, each in value.items()}
+    return [_written(each) for each in value] if isinstance(value, tuple) else value
+
+
+def _unknown(raw: Any, known: Any, place: str = "") -> list[str]:
+    """Where JSON has fields that its records do not, in dotted names."""
+    if isinstance(raw, list):
+        raw, known = ({str(i): each for i, each in enumerate(both)} for both in (raw, known))
+    if not isinstance(raw, dict):
+        return []
+    inside = [_unknown(raw[name], known[name], f"{place}{name}.") for name in raw if name in known]
+    return [*(place + name for name in raw if name not in known), *chain.from_iterable(inside)]
 
 
 def _check_inside(name: str, origin: str) -> None:
