@@ -12,7 +12,7 @@ demo: $(DEMO)/installed ## screen the embedded prompts, without torch
 	$(DEMO)/bin/mnemoscope demo --output out/demo
 
 test: check $(OPTIMUM)/installed ## lint, types and tests
-	$(DEV)/bin/python -m pytest
+	$(DEV)/bin/python -m pytest -n auto --dist worksteal
 
 check: $(DEV)/installed ## lint, types, import layers
 	$(DEV)/bin/ruff check .

@@ -1,4 +1,4 @@
-"""Models built from configs with random weights, and their bundles; made once a session."""
+"""Models built from configs with random weights, and their bundles; made once a machine."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from pipelines import build_pipeline
+from shared import Shared
 
 from mnemoscope_export import ExportOptions, StableDiffusion, Tolerance, export_bundle
 
@@ -23,6 +24,7 @@ pytest_plugins = [
     "mitigate_support",
     "prompt_support",
     "screening_support",
+    "shared",
 ]
 __all__ = ["build_pipeline"]
 
@@ -41,20 +43,19 @@ def model(model_dir: Path) -> StableDiffusion:
 
 
 @pytest.fixture(scope="session")
-def bundle_dir(model: StableDiffusion, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle_dir(model: StableDiffusion, shared: Shared) -> Path:
     """The export of `model` with three noises."""
-    out = tmp_path_factory.mktemp("bundles") / model.prediction_type
-    export_bundle(model, out, ExportOptions(noises=3, seed=7))
-    return out
+    options = ExportOptions(noises=3, seed=7)
+    return shared(f"bundle/{model.prediction_type}", lambda out: export_bundle(model, out, options))
 
 
 @pytest.fixture(scope="session")
-def float16_dir(model: StableDiffusion, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def float16_dir(model: StableDiffusion, shared: Shared) -> Path:
     """The export of `model` in float16, with taps and a graph that stops at the last one."""
-    out = tmp_path_factory.mktemp("float16") / model.prediction_type
     options = ExportOptions(
         noises=3, seed=7, taps="auto", until="up_blocks.1.resnets.0", precision="float16",
         tolerance=Tolerance(0.02),
     )  # fmt: skip
-    export_bundle(model, out, options)
-    return out
+    return shared(
+        f"float16/{model.prediction_type}", lambda out: export_bundle(model, out, options)
+    )

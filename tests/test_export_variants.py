@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from screening_support import PROMPTS
+from shared import Shared
 
 from mnemoscope import Detector, InputError
 from mnemoscope_export import (
@@ -35,10 +36,10 @@ OPTIONS = ExportOptions(noises=2, seed=7, timestep=T, latent_size=SIZE, taps="au
 
 
 @pytest.fixture(scope="module")
-def folder(model: StableDiffusion, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("variants") / model.prediction_type
-    export_bundle(model, out, OPTIONS)
-    return out
+def folder(model: StableDiffusion, shared: Shared) -> Path:
+    return shared(
+        f"variants/{model.prediction_type}", lambda out: export_bundle(model, out, OPTIONS)
+    )
 
 
 @pytest.fixture(scope="module")

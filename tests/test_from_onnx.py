@@ -13,6 +13,7 @@ import pytest
 import torch
 from cli_support import Run, failed, one_model
 from onnx_exports import write_configs, write_text_encoder, write_unet
+from shared import Shared
 
 from mnemoscope import ExportError, InputError, ParityError
 from mnemoscope_export import (
@@ -32,21 +33,20 @@ ONE = ExportOptions(noises=1)
 
 
 @pytest.fixture(scope="session")
-def onnx_dir(
-    model: StableDiffusion, model_dir: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    folder = tmp_path_factory.mktemp("onnx") / "optimum-made"
-    write_configs(model_dir, folder)
-    write_text_encoder(model, folder / "text_encoder" / "model.onnx")
-    write_unet(model, folder / "unet" / "model.onnx")
-    return folder
+def onnx_dir(model: StableDiffusion, model_dir: Path, shared: Shared) -> Path:
+    def make(folder: Path) -> None:
+        write_configs(model_dir, folder)
+        write_text_encoder(model, folder / "text_encoder" / "model.onnx")
+        write_unet(model, folder / "unet" / "model.onnx")
+
+    return shared(f"onnx/{model.prediction_type}/optimum-made", make)
 
 
 @pytest.fixture(scope="session")
-def onnx_bundle(onnx_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("onnx-bundles") / "bundle"
-    export_onnx(onnx_dir, out, OPTIONS)
-    return out
+def onnx_bundle(model: StableDiffusion, onnx_dir: Path, shared: Shared) -> Path:
+    return shared(
+        f"onnx/{model.prediction_type}/bundle", lambda out: export_onnx(onnx_dir, out, OPTIONS)
+    )
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
 from pipelines import scheduler, text_config
+from shared import Shared
 from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
@@ -83,14 +84,15 @@ def model(folder: Path) -> StableDiffusionXL:
 
 
 @pytest.fixture(scope="module")
-def bundle(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle(folder: Path, shared: Shared) -> Path:
     """One with everything: taps, a graph that stops, another size and timestep."""
-    out = tmp_path_factory.mktemp("bundles") / "sdxl"
     options = ExportOptions(
         noises=2, seed=3, timestep=T, latent_size=SIZE, taps="auto", until="up_blocks.0.resnets.1"
     )
-    export_bundle(lambda: StableDiffusion.load(folder), out, options)
-    return out
+    return shared(
+        "bundle/sdxl",
+        lambda out: export_bundle(lambda: StableDiffusion.load(folder), out, options),
+    )
 
 
 def test_the_first_step_and_its_taps(bundle: Path, model: StableDiffusionXL) -> None:

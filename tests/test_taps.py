@@ -14,6 +14,7 @@ from cli_support import damaged, one_model
 from diffusers import UNet2DConditionModel
 from numpy.typing import NDArray
 from screening_support import MANY, PROMPTS, Changed, changed
+from shared import Shared
 
 from mnemoscope import (
     BackendError,
@@ -36,24 +37,24 @@ Hooked = Callable[[str, int, int], NDArray[np.float32]]
 
 
 @pytest.fixture(scope="module")
-def stopped_dir(model: StableDiffusion, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def stopped_dir(model: StableDiffusion, shared: Shared) -> Path:
     """A bundle with taps and a graph that stops at the last one.
 
     Of one model: taps have units of their own, whatever it predicts. test_export_variants.py has
     them of the other.
     """
-    out = tmp_path_factory.mktemp("stopped") / model.prediction_type
-    export_bundle(model, out, ExportOptions(noises=3, seed=7, taps="auto", until=LAST))
-    return out
+    options = ExportOptions(noises=3, seed=7, taps="auto", until=LAST)
+    return shared(
+        f"stopped/{model.prediction_type}", lambda out: export_bundle(model, out, options)
+    )
 
 
 @pytest.fixture(scope="module")
-def tapped_dir(model: StableDiffusion, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tapped_dir(model: StableDiffusion, shared: Shared) -> Path:
     """A bundle whose screening graph has taps behind its first attention and near its end."""
-    out = tmp_path_factory.mktemp("tapped") / model.prediction_type
     names = ["up_blocks.1.attentions.2", "down_blocks.0.resnets.1"]
-    export_bundle(model, out, ExportOptions(noises=3, seed=7, taps=names))
-    return out
+    options = ExportOptions(noises=3, seed=7, taps=names)
+    return shared(f"tapped/{model.prediction_type}", lambda out: export_bundle(model, out, options))
 
 
 @pytest.fixture(scope="module")
