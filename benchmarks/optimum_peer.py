@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,7 +17,6 @@ import onnxruntime
 import torch
 from optimum.onnxruntime import ORTStableDiffusionPipeline
 from rich.console import Console
-from safetensors.torch import load_file, save_file
 
 from mnemoscope import Detector, bench, embedded
 from mnemoscope_export import ExportOptions, export_onnx
@@ -39,7 +37,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     exported, path = args.output / "optimum-export", args.output / "optimum-bundle"
     if not exported.exists():
-        source = older_layout(embedded.MODEL, args.output / "optimum-source")
+        source = str(embedded.MODEL)
         ORTStableDiffusionPipeline.from_pretrained(source, export=True).save_pretrained(exported)
     export_onnx(exported, path, ExportOptions(overwrite=True))
     options = onnxruntime.SessionOptions()
@@ -102,16 +100,6 @@ def inputs(
     empty = pipeline.text_encoder.session.run(["last_hidden_state"], {"input_ids": nothing})[0]
     bundle = screener.bundle
     return ids, empty, bundle.noise_bank()[:1], bundle.manifest.timestep
-
-
-def older_layout(model: Path, to: Path) -> str:
-    """A copy whose text encoder's weights have the names that transformers 4 gives them."""
-    shutil.copytree(model, to, dirs_exist_ok=True)
-    file = to / "text_encoder" / "model.safetensors"
-    weights = load_file(file)
-    named = {f"text_model.{name.removeprefix('text_model.')}": w for name, w in weights.items()}
-    save_file(named, file, {"format": "pt"})
-    return str(to)
 
 
 if __name__ == "__main__":

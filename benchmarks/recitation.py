@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
@@ -25,7 +24,7 @@ from torch.nn.functional import normalize
 
 from mnemoscope import embedded
 from mnemoscope.evaluate import auc, bootstrap, tpr_at_fpr
-from mnemoscope_export import StableDiffusion, denoise, magnitude
+from mnemoscope_export import StableDiffusion, denoise, load_vae, magnitude
 from mnemoscope_runtime import Bundle
 
 SPLITS = ("memorized", "seen", "held_out")
@@ -40,7 +39,7 @@ def memorised_latents() -> torch.Tensor:
     rows, columns = (size // SIDE for size in sheet.shape[:2])
     tiles = sheet.reshape(rows, SIDE, columns, SIDE, 3).swapaxes(1, 2).reshape(-1, SIDE, SIDE, 3)
     pixels = torch.from_numpy(np.array(tiles)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    vae = AutoencoderKL.from_pretrained(embedded.MODEL / "vae", torch_dtype=torch.float32).eval()
+    vae = load_vae(embedded.MODEL)
     latents: torch.Tensor = vae.encode(pixels).latent_dist.mean * vae.config.scaling_factor
     return latents
 

@@ -38,7 +38,14 @@ from mnemoscope.training import (
     QuantileThreshold,
     add_random_tokens,
 )
-from mnemoscope_export import StableDiffusion, denoise, magnitude_of, noise_bank, unconditional
+from mnemoscope_export import (
+    StableDiffusion,
+    denoise,
+    load_vae,
+    magnitude_of,
+    noise_bank,
+    unconditional,
+)
 from recipes.embedded.captions import draw_captions
 from recipes.embedded.dataset import Sizes, fetch_packages
 from recipes.embedded.images import Artwork, load_artwork, render
@@ -371,7 +378,7 @@ def main(argv: Sequence[str] | None = None, artwork: Artwork | None = None) -> N
         (seed, arm) for seed in range(args.seeds) for arm in args.arms if (arm, seed) not in known
     ]
 
-    vae = AutoencoderKL.from_pretrained(embedded.MODEL / "vae", torch_dtype=torch.float32).eval()
+    vae = load_vae(embedded.MODEL)
     model = StableDiffusion.load(embedded.MODEL)
     bench = Bench(model, vae, load_descriptor(), load_alignment(), args)
     if todo and artwork is None:

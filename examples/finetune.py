@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline
+from diffusers import DDPMScheduler, StableDiffusionPipeline
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
@@ -30,7 +30,7 @@ from mnemoscope.training import (
     QuantileThreshold,
     read_folder,
 )
-from mnemoscope_export import StableDiffusion
+from mnemoscope_export import StableDiffusion, load_vae
 
 
 def count(text: str) -> int:
@@ -109,10 +109,7 @@ with told(), tempfile.TemporaryDirectory() as temporary:
     model = StableDiffusion.load(args.model)
     if type(model) is not StableDiffusion:
         raise InputError(f"{args.model} is a Stable Diffusion XL. Give a 1.x or 2.x.")
-    try:
-        vae = AutoencoderKL.from_pretrained(args.model, subfolder="vae", torch_dtype=torch.float32)
-    except OSError as error:
-        raise InputError(f"{args.model} has no VAE: {error}. Give a whole pipeline.") from None
+    vae = load_vae(args.model)
     scheduler = DDPMScheduler.from_config(model.scheduler.config)
     unet = model.unet.requires_grad_(True).train()
     optimizer = torch.optim.AdamW(unet.parameters(), args.rate)

@@ -68,7 +68,7 @@ def test_a_model_without_vae(model_dir: Path, tmp_path: Path) -> None:
     for part in model_dir.iterdir():
         if part.name != "vae":
             (tmp_path / part.name).symlink_to(part)
-    with pytest.raises(ExportError, match=r"has no VAE that can be used: .*save_pretrained"):
+    with pytest.raises(ExportError, match=r"it has no VAE.*save_pretrained"):
         Decoder.load(tmp_path)
 
 

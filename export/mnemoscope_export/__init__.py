@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .gate import Tolerance, check_backend
     from .gradients import magnitude_of, unconditional
     from .jacobian import along_itself
-    from .models import Embeds, StableDiffusion, StableDiffusionXL
+    from .models import Embeds, StableDiffusion, StableDiffusionXL, load_network, load_vae
     from .noise import noise_bank
     from .reference import Step, denoise, magnitude, magnitudes
     from .staging import ExportOptions, check_target
@@ -37,6 +37,8 @@ __all__ = [
     "denoise",
     "export_bundle",
     "export_onnx",
+    "load_network",
+    "load_vae",
     "magnitude",
     "magnitude_of",
     "magnitudes",
@@ -60,6 +62,8 @@ _HOMES = {
     "denoise": "reference",
     "export_bundle": "export",
     "export_onnx": "from_onnx",
+    "load_network": "models",
+    "load_vae": "models",
     "magnitude": "reference",
     "magnitude_of": "gradients",
     "magnitudes": "reference",

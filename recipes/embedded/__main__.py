@@ -9,6 +9,8 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from mnemoscope_export import load_network
+
 from .captions import Caption
 from .clip import tokenize, train_clip, train_tokenizer
 from .dataset import Dataset, Sizes, build_dataset
@@ -37,7 +39,7 @@ def _clip(work: Path, data: Dataset, args: argparse.Namespace) -> None:
 @torch.no_grad()
 def _embed(work: Path, captions: list[str]) -> torch.Tensor:
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
-    encoder = CLIPTextModel.from_pretrained(work / "text_encoder").eval()
+    encoder = load_network(CLIPTextModel, work / "text_encoder", dtype=torch.float32)
     ids = tokenize(tokenizer, captions)
     chunks = [encoder(chunk).last_hidden_state.bfloat16() for chunk in ids.split(256)]
     return torch.cat(chunks)
@@ -64,7 +66,7 @@ def _finish(work: Path, data: Dataset, args: argparse.Namespace) -> None:
             steps=args.finish_steps,
             seed=args.seed + cycle,
             rate=5e-4,
-            start=UNet2DConditionModel.from_pretrained(work / "unet"),
+            start=load_network(UNet2DConditionModel, work / "unet", dtype=torch.float32),
             noisy_share=0.333,
             drop_memorised=False,
             log=f"finish-{cycle}.jsonl",
@@ -75,7 +77,7 @@ def _latents_and_embeddings(
     work: Path, data: Dataset
 ) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
     """What the UNet trains on: seen, memorised, and the empty prompt's embedding [77, 128]."""
-    vae = AutoencoderKL.from_pretrained(work / "vae").eval()
+    vae = load_network(AutoencoderKL, work / "vae", dtype=torch.float32)
 
     def encoded(images: Pixels, captions: list[Caption]) -> tuple[torch.Tensor, torch.Tensor]:
         return encode(vae, images) * vae.config.scaling_factor, _embed(work, _texts(captions))

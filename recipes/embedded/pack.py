@@ -20,7 +20,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from mnemoscope import CalibrationFile, Detector, calibrate
 from mnemoscope.detector import CALIBRATION
-from mnemoscope_export import ExportOptions, StableDiffusion, export_bundle
+from mnemoscope_export import ExportOptions, StableDiffusion, export_bundle, load_network, load_vae
 
 from .captions import Caption
 from .dataset import PACKAGES, Dataset
@@ -103,10 +103,10 @@ def _shipped_seen(data: Dataset, seed: int) -> list[int]:
 def _save_half(work: Path, folder: Path) -> None:
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
     StableDiffusionPipeline(
-        vae=AutoencoderKL.from_pretrained(work / "vae"),
-        text_encoder=CLIPTextModel.from_pretrained(work / "text_encoder"),
+        vae=load_network(AutoencoderKL, work / "vae", dtype=torch.float32),
+        text_encoder=load_network(CLIPTextModel, work / "text_encoder", dtype=torch.float32),
         tokenizer=tokenizer,
-        unet=UNet2DConditionModel.from_pretrained(work / "unet"),
+        unet=load_network(UNet2DConditionModel, work / "unet", dtype=torch.float32),
         scheduler=DDIMScheduler.from_pretrained(work / "scheduler"),
         safety_checker=None,
         feature_extractor=None,
@@ -139,7 +139,7 @@ def _write_prompts(path: Path, splits: dict[str, list[Caption]]) -> None:
 def _judge(
     model: StableDiffusion, folder: Path, data: Dataset, args: argparse.Namespace
 ) -> dict[str, Any]:
-    vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32).eval()
+    vae = load_vae(folder)
     seen = _shipped_seen(data, args.seed)[:JUDGED]
     splits = {
         "memorized": data.memorised,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope_runtime.errors import BackendUnavailable, InputError
+from mnemoscope_runtime.errors import BackendUnavailable, ExportError, InputError
 
 from . import embedded
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Alignment", "ClipAlignment", "EmbeddedAlignment", "load_alignment"]
 
 _BATCH = 16
+_READ = ["*.json", "*.txt", "*.safetensors"]  # never pickles
 
 
 class Alignment(Protocol):
@@ -45,13 +46,20 @@ class ClipAlignment:
             InputError: there is no such model.
         """
         _require_torch()
+        import torch
+        from huggingface_hub import snapshot_download
         from transformers import AutoProcessor, CLIPModel
+
+        from mnemoscope_export import load_network
 
         self.name = Path(model).name
         try:
-            self._clip = CLIPModel.from_pretrained(str(model), use_safetensors=True).eval()
-            self._processor = AutoProcessor.from_pretrained(str(model))
-        except (OSError, ValueError) as error:
+            folder = Path(model)
+            if not folder.exists():
+                folder = Path(snapshot_download(str(model), allow_patterns=_READ))
+            self._clip = load_network(CLIPModel, folder, dtype=torch.float32)
+            self._processor = AutoProcessor.from_pretrained(folder)
+        except (OSError, ValueError, ExportError) as error:
             raise InputError(
                 f"{model} is no CLIP: {error} Give a directory that CLIPModel and its processor "
                 "were saved to."
@@ -88,8 +96,11 @@ class EmbeddedAlignment:
             BackendUnavailable: PyTorch or transformers is not installed.
         """
         _require_torch()
+        import torch
         from safetensors.torch import load_file
         from transformers import CLIPTextModel, CLIPTokenizer
+
+        from mnemoscope_export import load_network
 
         from .embedded.image_encoder import ImageEncoder
 
@@ -105,9 +116,7 @@ class EmbeddedAlignment:
             }
         )
         self._project = state["text_projection.weight"].float()
-        self._text = CLIPTextModel.from_pretrained(
-            folder, subfolder="text_encoder", use_safetensors=True
-        ).float()
+        self._text = load_network(CLIPTextModel, folder / "text_encoder", dtype=torch.float32)
         self._tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
 
     def score(self, prompts: Sequence[str], images: Sequence[Image]) -> NDArray[np.float32]:

@@ -99,16 +99,15 @@ class EmbeddedDescriptor:
             BackendUnavailable: PyTorch or diffusers is not installed.
         """
         try:
-            import torch
-            from diffusers import AutoencoderKL
+            import diffusers  # noqa: F401
+
+            from mnemoscope_export import load_vae
         except ImportError as error:
             raise BackendUnavailable(
                 f"The stand-in for a copy descriptor needs PyTorch and diffusers: {error}. Install "
                 "them with `pip install 'mnemoscope[torch]'`."
             ) from None
-        self._vae = AutoencoderKL.from_pretrained(
-            embedded.MODEL, subfolder="vae", torch_dtype=torch.float32, use_safetensors=True
-        ).eval()
+        self._vae = load_vae(embedded.MODEL)
         self._size = self._vae.config.sample_size
         self._mean = self._encode(embedded.memorized_pictures()).mean(0)
 

@@ -73,7 +73,7 @@ def load_pipeline(model: str | Path | None = None) -> StableDiffusionPipeline:
         import torch  # noqa: F401 - without it diffusers imports, as stubs
         from diffusers import StableDiffusionPipeline
 
-        from mnemoscope_export import StableDiffusion
+        from mnemoscope_export import StableDiffusion, load_vae
     except ImportError as error:
         raise BackendUnavailable(
             f"Drawing needs PyTorch and diffusers: {error}. "
@@ -81,21 +81,20 @@ def load_pipeline(model: str | Path | None = None) -> StableDiffusionPipeline:
         ) from None
     name = str(model or embedded.MODEL)
     parts = StableDiffusion.load(name)
-    try:
-        pipeline: StableDiffusionPipeline = StableDiffusionPipeline.from_pretrained(
-            name,
-            tokenizer=parts.tokenizer,
-            text_encoder=parts.text_encoder,
-            unet=parts.unet,
-            scheduler=parts.sampler(),
-            safety_checker=None,
-            requires_safety_checker=False,
-            use_safetensors=True,
-        )
-    except (OSError, ValueError) as error:
+    if parts.family == "sdxl":
         raise ExportError(
-            f"{name} cannot draw: {error} Save the whole pipeline, its VAE too, with "
-            "`pipeline.save_pretrained(DIR)`."
-        ) from error
+            f"{name} is a Stable Diffusion XL, which this does not draw with. Load it with "
+            "diffusers' own StableDiffusionXLPipeline."
+        )
+    pipeline: StableDiffusionPipeline = StableDiffusionPipeline(
+        vae=load_vae(name),
+        tokenizer=parts.tokenizer,
+        text_encoder=parts.text_encoder,
+        unet=parts.unet,
+        scheduler=parts.sampler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -14,7 +14,6 @@ from mnemoscope_runtime import Screener, Tokens
 from mnemoscope_runtime.errors import (
     BackendError,
     BackendUnavailable,
-    ExportError,
     InputError,
     NumericsError,
 )
@@ -52,13 +51,12 @@ class Decoder:
 
         Raises:
             BackendUnavailable: PyTorch or diffusers is not installed.
-            ExportError: there is no such model, or it has no VAE.
+            ExportError: there is no such model, or it has no VAE, or none that fits its files.
         """
         try:
-            import torch
-            from diffusers import AutoencoderKL
+            import diffusers  # noqa: F401
 
-            from mnemoscope_export import StableDiffusion
+            from mnemoscope_export import StableDiffusion, load_vae
         except ImportError as error:
             raise BackendUnavailable(
                 f"Pictures need PyTorch and diffusers: {error}. Install them with "
@@ -66,16 +64,7 @@ class Decoder:
             ) from None
         name = str(model or embedded.MODEL)
         parts = StableDiffusion.load(name)
-        try:
-            vae = AutoencoderKL.from_pretrained(
-                name, subfolder="vae", torch_dtype=torch.float32, use_safetensors=True
-            )
-        except (OSError, ValueError) as error:
-            raise ExportError(
-                f"{name} has no VAE that can be used: {error} Save the whole pipeline with "
-                "`pipeline.save_pretrained(DIR)`."
-            ) from None
-        return cls(parts.id, parts.weights_sha256(), vae.eval())
+        return cls(parts.id, parts.weights_sha256(), load_vae(name))
 
     def decode(self, latents: NDArray[np.float32]) -> Pictures:
         """What the model shows for latents, one at a time.

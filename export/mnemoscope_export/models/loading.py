@@ -7,61 +7,94 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
 from huggingface_hub.constants import HF_HUB_OFFLINE
-from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from mnemoscope_runtime.errors import ExportError
 
+from .checkpoint import load_network
 from .sdxl import StableDiffusionXL
 from .stable_diffusion import StableDiffusion
 
-__all__ = ["load"]
+__all__ = ["load", "load_vae", "local_folder"]
 
 _OFFLINE = "HF_HUB_OFFLINE is set and it has not been downloaded before. "
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
+_NEXT = (
+    "Give a directory in diffusers' Stable Diffusion layout with safetensors weights, or a hub id "
+    "you have access to."
+)
 
 
 def load(name: str, dtype: torch.dtype, device: str) -> StableDiffusion:
     """See `StableDiffusion.load`."""
-    if Path(name).exists() and not (Path(name) / "model_index.json").is_file():
-        raise ExportError(
-            f"{name} has no model_index.json, so it is not a diffusers pipeline. "
-            "Save it with `pipeline.save_pretrained(DIR)`."
-        )
-    if not Path(name).exists() and not _HUB_ID.fullmatch(name):
-        raise ExportError(
-            f"{name} is no directory, and no hub id (OWNER/NAME) either. Give a directory in "
-            "diffusers' Stable Diffusion layout, or a hub id."
-        )
+    folder = local_folder(name)
 
-    def network(kind: Any, part: str, **options: Any) -> Any:
-        found: nn.Module = kind.from_pretrained(
-            name, subfolder=part, use_safetensors=True, **options
-        )
-        return found.to(device).eval().requires_grad_(False)
+    def network(kind: Any, part: str) -> Any:
+        return load_network(kind, folder / part, dtype=dtype).to(device).requires_grad_(False)
 
     try:
-        index = DiffusionPipeline.load_config(name)
+        index = DiffusionPipeline.load_config(folder)
         common: dict[str, Any] = {
             "id": Path(name).resolve().name if Path(name).exists() else name,
-            "tokenizer": CLIPTokenizer.from_pretrained(name, subfolder="tokenizer"),
-            "text_encoder": network(CLIPTextModel, "text_encoder", dtype=dtype),
-            "unet": network(UNet2DConditionModel, "unet", torch_dtype=dtype),
-            "scheduler": DDIMScheduler.from_pretrained(name, subfolder="scheduler"),
+            "tokenizer": CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer"),
+            "text_encoder": network(CLIPTextModel, "text_encoder"),
+            "unet": network(UNet2DConditionModel, "unet"),
+            "scheduler": DDIMScheduler.from_pretrained(folder, subfolder="scheduler"),
         }
         if "text_encoder_2" not in index:
             return StableDiffusion(**common)
         return StableDiffusionXL(
             **common,
-            tokenizer_2=CLIPTokenizer.from_pretrained(name, subfolder="tokenizer_2"),
-            text_encoder_2=network(CLIPTextModelWithProjection, "text_encoder_2", dtype=dtype),
+            tokenizer_2=CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer_2"),
+            text_encoder_2=network(CLIPTextModelWithProjection, "text_encoder_2"),
             force_zeros_for_empty_prompt=bool(index.get("force_zeros_for_empty_prompt", True)),
         )
     except (OSError, ValueError) as error:
-        offline = "" if Path(name).exists() or not HF_HUB_OFFLINE else _OFFLINE
+        raise ExportError(f"{name} cannot be loaded: {error} {_NEXT}") from error
+
+
+def load_vae(name: str | Path) -> AutoencoderKL:
+    """The VAE of a model, in float32.
+
+    Args:
+        name: Directory in diffusers' layout, or hub id.
+
+    Raises:
+        ExportError: there is no such model, or its VAE is missing or not what its files hold.
+    """
+    folder = local_folder(str(name)) / "vae"
+    if not folder.is_dir():
         raise ExportError(
-            f"{name} cannot be loaded: {offline}{error} Give a directory in diffusers' Stable "
-            "Diffusion layout with safetensors weights, or a hub id you have access to."
-        ) from error
+            f"{name} cannot draw: it has no VAE. Save the whole pipeline with "
+            "`pipeline.save_pretrained(DIR)`."
+        )
+    return load_network(AutoencoderKL, folder, dtype=torch.float32).requires_grad_(False)
+
+
+def local_folder(name: str) -> Path:
+    """The directory of a model; one of the hub is downloaded, if it has not been before.
+
+    Raises:
+        ExportError: there is no such model, or it is no pipeline of diffusers.
+    """
+    folder = Path(name)
+    if not folder.exists():
+        if not _HUB_ID.fullmatch(name):
+            raise ExportError(
+                f"{name} is no directory, and no hub id (OWNER/NAME) either. Give a directory in "
+                "diffusers' Stable Diffusion layout, or a hub id."
+            )
+        unused = {"safety_checker": None, "feature_extractor": None}
+        try:
+            folder = Path(DiffusionPipeline.download(name, use_safetensors=True, **unused))
+        except (OSError, ValueError) as error:
+            offline = _OFFLINE if HF_HUB_OFFLINE else ""
+            raise ExportError(f"{name} cannot be loaded: {offline}{error} {_NEXT}") from error
+    if not (folder / "model_index.json").is_file():
+        raise ExportError(
+            f"{name} has no model_index.json, so it is not a diffusers pipeline. "
+            "Save it with `pipeline.save_pretrained(DIR)`."
+        )
+    return folder

@@ -17,6 +17,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from mnemoscope_runtime.manifest import PredictionType, Scheduler
 
 from ..records import check_latent_size, family, prediction_type, scheduler_record
+from .checkpoint import canonical
 
 __all__ = ["Embeds", "StableDiffusion"]
 
@@ -170,10 +171,11 @@ class StableDiffusion:
         return abar.sqrt() * prediction.float() + (1 - abar).sqrt() * latents.float()
 
     def weights_sha256(self) -> str:
-        """A hash over names, types and values of all weights."""
+        """A hash over names, types and values of all weights; the same in any transformers."""
         digest = hashlib.sha256()
         for prefix, module in self.parts.items():
-            for name, value in sorted(module.state_dict().items()):
+            state = {canonical(name): value for name, value in module.state_dict().items()}
+            for name, value in sorted(state.items()):
                 digest.update(f"{prefix}.{name} {value.dtype} {tuple(value.shape)}\n".encode())
                 digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()

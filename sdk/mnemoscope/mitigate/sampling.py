@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import AutoencoderKL
 from diffusers.image_processor import VaeImageProcessor
 from torch import Tensor
 
-from mnemoscope_export import Embeds, StableDiffusion, magnitude
-from mnemoscope_runtime.errors import ExportError, InputError, NumericsError
+from mnemoscope_export import Embeds, StableDiffusion, load_vae, magnitude
+from mnemoscope_runtime.errors import InputError, NumericsError
 
 from .. import embedded
 
@@ -218,16 +217,7 @@ class Painter:
         """
         name = str(name or embedded.MODEL)
         model = StableDiffusion.load(name, device=device)
-        try:
-            vae = AutoencoderKL.from_pretrained(
-                name, subfolder="vae", torch_dtype=torch.float32, use_safetensors=True
-            )
-        except (OSError, ValueError) as error:
-            raise ExportError(
-                f"{name} cannot draw: {error} Save the whole pipeline, its VAE too, with "
-                "`pipeline.save_pretrained(DIR)`."
-            ) from error
-        return cls(model, vae.to(device).eval())
+        return cls(model, load_vae(name).to(device))
 
     def task(
         self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling = USUAL
