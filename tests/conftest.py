@@ -10,12 +10,15 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from pipelines import build_pipeline
-from shared import Shared
 
 from mnemoscope_export import ExportOptions, StableDiffusion, Tolerance, export_bundle
+
+if TYPE_CHECKING:
+    from shared import Shared
 
 pytest_plugins = [
     "attack_support",

@@ -52,8 +52,12 @@ def test_what_is_low_enough_is_left_alone(task: Task) -> None:
     between = float(first.mean())
     drawn = sample(Stepwise((between,), QUICK.steps, iterations=2).plan(task), QUICK)
     low, high = int(first.argmin()), int(first.argmax())
-    torch.testing.assert_close(drawn.latents[low], plain.latents[low])
-    assert not torch.allclose(drawn.latents[high], plain.latents[high], atol=1e-3)
+    # a batch's other rows may change the order of sums: at every step a few units in the last place
+    # of two predictions, which guidance multiplies
+    units = 4 * torch.finfo(torch.float32).eps * QUICK.steps * (2 * QUICK.guidance - 1)
+    rounding = units * float(plain.latents.abs().max())
+    torch.testing.assert_close(drawn.latents[low], plain.latents[low], rtol=0, atol=rounding)
+    assert not torch.allclose(drawn.latents[high], plain.latents[high], rtol=0, atol=5 * rounding)
     untouched = sample(Stepwise((1e6,) * 4, QUICK.steps).plan(task), QUICK)
     assert torch.equal(untouched.latents, plain.latents)
     assert untouched.passes == 0
