@@ -293,15 +293,15 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no scheduler": (lambda d: shutil.rmtree(d / "scheduler"), "scheduler_config.json cannot be"),
     "odd schedule": (
         lambda d: edit(d / "scheduler" / "scheduler_config.json", beta_schedule="sigmoid"),
-        "beta_schedule=sigmoid, which bundles do not support",
+        "scheduler_config.json: beta_schedule is 'sigmoid'",
     ),
     "predicts samples": (
         lambda d: edit(d / "scheduler" / "scheduler_config.json", prediction_type="sample"),
-        "predicts 'sample'",
+        "prediction_type is 'sample' (must be",
     ),
     "no size": (
         lambda d: edit(d / "unet" / "config.json", sample_size=None),
-        "does not say the size of the latents",
+        "sample_size is null, so the size of its latents is not",
     ),
     "no tokenizer": (
         lambda d: (d / "tokenizer" / "merges.txt").unlink(),

@@ -131,10 +131,8 @@ def test_the_first_magnitude_is_the_pipelines(folder: Path, model: StableDiffusi
     noise = noise_bank(1, model.latent_shape, seed=5)
     outputs: list[torch.Tensor] = []
     pipeline.unet.register_forward_hook(lambda *args: outputs.append(args[2][0]))
-    size = 8 * 8  # pixels: latents of 8x8, whatever this pipeline's VAE scales by
-    pipeline(
+    pipeline(  # its own size, which the UNet is told too: 16 pixels, by its VAE
         PROMPTS[0], latents=noise, num_inference_steps=50, guidance_scale=7.5,
-        height=16, width=16, original_size=(size, size), target_size=(size, size),
         output_type="latent", callback_on_step_end=_stop,
     )  # fmt: skip
     uncond, cond = outputs[0]
@@ -215,4 +213,4 @@ def test_the_unet_is_told_the_size_of_its_latents(model: StableDiffusionXL) -> N
         magnitudes(smaller, ["a"], noise_bank(1, smaller.latent_shape, seed=0))
     finally:
         hook.remove()
-    assert told == [[[32, 48, 0, 0, 32, 48]] * 2]
+    assert told == [[[8, 12, 0, 0, 8, 12]] * 2]  # this VAE doubles once

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from mnemoscope_runtime.errors import ExportError
 
+from .configs import check_unet
 from .models import Embeds, StableDiffusion
 
 __all__ = ["FoldedUNet", "on_bank", "without_batch_limit"]
@@ -89,7 +90,7 @@ class FoldedUNet(nn.Module):
             ExportError: the UNet is not laid out as Stable Diffusion 1.x or 2.x.
         """
         super().__init__()
-        _check_layout(unet)
+        check_unet(unet.config, "The model", xl=False)
         unet = without_batch_limit(unet)
         with torch.no_grad():
             time = unet.time_proj(torch.tensor([timestep], device=noises.device)).to(noises.dtype)
@@ -141,7 +142,8 @@ class FoldedUNet(nn.Module):
         for block in unet.down_blocks[1:]:
             x, states = _call(block, context, hidden_states=x)
             skips += states
-        x = _call(unet.mid_block, context, hidden_states=x)
+        if unet.mid_block is not None:
+            x = _call(unet.mid_block, context, hidden_states=x)
         for block in unet.up_blocks:
             count = len(block.resnets)
             states, skips = tuple(skips[-count:]), skips[:-count]
@@ -227,28 +229,3 @@ def _call(block: nn.Module, context: Tensor, **inputs: object) -> Tensor:
         inputs["encoder_hidden_states"] = context
     out: Tensor = block(temb=None, **inputs)
     return out
-
-
-def _check_layout(unet: UNet2DConditionModel) -> None:
-    config = unet.config
-    first = config.down_block_types[0]
-    odd = {
-        f"down_block_types[0]={first}": first != "CrossAttnDownBlock2D",
-        f"addition_embed_type={config.addition_embed_type}": config.addition_embed_type is not None,
-        f"class_embed_type={config.class_embed_type}": config.class_embed_type is not None,
-        f"encoder_hid_dim={config.encoder_hid_dim}": config.encoder_hid_dim is not None,
-        f"resnet_time_scale_shift={config.resnet_time_scale_shift}": config.resnet_time_scale_shift
-        != "default",
-        "resnet_skip_time_act": config.resnet_skip_time_act,
-        "only_cross_attention": bool(config.only_cross_attention),
-        "dual_cross_attention": config.dual_cross_attention,
-        "center_input_sample": config.center_input_sample,
-        "attention_type": config.attention_type != "default",
-        "time_cond_proj_dim": config.time_cond_proj_dim is not None,
-    }
-    found = [name for name, is_odd in odd.items() if is_odd]
-    if found:
-        raise ExportError(
-            f"The UNet uses {', '.join(found)}: only Stable Diffusion 1.x and 2.x can be folded "
-            "into a screening graph."
-        )

@@ -11,6 +11,8 @@ from mnemoscope_runtime.errors import ExportError, InputError
 from mnemoscope_runtime.manifest import PredictionType, Scheduler
 from mnemoscope_runtime.schedulers import timesteps
 
+from .configs import refuse, scheduler_problems
+
 __all__ = [
     "check_latent_size",
     "family",
@@ -43,21 +45,7 @@ def scheduler_record(config: Mapping[str, Any], model: str, inference_steps: int
         ExportError: the schedule is one that the runtime does not reproduce.
     """
     fields = {name: config.get(name, default) for name, default in _DDIM.items()}
-    unknown = {
-        "trained_betas": config.get("trained_betas") is not None,
-        "rescale_betas_zero_snr": config.get("rescale_betas_zero_snr"),
-        "thresholding": config.get("thresholding"),
-        f"beta_schedule={fields['beta_schedule']}": fields["beta_schedule"]
-        not in ("linear", "scaled_linear"),
-        f"timestep_spacing={fields['timestep_spacing']}": fields["timestep_spacing"]
-        not in ("leading", "trailing"),
-    }
-    found = [name for name, is_set in unknown.items() if is_set]
-    if found:
-        raise ExportError(
-            f"{model}'s scheduler uses {', '.join(found)}, which bundles do not support. "
-            "Set a plain schedule in scheduler/scheduler_config.json."
-        )
+    refuse(model, [f"scheduler: {each}" for each in scheduler_problems(config)])
     try:
         return msgspec.convert({**fields, "inference_steps": inference_steps}, Scheduler)
     except msgspec.ValidationError as error:
@@ -94,7 +82,7 @@ def check_latent_size(config: Mapping[str, Any], model: str, size: tuple[int, in
     Raises:
         InputError: it cannot.
     """
-    factor = 2 ** (len(config["block_out_channels"]) - 1)
+    factor = 2 ** (len(config.get("block_out_channels", (1, 2, 3, 4))) - 1)
     if any(side < factor or side % factor for side in size):
         raise InputError(
             f"The UNet of {model} halves its latents to 1/{factor}, so {size[0]}x{size[1]} do not "

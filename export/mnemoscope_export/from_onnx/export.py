@@ -70,9 +70,7 @@ def export_onnx(
     with published_at(out, options.overwrite) as bundle:
         work = bundle.parent / "work"
         work.mkdir()
-        pipeline = OnnxPipeline.load(folder)
-        if options.latent_sides is not None:
-            pipeline = pipeline.resized(options.latent_sides)
+        pipeline = OnnxPipeline.load(folder, options.latent_sides)
         _write(pipeline, bundle, work, options, progress)
     return Bundle.open(out)
 

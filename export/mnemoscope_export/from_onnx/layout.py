@@ -17,10 +17,12 @@ from mnemoscope_runtime import ClipTokenizer
 from mnemoscope_runtime.errors import BundleError, ExportError
 from mnemoscope_runtime.manifest import TokenizerRecord
 
+from ..configs import PARTS, check_configs, sample_size
 from ..records import check_latent_size
 
 __all__ = ["OnnxPipeline", "clip_tokenizer"]
 
+_CONFIGS = ("unet", "text_encoder", "tokenizer", "scheduler")
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 # CLIP's own pattern (Radford et al. 2021), as transformers 5 writes it
 _WORDS = (
@@ -54,11 +56,17 @@ class OnnxPipeline:
     tokenizer_record: TokenizerRecord
 
     @classmethod
-    def load(cls, folder: str | Path) -> OnnxPipeline:
+    def load(cls, folder: str | Path, latent_size: tuple[int, int] | None = None) -> OnnxPipeline:
         """Read the configs and the tokenizer.
 
+        Args:
+            folder: The export.
+            latent_size: (H, W) of the latents, unless those that the UNet was trained on.
+
         Raises:
-            ExportError: something is missing or damaged, or belongs to another kind of model.
+            ExportError: something is missing or damaged, or belongs to another kind of model; of
+                options that are in the way all are named.
+            InputError: the UNet cannot halve latents of that size as often as it does.
         """
         folder = Path(folder)
         if (folder / "text_encoder_2").exists():
@@ -74,18 +82,21 @@ class OnnxPipeline:
                     f"{path} does not exist. Give the directory that Optimum's "
                     "`ORTStableDiffusionPipeline` saved; a PyTorch model needs no --from-onnx."
                 )
+        configs = {part: _read_json(folder / PARTS[part]) for part in _CONFIGS}
+        check_configs(configs, str(folder), is_resized=latent_size is not None, is_onnx=True)
         tokenizer, record = _tokenizer(folder)
-        config = folder / "unet" / "config.json"
-        unet_config = _read_json(config)
-        return cls(
+        unet = configs["unet"]
+        size = latent_size or sample_size(unet)
+        found = cls(
             id=folder.resolve().name,
             **files,
-            scheduler=_read_json(folder / "scheduler" / "scheduler_config.json"),
-            unet_config=unet_config,
-            latent_shape=_latent_shape(config, unet_config),
+            scheduler=configs["scheduler"],
+            unet_config=unet,
+            latent_shape=(int(unet.get("in_channels", 4)), *size),
             tokenizer=tokenizer,
             tokenizer_record=record,
         )
+        return found if latent_size is None else found.resized(latent_size)
 
     def resized(self, size: tuple[int, int]) -> OnnxPipeline:
         """The same on latents of another height and width.
@@ -166,18 +177,6 @@ def _tokenizer(folder: Path) -> tuple[bytes, TokenizerRecord]:
             "vocab.json and merges.txt, of a CLIP tokenizer."
         ) from None
     return definition, record
-
-
-def _latent_shape(path: Path, config: Mapping[str, Any]) -> tuple[int, int, int]:
-    try:
-        size = config["sample_size"]
-        height, width = (size, size) if isinstance(size, int) else size
-        return int(config["in_channels"]), int(height), int(width)
-    except (KeyError, TypeError, ValueError):
-        raise ExportError(
-            f"{path} does not say the size of the latents. Set in_channels and sample_size (the "
-            "image's height / 8) in it."
-        ) from None
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from mnemoscope_runtime.errors import ExportError
 
+from ..configs import check_configs, is_xl
+from ..records import check_latent_size
 from .checkpoint import load_network
+from .config_files import read_configs
 from .sdxl import StableDiffusionXL
 from .stable_diffusion import StableDiffusion
 
@@ -27,29 +31,48 @@ _NEXT = (
 )
 
 
-def load(name: str, dtype: torch.dtype, device: str) -> StableDiffusion:
+def load(
+    name: str, dtype: torch.dtype, device: str, latent_size: tuple[int, int] | None
+) -> StableDiffusion:
     """See `StableDiffusion.load`."""
     folder = local_folder(name)
+    configs = read_configs(folder)
+    check_configs(configs, name, is_resized=latent_size is not None)
+    if latent_size is not None:
+        check_latent_size(configs["unet"], name, latent_size)
+    index = configs["model_index"]
+    xl = is_xl(index)
 
     def network(kind: Any, part: str) -> Any:
         return load_network(kind, folder / part, dtype=dtype).to(device).requires_grad_(False)
 
+    def tokenizer(part: str, encoder: Mapping[str, Any]) -> CLIPTokenizer:
+        found = CLIPTokenizer.from_pretrained(folder, subfolder=part)
+        # a config that does not say how many tokens are read leaves it to the text encoder
+        longest = int(encoder.get("max_position_embeddings", 77))
+        found.model_max_length = min(found.model_max_length, longest)
+        return found
+
     try:
-        index = DiffusionPipeline.load_config(folder)
         common: dict[str, Any] = {
             "id": Path(name).resolve().name if Path(name).exists() else name,
-            "tokenizer": CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer"),
+            "latent_size": latent_size,
+            "tokenizer": tokenizer("tokenizer", configs["text_encoder"]),
             "text_encoder": network(CLIPTextModel, "text_encoder"),
             "unet": network(UNet2DConditionModel, "unet"),
-            "scheduler": DDIMScheduler.from_pretrained(folder, subfolder="scheduler"),
+            # diffusers' pipeline of 1.x and 2.x sets the offset to 1, whatever is there
+            "scheduler": DDIMScheduler.from_pretrained(
+                folder, subfolder="scheduler", **({} if xl else {"steps_offset": 1})
+            ),
         }
-        if "text_encoder_2" not in index:
+        if not xl:
             return StableDiffusion(**common)
         return StableDiffusionXL(
             **common,
-            tokenizer_2=CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer_2"),
+            tokenizer_2=tokenizer("tokenizer_2", configs["text_encoder_2"]),
             text_encoder_2=network(CLIPTextModelWithProjection, "text_encoder_2"),
             force_zeros_for_empty_prompt=bool(index.get("force_zeros_for_empty_prompt", True)),
+            pixels=2 ** (len(configs.get("vae", {}).get("block_out_channels", "1234")) - 1),
         )
     except (OSError, ValueError) as error:
         raise ExportError(f"{name} cannot be loaded: {error} {_NEXT}") from error

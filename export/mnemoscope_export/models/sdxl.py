@@ -15,23 +15,24 @@ from .stable_diffusion import Embeds, StableDiffusion
 
 __all__ = ["StableDiffusionXL"]
 
-_PIXELS = 8  # a latent position's
-
 
 @dataclass(frozen=True)
 class StableDiffusionXL(StableDiffusion):
     """The parts of a Stable Diffusion XL base pipeline that predict noise (Podell et al. 2023).
 
-    The UNet is told that pictures have the size of their latents, and are not cropped.
+    The UNet is told that pictures have the size that the VAE makes of their latents, and are not
+    cropped.
 
     Attributes:
         tokenizer_2: Differs from the first in what it pads with.
         force_zeros_for_empty_prompt: The unconditional branch gets zeros.
+        pixels: A side of what the VAE makes of one position of the latents.
     """
 
     tokenizer_2: CLIPTokenizer
     text_encoder_2: CLIPTextModelWithProjection
     force_zeros_for_empty_prompt: bool = True
+    pixels: int = 8
 
     embeddings: ClassVar[tuple[str, ...]] = ("prompt_embeds", "pooled_embeds")
 
@@ -92,7 +93,7 @@ class StableDiffusionXL(StableDiffusion):
             # [B, C, H, W]
         """
         prompt_embeds, pooled = embeds
-        height, width = (_PIXELS * size for size in latents.shape[2:])
+        height, width = (self.pixels * size for size in latents.shape[2:])
         # original size, top left corner of the crop, target size
         times = torch.tensor([height, width, 0, 0, height, width], device=pooled.device)
         added = {

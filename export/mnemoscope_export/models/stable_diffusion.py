@@ -16,6 +16,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from mnemoscope_runtime.manifest import PredictionType, Scheduler
 
+from ..configs import sample_size
 from ..records import check_latent_size, family, prediction_type, scheduler_record
 from .checkpoint import canonical
 
@@ -46,18 +47,32 @@ class StableDiffusion:
 
     @classmethod
     def load(
-        cls, model: str | Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
+        cls,
+        model: str | Path,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
+        latent_size: tuple[int, int] | None = None,
     ) -> StableDiffusion:
         """Load any supported family from a directory in diffusers' layout, or from the hub.
 
         Only safetensors are read, and no remote code runs. `HF_HUB_OFFLINE=1` keeps it local.
 
+        Args:
+            model: Directory, or hub id.
+            dtype: Of the weights.
+            device: Where they go.
+            latent_size: (H, W) of the latents, for a model whose config does not say, or to have
+                others; see `resized`.
+
         Raises:
-            ExportError: there is no such model, or it is of no supported family.
+            ExportError: there is no such model, or something in its configs is not covered: all of
+                it is named, before any weights are read.
+            InputError: the UNet cannot halve latents of that size as often as it does.
         """
         from .loading import load  # knows the families, which know this class
 
-        return load(str(model), dtype, device)
+        return load(str(model), dtype, device, latent_size)
 
     @property
     def zero_empty(self) -> bool:
@@ -100,8 +115,7 @@ class StableDiffusion:
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the latents: those the UNet was trained on, unless resized."""
-        size = self.latent_size or self.unet.config.sample_size
-        height, width = (size, size) if isinstance(size, int) else size
+        height, width = self.latent_size or sample_size(self.unet.config)
         return self.unet.config.in_channels, height, width
 
     @property

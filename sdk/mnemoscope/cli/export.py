@@ -117,7 +117,10 @@ def command(
             from mnemoscope_export import StableDiffusion, export_bundle
 
             bundle = export_bundle(
-                lambda: StableDiffusion.load(model), out, options, progress=progress
+                lambda: StableDiffusion.load(model, latent_size=options.latent_sides),
+                out,
+                options,
+                progress=progress,
             )
     except ImportError as error:
         what, extra = ("ONNX", "from-onnx") if from_onnx else ("PyTorch and ONNX", "export")

@@ -1,0 +1,19 @@
+"""What the configs of a pipeline say, looked through before any weights are read.
+
+An allow-list: every option of every part is in a table with the values that are covered. Needs no
+torch.
+"""
+
+from .parts import scheduler_problems
+from .pipeline import PARTS, check_configs, check_unet, is_xl, refuse
+from .unet import sample_size
+
+__all__ = [
+    "PARTS",
+    "check_configs",
+    "check_unet",
+    "is_xl",
+    "refuse",
+    "sample_size",
+    "scheduler_problems",
+]
