@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import random
 import unicodedata
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from odd_prompts import odd_strings
 from tokenizers import Tokenizer, models
 from transformers import CLIPTokenizer
 
@@ -17,44 +16,6 @@ from mnemoscope import embedded
 from mnemoscope_export import StableDiffusion
 from mnemoscope_runtime import Bundle, ClipTokenizer, InputError, IntegrityError
 from mnemoscope_runtime.tokenizer import LONGEST_PROMPT
-
-WORDS = ["cat", "Dog", "PAINTING", "of", "a", "the", "Van", "Gogh's", "don't", "we'LL", "1889"]
-ACCENTS = ["café", "naïve", "Ångström", "façade", "żółw", "Việt Nam", "ﬁne", "Straße", "İstanbul"]
-CJK = ["猫の絵", "一只猫", "고양이", "寿司", "绘画", "日本語 text", "ｆｕｌｌ"]  # noqa: RUF001
-RIGHT_TO_LEFT = ["قطة على السطح", "חתול", "\u202eabc\u202c", "لوحة 12 زيتية"]
-EMOJI = ["😀", "👍🏽", "👩‍👩‍👧‍👦", "🏳️‍🌈", "🇩🇪🇯🇵", "❤️", "1️⃣", "👨🏿‍🚀", "\u200d", "\ufe0f"]
-SPACE = [" ", "  ", "\t", "\n", "\r\n", "\u00a0", "\u2003", "\u3000", "\u200b", "\u2028", "\x85"]
-CONTROL = [chr(code) for code in [*range(0x00, 0x20), *range(0x7F, 0xA0), 0xFEFF, 0xFFFD, 0xFFFE]]
-DIGITS = ["0", "1234567890", "3.14159", "1,000,000", "½", "²", "٣", "Ⅷ", "0x1F", "12:30"]
-SPECIAL = ["<|endoftext|>", "<|startoftext|>", "<|EndOfText|>", "<|endoftext", "</w>", "<|>", "!"]
-PUNCTUATION = ["!!!", "...", "?!?!", "((((", "--", "—", "'s", "''", '"', "@#$%^&*", "_", "\\", "¿¡"]
-KINDS = [WORDS, ACCENTS, CJK, RIGHT_TO_LEFT, EMOJI, SPACE, CONTROL, DIGITS, SPECIAL, PUNCTUATION]
-
-
-def odd_strings() -> list[str]:
-    """Every odd piece alone, then seeded mixtures of them."""
-    pieces = [piece for kind in KINDS for piece in kind]
-    strings = ["", " " * 300, "a" * 5000, "é" * 400, "😀" * 100, "ab\0cd", "x " * 200, "!" * 200]
-    strings += pieces + [f"a{piece}b" for piece in pieces]
-    strings += [" ".join(["word"] * count) for count in (73, 74, 75, 76, 77, 78, 150)]
-    dice = random.Random(7)
-    for _ in range(500):
-        kinds = dice.sample(KINDS, dice.randint(1, 4))
-        chosen = [dice.choice(dice.choice(kinds)) for _ in range(dice.choice([1, 3, 10, 40, 120]))]
-        text = dice.choice(["", " ", ", "]).join(chosen)
-        forms: list[Callable[[str], str]] = [
-            str,
-            str.upper,
-            str.title,
-            lambda text: unicodedata.normalize("NFC", text),
-            lambda text: unicodedata.normalize("NFD", text),
-        ]
-        strings.append(dice.choice(forms)(text))
-    for _ in range(200):  # any code point at all, surrogates aside
-        codes = [dice.randrange(0x110000) for _ in range(dice.randint(1, 60))]
-        strings.append("".join(chr(code) for code in codes if not 0xD800 <= code < 0xE000))
-    return strings
-
 
 ODD = odd_strings()
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

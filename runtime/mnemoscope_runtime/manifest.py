@@ -15,6 +15,7 @@ __all__ = [
     "EMPTY",
     "SCHEMA",
     "FileRecord",
+    "Follows",
     "Manifest",
     "ModelRecord",
     "NoiseBank",
@@ -34,12 +35,14 @@ _TAPS = "taps"
 EMPTY = {"prompt_embeds": "empty_embeds", "pooled_embeds": "empty_pooled_embeds"}
 
 _Count = Annotated[int, msgspec.Meta(ge=1, le=2**16)]
+_Rows = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
 _Magnitude = Annotated[float, msgspec.Meta(gt=0)]
 _Beta = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Embedding = Literal["prompt_embeds", "pooled_embeds"]
 PredictionType = Literal["epsilon", "v_prediction"]
+Follows = Literal["transformers-4", "transformers-5"]
 
 
 @dataclass(frozen=True)
@@ -76,10 +79,23 @@ class Scheduler:
 
 @dataclass(frozen=True)
 class TokenizerRecord:
-    """How prompts are padded: to `length` ids, with `pad_token`."""
+    """How prompts become ids.
 
-    length: Annotated[int, msgspec.Meta(ge=2, le=2**16)]  # start, end and what is between
+    Attributes:
+        length: Ids of a prompt: start, end and what is between.
+        pad_token: What short prompts are filled up with.
+        follows: Whose CLIPTokenizer gives the same ids: that of transformers 5, or that of
+            transformers 4 (written in Python, and without ftfy), which parts CJK characters and
+            drops characters that show nothing.
+        version: The version of transformers that was read with or compared with.
+        rows: How many embeddings the text encoder has: every id is less.
+    """
+
+    length: Annotated[int, msgspec.Meta(ge=2, le=2**16)]
     pad_token: str
+    follows: Follows = "transformers-5"
+    version: str | None = None
+    rows: _Rows | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +141,8 @@ class Manifest:
         embeddings: What `text_encoder` returns and `step` takes.
         zero_empty: The unconditional branch gets zeros, not the embedded empty prompt.
         taps: Layers of the UNet, in the order in which they run, whose features are compared too.
+        tokenizer_2: What a second text encoder reads: its ids stand behind the first's in
+            `input_ids`.
     """
 
     schema: int
@@ -147,6 +165,7 @@ class Manifest:
     embeddings: Annotated[tuple[Embedding, ...], msgspec.Meta(min_length=1)] = ("prompt_embeds",)
     zero_empty: bool = False
     taps: tuple[str, ...] = ()
+    tokenizer_2: TokenizerRecord | None = None
 
     @classmethod
     def new(cls, **fields: Any) -> Manifest:

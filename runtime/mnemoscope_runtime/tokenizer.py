@@ -7,15 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from .bundle import Bundle
 from .errors import InputError, IntegrityError
+from .manifest import TokenizerRecord
+from .triggers import Written, triggers, write_out
 
 __all__ = ["LONGEST_PROMPT", "ClipTokenizer", "Piece", "Tokens"]
 
 LONGEST_PROMPT = 100_000  # characters; the model reads 75 tokens of them
 _FILE = "tokenizer/tokenizer.json"
+_FILE_2 = "tokenizer_2/tokenizer.json"
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -24,7 +27,8 @@ class Tokens:
     """What a model reads of some prompts.
 
     Attributes:
-        ids: One row for each prompt. # [B, length]
+        ids: One row for each prompt: those of the first text encoder, and behind them those of the
+            second where there are two. # [B, length] or [B, 2 * length]
         truncated: For each prompt, whether its end did not fit: the model never sees it.
     """
 
@@ -47,15 +51,26 @@ class Piece:
 
 
 class ClipTokenizer:
-    """Turns prompts into ids exactly as transformers' CLIPTokenizer does for Stable Diffusion."""
+    """Turns prompts into ids exactly as transformers' CLIPTokenizer does for Stable Diffusion.
 
-    def __init__(self, definition: bytes, *, length: int = 77, pad_token: str = _END) -> None:
+    Triggers of textual inversion that stand for several vectors are written out as diffusers does.
+    """
+
+    def __init__(
+        self,
+        definition: bytes,
+        *,
+        length: int = 77,
+        pad_token: str = _END,
+        second: ClipTokenizer | None = None,
+    ) -> None:
         """Read a `tokenizer.json`.
 
         Args:
             definition: The contents of the file.
             length: Ids per prompt: the text encoder's context length.
             pad_token: What fills up short prompts; "!" in Stable Diffusion 2.
+            second: What a second text encoder reads, of the same length.
         """
         try:
             tokenizer = Tokenizer.from_buffer(definition)
@@ -64,21 +79,83 @@ class ClipTokenizer:
                 f"{_FILE} is no tokenizer: {error}. Export the model again."
             ) from None
         pad_id = tokenizer.token_to_id(pad_token)
-        if pad_id is None or tokenizer.token_to_id(_START) is None:
-            raise IntegrityError(f"{_FILE} is not CLIP's: {_START} or {pad_token} is missing.")
-        tokenizer.enable_truncation(length)
-        tokenizer.enable_padding(length=length, pad_id=pad_id, pad_token=pad_token)
+        ends = [tokenizer.token_to_id(text) for text in (_START, _END)]
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        if pad_id is None or None in ends or tokenizer.encode("").ids != ends:
+            raise IntegrityError(
+                f"{_FILE} is not CLIP's: {_START}, {_END} or {pad_token} is missing, or not what "
+                "stands around a prompt."
+            )
+        if second is not None and second.length != length:
+            raise IntegrityError(
+                f"{_FILE_2} reads {second.length} tokens and {_FILE} {length}: the UNet is told "
+                "both side by side. Export the model again."
+            )
         self._tokenizer = tokenizer
+        self._start, self._end, self._pad = ends[0], ends[1], pad_id
+        self._triggers = triggers(
+            {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+        )
         self.length = length
+        self.second = second
 
     @classmethod
     def of(cls, bundle: Bundle) -> ClipTokenizer:
-        """The tokenizer of a bundle."""
-        tokenizer = bundle.manifest.tokenizer
-        return cls(bundle.read(_FILE), length=tokenizer.length, pad_token=tokenizer.pad_token)
+        """The tokenizer of a bundle, or its two.
+
+        Raises:
+            IntegrityError: it is damaged, or does not fit the text encoder.
+        """
+        manifest = bundle.manifest
+        second = None
+        if manifest.tokenizer_2 is not None:
+            second = cls._read(bundle, _FILE_2, manifest.tokenizer_2)
+        elif "pooled_embeds" in manifest.embeddings:
+            raise IntegrityError(
+                f"{bundle.path} holds one tokenizer for the two text encoders of Stable Diffusion "
+                "XL, whose second one reads other ids where its padding token stands in a prompt. "
+                "Export the model again with this version."
+            )
+        return cls._read(bundle, _FILE, manifest.tokenizer, second)
+
+    @classmethod
+    def _read(
+        cls,
+        bundle: Bundle,
+        file: str,
+        record: TokenizerRecord,
+        second: ClipTokenizer | None = None,
+    ) -> ClipTokenizer:
+        found = cls(
+            bundle.read(file), length=record.length, pad_token=record.pad_token, second=second
+        )
+        found.check_rows(record.rows, f"{bundle.path / file}")
+        return found
+
+    def check_rows(self, rows: int | None, origin: str) -> None:
+        """Make sure that a text encoder has an embedding for every token.
+
+        Args:
+            rows: How many embeddings it has; None where that is not known.
+            origin: What errors call the tokenizer.
+
+        Raises:
+            IntegrityError: it has not.
+        """
+        if rows is None:
+            return
+        beyond = {text: id for text, id in self._tokenizer.get_vocab().items() if id >= rows}
+        if beyond:
+            token = min(beyond, key=beyond.__getitem__)
+            raise IntegrityError(
+                f"{origin} has {len(beyond)} tokens beyond the text encoder's {rows} embeddings, "
+                f"{token!r} (id {beyond[token]}) the first. Save the pipeline with a text encoder "
+                "resized to its tokenizer (`resize_token_embeddings`), then export it again."
+            )
 
     def __call__(self, prompts: Sequence[str]) -> NDArray[np.int64]:
-        """The ids of `encode`: # [B, length]."""
+        """The ids of `encode`: # [B, length] or [B, 2 * length]."""
         return self.encode(prompts).ids
 
     def encode(self, prompts: Sequence[str]) -> Tokens:
@@ -87,31 +164,63 @@ class ClipTokenizer:
         Raises:
             InputError: not a list of texts, too long, or with unpaired surrogates.
         """
+        bodies = self.bodies(prompts)
+        ids = np.full((len(bodies), self.length), self._pad, np.int64)
+        for row, body in zip(ids, bodies, strict=True):
+            self._fill(row, body)
+        truncated = tuple(len(body) > self.length - 2 for body in bodies)
+        if self.second is None:
+            return Tokens(ids, truncated)
+        second = self.second.encode(prompts)
+        either = tuple(a or b for a, b in zip(truncated, second.truncated, strict=True))
+        return Tokens(np.concatenate([ids, second.ids], axis=1), either)
+
+    def bodies(self, prompts: Sequence[str]) -> list[list[int]]:
+        """All ids of each prompt, without start, end and padding.
+
+        Raises:
+            InputError: as `encode`.
+        """
         if isinstance(prompts, str) or not isinstance(prompts, Collection):
             raise InputError(
                 f"A list of texts is expected, not {type(prompts).__name__}. Wrap it: [prompt]."
             )
         for index, prompt in enumerate(prompts):
             _check(index, prompt)
-        encodings = self._tokenizer.encode_batch(list(prompts))
-        ids = np.array([encoding.ids for encoding in encodings], np.int64)
-        truncated = tuple(bool(encoding.overflowing) for encoding in encodings)
-        return Tokens(ids.reshape(len(prompts), self.length), truncated)
+        texts = [self._written(prompt).text for prompt in prompts]
+        found = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+        return [encoding.ids for encoding in found]
 
     def pieces(self, prompt: str) -> tuple[Piece, ...]:
         """What each of the `length` ids of a prompt stands for; what does not fit has no piece.
+
+        Of two tokenizers this is the first's.
 
         Raises:
             InputError: as `encode`.
         """
         _check(0, prompt)
-        found = self._tokenizer.encode(prompt)
-        return tuple(
-            Piece(token, None if added else span)
-            for token, span, added in zip(
-                found.tokens, found.offsets, found.special_tokens_mask, strict=True
-            )
-        )
+        written = self._written(prompt)
+        found = self._read_text(written.text)
+        read = zip(found.tokens, found.offsets, strict=True)
+        body = [Piece(token, written.span(*span)) for token, span in read][: self.length - 2]
+        around = [Piece(self._text(id), None) for id in (self._start, self._end, self._pad)]
+        padding = [around[2]] * (self.length - 2 - len(body))
+        return around[0], *body, around[1], *padding
+
+    def _fill(self, row: NDArray[np.int64], body: Sequence[int]) -> None:
+        """Write start, what fits of a body, and end into a row of padding."""
+        body = body[: len(row) - 2]
+        row[: len(body) + 2] = [self._start, *body, self._end]
+
+    def _written(self, prompt: str) -> Written:
+        return write_out(prompt, self._triggers, lambda text: self._read_text(text).tokens)
+
+    def _read_text(self, text: str) -> Encoding:
+        return self._tokenizer.encode(text, add_special_tokens=False)
+
+    def _text(self, id: int) -> str:
+        return str(self._tokenizer.id_to_token(id))
 
 
 def _check(index: int, prompt: str) -> None:
