@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,8 +82,13 @@ def test_the_bundle_is_like_one_made_by_pytorch(onnx_bundle: Path, bundle_dir: P
         assert ours.manifest.flops[graph] == pytest.approx(theirs.manifest.flops[graph], rel=0.01)
     assert set(ours.manifest.files) == set(theirs.manifest.files)
     assert np.array_equal(ours.noise_bank(), theirs.noise_bank())
-    for field in ("scheduler", "timestep", "guidance", "tokenizer", "noise_bank", "precision"):
+    for field in ("scheduler", "timestep", "guidance", "noise_bank", "precision"):
         assert getattr(ours.manifest, field) == getattr(theirs.manifest, field)
+    found, expected = ours.manifest.tokenizer, theirs.manifest.tokenizer
+    assert (found.length, found.pad_token, found.rows) == (77, "<|endoftext|>", 1924)
+    assert found.rows == expected.rows
+    # Optimum needs transformers 4
+    assert (found.follows, expected.follows) == ("transformers-4", "transformers-5")
     assert ours.manifest.model.id == "optimum-made"
     assert ours.manifest.model.prediction_type == theirs.manifest.model.prediction_type
     assert len(ours.manifest.model.weights_sha256) == 64
@@ -209,6 +216,41 @@ def test_a_graph_that_disagrees_is_not_written(
     with pytest.raises(ParityError, match=r"screen graph differs from the export by 1\.0e-03"):
         export_onnx(onnx_dir, tmp_path / "out", OPTIONS)
     assert list(tmp_path.iterdir()) == []
+
+
+ADDED = ["<cat-toy>", "<x>", "<x>_1", "<x>_2"]
+
+
+@pytest.fixture
+def inverted(model: StableDiffusion) -> StableDiffusion:
+    """The model with textual inversions, one of them of three vectors."""
+    tokenizer, encoder = deepcopy(model.tokenizer), deepcopy(model.text_encoder)
+    tokenizer.add_tokens(ADDED)
+    encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    return replace(model, tokenizer=tokenizer, text_encoder=encoder)
+
+
+@one_model
+@pytest.mark.parametrize("layout", ["added_tokens.json", "added_tokens_decoder"])
+def test_added_tokens_are_read_as_the_pipeline_reads_them(
+    copy: Path, tmp_path: Path, inverted: StableDiffusion, layout: str
+) -> None:
+    added = {token: 1924 + k for k, token in enumerate(ADDED)}
+    if layout == "added_tokens.json":
+        (copy / "tokenizer" / layout).write_text(json.dumps(added))
+    else:
+        decoder = {id: {"content": token, "special": False} for token, id in added.items()}
+        edit(copy / "tokenizer" / "tokenizer_config.json", added_tokens_decoder=decoder)
+    with pytest.raises(ExportError, match=r"4 tokens beyond the text encoder's 1924 embeddings"):
+        export_onnx(copy, tmp_path / "no", ONE)
+    write_text_encoder(inverted, copy / "text_encoder" / "model.onnx")
+    export_onnx(copy, tmp_path / "out", ONE)
+    prompts = ["a <cat-toy>", "<x>, oil on canvas", "a<x>b", "a cat toy"]
+    with Screener.open(tmp_path / "out") as screener:
+        assert screener.bundle.manifest.tokenizer.rows == 1928
+        bank = torch.from_numpy(screener.bundle.noise_bank())
+        expected = magnitudes(inverted, prompts, bank, steps=1).numpy()
+        np.testing.assert_allclose(screener.first_step(prompts), expected[..., 0], rtol=1e-4)
 
 
 # what is refused

@@ -8,14 +8,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from diffusers import DDIMScheduler, PNDMScheduler
-from tokenizers import Tokenizer
 
-from mnemoscope import ExportError, embedded
+from mnemoscope import ExportError
 from mnemoscope_export.from_onnx.compose import Composer
 from mnemoscope_export.from_onnx.cut import SHAPE, dependencies, evaluate_boundary
 from mnemoscope_export.from_onnx.evaluate import evaluate
 from mnemoscope_export.from_onnx.flops import count_flops
-from mnemoscope_export.from_onnx.layout import clip_tokenizer
 from mnemoscope_export.from_onnx.shapes import freeze_shapes
 from mnemoscope_export.records import scheduler_record
 
@@ -100,20 +98,6 @@ def test_flops_of_unknown_shapes_are_not_guessed() -> None:
     product = graph.op("MatMul", graph.op("Reshape", x, shape), x)
     with pytest.raises(ExportError, match="cannot be counted"):
         count_flops(graph.model({"y": (product, None)}), {})
-
-
-def test_the_slow_tokenizers_files_give_the_fast_one() -> None:
-    files = embedded.MODEL / "tokenizer"
-    made = clip_tokenizer(files / "vocab.json", files / "merges.txt")
-    expected = Tokenizer.from_file(str(files / "tokenizer.json"))
-    for text in (
-        "",
-        "A Cat's  tail, 1889!",
-        "eine Katze — 猫 🙂",
-        "<|endoftext|> x",
-        "e\u0301té\n\tx",
-    ):
-        assert made.encode(text).ids == expected.encode(text).ids
 
 
 def test_schedules_mean_what_ddim_makes_of_them() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
+from odd_prompts import odd_strings
 from pipelines import scheduler, text_config
 from shared import Shared
 from transformers import (
@@ -29,10 +30,10 @@ from mnemoscope_export import (
     noise_bank,
 )
 from mnemoscope_export.reference import measure_at
-from mnemoscope_runtime import Bundle, Screener
+from mnemoscope_runtime import Bundle, ClipTokenizer, IntegrityError, Screener
 from mnemoscope_runtime.manifest import Precision
 
-PROMPTS = ["a photo of a cat", "", "the end <|endoftext|> of it", "word " * 100]
+PROMPTS = ["a photo of a cat", "", "the end <|endoftext|> of it", "word " * 100, "wow!! a !cat!"]
 T, SIZE = 601, (4, 6)  # of the bundle: the sampler begins at 981, the model has 8x8
 
 
@@ -187,18 +188,36 @@ def test_an_encoded_empty_prompt(folder: Path, tmp_path: Path) -> None:
     assert (empty <= 1e-3 * cat).all()
 
 
-def test_two_vocabularies_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_two_lengths_are_refused(folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "model"
     shutil.copytree(folder, other)
-    file = other / "tokenizer_2" / "tokenizer.json"
-    text = json.loads(file.read_text())
-    text["model"]["vocab"] = {
-        word.replace("cat", "tac"): i for word, i in text["model"]["vocab"].items()
-    }
-    text["model"]["merges"] = []
-    file.write_text(json.dumps(text))
-    with pytest.raises(ExportError, match="different vocabularies"):
+    file = other / "tokenizer_2" / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "model_max_length": 40}))
+    with pytest.raises(ExportError, match="tokenizers of 77 and 40 tokens"):
         StableDiffusion.load(other)
+
+
+def test_each_encoder_reads_what_its_own_tokenizer_gives(folder: Path, bundle: Path) -> None:
+    theirs = [CLIPTokenizer.from_pretrained(folder, subfolder=f"tokenizer{n}") for n in ("", "_2")]
+    prompts = odd_strings()
+    wanted = [t(prompts, padding="max_length", truncation=True, max_length=77) for t in theirs]
+    found = ClipTokenizer.of(Bundle.open(bundle)).encode(prompts)
+    for half, each in zip(np.split(found.ids, 2, axis=1), wanted, strict=True):
+        np.testing.assert_array_equal(half, each.input_ids)
+    bodies = np.array([half[:, 1:].tolist() for half in np.split(found.ids, 2, axis=1)])
+    assert (bodies[0] != bodies[1]).any()
+    lengths = [[len(ids) > 77 for ids in t(prompts).input_ids] for t in theirs]
+    assert found.truncated == tuple(map(any, zip(*lengths, strict=True)))
+
+
+def test_a_bundle_with_one_tokenizer_is_refused(bundle: Path, tmp_path: Path) -> None:
+    old = shutil.copytree(bundle, tmp_path / "old")
+    fields = json.loads((old / "manifest.json").read_text())
+    fields |= {"schema": 1}
+    del fields["tokenizer_2"]
+    (old / "manifest.json").write_text(json.dumps(fields))
+    with pytest.raises(IntegrityError, match=r"reads other ids.*Export the model again"):
+        Screener.open(old)
 
 
 def test_the_unet_is_told_the_size_of_its_latents(model: StableDiffusionXL) -> None:

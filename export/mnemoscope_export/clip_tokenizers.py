@@ -81,15 +81,14 @@ class ClipFiles:
         what `special_tokens_map.json` says goes before the config.
 
         Raises:
-            ExportError: a file is missing or damaged, or asks for what a bundle does not do.
+            ExportError: a file is missing or damaged.
         """
         ready = folder / "tokenizer.json"
         definition = _read(ready) if ready.is_file() else {}
-        config = {
+        config: dict[str, Any] = {
             name: _added(value) if _is_token(value) else value
             for name, value in _read(folder / "tokenizer_config.json", {}).items()
         }
-        _check_config(folder, config)
         if definition and follows == "transformers-5":
             model = definition.get("model", {})
             vocab, merges = model.get("vocab"), model.get("merges")
@@ -115,9 +114,9 @@ class ClipFiles:
                 added[token["id"]] = _added({k: v for k, v in token.items() if k != "id"})
         by_text = {token.content: token for token in added.values()}
         special = {
-            name: _flagged(config.get(name) or default, by_text)
-            for name, default in (_SPECIAL | dict.fromkeys(_OTHERS)).items()
-            if config.get(name) or default
+            name: _flagged(token, by_text)
+            for name in (*_SPECIAL, *_OTHERS)
+            if (token := config.get(name) or _SPECIAL.get(name))
         }
         longest = config.get("model_max_length")
         return cls(
@@ -237,16 +236,6 @@ def _with_spelled_ends(definition: str, tokenizer: Tokenizer) -> str:
             model["vocab"].setdefault(joined, _id(tokenizer, text))
             model["merges"].append(pair)
     return json.dumps(fields, ensure_ascii=False, indent=2)
-
-
-def _check_config(folder: Path, config: Mapping[str, Any]) -> None:
-    for name in ("padding_side", "truncation_side"):
-        if config.get(name, "right") != "right":
-            raise ExportError(
-                f"The tokenizer in {folder} has {name}={config[name]!r}, but bundles fill up and "
-                "cut at the right, as Stable Diffusion does. Set it to 'right' in "
-                "tokenizer_config.json."
-            )
 
 
 def _more(config: Mapping[str, Any]) -> list[AddedToken | str]:

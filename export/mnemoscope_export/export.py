@@ -16,7 +16,7 @@ from torch import Tensor
 from mnemoscope_runtime import Bundle, Manifest
 from mnemoscope_runtime.bundle import MANIFEST
 from mnemoscope_runtime.errors import ExportError
-from mnemoscope_runtime.manifest import ModelRecord, NoiseBank, TokenizerRecord
+from mnemoscope_runtime.manifest import ModelRecord, NoiseBank
 from mnemoscope_runtime.options import check_options
 
 from .flops import count_flops
@@ -28,6 +28,7 @@ from .parity import measure_reference
 from .records import screening_timestep
 from .staging import BANK, WEIGHTS, ExportOptions, file_records, published_at
 from .taps import choose
+from .tokens import BundleTokenizer
 from .weights import SharedWeights
 
 __all__ = ["export_bundle"]
@@ -93,6 +94,10 @@ def _stage(
     if options.latent_sides is not None:
         model = model.resized(options.latent_sides)
     taps = choose(model.unet, options.taps, options.until)
+    tokenizers = {
+        name: BundleTokenizer.from_transformers(tokenizer, rows, options.tokenizer)
+        for name, (tokenizer, rows) in model.tokenizers.items()
+    }
     bank = noise_bank(options.noises, model.latent_shape, options.seed)
     np.save(folder / BANK, bank.numpy())
     progress("PyTorch's magnitudes")
@@ -115,17 +120,14 @@ def _stage(
         model = model.to(getattr(torch, precision), copy=given)
     makers = _makers(model, bank, timestep, taps, stops=options.until is not None)
     graphs, flops = _write_graphs(model, makers, folder, progress)
-    (folder / "tokenizer").mkdir()  # tokenizer_config.json would record how it was loaded
-    tokenizer = model.tokenizer.backend_tokenizer.to_str(pretty=True)
-    (folder / "tokenizer" / "tokenizer.json").write_bytes(tokenizer.encode())
+    for name, tokenizer in tokenizers.items():
+        tokenizer.write(folder / name)
     manifest = Manifest.new(
         model=record,
         scheduler=scheduler,
         guidance=options.guidance,
         timestep=timestep,
-        tokenizer=TokenizerRecord(
-            length=model.tokenizer.model_max_length, pad_token=str(model.tokenizer.pad_token)
-        ),
+        **{name: tokenizer.record for name, tokenizer in tokenizers.items()},
         noise_bank=NoiseBank(BANK, options.seed, (options.noises, *model.latent_shape)),
         precision=precision,
         opset=OPSET,

@@ -279,7 +279,4 @@ def _text_encoders(model: StableDiffusion) -> nn.ModuleDict:
 
 
 def _example_ids(model: StableDiffusion) -> Tensor:
-    length = model.tokenizer.model_max_length
-    ids = torch.full((2, length), model.tokenizer.pad_token_id)
-    ids[:, 0], ids[:, 3] = model.tokenizer.bos_token_id, model.tokenizer.eos_token_id
-    return ids
+    return model.tokenize(["a", "a cat"])

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from mnemoscope_runtime.bundle import MANIFEST
 from mnemoscope_runtime.errors import ExportError, InputError
-from mnemoscope_runtime.manifest import FileRecord, Precision
+from mnemoscope_runtime.manifest import FileRecord, Follows, Precision
 from mnemoscope_runtime.options import check_options
 
 from .gate import ORACLES, Tolerance
@@ -47,6 +47,9 @@ class ExportOptions:
         budget: Relative error of a magnitude that a backend may have to be chosen by "auto".
         taps: Layers of the UNet whose features are compared too, by the names of their modules;
             "auto" for the first two blocks of the decoder, None for none.
+        tokenizer: Whose CLIPTokenizer the pipeline has that draws: that of transformers 4 or 5.
+            None: that of the installed transformers (5) for a PyTorch model; for an ONNX export
+            that of 4, which Optimum needs, where its files are there.
         until: The last of the taps: a graph of its own stops there and leaves out the rest of the
             UNet.
     """
@@ -63,6 +66,7 @@ class ExportOptions:
     budget: float = 1e-2
     taps: Sequence[str] | Literal["auto"] | None = None
     until: str | None = None
+    tokenizer: Follows | None = None
 
     def __post_init__(self) -> None:
         check_options(
@@ -77,6 +81,11 @@ class ExportOptions:
         if self.precision not in (None, *ORACLES):
             raise InputError(
                 f"There is no precision {self.precision!r}. Choose one of: {', '.join(ORACLES)}."
+            )
+        if self.tokenizer not in (None, *get_args(Follows)):
+            raise InputError(
+                f"There is no tokenizer {self.tokenizer!r}. Choose one of: "
+                f"{', '.join(get_args(Follows))}."
             )
         if not 1 <= self.noises <= 64:
             raise InputError(f"A noise bank holds 1 to 64 noises, not {self.noises}.")

@@ -78,14 +78,14 @@ class ClipTokenizer:
             raise IntegrityError(
                 f"{_FILE} is no tokenizer: {error}. Export the model again."
             ) from None
-        pad_id = tokenizer.token_to_id(pad_token)
-        ends = [tokenizer.token_to_id(text) for text in (_START, _END)]
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        if pad_id is None or None in ends or tokenizer.encode("").ids != ends:
+        ends = [tokenizer.token_to_id(text) for text in (_START, _END)]
+        pad = tokenizer.token_to_id(pad_token)
+        if pad is None or None in ends or tokenizer.encode("").ids != ends:
             raise IntegrityError(
                 f"{_FILE} is not CLIP's: {_START}, {_END} or {pad_token} is missing, or not what "
-                "stands around a prompt."
+                "stands around a prompt. Export the model again."
             )
         if second is not None and second.length != length:
             raise IntegrityError(
@@ -93,11 +93,12 @@ class ClipTokenizer:
                 "both side by side. Export the model again."
             )
         self._tokenizer = tokenizer
-        self._start, self._end, self._pad = ends[0], ends[1], pad_id
+        self._start, self._end = tokenizer.encode("").ids
+        self._pad = pad
         self._triggers = triggers(
             {token.content for token in tokenizer.get_added_tokens_decoder().values()}
         )
-        self.length = length
+        self.length: int = length
         self.second = second
 
     @classmethod

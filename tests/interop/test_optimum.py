@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 import torch
 from cli_support import shell
+from odd_prompts import odd_strings
+from tokenizer_layouts import LAYOUTS, TRANSFORMERS_5, write_layout
 
 from mnemoscope_export import StableDiffusion, magnitudes
+from mnemoscope_export.clip_tokenizers import CHECKED
+from mnemoscope_export.tokens import BundleTokenizer
 from mnemoscope_runtime import Screener
 
 HERE = Path(__file__).parent
@@ -54,3 +58,19 @@ def test_scores_are_those_of_the_pytorch_model(exports: Path, tmp_path: Path, ki
         found = screener.first_step(PROMPTS)
         np.testing.assert_allclose(found, expected[..., 0], rtol=1e-4)
         np.testing.assert_allclose(screener.trajectory(PROMPTS, steps=4), expected, rtol=1e-4)
+
+
+def test_ids_are_those_of_transformers_4(tmp_path: Path) -> None:
+    names = [name for name in LAYOUTS if name not in TRANSFORMERS_5]
+    for name in names:
+        write_layout(name, tmp_path / name)
+    read = subprocess.run(
+        [PYTHON, HERE / "read_tokens.py", tmp_path], capture_output=True, text=True, check=False
+    )
+    assert read.returncode == 0, read.stderr
+    assert read.stdout.split()[-1] == CHECKED["transformers-4"]
+    odd = odd_strings()
+    for name in names:
+        found = BundleTokenizer.from_files(tmp_path / name, longest=77)
+        assert found.record.follows == "transformers-4"
+        np.testing.assert_array_equal(found.clip()(odd), np.load(tmp_path / f"{name}.npy"))

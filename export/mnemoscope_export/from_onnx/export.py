@@ -28,7 +28,7 @@ from .flops import count_flops
 from .graphs import screen_graph, step_graph, text_encoder_graph
 from .layout import OnnxPipeline
 from .oracle import embed, measure
-from .source import TEXT_ENCODER, UNET, Part, prepare
+from .source import TEXT_ENCODER, UNET, Part, embedding_rows, prepare
 
 __all__ = ["export_onnx"]
 
@@ -70,7 +70,7 @@ def export_onnx(
     with published_at(out, options.overwrite) as bundle:
         work = bundle.parent / "work"
         work.mkdir()
-        pipeline = OnnxPipeline.load(folder, options.latent_sides)
+        pipeline = OnnxPipeline.load(folder, options.latent_sides, options.tokenizer)
         _write(pipeline, bundle, work, options, progress)
     return Bundle.open(out)
 
@@ -89,6 +89,7 @@ def _write(
 
     progress("reading the graphs")
     text = _prepare_text_encoder(pipeline, work)
+    tokenizer = pipeline.tokenizer.fitting(embedding_rows(text.load().graph))
     embeds = embed(pipeline, text.load().graph, [*PROMPTS, ""])
     width = (embeds.shape[1], embeds.shape[2])
     unet = _prepare_unet(pipeline, embeds[:1], work)
@@ -126,8 +127,7 @@ def _write(
         flops[name] = count_flops(model, {"batch": 1, "noises": 1})
         weights.save(model, bundle / graphs[name])
     np.save(bundle / BANK, bank)
-    (bundle / "tokenizer").mkdir()
-    (bundle / "tokenizer" / "tokenizer.json").write_bytes(pipeline.tokenizer)
+    tokenizer.write(bundle / "tokenizer")
     manifest = Manifest.new(
         model=ModelRecord(
             id=pipeline.id,
@@ -138,7 +138,7 @@ def _write(
         scheduler=scheduler,
         guidance=options.guidance,
         timestep=timestep,
-        tokenizer=pipeline.tokenizer_record,
+        tokenizer=tokenizer.record,
         noise_bank=NoiseBank(BANK, options.seed, (len(bank), *pipeline.latent_shape)),
         precision=precision,
         opset=unet.opset,
@@ -164,7 +164,7 @@ def _write(
 
 
 def _prepare_text_encoder(pipeline: OnnxPipeline, work: Path) -> Part:
-    one = {"input_ids": pipeline.clip()([""])}
+    one = {"input_ids": pipeline.tokenizer.clip()([""])}
     return prepare(pipeline.text_encoder, TEXT_ENCODER, one, work / "text_encoder.onnx")
 
 

@@ -8,27 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models
-from tokenizers import normalizers as norm
-from tokenizers import pre_tokenizers as pre
-from tokenizers import processors as post
-
-from mnemoscope_runtime import ClipTokenizer
-from mnemoscope_runtime.errors import BundleError, ExportError
-from mnemoscope_runtime.manifest import TokenizerRecord
+from mnemoscope_runtime.errors import ExportError
+from mnemoscope_runtime.manifest import Follows
 
 from ..configs import PARTS, check_configs, sample_size
 from ..records import check_latent_size
+from ..tokens import BundleTokenizer
 
-__all__ = ["OnnxPipeline", "clip_tokenizer"]
+__all__ = ["OnnxPipeline"]
 
 _CONFIGS = ("unet", "text_encoder", "tokenizer", "scheduler")
-_START, _END = "<|startoftext|>", "<|endoftext|>"
-# CLIP's own pattern (Radford et al. 2021), as transformers 5 writes it
-_WORDS = (
-    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d"
-    r"|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-)
 
 
 @dataclass(frozen=True)
@@ -42,8 +31,7 @@ class OnnxPipeline:
         scheduler: The contents of `scheduler/scheduler_config.json`.
         unet_config: The contents of `unet/config.json`.
         latent_shape: (C, H, W) of the latents: those the UNet was trained on, unless resized.
-        tokenizer: The contents of a bundle's `tokenizer.json`.
-        tokenizer_record: How prompts are padded.
+        tokenizer: What turns prompts into ids.
     """
 
     id: str
@@ -52,16 +40,21 @@ class OnnxPipeline:
     scheduler: Mapping[str, Any]
     unet_config: Mapping[str, Any]
     latent_shape: tuple[int, int, int]
-    tokenizer: bytes
-    tokenizer_record: TokenizerRecord
+    tokenizer: BundleTokenizer
 
     @classmethod
-    def load(cls, folder: str | Path, latent_size: tuple[int, int] | None = None) -> OnnxPipeline:
+    def load(
+        cls,
+        folder: str | Path,
+        latent_size: tuple[int, int] | None = None,
+        follows: Follows | None = None,
+    ) -> OnnxPipeline:
         """Read the configs and the tokenizer.
 
         Args:
             folder: The export.
             latent_size: (H, W) of the latents, unless those that the UNet was trained on.
+            follows: Whose CLIPTokenizer the pipeline has; see `BundleTokenizer.from_files`.
 
         Raises:
             ExportError: something is missing or damaged, or belongs to another kind of model; of
@@ -84,7 +77,6 @@ class OnnxPipeline:
                 )
         configs = {part: _read_json(folder / PARTS[part]) for part in _CONFIGS}
         check_configs(configs, str(folder), is_resized=latent_size is not None, is_onnx=True)
-        tokenizer, record = _tokenizer(folder)
         unet = configs["unet"]
         size = latent_size or sample_size(unet)
         found = cls(
@@ -93,8 +85,11 @@ class OnnxPipeline:
             scheduler=configs["scheduler"],
             unet_config=unet,
             latent_shape=(int(unet.get("in_channels", 4)), *size),
-            tokenizer=tokenizer,
-            tokenizer_record=record,
+            tokenizer=BundleTokenizer.from_files(
+                folder / "tokenizer",
+                longest=configs["text_encoder"].get("max_position_embeddings", 77),
+                follows=follows,
+            ),
         )
         return found if latent_size is None else found.resized(latent_size)
 
@@ -112,71 +107,6 @@ class OnnxPipeline:
             )
         check_latent_size(self.unet_config, self.id, size)
         return replace(self, latent_shape=(self.latent_shape[0], *size))
-
-    def clip(self) -> ClipTokenizer:
-        """The tokenizer as the runtime uses it."""
-        record = self.tokenizer_record
-        return ClipTokenizer(self.tokenizer, length=record.length, pad_token=record.pad_token)
-
-
-def clip_tokenizer(vocab: Path, merges: Path) -> Tokenizer:
-    """CLIP's tokenizer from the files of the slow one, as transformers converts it."""
-    bpe = models.BPE.from_file(
-        str(vocab),
-        str(merges),
-        unk_token=_END,
-        continuing_subword_prefix="",
-        end_of_word_suffix="</w>",
-        fuse_unk=False,
-    )
-    tokenizer = Tokenizer(bpe)
-    tokenizer.normalizer = norm.Sequence(
-        [norm.NFC(), norm.Replace(Regex(r"\s+"), " "), norm.Lowercase()]
-    )
-    tokenizer.pre_tokenizer = pre.Sequence(
-        [pre.Split(Regex(_WORDS), "removed", invert=True), pre.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    special = [AddedToken(text, normalized=False, special=True) for text in (_START, _END)]
-    tokenizer.add_special_tokens(special)
-    end, start = ((text, _id(tokenizer, text)) for text in (_END, _START))
-    tokenizer.post_processor = post.RobertaProcessing(
-        end, start, add_prefix_space=False, trim_offsets=False
-    )
-    return tokenizer
-
-
-def _id(tokenizer: Tokenizer, text: str) -> int:
-    found = tokenizer.token_to_id(text)
-    assert found is not None
-    return found
-
-
-def _tokenizer(folder: Path) -> tuple[bytes, TokenizerRecord]:
-    files = folder / "tokenizer"
-    ready, vocab, merges = (files / n for n in ("tokenizer.json", "vocab.json", "merges.txt"))
-    config = _read_json(files / "tokenizer_config.json")
-    encoder = _read_json(folder / "text_encoder" / "config.json")
-    longest = encoder.get("max_position_embeddings", 77)
-    pad = config.get("pad_token") or _END
-    try:
-        if ready.is_file():
-            definition = ready.read_bytes()
-        else:
-            definition = clip_tokenizer(vocab, merges).to_str(pretty=True).encode()
-        record = TokenizerRecord(
-            length=int(min(config.get("model_max_length", longest), longest)),
-            pad_token=str(pad["content"] if isinstance(pad, dict) else pad),
-        )
-        ClipTokenizer(definition, length=record.length, pad_token=record.pad_token)
-    except BundleError as error:
-        raise ExportError(f"The tokenizer in {files} cannot be used: {error}") from None
-    except Exception as error:  # tokenizers raises bare Exception
-        raise ExportError(
-            f"The tokenizer in {files} cannot be used: {error}. It needs tokenizer.json, or "
-            "vocab.json and merges.txt, of a CLIP tokenizer."
-        ) from None
-    return definition, record
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:

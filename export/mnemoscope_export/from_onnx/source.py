@@ -25,7 +25,7 @@ from mnemoscope_runtime.errors import ExportError
 from .evaluate import fit
 from .shapes import freeze_shapes
 
-__all__ = ["TEXT_ENCODER", "UNET", "Part", "Signature", "prepare", "read"]
+__all__ = ["TEXT_ENCODER", "UNET", "Part", "Signature", "embedding_rows", "prepare", "read"]
 
 _OLDEST = 14  # the oldest opset that Optimum wrote
 _SMALL = 1024  # bytes; smaller tensors stay inside the graph
@@ -98,6 +98,20 @@ def read(path: Path, signature: Signature) -> ir.Model:
     if flow:
         raise ExportError(f"{path} has control flow ({', '.join(sorted(flow))}). {_AGAIN}")
     return model
+
+
+def embedding_rows(graph: ir.Graph) -> int | None:
+    """How many token embeddings a text encoder has; None where no Gather tells."""
+    values = [value for value in graph.inputs if value.name == "input_ids"]
+    for value in values:  # grows by what is still the ids
+        for node, index in value.uses():
+            if node.op_type == "Gather" and index == 1 and node.inputs[0] is not None:
+                table = node.inputs[0].const_value
+                rows = None if table is None else table.shape[0]
+                return rows if isinstance(rows, int) else None
+            if node.op_type in ("Cast", "Reshape", "Identity"):
+                values += node.outputs
+    return None
 
 
 def prepare(

@@ -24,7 +24,8 @@ class StableDiffusionXL(StableDiffusion):
     cropped.
 
     Attributes:
-        tokenizer_2: Differs from the first in what it pads with.
+        tokenizer_2: What the second text encoder reads. Its padding token is another than the
+            first's and a token by itself wherever it stands, so that the two differ in prompts too.
         force_zeros_for_empty_prompt: The unconditional branch gets zeros.
         pixels: A side of what the VAE makes of one position of the latents.
     """
@@ -37,19 +38,24 @@ class StableDiffusionXL(StableDiffusion):
     embeddings: ClassVar[tuple[str, ...]] = ("prompt_embeds", "pooled_embeds")
 
     def __post_init__(self) -> None:
-        first, second = self.tokenizer, self.tokenizer_2
-        if first.get_vocab() != second.get_vocab() or (
-            first.model_max_length != second.model_max_length
-        ):
+        lengths = [each.model_max_length for each in (self.tokenizer, self.tokenizer_2)]
+        if len(set(lengths)) > 1:
             raise ExportError(
-                f"{self.id} has two tokenizers with different vocabularies or lengths; bundles "
-                "hold one. Only Stable Diffusion XL base and its descendants can be exported."
+                f"{self.id} has tokenizers of {lengths[0]} and {lengths[1]} tokens, but the UNet "
+                "is told both side by side. Only Stable Diffusion XL base and its descendants can "
+                "be exported."
             )
 
     @property
     def parts(self) -> dict[str, nn.Module]:
         """The networks, by the names of their fields."""
         return {**super().parts, "text_encoder_2": self.text_encoder_2}
+
+    @property
+    def tokenizers(self) -> dict[str, tuple[CLIPTokenizer, int]]:
+        """Each tokenizer, and how many embeddings its text encoder has."""
+        rows: int = self.text_encoder_2.get_input_embeddings().weight.shape[0]
+        return {**super().tokenizers, "tokenizer_2": (self.tokenizer_2, rows)}
 
     @property
     def zero_empty(self) -> bool:
@@ -65,14 +71,16 @@ class StableDiffusionXL(StableDiffusion):
         """Embed token ids.
 
         Args:
-            input_ids: Of the first tokenizer. # [B, L]
+            input_ids: Of the first tokenizer, then of the second. # [B, 2 L]
 
         Returns:
             Both encoders' last but one hidden states side by side, and the second's projected
             pooled state. # ([B, L, D1 + D2], [B, P])
         """
-        first = self.text_encoder(input_ids, output_hidden_states=True)
-        second = self.text_encoder_2(self._padded(input_ids), output_hidden_states=True)
+        length = self.tokenizer.model_max_length
+        ids, ids_2 = input_ids[:, :length], input_ids[:, length:]
+        first = self.text_encoder(ids, output_hidden_states=True)
+        second = self.text_encoder_2(ids_2, output_hidden_states=True)
         prompt_embeds = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
         return prompt_embeds, second.text_embeds
 
@@ -103,16 +111,3 @@ class StableDiffusionXL(StableDiffusion):
         }
         output: Tensor = self.unet(latents, timestep, prompt_embeds, added_cond_kwargs=added).sample
         return output
-
-    def _padded(self, input_ids: Tensor) -> Tensor:
-        """The ids as the second tokenizer pads them: it has its own id after the end.
-
-        A prompt that spells out the end token as its last word is taken to end before it.
-        """
-        ends = input_ids == self.tokenizer.eos_token_id
-        others = (~ends).long()
-        # how many ids from here on are no ends; 0 on the end and the padding behind it
-        after = others.sum(1, keepdim=True) - others.cumsum(1) + others
-        is_tail = after == 0
-        is_padding = is_tail & is_tail.roll(1, dims=1)  # the first id is a start: nothing wraps
-        return torch.where(is_padding, self.tokenizer_2.pad_token_id, input_ids)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers.loaders import TextualInversionLoaderMixin
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -136,6 +137,32 @@ class StableDiffusion:
         """A fresh DDIM sampler over the model's schedule; never clips (latents are not pixels)."""
         return DDIMScheduler.from_config(self.scheduler.config, clip_sample=False)
 
+    @property
+    def tokenizers(self) -> dict[str, tuple[CLIPTokenizer, int]]:
+        """Each tokenizer, and how many embeddings its text encoder has."""
+        rows: int = self.text_encoder.get_input_embeddings().weight.shape[0]
+        return {"tokenizer": (self.tokenizer, rows)}
+
+    def tokenize(self, prompts: Sequence[str]) -> Tensor:
+        """What `encode` takes, as diffusers' pipeline tokenizes.
+
+        Returns:
+            The ids of each tokenizer side by side. # [B, L] for one
+        """
+        found = []
+        for tokenizer, _ in self.tokenizers.values():
+            # triggers of textual inversion with several vectors
+            written = TextualInversionLoaderMixin().maybe_convert_prompt(list(prompts), tokenizer)
+            ids = tokenizer(
+                written,
+                padding="max_length",
+                max_length=tokenizer.model_max_length,
+                truncation=True,
+                return_tensors="pt",
+            ).input_ids
+            found.append(ids)
+        return torch.cat(found, dim=1)
+
     def encode(self, input_ids: Tensor) -> Embeds:
         """Embed token ids.
 
@@ -149,15 +176,8 @@ class StableDiffusion:
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Embeds:
-        """Tokenize and `encode`."""
-        ids = self.tokenizer(
-            list(prompts),
-            padding="max_length",
-            max_length=self.tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        ).input_ids
-        return self.encode(ids.to(self.text_encoder.device))
+        """`tokenize` and `encode`."""
+        return self.encode(self.tokenize(prompts).to(self.text_encoder.device))
 
     def embed_empty(self) -> Embeds:
         """What the unconditional branch is told: the empty prompt. # ([1, L, D],)"""

@@ -9,7 +9,7 @@ import typer
 
 from mnemoscope_runtime import BackendUnavailable, InputError
 from mnemoscope_runtime.engines.products import import_library
-from mnemoscope_runtime.manifest import Precision
+from mnemoscope_runtime.manifest import Follows, Precision
 
 from ._quiet import quiet_libraries
 from .build import check_builds
@@ -63,6 +63,13 @@ def command(
         str | None,
         typer.Option(help="The last tap: write a graph that stops there, and screens for less."),
     ] = None,
+    tokenizer: Annotated[
+        Follows | None,
+        typer.Option(
+            help="Whose CLIPTokenizer the pipeline has that draws.",
+            show_default="transformers-5; with --from-onnx transformers-4",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
     check: Annotated[
         str | None,
@@ -106,6 +113,7 @@ def command(
             overwrite=overwrite,
             taps=_taps(taps),
             until=until,
+            tokenizer=tokenizer,
         )
         check_target(out, overwrite)
         check_backend(options.precision or "float32")

@@ -36,7 +36,7 @@ def command(
     if as_json:
         typer.echo(json.dumps({"id": opened.id, **msgspec.to_builtins(manifest)}, indent=2))
         return
-    model, scheduler = manifest.model, manifest.scheduler
+    model, scheduler, tokenizer = manifest.model, manifest.scheduler, manifest.tokenizer
     rows = {
         "bundle": opened.id,
         "model": f"{model.id} ({model.family}, {model.prediction_type})",
@@ -45,6 +45,7 @@ def command(
         "screening timestep": _timestep(manifest),
         "noise bank": f"{manifest.noise_bank.shape}, seed {manifest.noise_bank.seed}",
         "precision": f"{manifest.precision}, opset {manifest.opset}",
+        "tokenizer": f"ids of {tokenizer.follows}'s CLIPTokenizer, {tokenizer.length} a prompt",
         **({"taps": ", ".join(manifest.taps)} if manifest.taps else {}),
         **{
             f"arithmetic of {graph}": f"{flops / 1e6:,.1f} MFLOP for one prompt on one noise"
