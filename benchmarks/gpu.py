@@ -159,7 +159,7 @@ def torch_rows(
 ) -> ways.Rows:
     """PyTorch eager (the paper's step; cached), and compiled with CUDA graphs, on a device."""
     latents = torch.from_numpy(noise).to(device, model.unet.dtype)
-    ids = {text: _ids(model, text).to(device) for text in ("", PROMPT)}
+    ids = {text: model.tokenize([text]).to(device) for text in ("", PROMPT)}
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
 
     def embed(text: str) -> torch.Tensor:
@@ -200,12 +200,6 @@ def torch_rows(
         compiled = torch.compile(model.unet, mode="reduce-overhead")
         rows[f"torch.compile {kind}, cached uncond, CUDA graph"] = cached(compiled)
     return rows
-
-
-def _ids(model: StableDiffusion, text: str) -> torch.Tensor:
-    length = model.tokenizer.model_max_length
-    options = {"padding": "max_length", "max_length": length, "truncation": True}
-    return model.tokenizer([text], **options, return_tensors="pt").input_ids
 
 
 def opened(backends: tuple[str, ...], bundles: dict[Precision, Path]) -> Iterator[tuple[str, Path]]:

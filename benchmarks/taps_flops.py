@@ -38,7 +38,7 @@ def count(model: StableDiffusion, blocks: tuple[str, ...] = BLOCKS) -> dict[str,
     """
     device = model.unet.device
     bank = torch.zeros(1, *model.latent_shape, device=device)
-    ids = torch.zeros(1, model.tokenizer.model_max_length, dtype=torch.int64, device=device)
+    ids = torch.zeros_like(model.tokenize([""]), device=device)
     inputs = (ids, torch.zeros(1, dtype=torch.int64, device=device))
     text = count_flops(TextEncoderGraph(model), inputs[:1])
 

@@ -25,10 +25,7 @@ PROMPT = "google icon of rocket"
 
 
 def ids_of(model: StableDiffusion, prompt: str = PROMPT) -> Tensor:
-    found: Tensor = model.tokenizer(
-        [prompt], padding="max_length", max_length=77, return_tensors="pt"
-    ).input_ids
-    return found
+    return model.tokenize([prompt])
 
 
 @contextmanager
