@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from pipelines import build_pipeline
 
 from mnemoscope import Calibration
@@ -51,6 +54,20 @@ def scores(pipe: Any, prompts: Sequence[str], **call: Any) -> list[float]:
     with Guard(pipe, steps=steps, extra_pass=call.pop("extra_pass", False)) as guard:
         draw(pipe, prompts, **call)
     return [each.score for each in guard.decisions]
+
+
+@contextmanager
+def counted() -> Iterator[list[int]]:
+    """Grows with every step of DDIM that pipelines begin; the UNet is left alone."""
+    calls: list[int] = []
+    original = DDIMScheduler.scale_model_input
+
+    def counting(self: Any, *args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return original(self, *args, **kwargs)
+
+    with mock.patch.object(DDIMScheduler, "scale_model_input", counting):
+        yield calls
 
 
 def between(values: Sequence[float], below: int) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from guard_support import BENIGN, STEPS, pipe
+from guard_support import BENIGN, STEPS, counted, pipe
 from test_sdxl import build_pipeline as build_xl
 
 from mnemoscope import Calibration, CalibrationError, InputError
@@ -55,10 +55,8 @@ def test_scores_are_those_of_requests(pipe: Any, call: dict[str, Any]) -> None:
 
 
 def test_only_the_steps_that_are_looked_at_are_drawn(pipe: Any) -> None:
-    calls: list[int] = []
-    handle = pipe.unet.register_forward_hook(lambda *_: calls.append(1))
-    found = calibrate_guard(pipe, BENIGN, positives=["a dog"], batch=7, steps=2, **OPTIONS)
-    handle.remove()
+    with counted() as calls:
+        found = calibrate_guard(pipe, BENIGN, positives=["a dog"], batch=7, steps=2, **OPTIONS)
     assert len(calls) == 2 * 2
     assert len(found.positives) == 1
 

@@ -204,12 +204,12 @@ def test_offloaded() -> None:
     pipe = build_pipeline("epsilon")
     plain, expected = draw(pipe, PROMPTS), scores(pipe, PROMPTS)
     with Guard(pipe) as guard:
-        whole = guard.model
+        whole = guard.identity
     _, text_hook = cpu_offload_with_hook(pipe.text_encoder, "cpu")  # as for whole models
     cpu_offload(pipe.unet, execution_device="cpu")
     assert all(each.is_meta for each in pipe.unet.parameters())
     with Guard(pipe) as guard:
-        assert guard.model == whole
+        assert guard.identity == whole
         torch.testing.assert_close(draw(pipe, PROMPTS), plain, rtol=0, atol=0)
     assert [each.score for each in guard.decisions] == pytest.approx(expected)
     text_hook.remove()

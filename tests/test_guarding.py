@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from guard_support import STEPS, between, draw, guarded_at, pipe, scores, seeded
+from guard_support import STEPS, between, counted, draw, guarded_at, pipe, scores, seeded
+from pipelines import build_pipeline
 
 from mnemoscope import CalibrationError, CalibrationFile, InputError
 from mnemoscope.calibration import digest
@@ -126,14 +127,12 @@ def test_what_is_blocked_cannot_be_watched_either(pipe: Any, one: Any) -> None:
 
 
 def test_block_all_stops_after_the_first_step(pipe: Any, everything: Any) -> None:
-    calls: list[int] = []
-    handle = pipe.unet.register_forward_hook(lambda *_: calls.append(1))
     with (
+        counted() as calls,
         Guard(pipe, calibration=everything, policy="block") as guard,
         pytest.raises(MemorizationBlocked, match=r"all 3 image\(s\)") as blocked,
     ):
         draw(pipe, PROMPTS)
-    handle.remove()
     assert len(calls) == 1
     assert blocked.value.decisions == guard.decisions
     assert blocked.value.exit_code == 1
@@ -358,18 +357,22 @@ def test_construction_errors(pipe: Any, everything: Any, tmp_path: Path) -> None
     CalibrationFile((guarded_at(pipe, 1e6),)).write(file)
     Guard(pipe, calibration=file).detach()
     parameter = next(pipe.unet.parameters())
+    before = parameter.detach().clone()
     parameter.data.add_(1)
     with pytest.raises(CalibrationError, match="made on weights"):
         Guard(pipe, calibration=file)
-    parameter.data.sub_(1)
+    parameter.data.copy_(before)
 
 
-def test_another_unet(pipe: Any) -> None:
+@pytest.mark.filterwarnings("ignore::mnemoscope.guard.MemorizationWarning")
+def test_another_unet(pipe: Any, everything: Any) -> None:
     original = pipe.unet
-    with Guard(pipe):
-        pipe.unet = copy.deepcopy(original)
-        with pytest.raises(CalibrationError, match="was replaced"):
+    with Guard(pipe, calibration=everything):
+        pipe.unet = build_pipeline("epsilon", seed=1).unet
+        with pytest.raises(CalibrationError, match=r"not the one any more.*unet weights changed"):
             draw(pipe, PROMPTS)
+        pipe.unet = copy.deepcopy(original)  # the same weights
+        draw(pipe, PROMPTS)
         pipe.unet = original
         draw(pipe, PROMPTS)
 

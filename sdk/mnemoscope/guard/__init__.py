@@ -31,6 +31,8 @@ from .mitigation import (
     StepMitigation,
     StepwiseOptimization,
 )
+from .refusing import PipelineBusy
+from .replicas import replicate
 
 __all__ = [
     "Action",
@@ -41,7 +43,9 @@ __all__ = [
     "GuardMitigation",
     "MemorizationBlocked",
     "MemorizationWarning",
+    "PipelineBusy",
     "StepMitigation",
     "StepwiseOptimization",
     "calibrate_guard",
+    "replicate",
 ]

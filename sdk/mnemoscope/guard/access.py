@@ -5,25 +5,24 @@ from __future__ import annotations
 import inspect
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch import nn
 
 from mnemoscope_runtime.errors import InputError
 
 from ..calibration import digest
 from .drawing import blank
+from .identity import Identity
+from .interposing import around
 from .setting import GuardSetting, options
 from .watching import EMBEDS, Baseline, Branch, Measured, Told, Watch, named
 
-__all__ = ["Access", "Arguments", "Standard", "around", "refuse_ip_adapter"]
+__all__ = ["Access", "Arguments", "Standard", "refuse_ip_adapter"]
 
 Arguments = Mapping[str, Any]
-Before = Callable[[tuple[Any, ...], Told], tuple[tuple[Any, ...], Told] | None]
-After = Callable[[tuple[Any, ...], Told, Any], Any]
 
 
 class Access(ABC):
@@ -52,30 +51,43 @@ class Access(ABC):
         return {**self._defaults, **dict(zip(self._names, args, strict=False)), **kwargs}
 
     def setting(
-        self, model: str, told: Arguments, negative: str | None, measured: Measured
+        self, now: Identity, told: Arguments, negative: str | None, measured: Measured
     ) -> GuardSetting:
-        """The setting of a request."""
+        """The setting of a request.
+
+        Raises:
+            InputError: the scheduler's methods are not its own.
+        """
         steps = len(measured.timesteps)
         return GuardSetting(
-            model=model,
+            model=now.model,
+            state=now.state,
             pipeline=type(self.pipe).__name__,
             scheduler=self._scheduler_name(),
             dtype=measured.dtype,
             latents=measured.latents,
             timesteps=measured.timesteps,
+            tokens=measured.embeds.shape[1],
             negative="none" if negative is None else digest(negative),
             options=options(told, steps, self.pipe.unet.config.time_cond_proj_dim is not None),
         )
 
     def _scheduler_name(self) -> str:
-        """Its class and a digest of its configuration, which is frozen."""
+        """Its class and a digest of its configuration, which is frozen, and its noise levels."""
         scheduler = self.pipe.scheduler
+        methods = [name for name in vars(scheduler) if callable(getattr(type(scheduler), name, 0))]
+        if methods:
+            raise InputError(
+                f"{', '.join(methods)} of this scheduler was replaced, so that a guard cannot tell "
+                "where it leads. Make a scheduler from its configuration (`from_config`)."
+            )
         if scheduler.config is not self._config:
             self._config = scheduler.config
             config = {k: v for k, v in self._config.items() if not k.startswith("_")}
-            text = json.dumps(config, sort_keys=True, default=repr)
-            self._scheduler = f"{type(scheduler).__name__} {digest(text)}"
-        return self._scheduler
+            self._scheduler = json.dumps(config, sort_keys=True, default=repr)
+        levels = getattr(scheduler, "alphas_cumprod", None)
+        values = "" if levels is None else levels.detach().cpu().double().numpy().tobytes().hex()
+        return f"{type(scheduler).__name__} {digest(self._scheduler + values)}"
 
     def free(self) -> None:
         """What the pipeline does at its end, for one that did not get there."""
@@ -109,24 +121,30 @@ class Standard(Access):
 
     def negative(self, negative: str | None) -> Baseline:
         """See `Access`."""
+        found = self._encoded(negative)
+        empty = self._encoded("")[1] if negative else None
+        return Baseline(found[1], found[3] if len(found) > 2 else None, empty)
+
+    def _encoded(self, negative: str | None) -> Any:
         with torch.no_grad():
-            found = self.pipe.encode_prompt(
+            return self.pipe.encode_prompt(
                 prompt="",
                 device=self.pipe._execution_device,
                 num_images_per_prompt=1,
                 do_classifier_free_guidance=True,
                 negative_prompt=negative,
             )
-        return Baseline(found[1], found[3] if len(found) > 2 else None)
 
     def predictions(self, watch: Watch) -> AbstractContextManager[None]:
         """See `Access`."""
 
         def before(args: tuple[Any, ...], kwargs: Told) -> tuple[tuple[Any, ...], Told] | None:
+            told = named(args, kwargs)
+            embeds = told[EMBEDS]
+            first = len(embeds) // 2 if self._guided else 0
+            watch.keep(told, first)
             if not watch.embeds:
                 return None
-            embeds = named(args, kwargs)[EMBEDS]
-            first = len(embeds) // 2 if self._guided else 0
             return args[:2], {**kwargs, EMBEDS: watch.changed(embeds, first)}
 
         def after(args: tuple[Any, ...], kwargs: Told, output: Any) -> Any:
@@ -141,7 +159,7 @@ class Standard(Access):
                 return None
             return (torch.cat([prediction[:half], found]), *output[1:])
 
-        return around(self.pipe.unet, before, after)
+        return around(self.pipe, before, after)
 
     @property
     def _guided(self) -> bool:
@@ -159,34 +177,3 @@ def refuse_ip_adapter(told: Arguments, *names: str) -> None:
             "With an IP-Adapter the magnitude is of the picture as much as of the prompt, and no "
             "calibration covers that. Draw without it, or detach the guard for this request."
         )
-
-
-@contextmanager
-def around(unet: nn.Module, before: Before, after: After) -> Iterator[None]:
-    """Be called before and after a UNet, in place of what it is told and answers.
-
-    Everything is as before when this ends, however it ends.
-    """
-    compiled = getattr(unet, "_compiled_call_impl", None)
-    if compiled is not None:  # by `unet.compile()`: hooks would be traced, or not be seen
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            args, kwargs = before(args, kwargs) or (args, kwargs)
-            output = compiled(*args, **kwargs)
-            return after(args, kwargs, output) or output
-
-        unet._compiled_call_impl = call
-        try:
-            yield
-        finally:
-            unet._compiled_call_impl = compiled
-    else:
-        hooks = (
-            unet.register_forward_pre_hook(lambda _, *told: before(*told), with_kwargs=True),
-            unet.register_forward_hook(lambda _, *told: after(*told), with_kwargs=True),
-        )
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()

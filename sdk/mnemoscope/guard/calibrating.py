@@ -9,18 +9,20 @@ from typing import Any
 
 import torch
 
-from mnemoscope_runtime.errors import InputError
+from mnemoscope_runtime.errors import CalibrationError, InputError
 from mnemoscope_runtime.options import check_options
 
 from ..calibrating import Progress, check_texts, distinct
 from ..calibration import Calibration, Setting, digest
 from ..conformal import allowed_above
 from .access import Access
+from .identity import Identified
 from .pipelines import accessed
-from .setting import model_id
-from .watching import Measured, Watch
+from .watching import Baseline, Measured, Watch
 
-__all__ = ["calibrate_guard", "measure"]
+__all__ = ["Embed", "calibrate_guard", "measure"]
+
+Embed = Callable[[list[str]], Mapping[str, Any]]
 
 
 class _Enough(BaseException):  # not for a pipeline's own handlers
@@ -36,6 +38,7 @@ def calibrate_guard(
     fpr: float = 0.01,
     delta: float = 0.05,
     negative_prompt: str | None = None,
+    embed: Embed | None = None,
     extra_pass: bool = False,
     seed: int = 0,
     batch: int = 8,
@@ -46,8 +49,9 @@ def calibrate_guard(
     """Measure benign prompts as requests: the pipeline's scheduler, a noise of its own for each.
 
     Only the first `steps` steps are drawn. The calibration holds for requests that agree in what
-    scores depend on: weights, pipeline, scheduler, dtype, size, the timesteps looked at, negative
-    prompt, and past the first step the guidance.
+    scores depend on: weights, adapters and whatever else changes predictions, pipeline, scheduler,
+    dtype, size, the timesteps looked at, length of embeddings, negative prompt, and past the first
+    step the guidance.
 
     Args:
         pipe: The pipeline, not guarded.
@@ -57,6 +61,10 @@ def calibrate_guard(
         fpr: False-positive rate to promise, for an image, in 0..1.
         delta: The chance that the promise is broken, in 0..1.
         negative_prompt: The one that requests will have, if any.
+        embed: Makes a request's embeddings of prompts, where requests come with embeddings (longer
+            ones, weighted ones): from texts [B] to the pipeline's arguments, `prompt_embeds`
+            [B, L, D] and `negative_prompt_embeds` [B, L, D], with Stable Diffusion XL also
+            `pooled_prompt_embeds` and `negative_pooled_prompt_embeds` [B, P].
         extra_pass: Whether to run the UNet once more, for pipelines without guidance.
         seed: Of the noises.
         batch: Prompts drawn together.
@@ -77,6 +85,7 @@ def calibrate_guard(
         [*benign, *positives],
         steps=steps,
         negative_prompt=negative_prompt,
+        embed=embed,
         extra_pass=extra_pass,
         seed=seed,
         batch=batch,
@@ -99,6 +108,7 @@ def measure(
     *,
     steps: int,
     negative_prompt: str | None = None,
+    embed: Embed | None = None,
     extra_pass: bool = False,
     seed: int = 0,
     batch: int = 8,
@@ -124,6 +134,9 @@ def measure(
             "more."
         )
     _check(access, call)
+    identified = Identified(pipe)
+    now = identified.now()
+    now.require()
     baseline = access.negative(negative_prompt)
     found: list[Measured] = []
     done = 0
@@ -135,11 +148,11 @@ def measure(
         some = prompts[start : start + batch]
         seeds = [int(digest(prompt), 16) + seed for prompt in some]
         request = call | {
-            "prompt": list(some),
+            **_prompts(access, some, embed, baseline),
             "generator": [torch.Generator().manual_seed(each) for each in seeds],
             "output_type": "latent",
         }
-        if negative_prompt is not None:
+        if negative_prompt is not None and "negative_prompt_embeds" not in request:
             request["negative_prompt"] = [negative_prompt] * len(some)
         watch = Watch(access, baseline, steps, extra_pass, enough)
         try:
@@ -151,8 +164,45 @@ def measure(
             access.free()
         done += len(some)
         progress(done, len(prompts))
+    if changes := now.changes(identified.now()):
+        raise CalibrationError(
+            f"The pipeline was changed while it was calibrated: {changes}. Calibrate again, and "
+            "leave it alone meanwhile."
+        )
     told = access.arguments((), request)
-    return found, access.setting(model_id(pipe), told, negative_prompt, found[-1]).setting
+    return found, access.setting(now, told, negative_prompt, found[-1]).setting
+
+
+def _prompts(
+    access: Access, prompts: Sequence[str], embed: Embed | None, baseline: Baseline
+) -> dict[str, Any]:
+    """The arguments of a request that say what to draw.
+
+    Raises:
+        InputError: `embed` did not return those of every prompt.
+    """
+    if embed is None:
+        return {"prompt": list(prompts)}
+    found = dict(embed(list(prompts)))
+    kind = type(access.pipe).__name__
+    for name, value in found.items():
+        if name not in access.names or not name.endswith("prompt_embeds"):
+            raise InputError(f"`embed` returned {name}, and {kind} takes no such embeddings.")
+        if not isinstance(value, torch.Tensor) or len(value) != len(prompts):
+            raise InputError(
+                f"`embed` returned {name} for something else than {len(prompts)} prompt(s). It "
+                "returns a tensor with one row for each."
+            )
+    if "prompt_embeds" not in found:
+        raise InputError("`embed` returned no prompt_embeds. It returns at least those.")
+    tokens = found["prompt_embeds"].shape[1]
+    baseline.of(tokens)  # or raises
+    if tokens != baseline.reads and "negative_prompt_embeds" not in found:
+        raise InputError(
+            f"`embed` returned prompt_embeds of {tokens} tokens and no negative_prompt_embeds, and "
+            f"{kind} makes some of {baseline.reads} only. Return both."
+        )
+    return found
 
 
 def _check(access: Access, call: Mapping[str, Any]) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
+import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -30,8 +33,10 @@ from .decision import (
     number,
 )
 from .drawing import RandomState
+from .identity import Identified, Identity
 from .mitigation import EmbeddingOptimization, Flagged, GuardMitigation, StepMitigation
-from .pipelines import Guarded, accessed
+from .pipelines import Guarded, accessed, copied
+from .refusing import PipelineBusy
 from .watching import Baseline, Magnitude, Measured, Steer, Watch
 
 __all__ = ["Guard", "Policy"]
@@ -53,7 +58,10 @@ class Guard:
     Supported are Stable Diffusion 1.x, 2.x and XL: text to image, image to image, inpainting; and
     XL's modular pipeline from text to image, with a guider that combines two predictions. The
     pipeline is called as before, and what it returns is the same to the bit unless an image is
-    flagged. One call at a time: pipelines are not safe to share between threads, nor is a guard.
+    flagged. One call at a time, as pipelines draw: a second one meanwhile is a `PipelineBusy`.
+
+    Before and after every request it is checked, in microseconds, that the pipeline is still what
+    was calibrated: weights, adapters and their scales, FreeU, attention, hooks, tokenizers.
 
     Policies, for the images that score above the calibration's threshold:
 
@@ -67,8 +75,7 @@ class Guard:
 
     Attributes:
         decisions: The last request's, one for each image.
-        model: Hash of the weights, taken when the guard is made: make another one after changing
-            them (LoRA).
+        identity: Which model the pipeline was at the last request, or when the guard was made.
     """
 
     def __init__(
@@ -101,7 +108,8 @@ class Guard:
             keep_prompts: Whether decisions, and so the file, hold the prompts' text.
 
         Raises:
-            InputError: the pipeline cannot be watched, is guarded already, or an option is wrong.
+            InputError: the pipeline cannot be watched, is guarded already, something of it changes
+                predictions in an unknown way, or an option is wrong.
             CalibrationError: there is no calibration for this pipeline where one is needed.
         """
         self._access = accessed(pipe)
@@ -116,10 +124,10 @@ class Guard:
                 f"{record} cannot be written: there is no folder {Path(record).parent}. Make it, "
                 "or choose another file."
             )
-        self.model = settings.model_id(pipe)
-        self._networks = settings.networks(pipe)
+        self._identified = Identified(pipe)
+        self.identity = self._attached = self._identified.now()
         self._fitting: dict[settings.GuardSetting, Calibration] = {}
-        self._known = _load(calibration, self.model, steps)
+        self._known = _load(calibration, self.identity, steps)
         if self._known is None and policy in ("block", "mitigate"):
             raise CalibrationError(
                 f"Policy {policy!r} needs a threshold, and there is no universal one. Measure "
@@ -133,8 +141,9 @@ class Guard:
         self._record = None if record is None else Path(record)
         self._keep = keep_prompts
         self._baseline: Baseline | None = None
+        self._drawing = threading.Lock()
         self._original: type = type(pipe)
-        pipe.__class__ = _guarded(self._original, self._draw)
+        pipe.__class__ = _guarded(self._original, pipe, self._draw)
 
     def __enter__(self) -> Guard:
         return self
@@ -148,18 +157,62 @@ class Guard:
         self.detach()
 
     def detach(self) -> None:
-        """Leave the pipeline as it was found; again does nothing."""
-        if isinstance(self._pipe, Guarded):
-            self._pipe.__class__ = self._original
+        """Leave the pipeline as it was found; again does nothing.
+
+        Raises:
+            PipelineBusy: it is drawing.
+        """
+        with self._alone():
+            if isinstance(self._pipe, Guarded):
+                self._pipe.__class__ = self._original
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Raises PipelineBusy if the pipeline is drawing."""
+        if not self._drawing.acquire(blocking=False):
+            raise PipelineBusy()
+        try:
+            yield
+        finally:
+            self._drawing.release()
 
     def _draw(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """One call of the pipeline, under watch."""
-        self.decisions = ()
-        if settings.networks(self._pipe) != self._networks:
+        """One call of the pipeline, if it is still the one that was calibrated."""
+        with self._alone():
+            self.decisions = ()
+            self._identify()
+            output = self._watched(args, kwargs)
+            if self._known is not None and self._identified.now() != self.identity:
+                changes = self.identity.changes(self._identified.now())
+                raise CalibrationError(
+                    f"The pipeline was changed while it drew: {changes}. What was decided was not "
+                    "of all that was drawn, and is not handed out. Change it between requests."
+                )
+            return output
+
+    def _identify(self) -> None:
+        """Look which model the pipeline is now.
+
+        Raises:
+            CalibrationError: the guard is not calibrated for it.
+            InputError: something of it changes predictions in an unknown way.
+        """
+        now = self._identified.now()
+        if now is not self.identity:
+            self.identity, self._baseline = now, None
+        if self._known is None:
+            return
+        now.require()
+        if not any(settings.fits(each, now) for each in self._known):
             raise CalibrationError(
-                "The pipeline's UNet or a text encoder was replaced since the guard was made, and "
-                "the guard is calibrated for the old one. Make another guard."
+                "The pipeline is not the one any more that the guard is calibrated for: "
+                f"{self._attached.changes(now)}. Put that back, or calibrate the pipeline as it is "
+                "now (`calibrate_guard`) and make another guard; a `CalibrationFile` may hold the "
+                "calibrations of several states."
             )
+
+    def _watched(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """One call of the pipeline, under watch."""
         told = self._access.arguments(args, kwargs)
         if self._baseline is None:
             self._baseline = self._access.negative(self._negative)
@@ -199,6 +252,7 @@ class Guard:
         """Decide on every image, and act; raises to stop the pipeline."""
         found = self._judge(measured, told, attempt=int(bool(self.decisions)))
         if self.decisions:  # the second time, only what was mitigated is looked at
+            _check_same(self.decisions, found)
             kept = zip(self.decisions, found, strict=True)
             found = tuple(new if old.action == "mitigate" else old for old, new in kept)
         else:
@@ -249,7 +303,7 @@ class Guard:
     def _calibration(self, measured: Measured, told: Arguments) -> Calibration | None:
         if self._known is None:
             return None
-        wanted = self._access.setting(self.model, told, self._negative, measured)
+        wanted = self._access.setting(self.identity, told, self._negative, measured)
         if wanted not in self._fitting:
             self._fitting[wanted] = settings.find(self._known, wanted)
         return self._fitting[wanted]
@@ -320,22 +374,48 @@ def _checked(found: Tensor, embeds: Tensor) -> Tensor:
     return found.detach()
 
 
-def _guarded(original: type, draw: Callable[[tuple[Any, ...], dict[str, Any]], Any]) -> type:
+def _check_same(before: Sequence[Decision], now: Sequence[Decision]) -> None:
+    """Check that what is drawn anew and was not mitigated is what was decided.
+
+    Raises:
+        CalibrationError: it comes from another noise.
+    """
+    for old, new in zip(before, now, strict=True):
+        if old.action != "mitigate" and not math.isclose(old.score, new.score, rel_tol=1e-3):
+            raise CalibrationError(
+                f"Image {old.index} scored {old.score:.4g}, and {new.score:.4g} when the request "
+                "was drawn anew: it did not come from the same noise, since something else draws "
+                "from torch's generator meanwhile. Give requests a `generator` of their own."
+            )
+
+
+def _guarded(
+    original: type, pipe: Any, draw: Callable[[tuple[Any, ...], dict[str, Any]], Any]
+) -> type:
     """The pipeline's class, but that calls go through a guard.
 
     Python looks `__call__` up on the class, so that no attribute of the pipeline can do this.
     """
 
     @functools.wraps(original.__call__)
-    def call(_: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self is not pipe:
+            raise copied(self)
         return draw(args, kwargs)
 
-    body = {"__call__": call, "__module__": original.__module__, "__doc__": original.__doc__}
-    return type(original.__name__, (original, Guarded), body)
+    body = {
+        "__call__": call,
+        "__module__": original.__module__,
+        "__doc__": original.__doc__,
+        "guarded": staticmethod(lambda: pipe),
+    }
+    return type(original.__name__, (Guarded, original), body)
 
 
 def _load(
-    calibration: Calibration | CalibrationFile | str | Path | None, model: str, steps: int | None
+    calibration: Calibration | CalibrationFile | str | Path | None,
+    now: Identity,
+    steps: int | None,
 ) -> list[Calibration] | None:
     if calibration is None:
         return None
@@ -343,7 +423,8 @@ def _load(
         calibration = CalibrationFile.read(calibration)
     if isinstance(calibration, Calibration):
         calibration = CalibrationFile((calibration,))
-    return settings.known(calibration, model, steps)
+    now.require()
+    return settings.known(calibration, now, steps)
 
 
 def _names(told: Arguments, images: int) -> tuple[list[str], list[str | None]]:

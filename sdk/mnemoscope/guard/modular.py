@@ -12,8 +12,9 @@ from torch import Tensor
 
 from mnemoscope_runtime.errors import InputError
 
-from .access import Access, Arguments, around, refuse_ip_adapter
+from .access import Access, Arguments, refuse_ip_adapter
 from .drawing import zeroed
+from .interposing import around
 from .refusing import through
 from .watching import Baseline, Branch, Told, Watch, named
 
@@ -108,11 +109,11 @@ class Modular(Access):
             StableDiffusionXLTextEncoderStep,
         )
 
+        encode = StableDiffusionXLTextEncoderStep.encode_prompt
         with torch.no_grad():
-            found = StableDiffusionXLTextEncoderStep.encode_prompt(
-                self.pipe, prompt="", negative_prompt=negative
-            )
-        return Baseline(found[1], found[3])
+            found = encode(self.pipe, prompt="", negative_prompt=negative)
+            empty = encode(self.pipe, prompt="", negative_prompt="")[1] if negative else None
+        return Baseline(found[1], found[3], empty)
 
     @contextmanager
     def predictions(self, watch: Watch) -> Iterator[None]:
@@ -161,7 +162,7 @@ class Modular(Access):
         state = dict(vars(guider))
         guider.prepare_inputs, guider.forward = prepare_inputs, forward
         try:
-            with around(self.pipe.unet, lambda *_: None, after):
+            with around(self.pipe, lambda *_: None, after):
                 yield
         except BaseException:
             vars(guider).update(state)  # not left in the middle of a request

@@ -7,9 +7,10 @@ from typing import Any
 from mnemoscope_runtime.errors import InputError
 
 from .access import Access, Standard
+from .interposing import Interposed
 from .modular import Modular
 
-__all__ = ["Guarded", "accessed"]
+__all__ = ["Guarded", "accessed", "copied"]
 
 PIPELINES = tuple(
     f"{family}{kind}Pipeline"
@@ -19,8 +20,23 @@ PIPELINES = tuple(
 MODULAR = "StableDiffusionXLModularPipeline"
 
 
-class Guarded:
-    """Marks the class of a pipeline that is guarded."""
+class Guarded(Interposed):
+    """Marks the class of a pipeline that is guarded, and of no other one."""
+
+    @staticmethod
+    def guarded() -> Any:
+        """The pipeline."""
+        raise NotImplementedError
+
+
+def copied(pipe: Any) -> InputError:
+    """What to say of a pipeline that has a guarded one's class, and no guard."""
+    name = type(pipe).__name__
+    return InputError(
+        "This pipeline is a copy of a guarded one, or was made with its class (`type(pipe)(...)`), "
+        f"and has no guard of its own. Make it with `diffusers.{name}(**pipe.components)`, or with "
+        "`mnemoscope.guard.replicate(pipe)`, so that both can draw at the same time; then guard it."
+    )
 
 
 def accessed(pipe: Any) -> Access:
@@ -30,7 +46,9 @@ def accessed(pipe: Any) -> Access:
         InputError: it does not, or another guard is there; and what to do.
     """
     if isinstance(pipe, Guarded):
-        raise InputError("This pipeline is guarded already. `detach` the other guard first.")
+        if pipe.guarded() is pipe:
+            raise InputError("This pipeline is guarded already. `detach` the other guard first.")
+        raise copied(pipe)
     name = type(pipe).__name__
     if name not in (*PIPELINES, MODULAR):
         raise InputError(

@@ -7,7 +7,19 @@ from contextlib import contextmanager
 
 from mnemoscope_runtime.errors import InputError, MnemoscopeError
 
-__all__ = ["no_baseline", "outside", "through"]
+__all__ = ["PipelineBusy", "no_baseline", "no_length", "outside", "through"]
+
+
+class PipelineBusy(MnemoscopeError, RuntimeError):
+    """A guarded pipeline was called while it draws: from another thread, or by its own callback."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This pipeline is drawing already, in another thread or around this very call, and it "
+            "draws one request at a time: its scheduler and its guard's decisions are of one. Wait "
+            "for it (a lock around every call), or give every thread a guarded pipeline of its own "
+            "(`replicate`, a pool: docs/guard.md)."
+        )
 
 
 class _Refused(BaseException):
@@ -33,12 +45,14 @@ def outside() -> Iterator[None]:
         raise error from None
 
 
-def no_baseline(steps: int, guided: bool) -> InputError:
+def no_baseline(steps: int, guided: bool, tokens: int, reads: int) -> InputError:
     """Why a request's predictions have nothing that thresholds are relative to, and what to do.
 
     Args:
         steps: That the guard looks at.
-        guided: Whether there is an unconditional branch, of another negative prompt.
+        guided: Whether there is an unconditional branch, of something else than the baseline.
+        tokens: How many embeddings that branch has, or the prompt's where there is none.
+        reads: How many a prompt has.
     """
     if not guided:
         where = "`Guard` or `calibrate_guard`" if steps == 1 else "`calibrate_guard` and `Guard`"
@@ -48,17 +62,33 @@ def no_baseline(steps: int, guided: bool) -> InputError:
             f"to compare the prompt with. Give {where} `extra_pass=True`, which runs the UNet once "
             "more on the empty prompt at every step that is looked at; or draw with guidance."
         )
-    same = "calibrate with it, and give it to the guard too: `negative_prompt=...` of both"
+    if tokens == reads:
+        what = "The negative prompt of this request is not the one that the guard is calibrated for"
+        same = "calibrate with it, and give it to the guard too: `negative_prompt=...` of both"
+    else:
+        what = (
+            f"The negative embeddings of this request have {tokens} tokens and are not those of "
+            "the negative prompt that the guard is calibrated for, followed by those of the empty "
+            f"one, {reads} at a time"
+        )
+        same = "give those as `negative_prompt_embeds`"
     if steps == 1:
         return InputError(
-            "The negative prompt of this request is not the one that the guard is calibrated for, "
-            "so that its predictions are relative to something else and no threshold applies. Give "
-            "`Guard(..., extra_pass=True)`, which runs the UNet once more on the empty prompt at "
-            f"the first step; or {same}."
+            f"{what}, so that its predictions are relative to something else and no threshold "
+            "applies. Give `Guard(..., extra_pass=True)`, which runs the UNet once more on the "
+            f"empty prompt at the first step; or {same}."
         )
     return InputError(
-        "The negative prompt of this request is not the one that the guard is calibrated for. Past "
-        f"the first step it changes what is looked at, and this guard looks at {steps} steps, so "
-        f"that an extra pass would not help: {same}. Or look at the first step alone: "
-        "`calibrate_guard(..., steps=1)` and `Guard(..., steps=1, extra_pass=True)`."
+        f"{what}. Past the first step it changes what is looked at, and this guard looks at "
+        f"{steps} steps, so that an extra pass would not help: {same}. Or look at the first step "
+        "alone: `calibrate_guard(..., steps=1)` and `Guard(..., steps=1, extra_pass=True)`."
+    )
+
+
+def no_length(tokens: int, reads: int) -> InputError:
+    """Why embeddings of a length have no baseline."""
+    return InputError(
+        f"The embeddings of this request have {tokens} tokens, and the text encoder gives {reads} "
+        "at a time, so that what the empty prompt is at that length is not known. Give embeddings "
+        f"of {reads} tokens or a multiple of it, as tools that read long prompts in chunks do."
     )

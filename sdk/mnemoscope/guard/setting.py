@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import torch
-from accelerate.utils import align_module_device  # type: ignore[import-untyped]
-from torch import Tensor, nn
 
 from mnemoscope_runtime.errors import CalibrationError, InputError
 
 from ..calibration import Calibration, CalibrationFile, Setting
+from .identity import Identity
 
 __all__ = [
     "GuardSetting",
     "find",
+    "fits",
     "known",
-    "model_id",
-    "networks",
     "options",
-    "plain",
 ]
 
 DETECTOR = "guard"
@@ -51,22 +44,26 @@ class GuardSetting:
     """A way of watching.
 
     Attributes:
-        model: `model_id` of the pipeline.
+        model: `Identity.model` of the pipeline.
+        state: `Identity.state` of it.
         pipeline: Name of its class.
-        scheduler: Name of its class and a digest of its configuration.
+        scheduler: Name of its class and a digest of its configuration and noise levels.
         dtype: Of the predictions.
         latents: Their (C, H, W).
         timesteps: Those looked at.
+        tokens: How many embeddings the UNet was told of a prompt.
         negative: Digest of the negative prompt that magnitudes are relative to; "none" for none.
         options: Other arguments that scores depend on.
     """
 
     model: str
+    state: str
     pipeline: str
     scheduler: str
     dtype: str
     latents: tuple[int, ...]
     timesteps: tuple[float, ...]
+    tokens: int
     negative: str
     options: str
 
@@ -74,11 +71,13 @@ class GuardSetting:
     def parts(self) -> dict[str, str]:
         """All but the model, in words."""
         return {
+            "state": self.state,
             "pipeline": self.pipeline,
             "scheduler": self.scheduler,
             "dtype": self.dtype,
             "latents": "x".join(map(str, self.latents)),
             "timesteps": " ".join(f"{t:g}" for t in self.timesteps),
+            "tokens": str(self.tokens),
             "negative prompt": self.negative,
             "options": self.options,
         }
@@ -103,11 +102,13 @@ def options(told: Mapping[str, Any], steps: int, tells_scale: bool) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in sorted(found.items())) or "none"
 
 
-def known(file: CalibrationFile, model: str, steps: int | None) -> list[Calibration]:
-    """The calibrations of guards that look at as many steps of that model, or at any one number.
+def known(file: CalibrationFile, now: Identity, steps: int | None) -> list[Calibration]:
+    """The calibrations of guards that look at as many steps, at any one number if it is open.
+
+    Those of other models and states are among them: a pipeline's adapters may be exchanged.
 
     Raises:
-        CalibrationError: there are none.
+        CalibrationError: none is of the pipeline as it is.
         InputError: the number is open, and they have several.
     """
     guards = [each for each in file.calibrations if each.setting.detector == DETECTOR]
@@ -116,25 +117,57 @@ def known(file: CalibrationFile, model: str, steps: int | None) -> list[Calibrat
             "This calibration is not of a guard: a bundle's scores are of a fixed noise bank and "
             "another engine, and mean nothing here. Make one with `calibrate_guard`."
         )
-    mine = [each for each in guards if each.setting.bundle == model]
-    if not mine:
+    current = [each for each in guards if "state" in _parts(each)]
+    if not current:
         raise CalibrationError(
-            f"This calibration was made on weights {guards[0].setting.bundle[:12]}, the pipeline "
-            f"has {model[:12]} (another model, dtype or LoRA): its thresholds mean nothing here. "
-            "Calibrate this pipeline with `calibrate_guard`."
+            "This calibration was made by an earlier version of Mnemoscope, which did not note the "
+            "pipeline's adapters and what else changes its predictions, so that it may be of "
+            "another state than it says. Calibrate again with `calibrate_guard`."
         )
+    mine = [each for each in current if fits(each, now)]
+    if not mine:
+        raise CalibrationError(_other(current, now))
     has = sorted({each.setting.steps for each in mine})
     if steps is None and len(has) > 1:
         raise InputError(
             f"This calibration is of {', '.join(map(str, has))} steps. Say at how many the guard "
             "is to look: steps=..."
         )
-    found = [each for each in mine if steps is None or each.setting.steps == steps]
-    if not found:
+    steps = has[0] if steps is None else steps
+    if steps not in has:
         raise CalibrationError(
             f"There is no calibration of {steps} step(s), only of {', '.join(map(str, has))}. Make "
             f"one with `calibrate_guard(..., steps={steps})`, or look at as many."
         )
+    return [each for each in current if each.setting.steps == steps]
+
+
+def fits(calibration: Calibration, now: Identity) -> bool:
+    """Whether a calibration is of a pipeline as it is now."""
+    alike = calibration.setting.bundle == now.model
+    return alike and _parts(calibration).get("state") == now.state
+
+
+def _other(calibrations: Sequence[Calibration], now: Identity) -> str:
+    """Why none of these is of a pipeline as it is now."""
+    alike = [each for each in calibrations if each.setting.bundle == now.model]
+    if alike:
+        states = sorted({_parts(each)["state"] for each in alike})
+        calibrated = " or ".join(map(repr, states))
+        return (
+            f"The pipeline's state is {now.state!r}, calibrated was {calibrated}: its thresholds "
+            "mean nothing here. Put it into the state that was calibrated, or calibrate this one "
+            "with `calibrate_guard`."
+        )
+    return (
+        f"This calibration was made on weights {calibrations[0].setting.bundle[:12]}, the pipeline "
+        f"has {now.model[:12]} (another model, dtype, tokenizer, or LoRA that is fused): its "
+        "thresholds mean nothing here. Calibrate this pipeline with `calibrate_guard`."
+    )
+
+
+def _parts(calibration: Calibration) -> dict[str, str]:
+    found: dict[str, str] = json.loads(calibration.setting.backend)
     return found
 
 
@@ -148,52 +181,17 @@ def find(calibrations: list[Calibration], wanted: GuardSetting) -> Calibration:
     for each in calibrations:
         if each.setting == setting:
             return each
-    nearest = min((_differences(each, wanted) for each in calibrations), key=len)
+    mine = [each for each in calibrations if each.setting.bundle == wanted.model]
+    nearest = min((_differences(each, wanted) for each in mine), key=len)
     raise CalibrationError(
         f"The guard is not calibrated for this request: {'; '.join(nearest)}. {_AGAIN}"
     )
 
 
 def _differences(calibration: Calibration, wanted: GuardSetting) -> list[str]:
-    has = json.loads(calibration.setting.backend)
+    has = _parts(calibration)
     return [
         f"{name} is {value}, calibrated was {has.get(name)}"
         for name, value in wanted.parts.items()
         if has.get(name) != value
     ]
-
-
-def plain(module: nn.Module) -> nn.Module:
-    """The module that `torch.compile` wrapped, or itself."""
-    found: nn.Module = getattr(module, "_orig_mod", module)
-    return found
-
-
-def model_id(pipe: Any) -> str:
-    """A hash over names, types and values of what predicts noise: text encoders and UNet.
-
-    Weights that accelerate has offloaded are read where they are.
-    """
-    found = hashlib.sha256()
-    for part, module in networks(pipe).items():
-        for name, value in _weights(module):
-            found.update(f"{part}.{name} {value.dtype} {tuple(value.shape)}\n".encode())
-            flat = value.detach().cpu().contiguous().reshape(-1)
-            found.update(flat.view(torch.uint8).numpy().data)
-    return found.hexdigest()
-
-
-def networks(pipe: Any) -> dict[str, nn.Module]:
-    """What predicts noise, by name; not what `torch.compile` made of it."""
-    parts = ("text_encoder", "text_encoder_2", "unet")
-    found = {part: getattr(pipe, part, None) for part in parts}
-    return {part: plain(module) for part, module in found.items() if module is not None}
-
-
-def _weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    for prefix, part in module.named_modules():
-        own = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
-        offloaded = any(value.is_meta for _, value in own)
-        with align_module_device(part, "cpu") if offloaded else nullcontext():
-            for name, _ in own:
-                yield f"{prefix}.{name}", getattr(part, name)

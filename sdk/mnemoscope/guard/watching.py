@@ -14,10 +14,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from mnemoscope_runtime.errors import CalibrationError, NumericsError
+from mnemoscope_runtime.errors import CalibrationError, InputError, NumericsError
 
-from .refusing import no_baseline, outside, through
-from .setting import plain
+from .networks import plain
+from .refusing import no_baseline, no_length, outside, through
+from .stamp import version
 from .units import eps_scale
 
 __all__ = [
@@ -65,6 +66,23 @@ class _Expected:
         return near
 
 
+class _Began:
+    """Embeddings of prompts at the first step."""
+
+    def __init__(self, embeds: Tensor, first: int) -> None:
+        self._rows = embeds[first:].clone()
+        self._last, self._version = embeds, version(embeds)
+
+    def is_still(self, embeds: Tensor, first: int) -> bool:
+        """Whether they are the same; read only if they may be others."""
+        counts = not embeds.is_inference()
+        if counts and embeds is self._last and version(embeds) == self._version:
+            return True
+        self._last, self._version = embeds, version(embeds)
+        rows = embeds[first:]
+        return rows.shape == self._rows.shape and torch.equal(rows, self._rows)
+
+
 @dataclass(frozen=True)
 class Baseline:
     """What magnitudes are relative to: what the UNet is told without a prompt.
@@ -72,27 +90,62 @@ class Baseline:
     Attributes:
         embeds: # [1, L, D]
         pooled: Stable Diffusion XL's. # [1, P]
+        empty: What follows in longer embeddings, where that is something else. # [1, L, D]
     """
 
     embeds: Tensor
     pooled: Tensor | None
+    empty: Tensor | None = None
+
+    @property
+    def reads(self) -> int:
+        """How many embeddings a prompt has."""
+        return self.embeds.shape[1]
+
+    def of(self, tokens: int) -> Baseline:
+        """The same for embeddings of so many tokens, as tools make them that read chunk by chunk.
+
+        Raises:
+            InputError: they are no whole number of chunks.
+        """
+        if tokens == self.reads:
+            return self
+        if tokens not in self._longer:
+            if tokens % self.reads or not tokens:
+                raise no_length(tokens, self.reads)
+            more = self.embeds if self.empty is None else self.empty
+            chunks = [self.embeds] + [more] * (tokens // self.reads - 1)
+            self._longer[tokens] = replace(self, embeds=torch.cat(chunks, 1))
+        return self._longer[tokens]
+
+    @cached_property
+    def _longer(self) -> dict[int, Baseline]:
+        return {}
 
     @cached_property
     def _expected(self) -> tuple[_Expected, ...]:
         return tuple(_Expected(each) for each in (self.embeds, self.pooled) if each is not None)
 
     def is_told(self, branch: Branch) -> bool:
-        """Whether the UNet was told just that, but for rounding."""
+        """Whether the UNet was told just that, but for rounding.
+
+        Raises:
+            InputError: what it was told has no such length.
+        """
         found = [branch.told[EMBEDS]]
         if self.pooled is not None:
             found.append(branch.told["added_cond_kwargs"]["text_embeds"])
-        pairs = zip(self._expected, found, strict=True)
+        pairs = zip(self.of(found[0].shape[1])._expected, found, strict=True)
         return all(expected.is_near(each[branch.rows]) for expected, each in pairs)
 
     def instead(self, told: Told) -> Told:
-        """The same call, told that."""
-        embeds = self.embeds.to(told[EMBEDS]).expand_as(told[EMBEDS])
-        told = told | {EMBEDS: embeds}
+        """The same call, told that.
+
+        Raises:
+            InputError: what it was told has no such length.
+        """
+        embeds = self.of(told[EMBEDS].shape[1]).embeds
+        told = told | {EMBEDS: embeds.to(told[EMBEDS]).expand_as(told[EMBEDS])}
         if self.pooled is not None:
             added = told["added_cond_kwargs"]
             pooled = self.pooled.to(added["text_embeds"]).expand_as(added["text_embeds"])
@@ -188,6 +241,7 @@ class Watch:
     def __post_init__(self) -> None:
         self._norms: list[Tensor] = []
         self._timesteps: list[float] = []
+        self._began: dict[str, _Began] = {}
         self._ran_extra = False
         self._seconds = 0.0
         self._first: tuple[Branch, Tensor, float] | None = None
@@ -212,6 +266,28 @@ class Watch:
     def idle(self) -> bool:
         """Whether nothing is left to look at or to change in predictions."""
         return len(self._norms) >= self.steps and not self.silenced and self.steer is None
+
+    def keep(self, told: Told, first: int) -> None:
+        """Check that a request goes on with the embeddings that it began with.
+
+        Args:
+            told: What the pipeline tells the UNet.
+            first: Row of the first image.
+
+        Raises:
+            InputError: the prompts' embeddings are others than at the first step.
+        """
+        pooled = (told.get("added_cond_kwargs") or {}).get("text_embeds")
+        for name, now in (("embeddings", told[EMBEDS]), ("pooled embeddings", pooled)):
+            if now is None:
+                continue
+            began = self._began.setdefault(name, _Began(now, first))
+            if not began.is_still(now, first):
+                raise InputError(
+                    f"The {name} of this request's prompts were changed after its first step, by a "
+                    "callback of its own, so that the guard's decision would not be of what is "
+                    "drawn. Draw without that callback, or detach the guard for this request."
+                )
 
     def changed(self, embeds: Tensor, first: int) -> Tensor:
         """What the UNet is told, with `embeds` in it.
@@ -282,11 +358,13 @@ class Watch:
         scale = eps_scale(self.source.pipe.scheduler, float(cond.told["timestep"]))
         if uncond is not None and self.baseline.is_told(uncond):
             return uncond.prediction, scale
-        return self._extra(cond, guided=uncond is not None), scale
+        return self._extra(cond, uncond), scale
 
-    def _extra(self, cond: Branch, guided: bool) -> Tensor:
+    def _extra(self, cond: Branch, uncond: Branch | None) -> Tensor:
+        guided = uncond is not None
         if not self.extra_pass or (self.steps > 1 and guided):
-            raise no_baseline(self.steps, guided)
+            tokens = (uncond or cond).told[EMBEDS].shape[1]
+            raise no_baseline(self.steps, guided, tokens, self.baseline.reads)
         self._ran_extra = True
         return self._predict(self.baseline.instead(cond.call))
 

@@ -1,0 +1,74 @@
+"""What predicts noise in a pipeline: its networks, their layers and weights, its tokenizers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
+
+from accelerate.utils import align_module_device  # type: ignore[import-untyped]
+from torch import Tensor, nn
+
+__all__ = ["is_lora", "layers", "networks", "plain", "tensors", "tokenizers"]
+
+_NETWORKS = ("text_encoder", "text_encoder_2", "unet")
+_TOKENIZERS = ("tokenizer", "tokenizer_2")
+_DRAWS_ON_PICTURES = ("Img2Img", "Inpaint")
+
+
+def networks(pipe: Any) -> dict[str, nn.Module]:
+    """What predicts noise, by name; not what `torch.compile` made of it.
+
+    Where a request starts from a picture, also what encodes it.
+    """
+    parts: tuple[str, ...] = _NETWORKS
+    if any(kind in type(pipe).__name__ for kind in _DRAWS_ON_PICTURES):
+        parts += ("vae",)
+    found = {part: getattr(pipe, part, None) for part in parts}
+    return {part: plain(module) for part, module in found.items() if module is not None}
+
+
+def tokenizers(pipe: Any) -> dict[str, Any]:
+    """What turns prompts into tokens, by name."""
+    found = {part: getattr(pipe, part, None) for part in _TOKENIZERS}
+    return {part: each for part, each in found.items() if each is not None}
+
+
+def plain(module: nn.Module) -> nn.Module:
+    """The module that `torch.compile` wrapped, or itself."""
+    found: nn.Module = getattr(module, "_orig_mod", module)
+    return found
+
+
+def layers(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Every module below and this one, by path; a layer that LoRA wraps is followed by its own.
+
+    Copies of projections that diffusers has fused, and does not use, are left out.
+    """
+    yield path, module
+    if is_lora(module):
+        yield from layers(module.base_layer, path)  # type: ignore[arg-type]
+        return
+    unused = () if _is_fused(module) else ("to_qkv", "to_kv")
+    for name, child in module._modules.items():
+        if child is not None and name not in unused:
+            yield from layers(child, f"{path}.{name}" if path else name)
+
+
+def is_lora(module: nn.Module) -> bool:
+    """Whether a layer is one of peft's around another one."""
+    return type(module).__module__.startswith("peft.tuners.lora") and hasattr(module, "base_layer")
+
+
+def tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """A layer's own parameters and buffers; those that accelerate has offloaded where they are."""
+    own = {**module._parameters, **module._buffers}
+    found = {name: value for name, value in own.items() if value is not None}
+    offloaded = any(value.is_meta for value in found.values())
+    with align_module_device(module, "cpu") if offloaded else nullcontext():
+        for name in found:
+            yield name, getattr(module, name)
+
+
+def _is_fused(module: nn.Module) -> bool:
+    return "Fused" in type(getattr(module, "processor", None)).__name__
