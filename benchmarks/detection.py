@@ -44,7 +44,7 @@ def main() -> None:
         split: embedded.read_prompts(split)[: args.limit]
         for split in ("memorized", "seen", "held_out")
     }
-    with Detector.load() as detector:
+    with Detector.load(uncalibrated="score") as detector:
         scores = {
             split: measure(detector, [row.prompt for row in found], split)
             for split, found in rows.items()

@@ -60,7 +60,7 @@ def main() -> None:
     with ExitStack() as stack:
         rows = _pytorch(random_model(args.family), path, args.paper)
         for name in args.backends.split(","):
-            detector = Detector.load(path, backend=name, threads=args.threads)
+            detector = Detector.load(path, backend=name, threads=args.threads, uncalibrated="score")
             stack.enter_context(detector)
             rows |= ways.screen_engine(detector, PROMPT)
             rows |= ways.sdk(detector, PROMPT)

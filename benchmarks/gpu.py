@@ -219,7 +219,7 @@ def load(name: str, path: Path) -> Detector:
             source, "screen", path / ENGINES, backend=name, options=BuildOptions(profiles=PROFILES)
         )
         _say(f"{name}: screen built or found in {time.perf_counter() - start:.0f} s")
-    return Detector.load(path, backend=name)
+    return Detector.load(path, backend=name, uncalibrated="score")
 
 
 def working(rows: ways.Rows) -> tuple[ways.Rows, dict[str, str]]:

@@ -33,8 +33,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     model = StableDiffusion.load(embedded.MODEL)
     with (
-        Detector.load(threads=args.threads) as onnxruntime,
-        Detector.load(backend="openvino", threads=args.threads) as openvino,
+        Detector.load(threads=args.threads, uncalibrated="score") as onnxruntime,
+        Detector.load(backend="openvino", threads=args.threads, uncalibrated="score") as openvino,
     ):
         bundle = onnxruntime.screener.bundle
         noise, t = bundle.noise_bank()[:1], bundle.manifest.timestep

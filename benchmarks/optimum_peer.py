@@ -43,7 +43,7 @@ def main() -> None:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = args.threads
     pipeline = ORTStableDiffusionPipeline.from_pretrained(str(exported), session_options=options)
-    with Detector.load(path, threads=args.threads) as detector:
+    with Detector.load(path, threads=args.threads, uncalibrated="score") as detector:
         rows = {
             **as_the_pipeline(pipeline, detector),
             **as_sessions(pipeline, detector),

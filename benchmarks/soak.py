@@ -45,7 +45,7 @@ class Soak:
 
 def soak(backend: str, calls: int, every: int, threads: int | None) -> Soak:
     prompts = itertools.cycle([row.prompt for row in embedded.read_prompts()])
-    with Detector.load(backend=backend, threads=threads) as detector:
+    with Detector.load(backend=backend, threads=threads, uncalibrated="score") as detector:
         rss, start = [resident()], time.perf_counter()
         for call, prompt in zip(range(1, calls + 1), prompts, strict=False):
             detector.screen([prompt], noises=1)

@@ -26,7 +26,7 @@ def sleepy(
         time.sleep(seconds)
         return 0.5
 
-    return Detector.load(bundle, backend=FakeBackend(magnitude))
+    return Detector.load(bundle, backend=FakeBackend(magnitude), uncalibrated="score")
 
 
 def test_percentiles() -> None:
@@ -76,7 +76,7 @@ def test_server_runs_that_cannot_be(bundle_dir: Path, wrong: dict[str, float]) -
 
 @one_model
 def test_stages(bundle_dir: Path) -> None:
-    with Detector.load(bundle_dir, threads=1) as detector:
+    with Detector.load(bundle_dir, threads=1, uncalibrated="score") as detector:
         taken = bench.stages(detector, PROMPTS, rounds=5)
     whole = taken.pop("whole")
     assert whole > taken["UNet and magnitude"] > taken["tokenizer"] > 0
@@ -142,11 +142,13 @@ def test_any_detector(run: Run, bundle_dir: Path, model_dir: Path, tmp_path: Pat
 
 @one_model
 def test_what_is_timed(bundle_dir: Path) -> None:
-    with Detector.load(bundle_dir, detector="latent-update", threads=1) as detector:
+    with Detector.load(
+        bundle_dir, detector="latent-update", threads=1, uncalibrated="score"
+    ) as detector:
         assert isinstance(bench.asking(detector)(PROMPTS), np.ndarray)
         with pytest.raises(InputError, match="has 3 noises"):
             bench.asking(detector, noises=9)
-    with Detector.load(bundle_dir, threads=1) as detector:
+    with Detector.load(bundle_dir, threads=1, uncalibrated="score") as detector:
         found = bench.asking(detector, steps=2, noises=2)(PROMPTS)
         assert isinstance(found, list)
         assert (found[0].steps, len(found[0].scores)) == (2, 2)

@@ -36,7 +36,7 @@ def test_thresholds_and_p_values_are_those_of_screening(bundle_dir: Path) -> Non
 @pytest.mark.parametrize("steps", [(3,), (2, 3)])
 @one_model
 def test_the_first_step_need_not_be_among_them(bundle_dir: Path, steps: tuple[int, ...]) -> None:
-    with Detector.load(bundle_dir) as detector:
+    with Detector.load(bundle_dir, uncalibrated="score") as detector:
         found = calibrate(detector, PROMPTS, steps=steps, noises=(1,), **PROMISE)
         assert [c.setting.steps for c in found] == list(steps)
         expected = [d.score for d in detector.screen(PROMPTS, steps=3, noises=1)]

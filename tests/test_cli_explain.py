@@ -149,7 +149,7 @@ def test_many_prompts_with_edits(run: Run, fake: Fake, tmp_path: Path) -> None:
     file.write_text("".join(f"cat {i}\n" for i in range(22)))
     many = ("explain", "--file", file, "--edits", "--target", 1)
     shown = run(*many)
-    assert shown.code == 0, shown.err  # no calibration, no verdicts
+    assert shown.code == 5, shown.err  # no calibration, no verdicts
     lines = "score 9.0000: cat 0\n  words: cat 9.0000\n  edit: drop 'cat': 0.0000, 25% kept: 0\n"
     assert lines in shown.out
     assert shown.out.count("  edit: ") == 20
@@ -169,7 +169,7 @@ def test_what_is_not_read_is_named(run: Run) -> None:
 @one_model
 def test_without_a_calibration(run: Run, bundle_dir: Path, tmp_path: Path) -> None:
     result = run("explain", "a cat", "--bundle", bundle_dir, "--format", "json")
-    assert result.code == 0
+    assert result.code == 5
     assert "no verdicts and no edits" in result.err
     assert "--target" in result.err
     assert result.rows[0]["edits"] == []

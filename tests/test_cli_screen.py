@@ -89,12 +89,14 @@ def test_usage_in_a_process_of_its_own() -> None:
 @one_model
 def test_nothing_is_flagged_without_a_threshold(bundle_dir: Path) -> None:
     result = shell("screen", "a cat", "rain", "--bundle", bundle_dir)
-    assert result.code == 0
+    assert result.code == 5
     assert [line.split() for line in result.out.splitlines()[1:]] == [
         [line.split()[0], "-", "-", *prompt.split()]
         for line, prompt in zip(result.out.splitlines()[1:], ["a cat", "rain"], strict=True)
     ]
-    assert result.err.startswith("note: there is no calibration of magnitude at 1 step(s)")
+    assert result.err.startswith(
+        "note: no verdicts. There is no calibration of magnitude at 1 step(s)"
+    )
     assert len(result.err.splitlines()) == 1
 
 
@@ -142,11 +144,11 @@ def test_a_setting_without_a_threshold_has_no_verdict(
     path = calibrate(bundle, 0.0, bundle / "calibration.json")
     args = ("screen", "a cat", "--steps", 2, "--format", "json", "--bundle", bundle)
     result = run(*args)
-    assert result.code == 0
+    assert result.code == 5
     assert result.rows[0]["p_value"] is None
     assert result.rows[0]["threshold"] is None
     assert result.rows[0]["memorized"] is None
-    assert "note: there is no calibration of magnitude at 2 step(s)" in result.err
+    assert "note: no verdicts. There is no calibration of magnitude at 2 step(s)" in result.err
     assert "--steps 2 --noises 3` makes one" in result.err
     failed(run(*args, "--calibration", path), 4, "no calibration of magnitude at 2 step(s)")
 
@@ -158,7 +160,7 @@ def test_json(run: Run, bundle_dir: Path, tmp_path: Path) -> None:
         *("screen", *PROMPTS, "--format", "json"),
         *("--bundle", bundle_dir, "--calibration", path),
     )
-    with Detector.load(bundle_dir) as detector:
+    with Detector.load(bundle_dir, uncalibrated="score") as detector:
         expected = detector.screen(PROMPTS)
     assert [list(row) for row in result.rows] == [KEYS] * 3
     assert [row["prompt"] for row in result.rows] == PROMPTS
@@ -214,7 +216,7 @@ def test_the_format_of_a_file(
     args = () if format_ is None else ("--format", format_)
     path = tmp_path / name
     result = run("screen", *PROMPTS, "--bundle", bundle_dir, "--output", path, *args)
-    assert (result.code, result.out) == (0, "")
+    assert (result.code, result.out) == (5, "")
     text = path.read_text("utf-8")
     first = text.splitlines()[0]
     if kind == "json":
@@ -265,7 +267,7 @@ def test_a_mistake_leaves_older_results_alone(run: Run, bundle_dir: Path, tmp_pa
     failed(run(*args, "a cat", "--noises", 99), 2)
     failed(run(*args, "--file", tmp_path / "missing.txt"), 2)
     assert output.read_text() == "older results"
-    assert run(*args, "a cat").code == 0
+    assert run(*args, "a cat").code == 5
     assert json.loads(output.read_text())["prompt"] == "a cat"
 
 
@@ -276,9 +278,9 @@ def test_control_characters_never_reach_the_terminal(run: Run, bundle_dir: Path)
         *("screen", "--file", "-", "--bundle", bundle_dir),
         stdin="\n".join(p for p in prompts if "\n" not in p).encode(),
     )
-    assert result.code == 0
+    assert result.code == 5
     result = run("screen", *prompts, "--bundle", bundle_dir)
-    assert result.code == 0
+    assert result.code == 5
     assert len(result.out.splitlines()) == 1 + len(prompts)
     assert all(c.isprintable() or c == "\n" for c in result.out)
     for shown in (r"\x1b[31mred\x1b[0m", r"bell\x07", r"a\rb", r"a\nb", r"\x9b2J", r"\u202eback"):
@@ -289,7 +291,7 @@ def test_control_characters_never_reach_the_terminal(run: Run, bundle_dir: Path)
 def test_any_script_can_be_written_to_any_locale(bundle_dir: Path) -> None:
     for environment in ({"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C"}):
         result = shell("screen", "é 猫 😀", "--bundle", bundle_dir, **environment)
-        assert result.code == 0
+        assert result.code == 5
         assert "é 猫 😀" in result.out
 
 

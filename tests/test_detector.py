@@ -54,7 +54,7 @@ def calibration_of(bundle: Path, *thresholds: float) -> CalibrationFile:
 
 @pytest.fixture
 def detector(bundle_dir: Path) -> Iterator[Detector]:
-    with Detector.load(bundle_dir, backend=FakeBackend()) as detector:
+    with Detector.load(bundle_dir, backend=FakeBackend(), uncalibrated="score") as detector:
         yield detector
 
 
@@ -62,7 +62,7 @@ def detector(bundle_dir: Path) -> Iterator[Detector]:
 
 
 def test_the_fields_of_a_detection(bundle_dir: Path) -> None:
-    with Detector.load(bundle_dir, backend=constant(0.5)) as detector:
+    with Detector.load(bundle_dir, backend=constant(0.5), uncalibrated="score") as detector:
         detection = detector.screen(["a cat"])[0]
     fields = asdict(detection)
     assert fields.pop("seconds") > 0
@@ -96,7 +96,7 @@ def test_a_detection_is_frozen(detector: Detector) -> None:
 def test_a_prompt_the_model_does_not_read_to_its_end_says_so(bundle_dir: Path, steps: int) -> None:
     fits = " ".join(["a"] * 75)
     prompts = ["", fits, fits + " cat", "a cat", fits + " dog"]
-    with Detector.load(bundle_dir) as detector:
+    with Detector.load(bundle_dir, uncalibrated="score") as detector:
         found = detector.screen(prompts, noises=1, steps=steps)
     assert [d.truncated for d in found] == [False, False, True, False, True]
     assert found[1].score == found[2].score == found[4].score  # the end counts for nothing
@@ -124,7 +124,7 @@ def test_any_iterable_of_prompts_can_be_screened(detector: Detector) -> None:
 
 @pytest.mark.parametrize("noises", [1, 2, 3, None])
 def test_the_score_is_the_mean_of_the_scores(bundle_dir: Path, noises: int | None) -> None:
-    with Detector.load(bundle_dir) as detector:
+    with Detector.load(bundle_dir, uncalibrated="score") as detector:
         detections = detector.screen(["a cat", "", "rain"], noises=noises)
         magnitudes = detector.magnitudes(["a cat", "", "rain"], noises=noises)
     assert magnitudes.shape == (3, noises or 3, 1)
@@ -165,7 +165,7 @@ def test_more_steps_follow_the_sampler(detector: Detector, monkeypatch: pytest.M
 
 
 def test_the_first_of_several_steps_is_the_one_that_is_screened(bundle_dir: Path) -> None:
-    with Detector.load(bundle_dir) as detector:
+    with Detector.load(bundle_dir, uncalibrated="score") as detector:
         first = detector.magnitudes(["a cat", "rain"], steps=1)
         several = detector.magnitudes(["a cat", "rain"], steps=3)
         detection = detector.screen(["a cat"], steps=3)[0]
@@ -205,26 +205,78 @@ def test_the_threshold_is_that_of_the_setting(bundle_dir: Path, tmp_path: Path) 
     assert [d.p_value for d in found] == [1 / 101, 1 / 101]  # a hundred benign scores of 0
 
 
-def test_a_setting_that_the_calibration_lacks(bundle_dir: Path, tmp_path: Path) -> None:
-    bundle = tmp_path / "bundle"
-    shutil.copytree(bundle_dir, bundle)
-    calibration_of(bundle, 0.1).write(tmp_path / "bundle" / "calibration.json")
-    with Detector.load(bundle, backend=constant(0.5)) as detector:  # nobody asked for it
-        found = detector.screen(["a cat"], noises=2)[0]
-    assert (found.threshold, found.memorized, found.p_value) == (None, None, None)
-    with Detector.load(
-        bundle, backend=constant(0.5), calibration=bundle / "calibration.json"
-    ) as detector:
+@pytest.fixture
+def calibrated(bundle_dir: Path, tmp_path: Path) -> Path:
+    """A bundle with a calibration of one step on one noise."""
+    bundle = shutil.copytree(bundle_dir, tmp_path / "bundle")
+    calibration_of(bundle, 0.1).write(bundle / "calibration.json")
+    return bundle
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_setting_without_a_calibration_is_refused(calibrated: Path, named: bool) -> None:
+    """`if detection.memorized` must not let a prompt pass because nobody set a threshold."""
+    own = calibrated / "calibration.json" if named else None
+    with Detector.load(calibrated, backend=constant(0.5), calibration=own) as detector:
+        assert detector.screen(["a cat"], noises=1)[0].memorized
         for wrong in ({"noises": 2}, {"noises": 1, "steps": 2}):
-            with pytest.raises(CalibrationError, match="mnemoscope calibrate BUNDLE"):
+            with pytest.raises(CalibrationError, match="mnemoscope calibrate BUNDLE") as caught:
                 detector.screen(["a cat"], **wrong)
+            assert 'uncalibrated="score" in Python' in str(caught.value)
+            with pytest.raises(CalibrationError):
+                next(detector.stream(["a cat"], **wrong))
         with pytest.raises(InputError, match="has 3 noises"):
             detector.screen(["a cat"], noises=4)
+    with Detector.load(calibrated, calibration=own) as detector:
+        with pytest.raises(
+            CalibrationError, match=r"on 1 noise\(s\), onnxruntime.*only of.*fake"
+        ) as caught:
+            detector.screen(["a cat"], noises=1)
+        assert "`mnemoscope calibration carry BUNDLE --from fake --to onnxruntime`" in str(
+            caught.value
+        )
+        assert detector.measure(["a cat"], noises=1).shape == (1, 1, 1, 1)  # no verdict asked for
+
+
+def test_a_bundle_that_was_never_calibrated(bundle_dir: Path) -> None:
     with (
-        Detector.load(bundle, calibration=bundle / "calibration.json") as detector,
-        pytest.raises(CalibrationError, match=r"on 1 noise\(s\), onnxruntime.*only of.*fake"),
+        Detector.load(bundle_dir, backend=constant(0.5)) as detector,
+        pytest.raises(CalibrationError, match=r"no calibration of .* bundle .{12}\. `mnemo"),
     ):
-        detector.screen(["a cat"], noises=1)
+        detector.screen(["a cat"])
+    with (
+        Screener.open(bundle_dir, backend=constant(0.5)) as screener,
+        pytest.raises(CalibrationError),
+    ):
+        Detector(screener).screen(["a cat"])
+
+
+def test_scores_without_verdicts_are_asked_for(calibrated: Path) -> None:
+    with Detector.load(calibrated, backend=constant(0.5), uncalibrated="score") as detector:
+        for options in ({"noises": 2}, {"noises": 1, "steps": 1}):
+            [found] = detector.screen(["a cat"], **options)
+            judged = options["noises"] == 1
+            assert (found.memorized is not None) == judged
+            assert (found.threshold is not None) == judged
+            assert (found.p_value is not None) == judged
+    with Screener.open(calibrated, backend=constant(0.5)) as screener:
+        assert Detector(screener, uncalibrated="score").screen(["a cat"])[0].memorized is None
+
+
+@pytest.mark.parametrize("value", ["Score", True, None, ""])
+def test_what_becomes_of_the_uncalibrated_is_a_choice_of_two(bundle_dir: Path, value: Any) -> None:
+    with pytest.raises(InputError, match='Give "raise" or "score"'):
+        Detector.load(bundle_dir, backend=FakeBackend(), uncalibrated=value)
+
+
+@pytest.mark.parametrize("target", ["gone.json", "calibration.json"])
+def test_a_link_that_leads_nowhere_is_no_missing_calibration(
+    bundle_dir: Path, tmp_path: Path, target: str
+) -> None:
+    bundle = shutil.copytree(bundle_dir, tmp_path / "bundle")
+    (bundle / "calibration.json").symlink_to(target)
+    with pytest.raises(CalibrationError, match="cannot be read"):
+        Detector.load(bundle, backend=FakeBackend(), uncalibrated="score")
 
 
 def test_what_is_missing_is_said_before_anything_is_measured(bundle_dir: Path) -> None:
@@ -327,7 +379,7 @@ def test_a_stream_that_is_left_early_reads_no_further(detector: Detector) -> Non
 
 def test_a_detector_closes_at_the_end_of_its_block(bundle_dir: Path) -> None:
     backend = Closing()
-    with Detector.load(bundle_dir, backend=backend) as detector:
+    with Detector.load(bundle_dir, backend=backend, uncalibrated="score") as detector:
         assert detector.screen(["a cat"])
         assert backend.closed == 0
     assert backend.closed == 1

@@ -20,7 +20,7 @@ PROMPTS = [f"a cat, number {i}" for i in range(100)]
 
 @pytest.fixture
 def detector(bundle_dir: Path) -> Iterator[Detector]:
-    with Detector.load(bundle_dir, backend=FakeBackend()) as detector:
+    with Detector.load(bundle_dir, backend=FakeBackend(), uncalibrated="score") as detector:
         yield detector
 
 
@@ -95,7 +95,9 @@ def test_loading_with_options_of_a_wrong_type(
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_magnitude_that_is_no_number_is_no_verdict(bundle_dir: Path, value: float) -> None:
     with (
-        Detector.load(bundle_dir, backend=FakeBackend(lambda _: value)) as detector,
+        Detector.load(
+            bundle_dir, backend=FakeBackend(lambda _: value), uncalibrated="score"
+        ) as detector,
         pytest.raises(NumericsError, match="prompt 0 is NaN or infinite"),
     ):
         detector.screen(["a cat"])
@@ -104,7 +106,7 @@ def test_a_magnitude_that_is_no_number_is_no_verdict(bundle_dir: Path, value: fl
 def test_the_prompt_that_failed_can_be_found(bundle_dir: Path) -> None:
     values = iter([0.1] * 70 + [float("nan")] + [0.1] * 100)
     backend = FakeBackend(lambda _: next(values))
-    with Detector.load(bundle_dir, backend=backend) as detector:
+    with Detector.load(bundle_dir, backend=backend, uncalibrated="score") as detector:
         stream = detector.stream(PROMPTS)
         assert [next(stream).prompt for _ in range(64)] == PROMPTS[:64]
         with pytest.raises(NumericsError, match=r"prompt 6 is NaN.*Counted from prompt 64"):

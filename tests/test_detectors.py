@@ -293,7 +293,7 @@ def test_a_detector_of_the_first_step_takes_no_more(bundle_dir: Path, name: str)
 
 
 def test_detections_of_another_detector(bundle_dir: Path) -> None:
-    with Detector.load(bundle_dir, detector="sharpness") as detector:
+    with Detector.load(bundle_dir, detector="sharpness", uncalibrated="score") as detector:
         found = detector.screen(["a cat"])[0]
     assert (found.detector, found.rms, found.memorized) == ("sharpness", None, None)
     assert found.score > 0

@@ -40,9 +40,11 @@ def detector() -> Iterator[Detector]:
 
 def counting(*heavy: str) -> Detector:
     """Scores a prompt 1 for each of some words in it, whatever else it says."""
-    tokenizer = Detector.load(backend=FakeBackend()).screener.tokenizer
+    tokenizer = Detector.load(backend=FakeBackend(), uncalibrated="score").screener.tokenizer
     ids = [int(tokenizer([word])[0, 1]) for word in heavy]
-    return Detector.load(backend=FakeBackend(lambda row: float(np.isin(ids, row).sum())))
+    return Detector.load(
+        backend=FakeBackend(lambda row: float(np.isin(ids, row).sum())), uncalibrated="score"
+    )
 
 
 def test_occlusion_finds_the_words_that_count() -> None:
@@ -114,13 +116,15 @@ def test_a_model_that_is_not_the_bundles(
 ) -> None:
     with pytest.raises(BackendError, match="whose weights are not those of epsilon"):
         Explainer(detector, Gradient(model)).explain("a cat")
-    with Detector.load(bundle_dir, threads=1) as own:
+    with Detector.load(bundle_dir, threads=1, uncalibrated="score") as own:
         assert Explainer(own, Gradient(model)).explain("a cat").words[1].score > 0
 
 
 @one_model
 def test_a_gradient_is_the_magnitudes(model: StableDiffusion, bundle_dir: Path) -> None:
-    with Detector.load(bundle_dir, threads=1, detector="score-difference-map") as other:
+    with Detector.load(
+        bundle_dir, threads=1, detector="score-difference-map", uncalibrated="score"
+    ) as other:
         with pytest.raises(InputError, match="Explain other detectors by occlusion"):
             Explainer(other, Gradient(model)).explain("a cat")
         assert Explainer(other).explain("a cat").detector == other.statistic.name

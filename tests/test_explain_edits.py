@@ -19,7 +19,7 @@ Scores = Callable[[frozenset[str]], float]
 @pytest.fixture(scope="module")
 def words() -> dict[int, str]:
     """The embedded vocabulary, by id."""
-    with Detector.load(backend=FakeBackend()) as detector:
+    with Detector.load(backend=FakeBackend(), uncalibrated="score") as detector:
         tokenizer = detector.screener.tokenizer
         names = [*PROMPT.replace(",", "").split()[:-1], "fez", "cat"]
         return {int(tokenizer([name])[0, 1]): name for name in names}
@@ -33,7 +33,7 @@ def scoring(words: dict[int, str]) -> Iterator[Callable[[Scores], Detector]]:
         def magnitude(ids: np.ndarray) -> float:
             return score(frozenset(words[int(i)] for i in ids if int(i) in words))
 
-        return Detector.load(backend=FakeBackend(magnitude))
+        return Detector.load(backend=FakeBackend(magnitude), uncalibrated="score")
 
     return make
 
@@ -142,7 +142,7 @@ def test_no_target(scoring: Callable[[Scores], Detector]) -> None:
 
 
 def test_the_embedded_model() -> None:
-    with Detector.load(threads=1) as detector:
+    with Detector.load(threads=1, uncalibrated="score") as detector:
         found = find_edits(detector, PROMPT)
         assert found.needed
         for edit in found.found:

@@ -107,7 +107,7 @@ def test_screening_evaluating_and_calibrating_agree(
     lists = lists_of(2, 3)
     (row,) = score(screener, lists, detectors=[statistic], steps=[1, 2], noises=[1, 2])
     assert (row.steps, row.noises, row.passes) == (50, 2, 200)
-    detector = Detector(screener, detector=statistic)
+    detector = Detector(screener, detector=statistic, uncalibrated="score")
     found = detector.screen(lists.prompts, steps=50, noises=2)
     np.testing.assert_allclose(row.scores, [each.score for each in found], rtol=1e-2)
     assert all(len(each.scores) == 2 and each.rms is None for each in found)
@@ -122,7 +122,7 @@ def test_screening_evaluating_and_calibrating_agree(
 def test_one_noise_or_half_a_picture_is_refused(
     screener: Screener, statistic: Statistic, steps: int, noises: int
 ) -> None:
-    detector = Detector(screener, detector=statistic)
+    detector = Detector(screener, detector=statistic, uncalibrated="score")
     message = f"--steps {steps} on --noises {noises} gives it nothing. Give --steps 50 and"
     with pytest.raises(InputError, match=message):
         detector.screen(PROMPTS, steps=steps, noises=noises)
@@ -144,7 +144,7 @@ def test_scores_of_one_noise_are_refused(screener: Screener, statistic: Statisti
 @pytest.mark.parametrize("name", NAMES)
 @one_model
 def test_without_a_vae_nothing_is_drawn(screener: Screener, name: str) -> None:
-    detector = Detector(screener, detector=name)
+    detector = Detector(screener, detector=name, uncalibrated="score")
     with pytest.raises(InputError, match="the VAE that draws them is not part of a bundle"):
         detector.screen(PROMPTS, steps=50)
 
@@ -179,7 +179,7 @@ def test_recited_pictures_are_more_alike() -> None:
     memorized, other = (embedded.read_prompts(s)[0].prompt for s in ("memorized", "held_out"))  # type: ignore[arg-type]
     with Screener.open(embedded.BUNDLE, threads=1) as screener:
         for name in NAMES:
-            detector = Detector(screener, detector=open_statistic(name))
+            detector = Detector(screener, detector=open_statistic(name), uncalibrated="score")
             first, second = detector.screen([memorized, other], steps=50, noises=2)
             assert first.score > second.score + 0.1
 

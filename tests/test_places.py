@@ -39,7 +39,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int, str]]:
 
 
 def scores(bundle: Path, backend: str) -> list[float]:
-    with Detector.load(bundle, backend=backend, threads=1) as detector:
+    with Detector.load(bundle, backend=backend, threads=1, uncalibrated="score") as detector:
         return [d.score for d in detector.screen(PROMPTS)]
 
 
@@ -71,9 +71,9 @@ def test_screening_writes_nothing(bundle_dir: Path, tmp_path: Path, backend: str
     before = [snapshot(folder) for folder in watched]
     code = (
         "from mnemoscope import Detector\n"
-        f"with Detector.load({str(bundle)!r}, backend={backend!r}) as detector:\n"
-        f"    assert detector.screen({PROMPTS!r}, steps=1)\n"
-        f"    assert detector.screen({PROMPTS!r}, steps=2)\n"
+        f"with Detector.load({str(bundle)!r}, backend={backend!r}, uncalibrated='score') as own:\n"
+        f"    assert own.screen({PROMPTS!r}, steps=1)\n"
+        f"    assert own.screen({PROMPTS!r}, steps=2)\n"
     )
     kept = {k: v for k, v in os.environ.items() if not k.startswith("XDG_")}
     places = {

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from cli_support import calibrate, copied
 
 from mnemoscope import Detector
 from mnemoscope_runtime import BackendUnavailable, SchemaError
@@ -46,3 +48,34 @@ def test_a_backend_that_is_not_installed(bundle_dir: Path, monkeypatch: pytest.M
 def test_a_bundle_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(SchemaError):
         list(try_backends(tmp_path))
+
+
+def test_auto_prefers_what_is_calibrated(
+    bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fastest backend of all is of no use if it has no verdict, and the next one does."""
+    bundle = copied(bundle_dir, tmp_path / "bundle")
+    broken: set[str] = set()
+    tried: list[str] = []
+
+    def trials(_: Path, names: Sequence[str], **__: object) -> Iterator[Trial]:
+        for name in names:
+            tried.append(name)
+            seconds = 1.0 if name == "onnxruntime" else 0.5
+            bad = name in broken or name not in ("onnxruntime", "openvino")
+            yield Trial(name, problem="no") if bad else Trial(name, error=0.0, seconds=seconds)
+
+    monkeypatch.setattr("mnemoscope.detector.try_backends", trials)
+
+    def chosen() -> str:
+        tried.clear()
+        with Detector.load(bundle, backend="auto", threads=1) as detector:
+            return detector.screener.backend.name
+
+    assert chosen() == "openvino"
+    assert set(tried) == set(CANDIDATES)
+    calibrate(bundle, 0.0, bundle / "calibration.json")  # on onnxruntime
+    assert (chosen(), tried) == ("onnxruntime", ["onnxruntime"])
+    broken.add("onnxruntime")
+    assert chosen() == "openvino"
+    assert sorted(tried) == sorted(CANDIDATES)  # each once

@@ -140,7 +140,7 @@ def test_a_cascade_is_calibrated_as_itself(cascade: Detector, bundle_dir: Path) 
             Detector(screener, known, first=first).screen(PROMPTS)
         if first is not None:
             assert f"--noises 3 {first.options}` makes" in str(caught.value)
-    with pytest.raises(CalibrationError, match=r"`mnemoscope calibrate .*--clear 0.9` shows it"):
+    with pytest.raises(CalibrationError, match=r"seen benign prompts\. `.*--clear 0.9` makes"):
         Detector(screener, first=First()).screen(PROMPTS)
     with pytest.raises(InputError, match=r"costs 1\.\d\d of the second.* saves nothing"):
         Detector(screener, first=others[3]).screen(PROMPTS)

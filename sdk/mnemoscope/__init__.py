@@ -23,7 +23,8 @@ from mnemoscope_runtime.errors import (
 )
 
 from .calibrating import calibrate
-from .calibration import Calibration, CalibrationFile, Drift, Setting
+from .calibration import Calibration, CalibrationFile, Carried, Drift, Setting
+from .carrying import carry
 from .cascade import First, Gate
 from .choosing import Candidate, Choice, choose
 from .detector import Detection, Detector
@@ -38,6 +39,7 @@ __all__ = [
     "CalibrationError",
     "CalibrationFile",
     "Candidate",
+    "Carried",
     "Choice",
     "Detection",
     "Detector",
@@ -54,5 +56,6 @@ __all__ = [
     "Setting",
     "__version__",
     "calibrate",
+    "carry",
     "choose",
 ]

@@ -29,9 +29,10 @@ from .conformal import (
 )
 from .detectors import Fit
 
-__all__ = ["Calibration", "CalibrationFile", "Drift", "Setting", "digest"]
+__all__ = ["Calibration", "CalibrationFile", "Carried", "Drift", "Setting", "digest"]
 
 _KIND, _SCHEMA, _READABLE = "mnemoscope-calibration", 3, (2, 3)  # 2 knew no cascades
+_NAMED = 4  # settings, in a message
 _AGAIN = "Calibrate the bundle again with `mnemoscope calibrate`."
 
 
@@ -99,6 +100,21 @@ class Drift:
 
 
 @dataclass(frozen=True)
+class Carried:
+    """Where a calibration comes from that was not measured on its own backend.
+
+    Attributes:
+        backend: The one it was measured on.
+        prompts: On how many prompts both were compared.
+        error: The largest difference between their scores there.
+    """
+
+    backend: str
+    prompts: int
+    error: float
+
+
+@dataclass(frozen=True)
 class Calibration:
     """Benign scores of one setting, and the threshold that they set.
 
@@ -114,6 +130,7 @@ class Calibration:
         gate: What a cascade learned; None for a detector by itself.
         among: How many settings this one was chosen among. Each has delta / among, so that the
             promise holds for whichever is chosen.
+        carried: Where it was measured, if that was another backend (`mnemoscope.carrying`).
     """
 
     setting: Setting
@@ -126,6 +143,7 @@ class Calibration:
     fit: Fit | None = None
     gate: Gate | None = None
     among: int = 1
+    carried: Carried | None = None
 
     @classmethod
     def of(
@@ -139,6 +157,7 @@ class Calibration:
         fit: Fit | None = None,
         gate: Gate | None = None,
         among: int = 1,
+        carried: Carried | None = None,
     ) -> Calibration:
         """Set the lowest threshold that keeps the promise.
 
@@ -154,6 +173,7 @@ class Calibration:
             fit: What the detector learned.
             gate: What a cascade learned.
             among: How many settings are candidates.
+            carried: Where they were measured, if not on the setting's own backend.
 
         Raises:
             InputError: too few benign prompts for the promise, or NaN among the scores.
@@ -174,6 +194,7 @@ class Calibration:
             fit=fit,
             gate=gate,
             among=among,
+            carried=carried,
         )
 
     @cached_property
@@ -241,6 +262,12 @@ class Calibration:
                 f"A calibration of {self.setting} and one of {other.setting} cannot become one: "
                 "their scores say nothing of each other."
             )
+        if self.carried != other.carried:
+            raise CalibrationError(
+                f"Of two calibrations of {self.setting} one was carried over from another backend, "
+                "and the other was not, or otherwise. Merge those that were measured, and carry "
+                "the result over."
+            )
         if (self.fpr, self.delta, self.among) != (other.fpr, other.delta, other.among):
             raise CalibrationError(
                 f"One calibration promises a rate of {self.fpr} (delta {self.delta}), the other "
@@ -265,6 +292,7 @@ class Calibration:
             fit=self.fit,
             gate=self.gate,
             among=self.among,
+            carried=self.carried,
         )
 
 
@@ -348,19 +376,40 @@ class CalibrationFile:
             raise self.missing(setting)
         return found
 
-    def missing(self, setting: Setting, why: str = "") -> CalibrationError:
+    def backends(self, detector: str, first: First | None = None) -> list[str]:
+        """Those on which a detector, or a cascade with it, is calibrated in some way."""
+        settings = (each.setting for each in self.calibrations)
+        alike = [s.backend for s in settings if (s.detector, s.first) == (detector, first)]
+        return list(dict.fromkeys(alike))
+
+    def missing(self, setting: Setting, why: str = "", after: str = "") -> CalibrationError:
         """What to raise where a setting is not calibrated: what is, and what makes one.
 
         Settings of the same bundle, backend and detector are enough to choose from; if there are
-        none, all that are known are named.
+        none, others are named. A threshold of the same setting on another backend may
+        be carried over.
+
+        Args:
+            setting: What is not calibrated.
+            why: What needs it.
+            after: Other ways out.
         """
         known = [each.setting for each in self.calibrations]
         alike = [
             s for s in known if replace(s, steps=setting.steps, noises=setting.noises) == setting
         ]
-        has = "; ".join(map(str, alike or known))
-        text = f"There is no calibration of {setting}{f', only of: {has}' if has else ''}."
-        return CalibrationError(f"{text} {why}{' ' if why else ''}`{setting.command}` makes one.")
+        named = alike or known
+        has = "; ".join(map(str, named[:_NAMED]))
+        has += f"; and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+        parts = [f"There is no calibration of {setting}{f', only of: {has}' if has else ''}.", why]
+        parts.append(f"`{setting.command}` makes one.")
+        elsewhere = [s.backend for s in known if replace(s, backend=setting.backend) == setting]
+        if elsewhere and setting.first is None:
+            parts.append(
+                f"Where {elsewhere[0]} and {setting.backend} agree, `mnemoscope calibration carry "
+                f"BUNDLE --from {elsewhere[0]} --to {setting.backend}` carries its threshold over."
+            )
+        return CalibrationError(" ".join(filter(None, [*parts, after])))
 
     def with_(self, others: Iterable[Calibration]) -> CalibrationFile:
         """The same, with others added; they replace calibrations of the same setting."""

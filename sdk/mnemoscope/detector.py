@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +17,14 @@ from numpy.typing import NDArray
 from mnemoscope_runtime import (
     Backend,
     Bundle,
+    CalibrationError,
     InputError,
     NumericsError,
     Screener,
     Tokens,
 )
 from mnemoscope_runtime.options import check_options
-from mnemoscope_runtime.selection import fastest, try_backends
+from mnemoscope_runtime.selection import CANDIDATES, Trial, fastest, try_backends
 
 from . import embedded
 from .calibration import Calibration, CalibrationFile, Setting
@@ -29,9 +32,14 @@ from .cascade import First
 from .detectors import Features, Statistic, find_statistic
 from .stage import Stage, alone, in_turn
 
-__all__ = ["Detection", "Detector", "open_screener"]
+__all__ = ["Detection", "Detector", "Uncalibrated", "open_screener", "own_calibration"]
 
 CALIBRATION = "calibration.json"
+Uncalibrated = Literal["raise", "score"]
+_WAY_OUT = (
+    'Scores without verdicts come with uncalibrated="score" in Python, and without --calibration '
+    "on the command line."
+)
 _BATCH = 32
 
 
@@ -49,10 +57,11 @@ class Detection:
             between models whose latents differ in size; None for other detectors, and for what
             the first stage cleared.
         p_value: Share of benign prompts, counting this one, that score as high: how unusual a
-            benign prompt this would be. Not the probability that it is benign. None until
-            calibrated.
-        threshold: Above it a prompt counts as memorized; None until calibrated.
-        memorized: score > threshold; None until calibrated.
+            benign prompt this would be. Not the probability that it is benign. None, like the
+            next two, where the detector was asked for scores without verdicts and the setting is
+            not calibrated.
+        threshold: Above it a prompt counts as memorized, or None.
+        memorized: score > threshold, or None, which is no verdict.
         truncated: Whether the prompt has more tokens than the model reads: its end was not
             screened, and the model will not see it either.
         detector: Name of the statistic.
@@ -87,17 +96,20 @@ class Detection:
 
 
 def open_screener(
-    path: Path, backend: str | Backend, threads: int | None, detectors: Sequence[str | Statistic]
+    path: Path,
+    backend: str | Backend,
+    threads: int | None,
+    detectors: Sequence[str | Statistic],
+    preferred: Collection[str] = (),
 ) -> Screener:
     """A bundle on a backend, with the engines that these detectors need for one step.
 
     "auto" tries the screening graph, whatever the detectors, on every backend, and takes the
-    fastest within the bundle's budget.
+    fastest within the bundle's budget; one of `preferred` if any of those will do.
     """
     statistics = [find_statistic(name) for name in detectors]
     if backend == "auto":
-        budget = Bundle.open(path).manifest.budget
-        backend = fastest(list(try_backends(path, threads=threads)), budget).backend
+        backend = _fastest(path, threads, preferred)
     screener = Screener.open(path, backend=backend, threads=threads, graphs=())
     try:
         for statistic in statistics:
@@ -108,19 +120,41 @@ def open_screener(
     return screener
 
 
+def _fastest(path: Path, threads: int | None, preferred: Collection[str]) -> str:
+    budget = Bundle.open(path).manifest.budget
+    trials: list[Trial] = []
+    for names in (
+        [name for name in CANDIDATES if name in preferred],
+        [name for name in CANDIDATES if name not in preferred],
+    ):
+        trials += try_backends(path, names, threads=threads)
+        if any(trial.error is not None and trial.error <= budget for trial in trials):
+            break
+    return fastest(trials, budget).backend
+
+
+def own_calibration(bundle: Path) -> Path | None:
+    """A bundle's own calibration file, if it has one; a link that leads nowhere is one, too."""
+    path = bundle / CALIBRATION
+    return path if os.path.lexists(path) else None
+
+
 class Detector:
     """Screens prompts with a bundle. Safe to share between threads.
 
     Args:
         screener: The bundle on a backend.
-        calibration: What thresholds come from; to screen in a setting that it lacks is an error.
+        calibration: What thresholds come from.
         detector: The statistic, or its name for `mnemoscope.detectors.find_statistic`.
         first: A cheaper stage that goes first: this detector looks only at prompts that it does
             not clear. Such a cascade screens nothing before it is calibrated.
+        uncalibrated: What becomes of a setting (backend, detector, steps, noises) that has no
+            calibration: "raise" refuses to screen, "score" gives scores without verdicts.
 
     Raises:
         CalibrationError: the calibration belongs to another bundle.
-        InputError: there is no such detector, or the bundle lacks what the first stage needs.
+        InputError: there is no such detector, an option cannot be used, or the bundle lacks what
+            the first stage needs.
     """
 
     def __init__(
@@ -130,7 +164,9 @@ class Detector:
         *,
         detector: str | Statistic = "magnitude",
         first: First | None = None,
+        uncalibrated: Uncalibrated = "raise",
     ) -> None:
+        _check_uncalibrated(uncalibrated)
         if calibration is not None:
             calibration.check(screener.bundle.id)
         self.statistic = find_statistic(detector)
@@ -143,7 +179,7 @@ class Detector:
             self.before = Stage.of(screener, statistic, first.steps, first.noises)
         self.screener = screener
         self.calibration = calibration
-        self._required = calibration is not None
+        self.uncalibrated = uncalibrated
         self._found: dict[Setting, Calibration | None] = {}
 
     @classmethod
@@ -156,39 +192,41 @@ class Detector:
         calibration: str | Path | None = None,
         detector: str | Statistic = "magnitude",
         first: First | None = None,
+        uncalibrated: Uncalibrated = "raise",
     ) -> Detector:
         """Open a bundle: the embedded one by default.
 
         Args:
             bundle: Directory that `mnemoscope export` wrote.
             backend: Which backend runs it, this one or none; "auto" tries all that are installed
-                and takes the fastest that agrees with PyTorch within the bundle's budget.
+                and takes the fastest that agrees with PyTorch within the bundle's budget; one that
+                is calibrated for this detector, if any of those will do.
             threads: CPU threads an engine may use.
-            calibration: A calibration file; to screen in a setting that it lacks is an error. By
-                default the bundle's own, if it has one; then such a setting has no verdicts.
+            calibration: A calibration file; by default the bundle's own, if it has one.
             detector: What is measured: a name of `mnemoscope.detectors.DETECTORS` or, of a bundle
                 with taps, "taps" or "tap:LAYER"; or a statistic of your own.
             first: A cheaper stage that goes first, as in `Detector`.
+            uncalibrated: Whether to screen in a setting without a calibration is an error
+                ("raise"), or gives scores and no verdict ("score").
 
         Raises:
             BundleError: the bundle cannot be used.
             BackendError: the backend cannot be used.
-            CalibrationError: the calibration belongs to another bundle.
+            CalibrationError: the calibration cannot be read, or belongs to another bundle.
             InputError: there is no such backend or detector, the bundle lacks the taps that it
                 looks at, or an option is of a wrong type.
         """
         check_options("a path or None", bundle=bundle, calibration=calibration)
-        find_statistic(detector)
+        _check_uncalibrated(uncalibrated)
+        statistic = find_statistic(detector)
         path = Path(bundle) if bundle is not None else embedded.BUNDLE
-        own = path / CALIBRATION
-        file = Path(calibration) if calibration is not None else own if own.exists() else None
+        file = Path(calibration) if calibration is not None else own_calibration(path)
+        known = None if file is None else CalibrationFile.read(file)
+        backends = () if known is None else known.backends(statistic.name, first)
         before = () if first is None else (first.detector,)
-        screener = open_screener(path, backend, threads, (*before, detector))
+        screener = open_screener(path, backend, threads, (*before, statistic), backends)
         try:
-            known = None if file is None else CalibrationFile.read(file)
-            found = cls(screener, known, detector=detector, first=first)
-            found._required = calibration is not None
-            return found
+            return cls(screener, known, detector=statistic, first=first, uncalibrated=uncalibrated)
         except BaseException:
             screener.close()
             raise
@@ -244,6 +282,15 @@ class Detector:
             identity, backend, self.statistic.name, stage.steps, stage.noises, self.first
         )
 
+    def missing(self, *, steps: int = 1, noises: int | None = None) -> CalibrationError | None:
+        """Why there are no verdicts in a setting, and what makes them; None if there are.
+
+        Raises:
+            InputError: as `setting`.
+        """
+        setting, known = self.setting(steps=steps, noises=noises), self._known
+        return None if known.find(setting) is not None else known.missing(setting)
+
     def screen(
         self, prompts: Sequence[str], *, steps: int = 1, noises: int | None = None
     ) -> list[Detection]:
@@ -260,8 +307,8 @@ class Detector:
         Raises:
             InputError: a prompt, steps or noises cannot be used.
             NumericsError: a magnitude is NaN or infinite.
-            CalibrationError: the setting lacks a calibration that was asked for, or that a cascade
-                or a detector that learns cannot do without.
+            CalibrationError: the setting has no calibration, unless scores without verdicts were
+                asked for; a cascade or a detector that learns cannot do without in any case.
         """
         return list(self.stream(prompts, steps=steps, noises=noises))
 
@@ -331,17 +378,24 @@ class Detector:
 
     def _calibration(self, setting: Setting) -> Calibration | None:
         if setting not in self._found:
-            known = self.calibration
-            learns = self.statistic.is_fitted and self.first is None
-            if learns and (known is None or known.find(setting) is None):
-                raise (known or CalibrationFile(())).missing(
+            known = self._known
+            found = known.find(setting)
+            if found is None and self.first is not None:
+                raise known.missing(
+                    setting, "A cascade knows what to clear only after it has seen benign prompts."
+                )
+            if found is None and self.statistic.is_fitted:
+                raise known.missing(
                     setting, f"The detector {setting.detector!r} has no scores without one."
                 )
-            if known is not None and self._required:
-                self._found[setting] = known.require(setting)
-            else:
-                self._found[setting] = None if known is None else known.find(setting)
+            if found is None and self.uncalibrated == "raise":
+                raise known.missing(setting, after=_WAY_OUT)
+            self._found[setting] = found
         return self._found[setting]
+
+    @property
+    def _known(self) -> CalibrationFile:
+        return self.calibration or CalibrationFile(())
 
     def close(self) -> None:
         """Let go of the engines; further calls raise."""
@@ -357,3 +411,9 @@ class Detector:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _check_uncalibrated(value: object) -> None:
+    if value not in get_args(Uncalibrated):
+        choice = " or ".join(f'"{each}"' for each in get_args(Uncalibrated))
+        raise InputError(f"uncalibrated is {value!r:.80}. Give {choice}.")

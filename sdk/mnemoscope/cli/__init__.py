@@ -1,7 +1,8 @@
 """`mnemoscope`: the command line.
 
 Exit codes: 0 nothing flagged, 1 something flagged, 2 usage, 3 environment or backend, 4 bundle or
-calibration mismatch. Results go to stdout, everything else to stderr.
+calibration mismatch, 5 no verdict: nothing is flagged, but not everything was judged. Results go to
+stdout, everything else to stderr.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from ..detectors import DETECTORS
 from ..prompts import read_prompt_file
 
 __all__ = [
+    "EXIT_CODES",
     "BackendOption",
     "BundleOption",
     "CalibrationOption",
@@ -36,7 +37,13 @@ __all__ = [
     "prompts_of",
     "require_place",
     "say",
+    "verdict_code",
 ]
+
+EXIT_CODES = """
+[bold]Exit codes[/bold]: 0 nothing flagged, 1 something flagged, 2 usage, 3 environment or backend,
+4 bundle or calibration mismatch, 5 no verdict: nothing is flagged, but not everything was judged.
+"""
 
 BundleOption = Annotated[
     Path | None, typer.Option(help="Directory that `export` wrote.", show_default="embedded")
@@ -145,6 +152,13 @@ def prompts_of(file: str, column: str | None = None) -> list[str]:
     if not prompts:
         raise InputError(f"{file} holds no prompts. Give a file with some.")
     return prompts
+
+
+def verdict_code(*, flagged: bool, judged: bool) -> int:
+    """Exit code of a command that judges prompts; what was not judged never looks like clean."""
+    if flagged:
+        return 1
+    return 0 if judged else 5
 
 
 def say(note: str) -> None:

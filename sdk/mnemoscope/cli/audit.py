@@ -12,6 +12,7 @@ from mnemoscope_runtime import InputError
 from ..audit import audit
 from ..detector import Detector
 from ._options import (
+    EXIT_CODES,
     BackendOption,
     BundleOption,
     CalibrationOption,
@@ -26,21 +27,19 @@ from ._options import (
     first_stage,
     progress_bar,
     say,
+    verdict_code,
 )
 
 __all__ = ["EPILOG", "command"]
 
-EPILOG = """
+EPILOG = f"""
 [bold]Examples[/bold]
 
 mnemoscope audit prompts.csv --output results.csv
 
 mnemoscope audit captions.parquet --column caption --bundle my-bundle --fdr 0.01
 --output results.parquet --report report.html
-
-[bold]Exit codes[/bold]: 0 nothing flagged, 1 something flagged, 2 usage, 3 environment or backend,
-4 bundle or calibration mismatch.
-"""
+{EXIT_CODES}"""
 
 
 def command(
@@ -121,4 +120,4 @@ def command(
     typer.echo(f"results {output}")
     if report is not None:
         typer.echo(f"report {report}")
-    raise typer.Exit(1 if found.flagged else 0)
+    raise typer.Exit(verdict_code(flagged=found.flagged > 0, judged=not found.errors))

@@ -72,7 +72,13 @@ def command(
             start = time.perf_counter()
             backend = open_torch(name, bundle, model, threads)
             screen = stack.enter_context(
-                Detector.load(bundle, backend=backend, threads=threads, detector=statistic)
+                Detector.load(
+                    bundle,
+                    backend=backend,
+                    threads=threads,
+                    detector=statistic,
+                    uncalibrated="score",
+                )
             )
             bench.asking(screen, steps=steps, noises=noises)(prompts[:1])
             opened[name] = time.perf_counter() - start

@@ -228,6 +228,11 @@ def describe(calibration: Calibration) -> str:
             f" Of {len(calibration.positives):,} memorised prompts it flags {rate:.3f} "
             f"[{low:.3f}, {high:.3f}]."
         )
+    if (carried := calibration.carried) is not None:
+        text += (
+            f" Measured on {carried.backend} and carried over: on {carried.prompts:,} prompts the "
+            f"two differ by {carried.error:.1e} at most."
+        )
     if calibration.among > 1:
         text += (
             f" Chosen among {calibration.among} settings, all of which keep the promise at once "

@@ -1,4 +1,4 @@
-"""`mnemoscope calibration`: look at calibrations, merge them, see whether they are still good."""
+"""`mnemoscope calibration`: inspect, merge and carry calibrations; see whether they still hold."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ import typer
 
 from mnemoscope_runtime import CalibrationError, InputError
 
+from .. import embedded
 from ..calibration import CalibrationFile
+from ..carrying import carry
+from ..detector import own_calibration
+from ._options import ThreadsOption, progress_bar, prompts_of, require_place, say
 from .calibrate import describe
 
 __all__ = ["app"]
 
 app = typer.Typer(
-    no_args_is_help=True, help="Inspect and merge calibrations; see whether traffic has drifted."
+    no_args_is_help=True,
+    help="Inspect, merge and carry calibrations; see whether traffic has drifted.",
 )
 
 
@@ -40,6 +45,53 @@ def merge(
     for each in first.calibrations:
         typer.echo(describe(each))
     typer.echo(f"calibration {output}")
+
+
+@app.command("carry")
+def carry_over(
+    target: Annotated[str, typer.Option("--to", help="Backend that is to have its thresholds.")],
+    bundle: Annotated[
+        Path | None, typer.Argument(help="Bundle that was calibrated.", show_default="embedded")
+    ] = None,
+    source: Annotated[
+        str, typer.Option("--from", help="Backend that it was calibrated on.")
+    ] = "onnxruntime",
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            help="File of prompts to compare both on, besides the bundle's probes: the benign ones."
+        ),
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="Column of --prompts.")] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Calibration file, which is added to.", show_default="the bundle's own"),
+    ] = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Carry thresholds over from one backend to another, where both give the same scores.
+
+    Nothing is carried over if a calibrated score lies so near to its threshold that the difference
+    of the backends, times ten, could push it across: then calibrate the other backend itself.
+    """
+    path = bundle or embedded.BUNDLE
+    file = calibration or own_calibration(path)
+    if file is None:
+        raise CalibrationError(
+            f"{path} has no calibration. Make one on {source} first, with `mnemoscope calibrate`."
+        )
+    known = CalibrationFile.read(file)
+    require_place(file, "--calibration")
+    texts = prompts_of(prompts, column) if prompts is not None else []
+    with progress_bar("comparing") as progress:
+        found = carry(
+            known, path, source=source, target=target, prompts=texts, threads=threads,
+            progress=progress, tell=say,
+        )  # fmt: skip
+    known.with_(found).write(file)
+    for each in found:
+        typer.echo(describe(each))
+    typer.echo(f"calibration {file}")
 
 
 class _Result(msgspec.Struct):

@@ -16,7 +16,7 @@ from mnemoscope_runtime import InputError
 from ..detector import Detector
 from ..embedded import read_prompts
 from ..report import plot, summary, write_json
-from ._options import StepsOption
+from ._options import StepsOption, say
 from ._writers import Format, writer
 
 __all__ = ["command"]
@@ -36,11 +36,12 @@ def command(
         raise InputError(f"{output} cannot be written: {error}. Choose another --output.") from None
     positives = [row.prompt for row in read_prompts("memorized")]
     negatives = [row.prompt for row in read_prompts("seen", "held_out")]
-    with Detector.load() as detector:
+    with Detector.load(uncalibrated="score") as detector:
         start = time.perf_counter()
         memorized = detector.screen(positives, steps=steps, noises=noises)
         others = detector.screen(negatives, steps=steps, noises=noises)
         seconds = time.perf_counter() - start
+        unjudged = detector.missing(steps=steps, noises=noises)
     rng = random.Random(0)
     write = writer(Format.table, sys.stdout)
     for title, detections in (("memorised", memorized), ("other", others)):
@@ -59,4 +60,6 @@ def command(
     write_json(report, figures, memorized, others)
     scores = [np.array([d.score for d in each]) for each in (memorized, others)]
     plot(picture, *scores, threshold=memorized[0].threshold)
+    if unjudged is not None:
+        say(f"no verdicts. {unjudged}")
     typer.echo(f"plot {picture}\nreport {report}")

@@ -41,6 +41,7 @@ from ..prompts import read_prompt_file
 from ..text import printable
 from ._backends import open_torch
 from ._options import (
+    EXIT_CODES,
     BackendOption,
     BundleOption,
     CalibrationOption,
@@ -52,6 +53,7 @@ from ._options import (
     progress_bar,
     prompts_of,
     say,
+    verdict_code,
 )
 from ._quiet import quiet_libraries
 from ._writers import opened
@@ -60,7 +62,7 @@ __all__ = ["EPILOG", "command"]
 
 _NAMED = 5  # words that a note lists
 
-EPILOG = """
+EPILOG = f"""
 [bold]Examples[/bold]
 
 mnemoscope explain "google icon of tokyo tower, on rings, in zagreb 2020" --keep tower
@@ -68,10 +70,7 @@ mnemoscope explain "google icon of tokyo tower, on rings, in zagreb 2020" --keep
 mnemoscope explain "a prompt" --method gradient --format html --output why.html
 
 mnemoscope explain --file prompts.txt --format json --output why.json
-
-[bold]Exit codes[/bold]: 0 nothing flagged, 1 something flagged, 2 usage, 3 environment or backend,
-4 bundle or calibration mismatch.
-"""
+{EXIT_CODES}"""
 
 
 class Format(StrEnum):
@@ -173,7 +172,12 @@ def command(
         )
     with (
         Detector.load(
-            bundle, backend=runs, threads=threads, calibration=calibration, detector=detector
+            bundle,
+            backend=runs,
+            threads=threads,
+            calibration=calibration,
+            detector=detector,
+            uncalibrated="score" if calibration is None else "raise",
         ) as screen,
         progress_bar("explaining") as progress,
     ):
@@ -185,24 +189,22 @@ def command(
                 explanation = _with_edits(screen, explanation, options, several=file is not None)
             found.append(explanation)
             progress(done, len(prompts))
-        setting = screen.setting(steps=steps, noises=noises)
+        unjudged = screen.missing(steps=steps, noises=noises)
     summary = summarize(found) if file is not None else None
     with opened(output) as stream:
         _write(chosen, stream, found, summary)
-    if found[0].threshold is None:
+    if unjudged is not None:
         no_edits = wanted and target is None
-        say(
-            f"there is no calibration of {setting}, so there are no verdicts"
-            f"{' and no edits' if no_edits else ''}. `{setting.command}` makes one"
-            f"{'; edits can do with --target.' if no_edits else '.'}"
-        )
+        way = " Edits can do with --target." if no_edits else ""
+        say(f"no verdicts{' and no edits' if no_edits else ''}. {unjudged}{way}")
     truncated = [each for each in found if each.unread]
     if truncated:
         say(
             f"{len(truncated)} of the prompts had more tokens than the model reads. What it does "
             "not see is struck out, and `unread` in JSON."
         )
-    raise typer.Exit(1 if any(each.memorized for each in found) else 0)
+    flagged = any(each.memorized for each in found)
+    raise typer.Exit(verdict_code(flagged=flagged, judged=unjudged is None))
 
 
 def _gradient(method: str, bundle: Path | None, model: str | None) -> Any:

@@ -14,7 +14,7 @@ from mnemoscope_runtime.schedulers import timesteps
 
 from .. import embedded
 from ..calibration import CalibrationFile
-from ..detector import CALIBRATION
+from ..detector import own_calibration
 from ._writers import printable
 
 __all__ = ["command"]
@@ -29,8 +29,8 @@ def command(
     """Verify a bundle and show what is in it."""
     opened = Bundle.open(bundle or embedded.BUNDLE)
     manifest = opened.manifest
-    file = opened.path / CALIBRATION
-    calibration = CalibrationFile.read(file) if file.exists() else None
+    file = own_calibration(opened.path)
+    calibration = None if file is None else CalibrationFile.read(file)
     if calibration is not None:
         calibration.check(opened.id)
     if as_json:

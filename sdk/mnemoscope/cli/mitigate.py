@@ -19,7 +19,7 @@ from .. import embedded
 from ..alignment import load_alignment
 from ..calibration import CalibrationFile
 from ..copies import load_descriptor
-from ..detector import CALIBRATION, Detector
+from ..detector import Detector, own_calibration
 from ._comparison import LEARNT_ON, lists_of, write_comparison
 from ._options import CalibrationOption, prompts_of, require_place, say
 from ._quiet import quiet_libraries
@@ -272,8 +272,8 @@ def _is_cut(model: StableDiffusion, prompt: str) -> bool:
 
 
 def _calibration(bundle: Path | None, file: Path | None) -> CalibrationFile | None:
-    if file is None and bundle is not None and (bundle / CALIBRATION).exists():
-        file = bundle / CALIBRATION
+    if file is None and bundle is not None:
+        file = own_calibration(bundle)
     if file is not None and bundle is None:
         raise InputError("A calibration belongs to a bundle. Give it too: --bundle.")
     return None if file is None else CalibrationFile.read(file)

@@ -72,7 +72,7 @@ def command(
 
     def scores(path: Path, name: str) -> np.ndarray:
         runs = open_torch(name, None if path == embedded.BUNDLE else path, model, threads)
-        with Detector.load(path, backend=runs, threads=threads) as detector:
+        with Detector.load(path, backend=runs, threads=threads, uncalibrated="score") as detector:
             weights.add(detector.screener.bundle.manifest.model.weights_sha256)
             if len(weights) > 1 and not force:
                 raise InputError(

@@ -19,6 +19,7 @@ from ..detector import Detection, Detector
 from ..prompts import read_prompt_file
 from ._backends import ModelOption, open_detector, open_torch
 from ._options import (
+    EXIT_CODES,
     BackendOption,
     BundleOption,
     CalibrationOption,
@@ -33,12 +34,13 @@ from ._options import (
     ThreadsOption,
     first_stage,
     say,
+    verdict_code,
 )
 from ._writers import Format, opened, printable, writer
 
 __all__ = ["EPILOG", "command"]
 
-EPILOG = """
+EPILOG = f"""
 [bold]Examples[/bold]
 
 mnemoscope screen "google icon of rocket, huge" "a cat"
@@ -46,10 +48,7 @@ mnemoscope screen "google icon of rocket, huge" "a cat"
 mnemoscope screen --file prompts.csv --format json --output results.jsonl
 
 cat prompts.txt | mnemoscope screen --file - --steps 10
-
-[bold]Exit codes[/bold]: 0 nothing flagged, 1 something flagged, 2 usage, 3 environment or backend,
-4 bundle or calibration mismatch.
-"""
+{EXIT_CODES}"""
 
 
 def command(
@@ -96,7 +95,6 @@ def command(
     source = prompts if file is None else read_prompt_file(file, column=column)
     stages = first_stage(first, first_steps, first_noises, clear)
     flagged = False
-    calibrated = True
     screened = cleared = passes = truncated = 0
     runs = open_torch(backend, bundle, model, threads)
     statistic = open_detector(detector, bundle, model)
@@ -107,6 +105,7 @@ def command(
         calibration=calibration,
         detector=statistic,
         first=stages,
+        uncalibrated="score" if calibration is None else "raise",
     ) as screen:
         if backend == "auto":
             typer.echo(f"backend: {screen.screener.backend.name}", err=True)
@@ -121,18 +120,14 @@ def command(
             for detection in itertools.chain(begun, detections):
                 write(detection)
                 flagged = flagged or bool(detection.memorized)
-                calibrated = detection.threshold is not None
                 truncated += detection.truncated
                 cleared += detection.cleared
                 passes += detection.passes
                 screened += 1
-        setting = screen.setting(steps=steps, noises=noises)
+        unjudged = screen.missing(steps=steps, noises=noises)
         reads = screen.screener.tokenizer.length - 2  # less start and end
-    if not calibrated:
-        say(
-            f"there is no calibration of {setting}, so there are no verdicts. "
-            f"`{setting.command}` makes one."
-        )
+    if unjudged is not None:
+        say(f"no verdicts. {unjudged}")
     if stages is not None:
         say(
             f"the first stage cleared {cleared:,} of {screened:,} prompts; "
@@ -146,7 +141,7 @@ def command(
         )
     if prompts:
         _hint_at_quotes(prompts)
-    raise typer.Exit(1 if flagged else 0)
+    raise typer.Exit(verdict_code(flagged=flagged, judged=unjudged is None))
 
 
 def _hint_at_quotes(prompts: list[str]) -> None:
