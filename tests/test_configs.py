@@ -18,7 +18,7 @@ from transformers import CLIPTextConfig
 
 from benchmarks.families import FAMILIES
 from mnemoscope import ExportError, InputError, embedded
-from mnemoscope_export import StableDiffusion
+from mnemoscope_export import LoadOptions, StableDiffusion
 from mnemoscope_export.configs import check_configs, sample_size
 from mnemoscope_export.configs.parts import SAMPLERS, SCHEDULER, TEXT_ENCODER
 from mnemoscope_export.configs.unet import UNET
@@ -230,7 +230,9 @@ def test_a_size_that_is_given(tmp_path: Path) -> None:
     configs["unet"]["sample_size"] = None
     check_configs(configs, "it", is_resized=True)
     with pytest.raises(InputError, match="Give multiples of 8"):
-        StableDiffusion.load(folder_of(configs, tmp_path), latent_size=(12, 16))
+        StableDiffusion.load(
+            folder_of(configs, tmp_path), options=LoadOptions(latent_size=(12, 16))
+        )
 
 
 def test_every_option_of_the_libraries_is_in_the_tables() -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .gradients import magnitude_of, unconditional
     from .jacobian import along_itself
     from .models import Embeds, StableDiffusion, StableDiffusionXL, load_network, load_vae
+    from .models.options import Embedding, LoadOptions, Lora
     from .noise import noise_bank
     from .reference import Step, denoise, magnitude, magnitudes
     from .staging import ExportOptions, check_target
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AttentionMaps",
+    "Embedding",
     "Embeds",
     "ExportOptions",
+    "LoadOptions",
+    "Lora",
     "StableDiffusion",
     "StableDiffusionXL",
     "Step",
@@ -49,8 +53,11 @@ __all__ = [
 
 _HOMES = {
     "AttentionMaps": "attention",
+    "Embedding": "models.options",
     "Embeds": "models",
     "ExportOptions": "staging",
+    "LoadOptions": "models.options",
+    "Lora": "models.options",
     "StableDiffusion": "models",
     "StableDiffusionXL": "models",
     "Step": "reference",

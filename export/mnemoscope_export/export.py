@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from .models import StableDiffusion
 from .noise import noise_bank
 from .parity import measure_reference
 from .records import screening_timestep
-from .staging import BANK, WEIGHTS, ExportOptions, file_records, published_at
+from .staging import BANK, EMPTY, WEIGHTS, ExportOptions, file_records, published_at
 from .taps import choose
 from .tokens import BundleTokenizer
 from .weights import SharedWeights
@@ -114,6 +115,10 @@ def _stage(
         weights_sha256=model.weights_sha256(),
         family=model.family,
         prediction_type=model.prediction_type,
+        variant=model.variant,
+        adapters=model.adapters,
+        clip_skip=model.clip_skip,
+        negative=model.negative,
     )
     precision = options.precision or "float32"
     if precision != "float32":
@@ -122,6 +127,10 @@ def _stage(
     graphs, flops = _write_graphs(model, makers, folder, progress)
     for name, tokenizer in tokenizers.items():
         tokenizer.write(folder / name)
+    if model.own_empty:
+        told = (each.float().numpy() for each in model.embed_empty())
+        held: dict[str, Any] = dict(zip(model.embeddings, told, strict=True))
+        np.savez(folder / EMPTY, **held)
     manifest = Manifest.new(
         model=record,
         scheduler=scheduler,
@@ -140,6 +149,7 @@ def _stage(
         files=file_records(folder),
         embeddings=model.embeddings,
         zero_empty=model.zero_empty,
+        empty=EMPTY if model.own_empty else None,
         taps=taps,
     )
     (folder / MANIFEST).write_bytes(manifest.to_json())

@@ -9,11 +9,13 @@ import msgspec
 
 from mnemoscope_runtime.errors import ExportError, InputError
 from mnemoscope_runtime.manifest import PredictionType, Scheduler
+from mnemoscope_runtime.options import check_options
 from mnemoscope_runtime.schedulers import timesteps
 
 from .configs import refuse, scheduler_problems
 
 __all__ = [
+    "check_clip_skip",
     "check_latent_size",
     "family",
     "prediction_type",
@@ -87,6 +89,29 @@ def check_latent_size(config: Mapping[str, Any], model: str, size: tuple[int, in
         raise InputError(
             f"The UNet of {model} halves its latents to 1/{factor}, so {size[0]}x{size[1]} do not "
             f"fit. Give multiples of {factor}."
+        )
+
+
+def check_clip_skip(configs: Mapping[str, Mapping[str, Any]], clip_skip: int | None) -> None:
+    """Make sure that text encoders have the layers that are to be left out, and one more.
+
+    Args:
+        configs: The contents of config files by part.
+        clip_skip: How many of the last layers are left out of each text encoder.
+
+    Raises:
+        InputError: they have not.
+    """
+    if clip_skip is None:
+        return
+    check_options("a whole number", clip_skip=clip_skip)
+    encoders = [configs[name] for name in ("text_encoder", "text_encoder_2") if name in configs]
+    # Stable Diffusion XL leaves out the last layer to begin with
+    most = min(int(each.get("num_hidden_layers", 12)) for each in encoders) - len(encoders)
+    if not 0 <= clip_skip <= most:
+        raise InputError(
+            f"clip_skip is {clip_skip}; of this text encoder 0 to {most} layers can be left out. "
+            "(diffusers counts from 0, other tools from 1.)"
         )
 
 

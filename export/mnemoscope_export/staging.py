@@ -22,9 +22,17 @@ from mnemoscope_runtime.options import check_options
 
 from .gate import ORACLES, Tolerance
 
-__all__ = ["BANK", "WEIGHTS", "ExportOptions", "check_target", "file_records", "published_at"]
+__all__ = [
+    "BANK",
+    "EMPTY",
+    "WEIGHTS",
+    "ExportOptions",
+    "check_target",
+    "file_records",
+    "published_at",
+]
 
-BANK, WEIGHTS = "noise_bank.npy", "model.weights"
+BANK, EMPTY, WEIGHTS = "noise_bank.npy", "empty_embeds.npz", "model.weights"
 _LARGEST = 1024  # positions of a latent's side
 
 

@@ -90,6 +90,32 @@ class Bundle:
             )
         return np.asarray(bank, np.float32)
 
+    def empty_embeds(self) -> tuple[NDArray[np.float32], ...] | None:
+        """What the unconditional branch is told, if the bundle holds it.
+
+        Returns:
+            One for each of the manifest's `embeddings`, or None. # [1, ...] each
+        """
+        name = self.manifest.empty
+        if name is None:
+            return None
+        try:
+            with np.load(io.BytesIO(self.read(name)), allow_pickle=False) as held:
+                found = tuple(np.asarray(held[each]) for each in self.manifest.embeddings)
+        except Exception as error:  # numpy's and zipfile's errors share no base class
+            raise IntegrityError(f"{self.path / name} holds no embeddings: {error}") from None
+        for each in found:
+            if each.dtype != np.float32 or each.ndim < 2 or len(each) != 1:
+                raise IntegrityError(
+                    f"{self.path / name} holds {each.dtype} {each.shape}, not the float32 "
+                    "embeddings of one prompt. Export the model again."
+                )
+            if not np.isfinite(each).all():
+                raise IntegrityError(
+                    f"{self.path / name} holds NaN or infinity. Export the model again."
+                )
+        return found
+
 
 def _manifest_bytes(path: Path) -> bytes:
     file = path / MANIFEST

@@ -14,6 +14,7 @@ from .errors import IntegrityError, SchemaError
 __all__ = [
     "EMPTY",
     "SCHEMA",
+    "AdapterRecord",
     "FileRecord",
     "Follows",
     "Manifest",
@@ -54,13 +55,42 @@ class FileRecord:
 
 
 @dataclass(frozen=True)
+class AdapterRecord:
+    """What was put into the weights at export.
+
+    Attributes:
+        kind: A LoRA adapter, or a textual inversion.
+        file: Name of its file.
+        sha256: Of the file.
+        scale: How much of a LoRA was added.
+    """
+
+    kind: Literal["lora", "embedding"]
+    file: str
+    sha256: str
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
 class ModelRecord:
-    """Where the weights came from."""
+    """Where the weights came from, and how the model is told of prompts.
+
+    Attributes:
+        weights_sha256: Of the weights as they are exported, adapters included.
+        variant: Of the files, such as "fp16".
+        adapters: What was put into the weights, in this order.
+        clip_skip: How many of the text encoder's last layers are left out.
+        negative: What the unconditional branch is told instead of the empty prompt.
+    """
 
     id: str
     weights_sha256: str
     family: str
     prediction_type: PredictionType
+    variant: str | None = None
+    adapters: tuple[AdapterRecord, ...] = ()
+    clip_skip: int | None = None
+    negative: str | None = None
 
 
 @dataclass(frozen=True)
@@ -140,6 +170,8 @@ class Manifest:
         files: Every file of the bundle but the manifest itself, by POSIX path.
         embeddings: What `text_encoder` returns and `step` takes.
         zero_empty: The unconditional branch gets zeros, not the embedded empty prompt.
+        empty: File of what the unconditional branch is told, by the names of `embeddings` (.npz),
+            where that is neither: with a negative prompt, or layers left out for prompts alone.
         taps: Layers of the UNet, in the order in which they run, whose features are compared too.
         tokenizer_2: What a second text encoder reads: its ids stand behind the first's in
             `input_ids`.
@@ -164,6 +196,7 @@ class Manifest:
     files: dict[str, FileRecord]
     embeddings: Annotated[tuple[Embedding, ...], msgspec.Meta(min_length=1)] = ("prompt_embeds",)
     zero_empty: bool = False
+    empty: str | None = None
     taps: tuple[str, ...] = ()
     tokenizer_2: TokenizerRecord | None = None
 
@@ -226,7 +259,8 @@ class Manifest:
             )
         for name in manifest.files:
             _check_inside(name, origin)
-        for name in [*manifest.graphs.values(), manifest.noise_bank.file]:
+        named = [*manifest.graphs.values(), manifest.noise_bank.file]
+        for name in [*named, *([] if manifest.empty is None else [manifest.empty])]:
             if name not in manifest.files:
                 raise IntegrityError(
                     f"{origin} uses {name!r} but does not list it under `files`. "

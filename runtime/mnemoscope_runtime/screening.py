@@ -325,6 +325,8 @@ class Screener:
 
     def _embed_empty(self) -> Embeds:
         if self._empty is None:
+            self._empty = self.bundle.empty_embeds()
+        if self._empty is None:
             empty = self.embed([""])
             zero = self.bundle.manifest.zero_empty
             self._empty = tuple(np.zeros_like(e) for e in empty) if zero else empty

@@ -10,15 +10,20 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
 from huggingface_hub.constants import HF_HUB_OFFLINE
+from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from mnemoscope_runtime.errors import ExportError
+from mnemoscope_runtime.errors import ExportError, InputError
+from mnemoscope_runtime.manifest import AdapterRecord
 
 from ..configs import check_configs, is_xl
-from ..records import check_latent_size
+from ..records import check_clip_skip, check_latent_size
+from .adapters import add_embeddings, fuse_loras, pipeline_of
 from .checkpoint import load_network
 from .config_files import read_configs
+from .options import LoadOptions
 from .sdxl import StableDiffusionXL
+from .single_file import configs_for, load_single_file, load_single_vae
 from .stable_diffusion import StableDiffusion
 
 __all__ = ["load", "load_vae", "local_folder"]
@@ -31,72 +36,121 @@ _NEXT = (
 )
 
 
-def load(
-    name: str, dtype: torch.dtype, device: str, latent_size: tuple[int, int] | None
-) -> StableDiffusion:
+def load(name: str, dtype: torch.dtype, device: str, options: LoadOptions) -> StableDiffusion:
     """See `StableDiffusion.load`."""
-    folder = local_folder(name)
+    file = Path(name) if Path(name).is_file() else None
+    if file is None and options.config is not None:
+        raise InputError(
+            f"A directory of configs goes with a single-file checkpoint, which {name} is not. "
+            "Leave it out."
+        )
+    folder = (
+        local_folder(name, options.variant) if file is None else configs_for(file, options.config)
+    )
     configs = read_configs(folder)
-    check_configs(configs, name, is_resized=latent_size is not None)
-    if latent_size is not None:
-        check_latent_size(configs["unet"], name, latent_size)
+    size = options.latent_size
+    check_configs(configs, str(folder) if file else name, is_resized=size is not None)
+    if size is not None:
+        check_latent_size(configs["unet"], name, size)
+    check_clip_skip(configs, options.clip_skip)
     index = configs["model_index"]
     xl = is_xl(index)
-
-    def network(kind: Any, part: str) -> Any:
-        return load_network(kind, folder / part, dtype=dtype).to(device).requires_grad_(False)
-
-    def tokenizer(part: str, encoder: Mapping[str, Any]) -> CLIPTokenizer:
-        found = CLIPTokenizer.from_pretrained(folder, subfolder=part)
-        # a config that does not say how many tokens are read leaves it to the text encoder
-        longest = int(encoder.get("max_position_embeddings", 77))
-        found.model_max_length = min(found.model_max_length, longest)
-        return found
-
+    parts = _tokenizers(folder, configs)
+    # diffusers' pipeline of 1.x and 2.x sets the offset to 1, whatever is there
+    offset = {} if xl else {"steps_offset": 1}
     try:
-        common: dict[str, Any] = {
-            "id": Path(name).resolve().name if Path(name).exists() else name,
-            "latent_size": latent_size,
-            "tokenizer": tokenizer("tokenizer", configs["text_encoder"]),
-            "text_encoder": network(CLIPTextModel, "text_encoder"),
-            "unet": network(UNet2DConditionModel, "unet"),
-            # diffusers' pipeline of 1.x and 2.x sets the offset to 1, whatever is there
-            "scheduler": DDIMScheduler.from_pretrained(
-                folder, subfolder="scheduler", **({} if xl else {"steps_offset": 1})
-            ),
-        }
-        if not xl:
-            return StableDiffusion(**common)
-        return StableDiffusionXL(
-            **common,
-            tokenizer_2=tokenizer("tokenizer_2", configs["text_encoder_2"]),
-            text_encoder_2=network(CLIPTextModelWithProjection, "text_encoder_2"),
-            force_zeros_for_empty_prompt=bool(index.get("force_zeros_for_empty_prompt", True)),
-            pixels=2 ** (len(configs.get("vae", {}).get("block_out_channels", "1234")) - 1),
-        )
+        scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler", **offset)
     except (OSError, ValueError) as error:
         raise ExportError(f"{name} cannot be loaded: {error} {_NEXT}") from error
+    parts |= {"scheduler": scheduler}
+    if file is None:
+        parts |= _networks(name, folder, dtype, options.variant, xl=xl)
+    else:
+        parts |= load_single_file(file, folder, dtype, options.variant, xl=xl)
+    adapters: tuple[AdapterRecord, ...] = ()
+    if options.embeddings or options.loras:
+        pipeline = pipeline_of(parts)
+        adapters = add_embeddings(pipeline, options.embeddings)
+        adapters += fuse_loras(pipeline, options.loras)
+    for part in parts.values():
+        if isinstance(part, nn.Module):
+            part.to(device).eval().requires_grad_(False)
+    common: dict[str, Any] = {
+        **parts,
+        "id": Path(name).resolve().name if Path(name).exists() else name,
+        "latent_size": size,
+        "variant": options.variant,
+        "adapters": adapters,
+        "clip_skip": options.clip_skip,
+        "negative": options.negative,
+    }
+    if not xl:
+        return StableDiffusion(**common)
+    return StableDiffusionXL(
+        **common,
+        force_zeros_for_empty_prompt=bool(index.get("force_zeros_for_empty_prompt", True)),
+        pixels=2 ** (len(configs.get("vae", {}).get("block_out_channels", "1234")) - 1),
+    )
 
 
-def load_vae(name: str | Path) -> AutoencoderKL:
+def _tokenizers(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    found = {}
+    for suffix in ("", "_2") if "text_encoder_2" in configs else ("",):
+        try:
+            tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder=f"tokenizer{suffix}")
+        except (OSError, ValueError) as error:
+            raise ExportError(
+                f"The tokenizer{suffix} of {folder} cannot be loaded: {error} {_NEXT}"
+            ) from error
+        # a config that does not say how many tokens are read leaves it to the text encoder
+        longest = int(configs[f"text_encoder{suffix}"].get("max_position_embeddings", 77))
+        tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
+        found[f"tokenizer{suffix}"] = tokenizer
+    return found
+
+
+def _networks(
+    name: str, folder: Path, dtype: torch.dtype, variant: str | None, *, xl: bool
+) -> dict[str, Any]:
+    kinds: dict[str, Any] = {"text_encoder": CLIPTextModel, "unet": UNet2DConditionModel}
+    if xl:
+        kinds["text_encoder_2"] = CLIPTextModelWithProjection
+    if variant is not None and not list(folder.glob(f"*/*.{variant}.*")):
+        others = {path.name.split(".")[1] for path in folder.glob("*/*.*.safetensors")}
+        there = f"; there is {', '.join(sorted(others))}" if others else ""
+        raise ExportError(
+            f"{name} has no files of the variant {variant!r}{there}. Leave it out, or give another."
+        )
+    return {
+        part: load_network(kind, folder / part, dtype=dtype, variant=variant)
+        for part, kind in kinds.items()
+    }
+
+
+def load_vae(name: str | Path, options: LoadOptions | None = None) -> AutoencoderKL:
     """The VAE of a model, in float32.
 
     Args:
-        name: Directory in diffusers' layout, or hub id.
+        name: Directory in diffusers' layout, single file, or hub id.
+        options: Those that the model was loaded with.
 
     Raises:
         ExportError: there is no such model, or its VAE is missing or not what its files hold.
     """
-    folder = local_folder(str(name)) / "vae"
+    options = options or LoadOptions()
+    if Path(name).is_file():
+        return load_single_vae(Path(name), configs_for(Path(name), options.config))
+    folder = local_folder(str(name), options.variant) / "vae"
     if not folder.is_dir():
         raise ExportError(
             f"{name} cannot draw: it has no VAE. Save the whole pipeline with "
             "`pipeline.save_pretrained(DIR)`."
         )
-    return load_network(AutoencoderKL, folder, dtype=torch.float32).requires_grad_(False)
+    vae = load_network(AutoencoderKL, folder, dtype=torch.float32, variant=options.variant)
+    return vae.requires_grad_(False)
 
 
-def local_folder(name: str) -> Path:
+def local_folder(name: str, variant: str | None = None) -> Path:
     """The directory of a model; one of the hub is downloaded, if it has not been before.
 
     Raises:
@@ -111,7 +165,9 @@ def local_folder(name: str) -> Path:
             )
         unused = {"safety_checker": None, "feature_extractor": None}
         try:
-            folder = Path(DiffusionPipeline.download(name, use_safetensors=True, **unused))
+            folder = Path(
+                DiffusionPipeline.download(name, use_safetensors=True, variant=variant, **unused)
+            )
         except (OSError, ValueError) as error:
             offline = _OFFLINE if HF_HUB_OFFLINE else ""
             raise ExportError(f"{name} cannot be loaded: {offline}{error} {_NEXT}") from error

@@ -60,7 +60,7 @@ class StableDiffusionXL(StableDiffusion):
     @property
     def zero_empty(self) -> bool:
         """The unconditional branch gets zeros, not the embedded empty prompt."""
-        return self.force_zeros_for_empty_prompt
+        return self.force_zeros_for_empty_prompt and self.negative is None
 
     @property
     def family(self) -> str:
@@ -74,19 +74,21 @@ class StableDiffusionXL(StableDiffusion):
             input_ids: Of the first tokenizer, then of the second. # [B, 2 L]
 
         Returns:
-            Both encoders' last but one hidden states side by side, and the second's projected
-            pooled state. # ([B, L, D1 + D2], [B, P])
+            Both encoders' last but one hidden states side by side, or those before the layers that
+            are left out, and the second's projected pooled state. # ([B, L, D1 + D2], [B, P])
         """
         length = self.tokenizer.model_max_length
         ids, ids_2 = input_ids[:, :length], input_ids[:, length:]
         first = self.text_encoder(ids, output_hidden_states=True)
         second = self.text_encoder_2(ids_2, output_hidden_states=True)
-        prompt_embeds = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
+        layer = -2 - (self.clip_skip or 0)
+        states = [first.hidden_states[layer], second.hidden_states[layer]]
+        prompt_embeds = torch.cat(states, dim=-1)
         return prompt_embeds, second.text_embeds
 
     def embed_empty(self) -> Embeds:
         """What the unconditional branch is told. # ([1, L, D1 + D2], [1, P])"""
-        empty = self.embed([""])
+        empty = super().embed_empty()
         return tuple(torch.zeros_like(e) for e in empty) if self.zero_empty else empty
 
     def predict(self, latents: Tensor, timestep: Tensor | int, embeds: Embeds) -> Tensor:

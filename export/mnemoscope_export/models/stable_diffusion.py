@@ -15,11 +15,12 @@ from diffusers.loaders import TextualInversionLoaderMixin
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from mnemoscope_runtime.manifest import PredictionType, Scheduler
+from mnemoscope_runtime.manifest import AdapterRecord, PredictionType, Scheduler
 
 from ..configs import sample_size
 from ..records import check_latent_size, family, prediction_type, scheduler_record
 from .checkpoint import canonical
+from .options import LoadOptions
 
 __all__ = ["Embeds", "StableDiffusion"]
 
@@ -34,6 +35,11 @@ class StableDiffusion:
         id: Directory name or hub id.
         scheduler: The pipeline's noise schedule, sampled with DDIM whatever its sampler is.
         latent_size: (H, W) of the latents; None is what the UNet was trained on.
+        variant: Of the files it was loaded from.
+        adapters: What was put into the weights.
+        clip_skip: How many of the text encoder's last layers are left out for prompts; the
+            unconditional branch sees all, as in diffusers' pipelines.
+        negative: What the unconditional branch is told instead of the empty prompt.
         embeddings: Names of what `embed` returns.
     """
 
@@ -43,6 +49,10 @@ class StableDiffusion:
     unet: UNet2DConditionModel
     scheduler: DDIMScheduler
     latent_size: tuple[int, int] | None = field(default=None, kw_only=True)
+    variant: str | None = field(default=None, kw_only=True)
+    adapters: tuple[AdapterRecord, ...] = field(default=(), kw_only=True)
+    clip_skip: int | None = field(default=None, kw_only=True)
+    negative: str | None = field(default=None, kw_only=True)
 
     embeddings: ClassVar[tuple[str, ...]] = ("prompt_embeds",)
 
@@ -53,27 +63,29 @@ class StableDiffusion:
         *,
         dtype: torch.dtype = torch.float32,
         device: str = "cpu",
-        latent_size: tuple[int, int] | None = None,
+        options: LoadOptions | None = None,
     ) -> StableDiffusion:
-        """Load any supported family from a directory in diffusers' layout, or from the hub.
+        """Load any supported family from a directory in diffusers' layout, a file, or the hub.
 
         Only safetensors are read, and no remote code runs. `HF_HUB_OFFLINE=1` keeps it local.
 
         Args:
-            model: Directory, or hub id.
+            model: Directory, hub id, or a single-file checkpoint (.safetensors) with a directory
+                of its family's configs in the options.
             dtype: Of the weights.
             device: Where they go.
-            latent_size: (H, W) of the latents, for a model whose config does not say, or to have
-                others; see `resized`.
+            options: Which files are read, what is added to the weights, what the branches are told.
 
         Raises:
             ExportError: there is no such model, or something in its configs is not covered: all of
-                it is named, before any weights are read.
-            InputError: the UNet cannot halve latents of that size as often as it does.
+                it is named, before any weights are read; or an adapter does not fit it.
+            InputError: the UNet cannot halve latents of that size as often as it does, or options
+                do not go together.
+            BackendUnavailable: LoRA adapters are asked for, and peft is not installed.
         """
         from .loading import load  # knows the families, which know this class
 
-        return load(str(model), dtype, device, latent_size)
+        return load(str(model), dtype, device, options or LoadOptions())
 
     @property
     def zero_empty(self) -> bool:
@@ -170,9 +182,14 @@ class StableDiffusion:
             input_ids: # [B, L]
 
         Returns:
-            The text encoder's last hidden states. # ([B, L, D],)
+            The text encoder's last hidden states, or those before the layers that are left out.
+            # ([B, L, D],)
         """
-        return (self.text_encoder(input_ids).last_hidden_state,)
+        if self.clip_skip is None:
+            return (self.text_encoder(input_ids).last_hidden_state,)
+        states = self.text_encoder(input_ids, output_hidden_states=True).hidden_states
+        encoder = getattr(self.text_encoder, "text_model", self.text_encoder)  # transformers 5.5
+        return (encoder.final_layer_norm(states[-1 - self.clip_skip]),)
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Embeds:
@@ -180,8 +197,14 @@ class StableDiffusion:
         return self.encode(self.tokenize(prompts).to(self.text_encoder.device))
 
     def embed_empty(self) -> Embeds:
-        """What the unconditional branch is told: the empty prompt. # ([1, L, D],)"""
-        return self.embed([""])
+        """What the unconditional branch is told: the empty or negative prompt. # ([1, L, D],)"""
+        whole = self if self.clip_skip is None else replace(self, clip_skip=None)
+        return whole.embed([self.negative or ""])
+
+    @property
+    def own_empty(self) -> bool:
+        """What the unconditional branch is told is not what the empty prompt is embedded as."""
+        return not self.zero_empty and (self.clip_skip is not None or bool(self.negative))
 
     def predict(self, latents: Tensor, timestep: Tensor | int, embeds: Embeds) -> Tensor:
         """The UNet's output, whatever it predicts; see `to_eps`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -11,6 +11,15 @@ from mnemoscope_runtime import BackendUnavailable, InputError
 from mnemoscope_runtime.engines.products import import_library
 from mnemoscope_runtime.manifest import Follows, Precision
 
+from ._loading import (
+    ClipSkipOption,
+    ConfigOption,
+    EmbeddingOption,
+    LoraOption,
+    NegativeOption,
+    VariantOption,
+    load_options,
+)
 from ._quiet import quiet_libraries
 from .build import check_builds
 
@@ -18,7 +27,10 @@ __all__ = ["command"]
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="Directory in diffusers' layout, or hub id.")],
+    model: Annotated[
+        str,
+        typer.Argument(help="Directory in diffusers' layout, .safetensors file, or hub id."),
+    ],
     out: Annotated[Path, typer.Argument(help="Directory to write; must not exist.")],
     from_onnx: Annotated[
         bool,
@@ -70,6 +82,12 @@ def command(
             show_default="transformers-5; with --from-onnx transformers-4",
         ),
     ] = None,
+    variant: VariantOption = None,
+    config: ConfigOption = None,
+    lora: LoraOption = None,
+    embedding: EmbeddingOption = None,
+    clip_skip: ClipSkipOption = None,
+    negative: NegativeOption = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
     check: Annotated[
         str | None,
@@ -88,6 +106,20 @@ def command(
         raise InputError(f"There is no check {check!r}. Leave it out, or give tensorrt.")
     if check:
         import_library("tensorrt-rtx")  # before the work, not after
+
+    given: dict[str, Any] = {
+        "variant": variant,
+        "config": config,
+        "lora": lora,
+        "embedding": embedding,
+        "clip_skip": clip_skip,
+        "negative": negative,
+    }
+    if from_onnx and (odd := [name for name, value in given.items() if value is not None]):
+        raise InputError(
+            f"--{odd[0].replace('_', '-')} changes the PyTorch model, and an ONNX export stays "
+            "what it is. Leave it out, or export the PyTorch model."
+        )
 
     def progress(stage: str) -> None:
         typer.echo(stage, err=True)
@@ -124,11 +156,9 @@ def command(
             quiet_libraries()  # it and the next take seconds: not before options are checked
             from mnemoscope_export import StableDiffusion, export_bundle
 
+            how = load_options(latent_size=options.latent_sides, **given)
             bundle = export_bundle(
-                lambda: StableDiffusion.load(model, latent_size=options.latent_sides),
-                out,
-                options,
-                progress=progress,
+                lambda: StableDiffusion.load(model, options=how), out, options, progress=progress
             )
     except ImportError as error:
         what, extra = ("ONNX", "from-onnx") if from_onnx else ("PyTorch and ONNX", "export")

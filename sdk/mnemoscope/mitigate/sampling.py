@@ -10,7 +10,7 @@ import torch
 from diffusers.image_processor import VaeImageProcessor
 from torch import Tensor
 
-from mnemoscope_export import Embeds, StableDiffusion, load_vae, magnitude
+from mnemoscope_export import Embeds, LoadOptions, StableDiffusion, load_vae, magnitude
 from mnemoscope_runtime.errors import InputError, NumericsError
 
 from .. import embedded
@@ -205,19 +205,23 @@ class Painter:
     vae: Any
 
     @classmethod
-    def load(cls, name: str | None = None, *, device: str = "cpu") -> Painter:
+    def load(
+        cls, name: str | None = None, *, device: str = "cpu", options: LoadOptions | None = None
+    ) -> Painter:
         """Load both in float32.
 
         Args:
-            name: Directory in diffusers' layout, or hub id; the embedded model by default.
+            name: Directory in diffusers' layout, single-file checkpoint, or hub id; the embedded
+                model by default.
             device: What PyTorch runs on.
+            options: How the model is loaded.
 
         Raises:
             ExportError: there is no such model, or a part of it is missing.
         """
         name = str(name or embedded.MODEL)
-        model = StableDiffusion.load(name, device=device)
-        return cls(model, load_vae(name).to(device))
+        model = StableDiffusion.load(name, device=device, options=options)
+        return cls(model, load_vae(name, options).to(device))
 
     def task(
         self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling = USUAL
