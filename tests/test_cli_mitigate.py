@@ -82,7 +82,7 @@ def test_a_bundle_of_another_model(run: Run, tmp_path: Path) -> None:
     common = ("a cat", "-o", tmp_path / "x.png", "--model", tmp_path / "model")
     judges = ("--descriptor", tmp_path / "none.pt", "--clip", "none")
     result = run("mitigate", *common, *judges, "--bundle", embedded.BUNDLE)
-    failed(result, 4, "was exported from other weights")
+    failed(result, 4, "whose weights are not those of")
 
 
 def test_places_that_cannot_be_written_are_refused_at_once(run: Run, tmp_path: Path) -> None:

@@ -76,10 +76,11 @@ class TorchBackend:
         Raises:
             BackendError: the bundle was exported from other weights.
         """
-        if bundle.manifest.model.weights_sha256 != self._weights:
+        record = bundle.manifest.model
+        if difference := self._model.difference(record, self._weights):
             raise BackendError(
-                f"{bundle.path} was exported from {bundle.manifest.model.id}, whose weights are "
-                f"not those of {self._model.id}. Give the model it was exported from."
+                f"{bundle.path} was exported from {record.id}, {difference} of {self._model.id}. "
+                "Give the model it was exported from, loaded as it was then."
             )
         with self._lock:
             key = (bundle.id, graph)

@@ -15,7 +15,7 @@ from diffusers.loaders import TextualInversionLoaderMixin
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from mnemoscope_runtime.manifest import AdapterRecord, PredictionType, Scheduler
+from mnemoscope_runtime.manifest import AdapterRecord, ModelRecord, PredictionType, Scheduler
 
 from ..configs import sample_size
 from ..records import check_latent_size, family, prediction_type, scheduler_record
@@ -226,6 +226,21 @@ class StableDiffusion:
             return prediction.float()
         abar = self.alphas_cumprod.to(prediction.device)[timestep]
         return abar.sqrt() * prediction.float() + (1 - abar).sqrt() * latents.float()
+
+    def difference(self, record: ModelRecord, weights_sha256: str | None = None) -> str | None:
+        """What a bundle's model differs in, "whose ... not those"; None if it is this one.
+
+        Args:
+            record: The bundle's.
+            weights_sha256: This model's, if it is known.
+        """
+        if record.weights_sha256 != (weights_sha256 or self.weights_sha256()):
+            return "whose weights are not those"
+        if (record.clip_skip or 0) != (self.clip_skip or 0):
+            return f"whose clip_skip, {record.clip_skip}, is not that"
+        if record.negative != self.negative:
+            return f"whose negative prompt, {record.negative!r}, is not that"
+        return None
 
     def weights_sha256(self) -> str:
         """A hash over names, types and values of all weights; the same in any transformers."""

@@ -21,6 +21,15 @@ from ..calibration import CalibrationFile
 from ..copies import load_descriptor
 from ..detector import Detector, own_calibration
 from ._comparison import LEARNT_ON, lists_of, write_comparison
+from ._loading import (
+    ClipSkipOption,
+    ConfigOption,
+    EmbeddingOption,
+    LoraOption,
+    NegativeOption,
+    VariantOption,
+    load_options,
+)
 from ._options import CalibrationOption, prompts_of, require_place, say
 from ._quiet import quiet_libraries
 from ._writers import printable
@@ -76,6 +85,12 @@ def command(
     model: Annotated[
         str | None, typer.Option(help="Directory or hub id.", show_default="embedded")
     ] = None,
+    variant: VariantOption = None,
+    config: ConfigOption = None,
+    lora: LoraOption = None,
+    embedding: EmbeddingOption = None,
+    clip_skip: ClipSkipOption = None,
+    negative: NegativeOption = None,
     bundle: Annotated[
         Path | None,
         typer.Option(help="The model's calibrated bundle.", show_default="the embedded model's"),
@@ -177,13 +192,19 @@ def command(
     if path is not None:
         opened = Bundle.open(path)
         yardstick = Yardstick.of(known, opened, sampling)
-    painter = Painter.load(model)
-    if opened is not None and (
-        opened.manifest.model.weights_sha256 != painter.model.weights_sha256()
+    options = load_options(
+        variant=variant, config=config, lora=lora, embedding=embedding, clip_skip=clip_skip,
+        negative=negative,
+    )  # fmt: skip
+    painter = Painter.load(model, options=options)
+    if (
+        opened is not None
+        and (difference := painter.model.difference(opened.manifest.model)) is not None
     ):
         raise CalibrationError(
-            f"{path} was exported from other weights than {model}'s: its scores say nothing of "
-            "them. Give the bundle of this model."
+            f"{path} was exported from {opened.manifest.model.id}, {difference} of "
+            f"{painter.model.id}: its scores say nothing of it. Give the bundle of this model, and "
+            "load it as it was exported."
         )
     judges = load_descriptor(descriptor), load_alignment(clip)
     mitigator = Mitigator(painter, *judges, yardstick, sampling)

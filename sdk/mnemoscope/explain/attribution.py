@@ -115,10 +115,10 @@ class Gradient:
 
         bundle = detector.screener.bundle
         manifest = bundle.manifest
-        if manifest.model.weights_sha256 != self._weights:
+        if difference := self._model.difference(manifest.model, self._weights):
             raise BackendError(
-                f"{bundle.path} was exported from {manifest.model.id}, whose weights are not those "
-                f"of {self._model.id}. Give the bundle and the model it was exported from."
+                f"{bundle.path} was exported from {manifest.model.id}, {difference} of "
+                f"{self._model.id}. Give the bundle and the model it was exported from."
             )
         if detector.statistic.name != "magnitude":
             raise InputError(
