@@ -172,7 +172,7 @@ def test_how_an_embedding_is_written() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("vectors", [1])
+@pytest.mark.parametrize("vectors", [1, 3])
 @pytest.mark.parametrize(
     ("key", "token", "called"), [("<toy>", None, "<toy>"), ("emb_params", None, "charm"),
                                  ("emb_params", "<mine>", "<mine>")]
