@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from cuda_kernels import lacking
 
 import mnemoscope_export.export as export_module
 from mnemoscope import BackendUnavailable, ExportError, InputError, ParityError
@@ -53,6 +54,10 @@ def test_graphs_are_plain_onnx(bundle_dir: Path, graph: str) -> None:
     assert {node.domain for node in proto.graph.node} <= {"", "ai.onnx"}
     assert not any(node.metadata_props for node in proto.graph.node)
     onnx.checker.check_model(bundle_dir / f"{graph}.onnx")
+
+
+def test_every_operator_runs_on_cuda(bundle_dir: Path) -> None:
+    assert lacking(bundle_dir) == set()
 
 
 def test_existing_directories_are_safe(bundle_dir: Path, model: StableDiffusion) -> None:

@@ -14,6 +14,7 @@ import onnx
 import pytest
 import torch
 from cli_support import Run, failed, one_model
+from cuda_kernels import lacking
 from onnx_exports import write_configs, write_text_encoder, write_unet
 from shared import Shared
 
@@ -113,6 +114,10 @@ def test_graphs_are_plain_onnx(onnx_bundle: Path, graph: str) -> None:
     assert {node.domain for node in nodes} == {""}
 
 
+def test_every_operator_runs_on_cuda(onnx_bundle: Path) -> None:
+    assert lacking(onnx_bundle) == set()
+
+
 def test_weights_are_stored_once(onnx_bundle: Path, model: StableDiffusion) -> None:
     parameters = [*model.unet.parameters(), *model.text_encoder.parameters()]
     size = sum(p.numel() * 4 for p in parameters)
@@ -171,6 +176,7 @@ def test_other_ways_to_export(
     write_text_encoder(model, copy / "text_encoder" / "model.onnx", ids=ids, opset=opset)
     bundle = export_onnx(copy, tmp_path / "out", ONE)
     assert bundle.manifest.opset == opset
+    assert lacking(bundle.path) == set()
     scores(tmp_path / "out", model, rtol=1e-4)
 
 
@@ -182,6 +188,7 @@ def test_half_precision(copy: Path, tmp_path: Path, model: StableDiffusion) -> N
         export_onnx(copy, tmp_path / "no", ExportOptions(precision="float32"))
     bundle = export_onnx(copy, tmp_path / "out", ONE)
     assert bundle.manifest.precision == "float16"
+    assert lacking(bundle.path) == set()
     outputs = onnx.load(tmp_path / "out" / "step.onnx", load_external_data=False).graph.output
     assert {o.type.tensor_type.elem_type for o in outputs} == {onnx.TensorProto.FLOAT}
     scores(tmp_path / "out", model, rtol=2e-2)

@@ -11,6 +11,7 @@ import fake_gpu
 import numpy as np
 import onnxruntime
 import pytest
+from cuda_kernels import lacking
 
 from mnemoscope import embedded
 from mnemoscope_runtime import (
@@ -209,6 +210,11 @@ def test_inputs_that_do_not_fit(bundle: Bundle, inputs: dict[str, np.ndarray]) -
     engine = OnnxRuntimeGpu(threads=1).load(bundle, "screen")
     with pytest.raises(BackendError, match="takes"):
         engine(inputs, ("magnitude",))
+
+
+def test_every_operator_runs_on_cuda(bundle: Bundle) -> None:
+    """Of the shipped bundle; whoever exports a model in tests asks the same of it."""
+    assert lacking(bundle.path) == set()
 
 
 def test_a_fixed_shape_leaves_nothing_for_the_cpu(bundle: Bundle, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import onnx
 import pytest
 import torch
 from cli_support import Run, copied, failed, one_model
+from cuda_kernels import lacking
 
 from mnemoscope import InputError, ParityError, embedded
 from mnemoscope.precision import compare
@@ -85,6 +86,7 @@ def check(
     """The bundle computes in `precision`, and says what `bundle_dir` says but for rounding."""
     manifest = Bundle.open(folder).manifest
     assert manifest.precision == precision
+    assert lacking(folder) == set()
     full = Bundle.open(bundle_dir).manifest.files["model.weights"].bytes
     assert manifest.files["model.weights"].bytes < 0.6 * full
     for graph in manifest.graphs.keys() - {"text_encoder"}:

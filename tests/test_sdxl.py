@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cuda_kernels import lacking
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
 from odd_prompts import odd_strings
 from pipelines import scheduler, text_config
@@ -149,6 +150,7 @@ def _stop(pipeline: StableDiffusionXLPipeline, *_: object) -> dict[str, object]:
 
 def test_the_bundle_agrees_with_pytorch(model: StableDiffusionXL, bundle: Path) -> None:
     manifest = Bundle.open(bundle).manifest
+    assert lacking(bundle) == set()
     assert manifest.embeddings == model.embeddings
     assert manifest.zero_empty
     assert manifest.noise_bank.shape == (2, 4, *SIZE)
@@ -164,6 +166,7 @@ def test_the_bundle_agrees_with_pytorch(model: StableDiffusionXL, bundle: Path) 
 def test_half_precision(model: StableDiffusionXL, tmp_path: Path, precision: Precision) -> None:
     options = ExportOptions(noises=1, precision=precision, tolerance=Tolerance(0.2))
     manifest = export_bundle(model, tmp_path / "bundle", options).manifest
+    assert lacking(tmp_path / "bundle") == set()
     errors = [figures["max_relative_error"] for figures in manifest.parity.values()]
     assert 1e-6 < max(errors) < 0.2
     assert manifest.noise_bank.shape == (1, 4, 8, 8)  # the model's own size

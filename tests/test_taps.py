@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 from cli_support import damaged, one_model
+from cuda_kernels import lacking
 from diffusers import UNet2DConditionModel
 from numpy.typing import NDArray
 from screening_support import MANY, PROMPTS, Changed, changed
@@ -90,6 +91,10 @@ def with_hooks(
 
 
 # layers
+
+
+def test_every_operator_runs_on_cuda(stopped_dir: Path) -> None:
+    assert lacking(stopped_dir) == set()
 
 
 def test_layers_in_the_order_in_which_they_run(model: StableDiffusion) -> None:

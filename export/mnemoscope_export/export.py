@@ -22,7 +22,7 @@ from mnemoscope_runtime.options import check_options
 
 from .flops import count_flops
 from .gate import Reference, Tolerance, check_backend, check_parity
-from .graphs import OPSET, Graph, ScreenGraph, StepGraph, TextEncoderGraph, to_onnx
+from .graphs import OPSETS, Graph, ScreenGraph, StepGraph, TextEncoderGraph, to_onnx
 from .models import StableDiffusion
 from .noise import noise_bank
 from .parity import measure_reference
@@ -124,7 +124,8 @@ def _stage(
     if precision != "float32":
         model = model.to(getattr(torch, precision), copy=given)
     makers = _makers(model, bank, timestep, taps, stops=options.until is not None)
-    graphs, flops = _write_graphs(model, makers, folder, progress)
+    opset = OPSETS[precision]
+    graphs, flops = _write_graphs(model, makers, opset, folder, progress)
     for name, tokenizer in tokenizers.items():
         tokenizer.write(folder / name)
     if model.own_empty:
@@ -139,7 +140,7 @@ def _stage(
         **{name: tokenizer.record for name, tokenizer in tokenizers.items()},
         noise_bank=NoiseBank(BANK, options.seed, (options.noises, *model.latent_shape)),
         precision=precision,
-        opset=OPSET,
+        opset=opset,
         graphs=graphs,
         flops=flops,
         parity={},
@@ -176,6 +177,7 @@ def _makers(
 def _write_graphs(
     model: StableDiffusion,
     makers: Mapping[str, Callable[[], Graph]],
+    opset: int,
     folder: Path,
     progress: Callable[[str], None],
 ) -> tuple[dict[str, str], dict[str, int]]:
@@ -186,5 +188,5 @@ def _write_graphs(
         graph = make()
         files[name] = f"{name}.onnx"
         flops[name] = count_flops(graph, graph.one(model))
-        weights.save(to_onnx(graph, model), folder / files[name])
+        weights.save(to_onnx(graph, model, opset), folder / files[name])
     return files, flops

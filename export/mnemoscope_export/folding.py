@@ -50,7 +50,8 @@ def on_bank(model: StableDiffusion, noises: Tensor, timestep: int) -> nn.Module:
 class _Upsample(nn.Module):
     """Nearest-neighbour upsampling and a convolution.
 
-    diffusers' own module branches on the batch size (>= 64), which limits an exported graph.
+    diffusers' own module branches on the batch size (>= 64), which limits an exported graph. Values
+    are repeated in float32 where they are bfloat16, which ONNX Runtime resizes on no device.
     """
 
     def __init__(self, conv: nn.Module) -> None:
@@ -58,11 +59,14 @@ class _Upsample(nn.Module):
         self.conv = conv
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        dtype = x.dtype
+        if dtype == torch.bfloat16:
+            x = x.float()
         if output_size is None:
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
         else:
             x = F.interpolate(x, size=output_size, mode="nearest")
-        out: Tensor = self.conv(x)
+        out: Tensor = self.conv(x.to(dtype))
         return out
 
 

@@ -17,16 +17,18 @@ import torch
 from torch import Tensor, nn
 
 from mnemoscope_runtime.errors import ExportError
-from mnemoscope_runtime.manifest import EMPTY
+from mnemoscope_runtime.manifest import EMPTY, Precision
 
 from .folding import on_bank, without_batch_limit
+from .lowering import lower_argmax
 from .models import Embeds, StableDiffusion
 from .reference import magnitude
 from .taps import Recorder
 
-__all__ = ["OPSET", "ScreenGraph", "StepGraph", "TextEncoderGraph", "to_onnx"]
+__all__ = ["OPSETS", "ScreenGraph", "StepGraph", "TextEncoderGraph", "to_onnx"]
 
-OPSET = 18
+# the oldest that holds every operator in that type: before 22, Conv takes no bfloat16
+OPSETS: dict[Precision, int] = {"float32": 18, "float16": 18, "bfloat16": 22}
 
 Inputs = tuple[Any, ...]  # tensors, and tuples of tensors
 Dynamic = tuple[Any, ...]  # alike: the open dimensions of each tensor
@@ -196,8 +198,13 @@ class ScreenGraph(nn.Module):
 Graph = TextEncoderGraph | StepGraph | ScreenGraph
 
 
-def to_onnx(graph: Graph, model: StableDiffusion) -> ir.Model:
+def to_onnx(graph: Graph, model: StableDiffusion, opset: int = OPSETS["float32"]) -> ir.Model:
     """Export a graph; its weights stay in memory.
+
+    Args:
+        graph: What to export.
+        model: What it was made of.
+        opset: Of `OPSETS`, for the model's precision.
 
     Raises:
         ExportError: the exporter failed, or made a dimension static that must stay open.
@@ -214,7 +221,7 @@ def to_onnx(graph: Graph, model: StableDiffusion) -> ir.Model:
                 graph.eval(),
                 graph.example(model),
                 dynamo=True,
-                opset_version=OPSET,
+                opset_version=opset,
                 input_names=list(graph.inputs),
                 output_names=list(graph.outputs),
                 dynamic_shapes=open_dimensions,
@@ -230,6 +237,7 @@ def to_onnx(graph: Graph, model: StableDiffusion) -> ir.Model:
             logger.setLevel(level)
     assert program is not None
     _check_open(program.model, open_dimensions, type(graph).__name__)
+    lower_argmax(program.model)
     _strip(program.model)
     return program.model
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from cli_support import shell
+from cuda_kernels import lacking
 from odd_prompts import odd_strings
 from tokenizer_layouts import LAYOUTS, TRANSFORMERS_5, write_layout
 
@@ -46,6 +47,7 @@ def test_scores_are_those_of_the_pytorch_model(exports: Path, tmp_path: Path, ki
     result = shell("export", "--from-onnx", exports / kind / "onnx", out, "--noises", 2)
     assert result.code == 0, result.err
     assert "\nscreen: relative error " in result.err
+    assert lacking(out) == set()
     model = StableDiffusion.load(exports / kind / "pytorch")
     with Screener.open(out) as screener:
         manifest = screener.bundle.manifest
