@@ -24,6 +24,7 @@ pytest_plugins = [
     "attack_support",
     "cli_support",
     "fake_gpu",
+    "engine_support",
     "mitigate_support",
     "prompt_support",
     "screening_support",

@@ -69,6 +69,9 @@ class FakeRuntime(ModuleType):
         words = {Error.cudaErrorMemoryAllocation: b"out of memory"}
         return Error.cudaSuccess, words.get(code, b"invalid argument")
 
+    def cudaRuntimeGetVersion(self) -> tuple[Error, int]:
+        return Error.cudaSuccess, 13000
+
     def cudaMalloc(self, size: int) -> tuple[Error, int | None]:
         self.check_thread()
         if size + sum(map(len, self.device.values())) > self.memory:

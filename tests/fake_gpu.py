@@ -217,12 +217,18 @@ class FakeTensorRt(ModuleType):
 def make_rtx(trt: FakeTensorRt) -> None:
     """Give the fake what TensorRT for RTX has and TensorRT has not."""
     trt.validity = (0, 0)
-    trt.strategies = []
+    trt.said = None
+    trt.configs = []
+    trt.refuses_cache = False
     trt.CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole graph")
+    trt.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
+    trt.ComputeCapability = IntEnum(
+        "ComputeCapability", ["NONE", "CURRENT", "SM75", "SM80", "SM86", "SM89", "SM120", "SM121"]
+    )
     trt.EngineValidity = IntEnum("EngineValidity", {"VALID": 0, "SUBOPTIMAL": 1, "INVALID": 2})
     trt.EngineInvalidityDiagnostics = IntEnum(
         "EngineInvalidityDiagnostics",
-        {"VERSION_MISMATCH": 1, "UNSUPPORTED_CC": 2, "OLD_CUDA_DRIVER": 4},
+        {"VERSION_MISMATCH": 1, "UNSUPPORTED_CC": 2, "OLD_CUDA_DRIVER": 4, "CUDA_ERROR": 64},
     )
 
     class Runtime(trt.Runtime):
@@ -230,6 +236,8 @@ def make_rtx(trt: FakeTensorRt) -> None:
 
         def get_engine_validity(self, header: bytes) -> tuple[int, int]:
             assert len(header) == self.engine_header_size
+            if trt.said:
+                trt.last_logger.log(1, trt.said)
             return trt.validity
 
         def deserialize_cuda_engine(self, content: bytes) -> RtxEngine:
@@ -239,12 +247,31 @@ def make_rtx(trt: FakeTensorRt) -> None:
     trt.Runtime = Runtime
 
 
-class RtxEngine(FakeEngine):
-    def create_runtime_config(self) -> SimpleNamespace:
-        return SimpleNamespace(cuda_graph_strategy=None)
+class RtxConfig:
+    cuda_graph_strategy = dynamic_shapes_kernel_specialization_strategy = "library's choice"
 
-    def create_execution_context(self, config: SimpleNamespace) -> FakeContext:
-        self.trt.strategies.append(config.cuda_graph_strategy)
+    def __init__(self, trt: FakeTensorRt) -> None:
+        self.trt = trt
+        self.strategy = "static"
+        self.cache: object = None
+
+    def set_execution_context_allocation_strategy(self, strategy: str) -> None:
+        self.strategy = strategy
+
+    def create_runtime_cache(self) -> object:
+        return object()
+
+    def set_runtime_cache(self, cache: object) -> bool:
+        self.cache = cache
+        return not self.trt.refuses_cache
+
+
+class RtxEngine(FakeEngine):
+    def create_runtime_config(self) -> RtxConfig:
+        return RtxConfig(self.trt)
+
+    def create_execution_context(self, config: RtxConfig) -> FakeContext:
+        self.trt.configs.append(config)
         return FakeContext(self)
 
 

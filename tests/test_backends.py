@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,7 +14,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from cli_support import copied
 
+from mnemoscope import Detector, embedded
 from mnemoscope_runtime import (
     BACKENDS,
     BackendError,
@@ -24,6 +28,7 @@ from mnemoscope_runtime import (
 )
 from mnemoscope_runtime.backends import CPU
 from mnemoscope_runtime.backends.onnxruntime import OnnxRuntime
+from mnemoscope_runtime.selection import try_backends
 
 IDS = np.full((2, 77), 5, np.int64)
 
@@ -79,6 +84,18 @@ def test_backend_runs(bundle: Bundle, name: str, threads: int | None) -> None:
     assert values.shape == (2, 2)
     assert values.dtype == np.float32
     assert (values > 0).all()
+
+
+def test_bfloat16_is_not_for_onnxruntime_on_a_cpu(tmp_path: Path) -> None:
+    """It has no kernels: said by name, where a bundle is opened and where backends are tried."""
+    path = copied(embedded.BUNDLE, tmp_path / "bundle")
+    manifest = replace(Bundle.open(path).manifest, precision="bfloat16")
+    (path / "manifest.json").write_bytes(manifest.to_json())
+    words = r"no bfloat16 on a CPU, and .*bundle is in it\. Use the backend openvino, or"
+    with pytest.raises(BackendUnavailable, match=words):
+        Detector.load(path)
+    (trial,) = try_backends(path, ["onnxruntime"])
+    assert re.search(words, trial.problem or "")
 
 
 def test_onnxruntime_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,9 +99,15 @@ def test_what_a_folder_holds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("profiles", "words"),
     [
-        ((Profile((1, 4), (1, 3)),), "--backend tensorrt-rtx --batch 4`"),
-        ((Profile((1, 1)), Profile((1, 1), (4, 4))), "--backend tensorrt-rtx --profile 1,1x4`"),
+        ((Profile((1, 4), (1, 3)),), "--backend tensorrt-rtx --batch 4 --target SM89`"),
+        (
+            (Profile((1, 1)), Profile((1, 1), (4, 4))),
+            "--backend tensorrt-rtx --profile 1,1x4 --target SM89`",
+        ),
     ],
 )
 def test_the_command_that_builds_it(profiles: tuple[Profile, ...], words: str) -> None:
-    assert words in replace(KEY, profiles=profiles).command
+    key = replace(KEY, profiles=profiles)
+    assert words in key.command
+    assert "--target" not in replace(key, sm=()).command
+    assert "--target" not in replace(key, backend="tensorrt").command

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from mnemoscope_runtime import (
     open_backend,
 )
 from mnemoscope_runtime.backends import onnxruntime_gpu
+from mnemoscope_runtime.backends._binding import Bound
 from mnemoscope_runtime.backends.onnxruntime_gpu import OnnxRuntimeGpu
 
 PROMPTS = ["a cat", "rain on a window", "", "日本", "icon of rocket"]
@@ -77,6 +80,30 @@ def test_no_driver(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "driver", fake_gpu.no_driver)
     with pytest.raises(BackendUnavailable, match="no NVIDIA driver"):
         open_backend(name)
+
+
+@pytest.mark.usefixtures("card")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_driver_that_is_too_old(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "driver", lambda: replace(fake_gpu.DRIVER, cuda="12.8"))
+    words = r"too old: it supports CUDA up to 12\.8, .* built for CUDA 13\. Install a driver"
+    with pytest.raises(BackendUnavailable, match=words):
+        open_backend(name)
+
+
+@pytest.mark.usefixtures("card")
+def test_a_gpu_that_cuda_has_no_code_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = gpu.Gpu("NVIDIA V100", "SM70", 2**34)
+    monkeypatch.setattr(gpu, "driver", lambda: replace(fake_gpu.DRIVER, gpus=(card,)))
+    with pytest.raises(BackendUnavailable, match=r"needs CUDA 13, .* NVIDIA V100, SM70"):
+        open_backend("onnxruntime-cuda")
+
+
+@pytest.mark.usefixtures("card")
+def test_bfloat16_in_an_opset_that_lacks_it(bundle: Bundle) -> None:
+    object.__setattr__(bundle.manifest, "precision", "bfloat16")
+    with pytest.raises(BackendUnavailable, match=r"bfloat16 in ONNX's opset 18.*before 22"):
+        OnnxRuntimeGpu().load(bundle, "screen")
 
 
 @pytest.mark.usefixtures("card")
@@ -193,6 +220,38 @@ def test_threads_share_an_engine(bundle: Bundle) -> None:
         together = list(pool.map(ask, range(64)))
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_a_session_lives_on_one_thread(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime keeps CUDA graphs by thread: every thread that runs would keep another."""
+    seen = []
+
+    def spy(method: Any) -> Any:
+        def spied(*args: Any) -> Any:
+            seen.append(threading.get_ident())
+            return method(*args)
+
+        return spied
+
+    for name in ("__init__", "__call__"):
+        monkeypatch.setattr(Bound, name, spy(getattr(Bound, name)))
+    backend = OnnxRuntimeGpu(threads=1)
+    engines = [backend.load(bundle, graph) for graph in ("screen", "text_encoder")]
+    given = {"input_ids": np.zeros((1, 77), np.int64)}
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(8):
+            pool.submit(engines[0], {**given, "noise_index": np.array([0])}, ("magnitude",))
+            pool.submit(engines[1], given, ("prompt_embeds",))
+    assert len(seen) == 4 + 16  # made, warmed up, called
+    assert len(set(seen)) == 1
+    assert threading.get_ident() not in seen
+    backend.close()
+    with pytest.raises(BackendError, match="closed"):
+        engines[1](given, ("prompt_embeds",))
+    again = backend.load(bundle, "text_encoder")  # on a thread of its own again
+    assert again(given, ("prompt_embeds",))[0].shape[:2] == (1, 77)
+    backend.close()
 
 
 @pytest.mark.usefixtures("on_cpu")

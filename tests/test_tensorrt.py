@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import fake_gpu
 import numpy as np
 import pytest
-from fake_gpu import CARD, DRIVER, FakeRuntime, FakeTensorRt, magnitude, plan, step
+from engine_support import Put, ids, screen
+from fake_gpu import DRIVER, FakeRuntime, FakeTensorRt, magnitude, step
 
 from mnemoscope import embedded
 from mnemoscope_runtime import (
@@ -28,39 +30,9 @@ from mnemoscope_runtime import (
 )
 from mnemoscope_runtime.backends.tensorrt import TensorRt
 from mnemoscope_runtime.backends.tiles import Profile
-from mnemoscope_runtime.engines import EngineKey, EngineWarning, write_engine
-from mnemoscope_runtime.engines.tensorrt import BuildOptions, engine_key
+from mnemoscope_runtime.engines import EngineWarning
 
 pytestmark = pytest.mark.usefixtures("fake_trt")
-Put = Callable[..., Path]
-
-
-@pytest.fixture(scope="module")
-def bundle() -> Bundle:
-    return Bundle.open(embedded.BUNDLE)
-
-
-@pytest.fixture
-def put(bundle: Bundle, tmp_path: Path, fake_trt: FakeTensorRt) -> Put:
-    """Write an engine as `mnemoscope build` would."""
-
-    def put(
-        *sizes: str | Profile,
-        graph: str = "screen",
-        backend: str = "tensorrt",
-        content: bytes | None = None,
-        driver: str | None = DRIVER.version,
-        change: Callable[[EngineKey], EngineKey] = lambda key: key,
-    ) -> Path:
-        profiles = tuple(Profile.parse(s) if isinstance(s, str) else s for s in sizes)
-        options = BuildOptions(profiles=profiles)
-        key = engine_key(fake_trt, backend, bundle, graph, options)
-        if backend == "tensorrt":
-            key = replace(key, gpu=CARD.name, sm=(CARD.sm,))
-        key = change(key)
-        return write_engine(tmp_path, key, content or plan(graph, key.profiles), driver)
-
-    return put
 
 
 @pytest.fixture
@@ -69,15 +41,6 @@ def backend(tmp_path: Path, fake_trt: FakeTensorRt) -> Iterator[TensorRt]:
     yield backend
     backend.close()
     assert fake_trt.rt.is_empty(), "something on the GPU was not given back"
-
-
-def ids(count: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 1000, (count, 77))
-
-
-def screen(engine: object, prompts: np.ndarray, noises: int) -> np.ndarray:
-    index = np.arange(noises, dtype=np.int64)
-    return engine({"input_ids": prompts, "noise_index": index}, ("magnitude",))[0]  # type: ignore[operator]
 
 
 ONE_TO_FOUR = Profile((1, 4), (1, 3))
@@ -91,10 +54,10 @@ ONE_TO_FOUR = Profile((1, 4), (1, 3))
 @pytest.mark.parametrize("prompts", [1, 3, 4, 9])
 @pytest.mark.parametrize("noises", [1, 3])
 def test_every_call_is_cut_to_what_the_engine_takes(
-    put: Put, backend: TensorRt, bundle: Bundle, sizes: tuple[str], prompts: int, noises: int
+    put: Put, backend: TensorRt, shipped: Bundle, sizes: tuple[str], prompts: int, noises: int
 ) -> None:
     put(*sizes)
-    engine = backend.load(bundle, "screen")
+    engine = backend.load(shipped, "screen")
     for seed in range(2):  # the second time with other values in the same buffers
         given = ids(prompts, seed)
         found = screen(engine, given, noises)
@@ -103,19 +66,19 @@ def test_every_call_is_cut_to_what_the_engine_takes(
 
 
 def test_a_large_call_takes_few_runs(
-    put: Put, backend: TensorRt, bundle: Bundle, fake_trt: FakeTensorRt
+    put: Put, backend: TensorRt, shipped: Bundle, fake_trt: FakeTensorRt
 ) -> None:
     put("1", "8", "1x3")
-    engine = backend.load(bundle, "screen")
+    engine = backend.load(shipped, "screen")
     fake_trt.calls.clear()
     screen(engine, ids(17), 1)
     screen(engine, ids(1), 3)
     assert [tuple(s["magnitude"]) for _, s in fake_trt.calls] == [(8, 1), (8, 1), (1, 1), (1, 3)]
 
 
-def test_step(put: Put, backend: TensorRt, bundle: Bundle) -> None:
+def test_step(put: Put, backend: TensorRt, shipped: Bundle) -> None:
     put("1", "2", graph="step")
-    engine = backend.load(bundle, "step")
+    engine = backend.load(shipped, "step")
     rng = np.random.default_rng(0)
     inputs = {
         "prompt_embeds": rng.normal(size=(5, 77, 32)).astype(np.float32),
@@ -134,14 +97,14 @@ def test_step(put: Put, backend: TensorRt, bundle: Bundle) -> None:
 def test_threads_share_an_engine(
     put: Put,
     tmp_path: Path,
-    bundle: Bundle,
+    shipped: Bundle,
     fake_trt: FakeTensorRt,
     contexts: int,
     sizes: tuple[str],
 ) -> None:
     put(*sizes)
     backend = TensorRt(engines=tmp_path, contexts=contexts)
-    engine = backend.load(bundle, "screen")
+    engine = backend.load(shipped, "screen")
     given = [ids(1 + seed % 5, seed) for seed in range(64)]
     with ThreadPoolExecutor(64) as pool:
         found = list(pool.map(lambda prompts: screen(engine, prompts, 3), given))
@@ -152,10 +115,10 @@ def test_threads_share_an_engine(
 
 
 def test_sizes_that_stay_are_replayed(
-    put: Put, backend: TensorRt, bundle: Bundle, fake_cuda: FakeRuntime
+    put: Put, backend: TensorRt, shipped: Bundle, fake_cuda: FakeRuntime
 ) -> None:
     put("1", "4")
-    engine = backend.load(bundle, "screen")
+    engine = backend.load(shipped, "screen")
     assert len(fake_cuda.graphs) == 2  # captured before the first request
     assert fake_cuda.launched == 0
     screen(engine, ids(5), 1)
@@ -163,31 +126,31 @@ def test_sizes_that_stay_are_replayed(
 
 
 def test_ranges_are_not_captured(
-    put: Put, backend: TensorRt, bundle: Bundle, fake_cuda: FakeRuntime
+    put: Put, backend: TensorRt, shipped: Bundle, fake_cuda: FakeRuntime
 ) -> None:
     put(ONE_TO_FOUR)
-    screen(backend.load(bundle, "screen"), ids(3), 2)
+    screen(backend.load(shipped, "screen"), ids(3), 2)
     assert not fake_cuda.graphs
 
 
 def test_what_cannot_be_captured_runs_all_the_same(
-    put: Put, backend: TensorRt, bundle: Bundle, fake_trt: FakeTensorRt
+    put: Put, backend: TensorRt, shipped: Bundle, fake_trt: FakeTensorRt
 ) -> None:
     put("1")
     fake_trt.cannot_capture = True
     with pytest.warns(EngineWarning, match="runs without a CUDA graph"):
-        engine = backend.load(bundle, "screen")
+        engine = backend.load(shipped, "screen")
     given = ids(2)
     np.testing.assert_array_equal(screen(engine, given, 2), magnitude(given, np.arange(2)))
 
 
 def test_inputs_that_the_host_reads_are_not_captured(
-    put: Put, backend: TensorRt, bundle: Bundle, fake_trt: FakeTensorRt
+    put: Put, backend: TensorRt, shipped: Bundle, fake_trt: FakeTensorRt
 ) -> None:
     """They are read when a graph is captured, so it would replay old ones."""
     fake_trt.locations = {"noise_index": "host"}
     put("1")
-    engine, given = backend.load(bundle, "screen"), ids(1)
+    engine, given = backend.load(shipped, "screen"), ids(1)
     assert not fake_trt.rt.graphs
     np.testing.assert_array_equal(screen(engine, given, 3), magnitude(given, np.arange(3)))
 
@@ -202,18 +165,18 @@ def test_inputs_that_the_host_reads_are_not_captured(
     ],
 )
 def test_inputs_that_do_not_fit(
-    put: Put, backend: TensorRt, bundle: Bundle, inputs: dict[str, np.ndarray], words: str
+    put: Put, backend: TensorRt, shipped: Bundle, inputs: dict[str, np.ndarray], words: str
 ) -> None:
     put("1")
-    engine = backend.load(bundle, "screen")
+    engine = backend.load(shipped, "screen")
     with pytest.raises(BackendError, match=words):
         engine(inputs, ("magnitude",))
     assert screen(engine, ids(1), 1).shape == (1, 1)  # the worker is still there
 
 
-def test_unknown_output(put: Put, backend: TensorRt, bundle: Bundle) -> None:
+def test_unknown_output(put: Put, backend: TensorRt, shipped: Bundle) -> None:
     put("1")
-    engine = backend.load(bundle, "screen")
+    engine = backend.load(shipped, "screen")
     with pytest.raises(BackendError, match="no output eps_cond"):
         engine({"input_ids": ids(1), "noise_index": np.array([0])}, ("eps_cond",))
 
@@ -221,18 +184,18 @@ def test_unknown_output(put: Put, backend: TensorRt, bundle: Bundle) -> None:
 # which engine
 
 
-def test_there_is_none(backend: TensorRt, bundle: Bundle) -> None:
+def test_there_is_none(backend: TensorRt, shipped: Bundle) -> None:
     with pytest.raises(BackendError, match=r"no engine for screen.*mnemoscope build.*never builds"):
-        backend.load(bundle, "screen")
+        backend.load(shipped, "screen")
 
 
 def test_the_one_for_the_largest_calls(
-    put: Put, backend: TensorRt, bundle: Bundle, fake_trt: FakeTensorRt
+    put: Put, backend: TensorRt, shipped: Bundle, fake_trt: FakeTensorRt
 ) -> None:
     for sizes in (("2",), ("1", "8"), ("4",)):
         put(*sizes)
     put("16", change=lambda key: replace(key, version="10.2.0"))  # does not fit
-    screen(backend.load(bundle, "screen"), ids(8), 1)
+    screen(backend.load(shipped, "screen"), ids(8), 1)
     assert fake_trt.calls[-1][1]["magnitude"] == (8, 1)
 
 
@@ -250,70 +213,70 @@ def test_the_one_for_the_largest_calls(
     ],
 )
 def test_an_engine_for_something_else(
-    put: Put, backend: TensorRt, bundle: Bundle, change: dict[str, object], words: str
+    put: Put, backend: TensorRt, shipped: Bundle, change: dict[str, object], words: str
 ) -> None:
     put("1", content=b"must not be looked at", change=lambda key: replace(key, **change))
     with pytest.raises(BackendError, match=f"{words}.*mnemoscope build BUNDLE --backend tensorrt"):
-        backend.load(bundle, "screen")
+        backend.load(shipped, "screen")
 
 
-def test_a_damaged_engine(put: Put, backend: TensorRt, bundle: Bundle) -> None:
+def test_a_damaged_engine(put: Put, backend: TensorRt, shipped: Bundle) -> None:
     put("1").write_bytes(b"damaged")
     with pytest.raises(IntegrityError, match="sha256"):
-        backend.load(bundle, "screen")
+        backend.load(shipped, "screen")
 
 
 @pytest.mark.parametrize("profiles", ["[]", '[{"prompts": [0, 0]}]', '[{"prompts": [2, 1]}]'])
 def test_a_sidecar_with_impossible_sizes(
-    put: Put, backend: TensorRt, bundle: Bundle, profiles: str
+    put: Put, backend: TensorRt, shipped: Bundle, profiles: str
 ) -> None:
     sidecar = put("1").with_suffix(".engine.json")
     fields = json.loads(sidecar.read_text())
     fields["key"]["profiles"] = json.loads(profiles)
     sidecar.write_text(json.dumps(fields))
     with pytest.raises(IntegrityError, match="is damaged"):
-        backend.load(bundle, "screen")
+        backend.load(shipped, "screen")
 
 
-def test_an_engine_that_the_library_refuses(put: Put, backend: TensorRt, bundle: Bundle) -> None:
+def test_an_engine_that_the_library_refuses(put: Put, backend: TensorRt, shipped: Bundle) -> None:
     put("1", content=b"not an engine")
     with pytest.raises(BackendError, match="cannot load the engine: magic tag does not match"):
-        backend.load(bundle, "screen")
+        backend.load(shipped, "screen")
 
 
-def test_another_driver_warns(put: Put, backend: TensorRt, bundle: Bundle) -> None:
+def test_another_driver_warns(put: Put, backend: TensorRt, shipped: Bundle) -> None:
     put("1", driver="570.1")
     with pytest.warns(EngineWarning, match=r"driver 570\.1, here it is 580\.65\.06"):
-        backend.load(bundle, "screen")
+        backend.load(shipped, "screen")
 
 
-def test_the_same_driver_does_not(put: Put, backend: TensorRt, bundle: Bundle) -> None:
+def test_the_same_driver_does_not(put: Put, backend: TensorRt, shipped: Bundle) -> None:
     put("1")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        backend.load(bundle, "screen")
+        backend.load(shipped, "screen")
 
 
 @pytest.mark.parametrize(
     ("built", "fits"), [("10.1.0", True), ("10.3.0", True), ("10.9.0", False), ("9.3.0", False)]
 )
 def test_version_compatible_engines(
-    put: Put, backend: TensorRt, bundle: Bundle, fake_trt: FakeTensorRt, built: str, fits: bool
+    put: Put, backend: TensorRt, shipped: Bundle, fake_trt: FakeTensorRt, built: str, fits: bool
 ) -> None:
     put("1", change=lambda k: replace(k, version=built, flags=("version-compatible",)))
     if fits:
-        backend.load(bundle, "screen")
+        backend.load(shipped, "screen")
         assert fake_trt.host_code == [True]  # such an engine brings CPU code of its own
     else:
         with pytest.raises(BackendError, match="version is"):
-            backend.load(bundle, "screen")
+            backend.load(shipped, "screen")
 
 
 def test_others_may_not_run_code_on_the_host(
-    put: Put, backend: TensorRt, bundle: Bundle, fake_trt: FakeTensorRt
+    put: Put, backend: TensorRt, shipped: Bundle, fake_trt: FakeTensorRt
 ) -> None:
     put("1")
-    backend.load(bundle, "screen")
+    backend.load(shipped, "screen")
     assert fake_trt.host_code == [False]
 
 
@@ -321,25 +284,52 @@ def test_others_may_not_run_code_on_the_host(
 
 
 def test_memory_runs_out(
-    put: Put, backend: TensorRt, bundle: Bundle, fake_cuda: FakeRuntime
+    put: Put, backend: TensorRt, shipped: Bundle, fake_cuda: FakeRuntime
 ) -> None:
     put("8")
     fake_cuda.memory = 4930
     with pytest.raises(BackendError, match=r"out of memory.*--profile 1"):
-        backend.load(bundle, "screen")
+        backend.load(shipped, "screen")
     assert fake_cuda.is_empty()
 
 
-def test_no_context(put: Put, backend: TensorRt, bundle: Bundle, fake_trt: FakeTensorRt) -> None:
+def test_no_context(put: Put, backend: TensorRt, shipped: Bundle, fake_trt: FakeTensorRt) -> None:
     put("8")
     fake_trt.no_contexts = True
     with pytest.raises(BackendError, match=r"cannot make an execution context.*smaller calls"):
-        backend.load(bundle, "screen")
+        backend.load(shipped, "screen")
 
 
-def test_a_run_fails(put: Put, backend: TensorRt, bundle: Bundle, fake_trt: FakeTensorRt) -> None:
+@pytest.mark.parametrize("said", [None, "CUDA initialization failure with error: 35."])
+def test_the_library_does_not_start(
+    put: Put, backend: TensorRt, shipped: Bundle, fake_trt: FakeTensorRt, said: str | None
+) -> None:
+    """pybind has a TypeError for what is null."""
+
+    def runtime(logger: Any) -> None:
+        if said:
+            logger.log(fake_trt.ILogger.Severity.ERROR, said)
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    put("1")
+    fake_trt.Runtime = runtime
+    words = r"10\.3\.0 cannot start its Runtime: .*(error: 35|nullptr)\. `mnemoscope doctor`"
+    with pytest.raises(BackendUnavailable, match=words):
+        backend.load(shipped, "screen")
+
+
+def test_a_profile_that_cannot_be_selected(
+    put: Put, backend: TensorRt, shipped: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put("1")
+    monkeypatch.setattr(fake_gpu.FakeContext, "set_optimization_profile_async", lambda *_: False)
+    with pytest.raises(BackendError, match="cannot select profile 0"):
+        backend.load(shipped, "screen")
+
+
+def test_a_run_fails(put: Put, backend: TensorRt, shipped: Bundle, fake_trt: FakeTensorRt) -> None:
     put(ONE_TO_FOUR)
-    engine = backend.load(bundle, "screen")
+    engine = backend.load(shipped, "screen")
     fake_trt.fails = True
     with pytest.raises(BackendError, match="cannot run the engine: the kernel went wrong"):
         screen(engine, ids(1), 1)
@@ -347,10 +337,10 @@ def test_a_run_fails(put: Put, backend: TensorRt, bundle: Bundle, fake_trt: Fake
     assert screen(engine, ids(1), 1).shape == (1, 1)
 
 
-def test_a_closed_engine(put: Put, backend: TensorRt, bundle: Bundle) -> None:
+def test_a_closed_engine(put: Put, backend: TensorRt, shipped: Bundle) -> None:
     put("1")
-    engine = backend.load(bundle, "screen")
-    assert backend.load(bundle, "screen") is engine
+    engine = backend.load(shipped, "screen")
+    assert backend.load(shipped, "screen") is engine
     backend.close()
     for _ in range(2):
         with pytest.raises(BackendError, match="closed"):
@@ -403,49 +393,6 @@ def test_no_such_gpu() -> None:
 def test_no_contexts_at_all(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="0 contexts"):
         TensorRt(engines=tmp_path, contexts=0)
-
-
-# TensorRT for RTX
-
-
-@pytest.fixture
-def rtx(fake_trt: FakeTensorRt, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
-    """The fake with what TensorRT for RTX has more."""
-    fake_gpu.make_rtx(fake_trt)
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings", fake_trt)
-    return fake_trt
-
-
-@pytest.mark.parametrize("targets", [(), ("SM86", "SM89")])
-def test_rtx_runs_on_the_gpus_it_was_built_for(
-    put: Put, tmp_path: Path, bundle: Bundle, rtx: FakeTensorRt, targets: tuple[str, ...]
-) -> None:
-    put("1", backend="tensorrt-rtx", driver=None, change=lambda key: replace(key, sm=targets))
-    engine = TensorRt("tensorrt-rtx", engines=tmp_path).load(bundle, "screen")
-    given = ids(3)
-    np.testing.assert_array_equal(screen(engine, given, 2), magnitude(given, np.arange(2)))
-    assert not rtx.rt.graphs  # it makes its own
-    assert rtx.strategies == ["whole graph"]
-
-
-@pytest.mark.usefixtures("rtx")
-def test_rtx_on_another_gpu(put: Put, tmp_path: Path, bundle: Bundle) -> None:
-    put("1", backend="tensorrt-rtx", change=lambda key: replace(key, sm=("SM86",)))
-    with pytest.raises(BackendError, match=r"sm is \('SM86',\), here it is \('SM89',\)"):
-        TensorRt("tensorrt-rtx", engines=tmp_path).load(bundle, "screen")
-
-
-def test_rtx_looks_at_the_header_first(
-    put: Put, tmp_path: Path, bundle: Bundle, rtx: FakeTensorRt
-) -> None:
-    put("1", backend="tensorrt-rtx")
-    rtx.validity = (2, 1 | 2)
-    with pytest.raises(BackendError, match="version mismatch, unsupported cc"):
-        TensorRt("tensorrt-rtx", engines=tmp_path).load(bundle, "screen")
-    assert rtx.host_code == []  # nothing was deserialised
-    rtx.validity = (1, 4)
-    with pytest.warns(EngineWarning, match="not at its best: old cuda driver"):
-        TensorRt("tensorrt-rtx", engines=tmp_path).load(bundle, "screen")
 
 
 def test_the_driver_is_asked_once_for_each_backend(monkeypatch: pytest.MonkeyPatch) -> None:

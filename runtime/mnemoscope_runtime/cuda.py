@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import gpu
+from .cuda_errors import TOO_OLD, driver_too_old, remedy
 from .errors import BackendError, BackendUnavailable
 
 __all__ = ["Cuda", "Graph", "HostBuffer"]
@@ -25,7 +26,8 @@ class Cuda:
     the thread.
 
     Raises:
-        BackendUnavailable: no driver, no such GPU, or cuda-bindings is not installed.
+        BackendUnavailable: no driver, no such GPU, a driver that is too old, or cuda-bindings is
+            not installed.
     """
 
     def __init__(self, device: int = 0) -> None:
@@ -93,7 +95,7 @@ class Cuda:
         try:
             work()
         except BaseException:
-            self._api.cudaStreamEndCapture(stream)  # invalidated: leave the stream usable
+            self._api.cudaStreamEndCapture(stream)  # fails, but leaves the stream usable
             raise
         graph = self._call(self._api.cudaStreamEndCapture(stream))
         try:
@@ -114,17 +116,19 @@ class Cuda:
 
         Raises:
             BackendError: the code is not success.
+            BackendUnavailable: the driver is too old.
         """
         code, *values = result
         if int(code) == 0:
             return values[0] if values else None
         _, text = self._api.cudaGetErrorString(code)
         reason = text.decode() if isinstance(text, bytes) else str(text)
-        remedy = (
-            "Stop what else runs on the GPU, or build the engine for smaller calls "
-            "(`mnemoscope build --profile 1`)."
-            if code == self._api.cudaError_t.cudaErrorMemoryAllocation
-            else "After such an error the process must be started again; `mnemoscope doctor` "
-            "shows whether the GPU works."
+        if int(code) == TOO_OLD:
+            raise BackendUnavailable(self._too_old())
+        raise BackendError(
+            f"CUDA failed on {self.gpu}: {reason} (error {int(code)}). {remedy(int(code))}"
         )
-        raise BackendError(f"CUDA failed on {self.gpu}: {reason}. {remedy}")
+
+    def _too_old(self) -> str:
+        _, version = self._api.cudaRuntimeGetVersion()  # 13050, without asking the driver
+        return driver_too_old(self.driver, self.driver.cuda, version // 1000)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from .cuda_errors import remedy
 from .errors import BackendUnavailable
 
 __all__ = ["Driver", "Gpu", "driver", "find", "lacking"]
@@ -140,6 +141,6 @@ def _check(cuda: Any, code: int, what: str) -> None:
         cuda.cuGetErrorString(code, ctypes.byref(reason))
         text = (reason.value or b"no reason given").decode()
         raise BackendUnavailable(
-            f"The NVIDIA driver cannot {what}: {text} (CUDA error {code}). Check that `nvidia-smi` "
-            "shows a GPU, and reboot after the driver was updated."
+            f"The NVIDIA driver cannot {what}: {text} (CUDA error {code}). {remedy(code)} Check "
+            "that `nvidia-smi` shows a GPU."
         )

@@ -6,7 +6,6 @@ import math
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,73 +13,14 @@ from numpy.typing import NDArray
 
 from ..cuda import Cuda, Graph, HostBuffer
 from ..engines.files import EngineWarning
-from ..engines.products import PRODUCTS, make_logger
 from ..errors import BackendError
 from . import Arrays
+from ._deserialize import Loaded
 from .tiles import Profile
 
-__all__ = ["Loaded", "Worker", "deserialize"]
+__all__ = ["Worker"]
 
 Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """An engine in the GPU's memory, and what it came from."""
-
-    trt: ModuleType
-    backend: str
-    engine: Any
-    logger: Any
-
-    def failed(self, what: str) -> BackendError:
-        """The error for something that the library refused."""
-        return BackendError(
-            f"{PRODUCTS[self.backend]} {self.trt.__version__} cannot {what}: {self.logger.reason}. "
-            "If GPU memory ran out, stop what else runs on the GPU, or build the engine for "
-            "smaller calls (`mnemoscope build --profile 1`)."
-        )
-
-
-def deserialize(trt: ModuleType, backend: str, plan: bytes, host_code: bool) -> Loaded:
-    """Load an engine whose key fits.
-
-    Args:
-        trt: The library.
-        backend: "tensorrt" or "tensorrt-rtx".
-        plan: The engine's verified bytes.
-        host_code: Whether it is version-compatible: such an engine brings CPU code of its own.
-
-    Raises:
-        BackendError: the library refuses it.
-    """
-    logger = make_logger(trt)
-    runtime = trt.Runtime(logger)
-    if hasattr(runtime, "get_engine_validity"):  # TensorRT for RTX
-        _check_header(trt, runtime, backend, plan)
-    if host_code:
-        runtime.engine_host_code_allowed = True
-    loaded = Loaded(trt, backend, runtime.deserialize_cuda_engine(plan), logger)
-    if loaded.engine is None:
-        raise loaded.failed("load the engine")
-    return loaded
-
-
-def _check_header(trt: ModuleType, runtime: Any, backend: str, plan: bytes) -> None:
-    validity, flags = runtime.get_engine_validity(plan[: runtime.engine_header_size])
-    reasons = [
-        name.lower().replace("_", " ")
-        for name, flag in trt.EngineInvalidityDiagnostics.__members__.items()
-        if int(flags) & int(flag)
-    ]
-    why = ", ".join(reasons) or "no reason given"
-    if validity == trt.EngineValidity.INVALID:
-        raise BackendError(
-            f"{PRODUCTS[backend]} {trt.__version__} cannot run this engine here: {why}. Build it "
-            f"again with this version and for this GPU (`mnemoscope build --backend {backend}`)."
-        )
-    if validity == trt.EngineValidity.SUBOPTIMAL:
-        warnings.warn(f"The engine runs here, but not at its best: {why}.", EngineWarning, 2)
 
 
 @dataclass(frozen=True)
@@ -187,7 +127,7 @@ class Worker:
     @property
     def _captures_itself(self) -> bool:
         """TensorRT for RTX makes CUDA graphs of its own."""
-        return hasattr(self._loaded.trt, "CudaGraphStrategy")
+        return self._loaded.config is not None
 
     def _names(self) -> list[str]:
         engine = self._loaded.engine
@@ -195,7 +135,7 @@ class Worker:
 
     def _is_input(self, name: str) -> bool:
         mode = self._loaded.engine.get_tensor_mode(name)
-        return bool(mode == self._loaded.trt.TensorIOMode.INPUT)
+        return bool(mode == self._loaded.library.trt.TensorIOMode.INPUT)
 
     def _limit(self, name: str, profile: int, end: int) -> Shape:
         """The smallest (0) or largest (2) shape of an input."""
@@ -205,28 +145,19 @@ class Worker:
         return shape
 
     def _context(self, profile: int) -> Any:
-        trt, engine = self._loaded.trt, self._loaded.engine
-        if self._captures_itself:
-            # TensorRT for RTX compiles kernels in the background and knows when to capture
-            config = engine.create_runtime_config()
-            config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-            context = engine.create_execution_context(config)
-        else:
-            # of the memory of all profiles, each context takes what its own needs
-            strategy = trt.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE
-            context = engine.create_execution_context(strategy)
-        if context is None:
-            raise self._loaded.failed("make an execution context")
+        context = self._loaded.context()
         try:
-            context.set_optimization_profile_async(profile, self._stream)
-        except RuntimeError:
-            raise self._loaded.failed(f"select profile {profile}") from None
+            selected = context.set_optimization_profile_async(profile, self._stream)
+        except RuntimeError:  # what the bindings raise where the library returns False
+            selected = False
+        if not selected:
+            raise self._loaded.failed(f"select profile {profile}")
         self._cuda.synchronize(self._stream)
         return context
 
     def _allocate(self) -> None:
         """Buffers for the largest shapes of all profiles, bound to all contexts."""
-        trt, engine = self._loaded.trt, self._loaded.engine
+        trt, engine = self._loaded.library.trt, self._loaded.engine
         for profile, high in enumerate(self._high):
             self._set_shapes(profile, high)
         for name in self._names():

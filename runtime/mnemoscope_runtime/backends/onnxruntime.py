@@ -148,7 +148,8 @@ class OnnxRuntime:
 
         Raises:
             BackendError: ONNX Runtime refuses the graph.
-            BackendUnavailable: the session would not run on the provider that was asked for.
+            BackendUnavailable: the bundle is in bfloat16, or the session would not run on the
+                provider that was asked for.
         """
         with self._lock:
             key = (bundle.id, graph)
@@ -162,6 +163,12 @@ class OnnxRuntime:
             self._sessions.clear()
 
     def _session(self, bundle: Bundle, graph: str) -> Any:
+        if bundle.manifest.precision == "bfloat16":
+            raise BackendUnavailable(
+                f"ONNX Runtime has no bfloat16 on a CPU, and {bundle.path} is in it. Use the "
+                "backend openvino, or onnxruntime-cuda, tensorrt or tensorrt-rtx on a GPU; or "
+                "export the model in float32 or float16."
+            )
         session = make_session(
             self._ort, bundle, graph, _PROVIDERS, threads=self._threads, lean=self._lean
         )

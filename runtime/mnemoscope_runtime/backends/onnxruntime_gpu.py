@@ -3,7 +3,8 @@
 A session is made for one shape. The open dimensions of the graph are fixed when it is made, so that
 ONNX Runtime computes all shapes then and no node is left for the CPU; inputs and outputs have
 device buffers that are bound once; and what a run launches is captured in a CUDA graph, while the
-backend loads, and replayed from then on. Calls of other sizes are cut to that shape.
+backend loads, and replayed from then on. Calls of other sizes are cut to that shape. All of that
+happens on one thread of the backend's own, since ONNX Runtime keeps CUDA graphs by thread.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from numpy.typing import NDArray
 
 from .. import gpu
 from ..bundle import Bundle
+from ..cuda_errors import driver_too_old
 from ..errors import BackendError, BackendUnavailable, InputError
 from . import Arrays, Engine, Precision
 from ._binding import Bound
+from ._thread import OneThread
 from .onnxruntime import import_onnxruntime, make_session
 from .tiles import Profile, in_tiles
 
@@ -31,6 +34,7 @@ __all__ = ["OnnxRuntimeGpu", "open_backend"]
 _EXTRA = "onnxruntime-gpu"
 _CUDA, _TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 # nothing runs on the CPU without a word: a node that would is an error
+_BFLOAT16_OPSET = 22
 _CONFIG = {"session.disable_cpu_ep_fallback": "1"}
 
 
@@ -114,15 +118,16 @@ class OnnxRuntimeGpu:
         self._kind = _KINDS[name]
         self._ort = import_onnxruntime(name, _EXTRA)
         self._check_provider()
-        gpu.find(device)
+        self._check_gpu(device)
         self._check_libraries()
         self._threads = threads
         self._device = device
         self._profile = Profile((batch, batch))
         self._cuda_graphs = cuda_graphs
         self._cache = cache
-        self._engines: dict[tuple[str, str], Engine] = {}
-        self._lock = threading.Lock()  # while one session captures, no other may run
+        self._engines: dict[tuple[str, str], _Cut] = {}
+        self._lock = threading.Lock()
+        self._thread: OneThread | None = None
 
     def load(self, bundle: Bundle, graph: str) -> Engine:
         """Make a session from the verified bytes of a graph; the second call returns the first's.
@@ -138,16 +143,27 @@ class OnnxRuntimeGpu:
         with self._lock:
             key = (bundle.id, graph)
             if key not in self._engines:
-                session = self._session(bundle, graph)
-                bound = Bound(self._ort, session, self._kind.memory, self._device)
-                bound.warm_up()
-                self._engines[key] = _Cut(bound, self._profile, self._lock)
+                thread = self._thread = self._thread or OneThread(self.name)
+                bound = thread.run(lambda: self._bound(bundle, graph))
+                self._engines[key] = _Cut(bound, self._profile, thread)
             return self._engines[key]
 
     def close(self) -> None:
-        """Let go of every session."""
+        """Let go of every session, once running calls are done; engines raise from then on."""
         with self._lock:
+            engines, thread = list(self._engines.values()), self._thread
             self._engines.clear()
+            self._thread = None
+            if thread is not None:
+                for engine in engines:
+                    thread.run(engine.release)
+                thread.close()
+
+    def _bound(self, bundle: Bundle, graph: str) -> Bound:
+        session = self._session(bundle, graph)
+        bound = Bound(self._ort, session, self._kind.memory, self._device)
+        bound.warm_up()
+        return bound
 
     def _check_provider(self) -> None:
         there = self._ort.get_available_providers()
@@ -159,11 +175,26 @@ class OnnxRuntimeGpu:
                 f"`pip install 'mnemoscope[{_EXTRA}]'`."
             )
 
+    def _check_gpu(self, device: int) -> None:
+        card, driver, wanted = gpu.find(device), gpu.driver(), int(self._cuda_major)
+        if int(driver.cuda.partition(".")[0]) < wanted:
+            raise BackendUnavailable(driver_too_old(driver, driver.cuda, wanted))
+        if wanted >= 13 and int(card.sm.removeprefix("SM")) < 75:
+            raise BackendUnavailable(
+                f"{self.name} needs CUDA {wanted}, which has no code for {card}: it begins with "
+                "compute capability 7.5. Use a backend on the CPU here."
+            )
+
+    @property
+    def _cuda_major(self) -> str:
+        major: str = self._ort.cuda_version.partition(".")[0]
+        return major
+
     def _check_libraries(self) -> None:
         """Whether what the provider links to can be loaded: asked first, it is said clearly."""
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
             self._ort.preload_dlls()  # what pip installed of CUDA and cuDNN
-        major = self._ort.cuda_version.partition(".")[0]
+        major = self._cuda_major
         wanted = [name.format(cuda=major) for name in self._kind.libraries]
         if lacking := gpu.lacking(wanted):
             raise BackendUnavailable(
@@ -173,6 +204,12 @@ class OnnxRuntimeGpu:
             )
 
     def _session(self, bundle: Bundle, graph: str) -> Any:
+        manifest = bundle.manifest
+        if manifest.precision == "bfloat16" and manifest.opset < _BFLOAT16_OPSET:
+            raise BackendUnavailable(
+                f"{bundle.path} is in bfloat16 in ONNX's opset {manifest.opset}, which convolves "
+                f"none before {_BFLOAT16_OPSET}. Export the model again with this version."
+            )
         try:
             session = make_session(
                 self._ort,
@@ -239,11 +276,20 @@ class OnnxRuntimeGpu:
 
 
 class _Cut:
-    """A bound session for calls of any size; one at a time, as CUDA graphs demand."""
+    """A bound session for calls of any size; one at a time, on the thread that made it."""
 
-    def __init__(self, bound: Bound, profile: Profile, lock: threading.Lock) -> None:
-        self._bound, self._profiles, self._lock = bound, [profile], lock
+    def __init__(self, bound: Bound, profile: Profile, thread: OneThread) -> None:
+        self._bound: Bound | None = bound
+        self._profiles, self._thread = [profile], thread
 
     def __call__(self, inputs: Arrays, outputs: tuple[str, ...]) -> list[NDArray[np.float32]]:
-        with self._lock:
-            return in_tiles(self._bound, inputs, outputs, self._profiles, self._bound.leading)
+        return self._thread.run(lambda: self._run(inputs, outputs))
+
+    def release(self) -> None:
+        """Let go of the session, there where it keeps its CUDA graphs."""
+        self._bound = None
+
+    def _run(self, inputs: Arrays, outputs: tuple[str, ...]) -> list[NDArray[np.float32]]:
+        if self._bound is None:
+            raise BackendError("This engine is closed. Open the bundle again.")
+        return in_tiles(self._bound, inputs, outputs, self._profiles, self._bound.leading)

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from ..bundle import Bundle
 from ..cuda import Cuda
 from ..engines.files import ENGINES, VERSION_COMPATIBLE, find_engine
-from ..engines.products import import_library
+from ..engines.products import Library, import_library, needs_target
 from ..engines.tensorrt import BuildOptions, engine_key
 from ..errors import BackendError, InputError
 from . import Arrays, Engine, Precision
-from ._execution import Worker, deserialize
+from ._deserialize import deserialize
+from ._execution import Worker
 from .tiles import Profile, in_tiles
 
 __all__ = ["TensorRt", "open_backend"]
@@ -72,6 +73,7 @@ class TensorRt:
         self.name = name
         self._trt: ModuleType = import_library(name)
         self._cuda = Cuda(device)
+        Library.of(name, self._trt).check_gpu(self._cuda.gpu)
         self._folder = engines
         self._contexts = contexts
         self._engines: dict[tuple[str, str], _Pool] = {}
@@ -99,7 +101,9 @@ class TensorRt:
 
     def _open(self, bundle: Bundle, graph: str) -> _Pool:
         self._cuda.use()
-        wanted = engine_key(self._trt, self.name, bundle, graph, BuildOptions())
+        sm = self._cuda.gpu.sm
+        options = BuildOptions(targets=(sm,) if needs_target(self.name, sm) else ())
+        wanted = engine_key(self._trt, self.name, bundle, graph, options)
         folder = self._folder or bundle.path / ENGINES
         driver = str(self._cuda.driver)
         key, plan = find_engine(

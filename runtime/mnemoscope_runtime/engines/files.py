@@ -22,7 +22,7 @@ from ..backends.tiles import Profile
 from ..errors import BackendError, IntegrityError
 from ..gpu import Gpu
 from ..manifest import FileRecord
-from .products import version_of
+from .products import needs_target, version_of
 
 __all__ = [
     "ENGINES",
@@ -93,8 +93,9 @@ class EngineKey:
         gpu, sm = built.gpu, built.sm
         if device is not None and self.backend == "tensorrt":
             gpu, sm = device.name, (device.sm,)
-        elif device is not None and sm and device.sm not in sm:
-            sm = (device.sm,)
+        elif device is not None:
+            runs = device.sm in sm if sm else not needs_target(self.backend, device.sm)
+            sm = sm if runs else (device.sm,)
         version = self.version
         if VERSION_COMPATIBLE in built.flags:
             there, here = version_of(built.version), version_of(version)
@@ -122,7 +123,9 @@ class EngineKey:
             if all(profile.is_static for profile in self.profiles)
             else f"--batch {max(profile.prompts[1] for profile in self.profiles)}"
         )
-        return f"`mnemoscope build BUNDLE --backend {self.backend} {sizes}`"
+        targets = self.sm if self.backend == "tensorrt-rtx" else ()
+        words = ["mnemoscope build BUNDLE --backend", self.backend, sizes]
+        return f"`{' '.join([*words, *(f'--target {target}' for target in targets)])}`"
 
 
 @dataclass(frozen=True)

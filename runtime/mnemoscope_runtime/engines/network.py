@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,13 @@ from ..backends import missing
 from ..backends.tiles import NOISES, Profile
 from ..bundle import Bundle
 from ..errors import BackendError
+from .products import Library
 
 __all__ = ["define_network", "optimization_profile", "profiles_for"]
 
 
 def define_network(
-    trt: ModuleType, builder: Any, logger: Any, bundle: Bundle, graph: str, backend: str
+    library: Library, builder: Any, bundle: Bundle, graph: str
 ) -> tuple[Any, object]:
     """Parse a graph into a strongly typed network: the precision is the graph's.
 
@@ -32,32 +32,42 @@ def define_network(
         BackendUnavailable: onnx is not installed.
         BackendError: the graph cannot be parsed.
     """
+    trt = library.trt
     typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    network = builder.create_network(0 if typed is None else 1 << int(typed))
-    parser = trt.OnnxParser(network, logger)
+    flags = 0 if typed is None else 1 << int(typed)
+    network = library.got(builder.create_network(flags), "make a network")
+    parser = trt.OnnxParser(network, library.logger)
     if hasattr(parser, "load_model_proto"):  # TensorRT 10.13, any TensorRT for RTX
-        parsed, weights = _parse_from_memory(parser, bundle, graph, backend)
+        parsed, weights = _parse_from_memory(parser, bundle, graph, library.backend)
     else:
         parsed, weights = _parse_from_copy(parser, bundle, graph), {}
     if not parsed:
         reasons = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
         raise BackendError(
-            f"{backend} {trt.__version__} cannot parse {graph}: {reasons or 'no reason given'}. "
+            f"{library.name} cannot parse {graph}: {reasons or library.logger.reason}. "
             "Export the model again with this version of mnemoscope, or use another backend."
         )
     return network, (parser, weights)
 
 
-def optimization_profile(builder: Any, network: Any, profile: Profile) -> Any:
-    """TensorRT's form of a profile; it optimises for the smallest call, a prompt on a noise."""
-    made = builder.create_optimization_profile()
+def optimization_profile(library: Library, builder: Any, network: Any, profile: Profile) -> Any:
+    """TensorRT's form of a profile; it optimises for the smallest call, a prompt on a noise.
+
+    Raises:
+        BackendError: the library refuses the sizes.
+    """
+    what = f"make the profile {profile}"
+    made = library.got(builder.create_optimization_profile(), what)
     for index in range(network.num_inputs):
         given = network.get_input(index)
         shape = tuple(given.shape)
         if -1 in shape:
             sizes = profile.noises if given.name == NOISES else profile.prompts
             low, high = (tuple(size if axis == -1 else axis for axis in shape) for size in sizes)
-            made.set_shape(given.name, low, low, high)
+            try:
+                made.set_shape(given.name, low, low, high)
+            except ValueError:
+                raise library.failed(what) from None
     return made
 
 

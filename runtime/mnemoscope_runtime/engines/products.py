@@ -6,20 +6,115 @@ import importlib
 import re
 from collections import deque
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from ..backends import missing
-from ..errors import BackendUnavailable, InputError
+from ..errors import BackendError, BackendUnavailable, InputError
+from ..gpu import Gpu
 
-__all__ = ["MODULES", "PRODUCTS", "cuda_major", "import_library", "make_logger", "version_of"]
+__all__ = [
+    "MODULES",
+    "PRODUCTS",
+    "Library",
+    "capabilities",
+    "cuda_major",
+    "import_library",
+    "needs_target",
+    "version_of",
+]
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx_bindings"}
 PRODUCTS = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT for RTX"}
 _WHEELS = {"tensorrt": "tensorrt_cu{}", "tensorrt-rtx": "tensorrt_rtx_cu{}_bindings"}
 _CUDA = (13, 12)
 _OLDEST, _BELOW = (10, 3), (12, 0)  # of TensorRT; 10.3 is what JetPack 6.2 has
+_TURING = "SM75"
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Library:
+    """One of the libraries in use, with what it says of its failures.
+
+    Attributes:
+        backend: "tensorrt" or "tensorrt-rtx".
+        trt: Its module.
+        logger: What it reports to.
+    """
+
+    backend: str
+    trt: ModuleType
+    logger: Any
+
+    @classmethod
+    def of(cls, backend: str, trt: ModuleType) -> Library:
+        """With a logger of its own."""
+        return cls(backend, trt, make_logger(trt))
+
+    @property
+    def name(self) -> str:
+        """ "TensorRT for RTX 1.7.1" """
+        return f"{PRODUCTS[self.backend]} {self.trt.__version__}"
+
+    def make(self, kind: str) -> Any:
+        """A "Builder" or a "Runtime".
+
+        Raises:
+            BackendUnavailable: the library cannot start.
+        """
+        try:
+            return getattr(self.trt, kind)(self.logger)
+        except (TypeError, RuntimeError) as error:  # pybind has a TypeError for what is null
+            why = self.logger.reason_or(str(error))
+            raise BackendUnavailable(
+                f"{self.name} cannot start its {kind}: {why}. `mnemoscope doctor` shows the driver "
+                "and the CUDA that it supports, and which libraries load."
+            ) from None
+
+    def got(self, value: Value | None, what: str, remedy: str = "") -> Value:
+        """`value`, unless it is what the library returns when it fails: None, False or -1.
+
+        Raises:
+            BackendError: it is; says what cannot be done, the library's reason, and the remedy.
+        """
+        if value is None or value is False or (isinstance(value, int) and value < 0):
+            raise self.failed(what, remedy)
+        return value
+
+    def failed(self, what: str, remedy: str = "") -> BackendError:
+        """The error for something that the library refused."""
+        text = f"{self.name} cannot {what}: {self.logger.reason}."
+        return BackendError(f"{text} {remedy}".rstrip())
+
+    def check_gpu(self, gpu: Gpu) -> None:
+        """Make sure that the library has code for a GPU.
+
+        Raises:
+            BackendUnavailable: it has not.
+        """
+        known = capabilities(self.trt)
+        if known and gpu.sm not in known:
+            raise BackendUnavailable(
+                f"{self.name} has code for compute capabilities {', '.join(known)}, and none for "
+                f"{gpu}. Use tensorrt or onnxruntime-cuda on this GPU."
+            )
+
+
+def capabilities(trt: ModuleType) -> tuple[str, ...]:
+    """The compute capabilities that a library builds for, as it lists them; none if it does not."""
+    known = getattr(trt, "ComputeCapability", None)
+    return tuple(n for n in known.__members__ if n.startswith("SM")) if known else ()
+
+
+def needs_target(backend: str, sm: str) -> bool:
+    """Whether an engine for this compute capability must be built for it by name.
+
+    TensorRT for RTX builds for Ampere and later unless it is told a target.
+    """
+    return backend == "tensorrt-rtx" and sm == _TURING
 
 
 def import_library(backend: str) -> ModuleType:
@@ -72,8 +167,12 @@ def make_logger(trt: ModuleType) -> Any:
         @property
         def reason(self) -> str:
             """The last error, or the last that says that memory ran out."""
+            return self.reason_or("no reason given")
+
+        def reason_or(self, otherwise: str) -> str:
+            """The same, or `otherwise` where there was no error."""
             memory = [error for error in self._errors if _is_memory(error)]
-            return ["no reason given", *self._errors, *memory][-1]
+            return [otherwise, *self._errors, *memory][-1].rstrip(".")
 
         def log(self, severity: Any, message: str) -> None:
             if severity <= trt.ILogger.Severity.ERROR:

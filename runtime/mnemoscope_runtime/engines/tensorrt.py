@@ -8,6 +8,7 @@ precision is in the graph; TF32 is off.
 from __future__ import annotations
 
 import platform
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,10 +21,17 @@ from ..backends import missing
 from ..backends.tiles import Profile
 from ..bundle import Bundle
 from ..cuda import Cuda
-from ..errors import BackendError, InputError, IntegrityError
-from .files import VERSION_COMPATIBLE, EngineKey, read_engine, replace_file, write_engine
+from ..errors import BackendError, BackendUnavailable, InputError, IntegrityError
+from .files import (
+    VERSION_COMPATIBLE,
+    EngineKey,
+    EngineWarning,
+    read_engine,
+    replace_file,
+    write_engine,
+)
 from .network import define_network, optimization_profile, profiles_for
-from .products import PRODUCTS, cuda_major, import_library, make_logger
+from .products import Library, capabilities, cuda_major, import_library, needs_target
 from .progress import Progress, interruptible, make_monitor
 
 __all__ = ["BuildOptions", "build_engine", "check_engine", "engine_key"]
@@ -117,14 +125,16 @@ def build_engine(
     trt = import_library(backend)
     options.check(backend)
     key, driver = engine_key(trt, backend, bundle, graph, options), None
-    if backend == "tensorrt":
+    if backend == "tensorrt-rtx":
+        _warn_of_the_gpu_here(Library.of(backend, trt), options)
+    else:
         found = gpu.find(options.device)
         key, driver = replace(key, gpu=found.name, sm=(found.sm,)), str(gpu.driver())
     with _lock(folder, key):
         try:
             read_engine(folder, key)
         except (BackendError, IntegrityError):
-            plan = _plan(trt, bundle, graph, backend, options, progress)
+            plan = _plan(Library.of(backend, trt), bundle, graph, options, progress)
             write_engine(folder, key, plan, driver)
     return folder / key.name
 
@@ -148,8 +158,9 @@ def check_engine(
     options = options or BuildOptions()
     trt = import_library(backend)
     options.check(backend)
-    _plan(trt, bundle, graph, backend, options, progress)
-    return f"{PRODUCTS[backend]} {trt.__version__}"
+    library = Library.of(backend, trt)
+    _plan(library, bundle, graph, options, progress)
+    return library.name
 
 
 def engine_key(
@@ -174,79 +185,111 @@ def engine_key(
     )
 
 
+def _warn_of_the_gpu_here(library: Library, options: BuildOptions) -> None:
+    """The engine may be for another machine; but if it is for this one, it had better run."""
+    try:
+        here = gpu.find(options.device)
+    except BackendUnavailable:
+        return
+    try:
+        library.check_gpu(here)
+    except BackendUnavailable as problem:
+        warnings.warn(f"The engine will not run here. {problem}", EngineWarning, stacklevel=3)
+        return
+    needed = needs_target(library.backend, here.sm) and not options.targets
+    if needed or (options.targets and here.sm not in options.targets):
+        warnings.warn(
+            f"The engine will not run on the GPU that is here ({here}). For this one, build with "
+            f"--target {here.sm}.",
+            EngineWarning,
+            stacklevel=3,
+        )
+
+
 def _plan(
-    trt: ModuleType,
+    library: Library,
     bundle: Bundle,
     graph: str,
-    backend: str,
     options: BuildOptions,
     progress: Progress,
 ) -> bytes:
     profiles = options.sizes(bundle, graph)
-    cuda = Cuda(options.device) if backend == "tensorrt" else None
-    logger = make_logger(trt)
-    monitor = make_monitor(trt, progress)
+    cuda = Cuda(options.device) if library.backend == "tensorrt" else None
+    monitor = make_monitor(library.trt, progress)
 
     def build() -> Any:
         if cuda is not None:
             cuda.use()
-        builder = trt.Builder(logger)
-        if builder is None:
-            return None
-        network, alive = define_network(trt, builder, logger, bundle, graph, backend)
-        config = _config(trt, builder, options, backend)
+        builder = library.make("Builder")
+        network, alive = define_network(library, builder, bundle, graph)
+        config = _config(library, builder, options)
         config.progress_monitor = monitor
         for profile in profiles:
-            config.add_optimization_profile(optimization_profile(builder, network, profile))
-        with _timing_cache(config, options.timing_cache):
+            made = optimization_profile(library, builder, network, profile)
+            library.got(config.add_optimization_profile(made), f"add the profile {profile}")
+        with _timing_cache(library, config, options.timing_cache):
             plan = builder.build_serialized_network(network, config)
         del alive  # it had to outlive the build
         return plan
 
     plan = interruptible(build, monitor)
     if plan is None:
-        raise BackendError(
-            f"{PRODUCTS[backend]} {trt.__version__} cannot build {graph}: {logger.reason}. If "
-            "memory ran out, there are two remedies: smaller calls (--profile 1, --batch 1), or a "
-            "limit on scratch memory (--workspace, in MiB)."
+        raise library.failed(
+            f"build {graph}",
+            "If memory ran out, there are two remedies: smaller calls (--profile 1, --batch 1), or "
+            "a limit on scratch memory (--workspace, in MiB).",
         )
     return bytes(plan)
 
 
-def _config(trt: ModuleType, builder: Any, options: BuildOptions, backend: str) -> Any:
-    config = builder.create_builder_config()
+def _config(library: Library, builder: Any, options: BuildOptions) -> Any:
+    trt = library.trt
+    config = library.got(builder.create_builder_config(), "make a builder's configuration")
     config.clear_flag(trt.BuilderFlag.TF32)  # float32 is float32
     if options.version_compatible:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     if options.workspace is not None:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
+        pool = trt.MemoryPoolType.WORKSPACE
+        config.set_memory_pool_limit(pool, options.workspace)
+        if config.get_memory_pool_limit(pool) != options.workspace:  # it says nothing of a failure
+            raise library.failed("take this --workspace", "Choose another limit.")
     if options.level is not None:
         config.builder_optimization_level = options.level
+        if config.builder_optimization_level != options.level:
+            raise library.failed(f"take --level {options.level}", "Choose another.")
     if options.targets:
         known = trt.ComputeCapability.__members__
         if unknown := [name for name in options.targets if name not in known]:
             raise InputError(
-                f"{backend} has no target {', '.join(unknown)}. "
-                f"Choose from: {', '.join(name for name in known if name.startswith('SM'))}."
+                f"{library.name} has no target {', '.join(unknown)}. "
+                f"Choose from: {', '.join(capabilities(trt))}."
             )
         config.num_compute_capabilities = len(options.targets)
         for index, name in enumerate(options.targets):
-            config.set_compute_capability(known[name], index)
+            done = config.set_compute_capability(known[name], index)
+            library.got(done, f"build for {name}", "Choose another --target.")
     return config
 
 
 @contextmanager
-def _timing_cache(config: Any, path: Path | None) -> Iterator[None]:
+def _timing_cache(library: Library, config: Any, path: Path | None) -> Iterator[None]:
     """Let the builder reuse what it measured before, and keep what it measures."""
     if path is None:
         yield
         return
     try:
-        cache = config.create_timing_cache(path.read_bytes() if path.exists() else b"")
-        config.set_timing_cache(cache, False)  # one of another GPU is refused
+        content = path.read_bytes() if path.exists() else b""
+        what = f"use the timing cache {path}"
+        remedy = (
+            "What was measured on another GPU or by another version is of no use here: choose "
+            "another --timing-cache, or delete this one."
+        )
+        cache = library.got(config.create_timing_cache(content), what, remedy)
+        library.got(config.set_timing_cache(cache, False), what, remedy)
         yield
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, bytes(cache.serialize()))
+        measured = library.got(cache.serialize(), f"keep timings in {path}", "Leave it out.")
+        replace_file(path, bytes(measured))
     except OSError as error:
         raise BackendError(
             f"{path} cannot be used: {error}. Choose another --timing-cache."

@@ -31,8 +31,9 @@ def command(
         typer.Option(help="tensorrt-rtx, which needs no GPU to build, or tensorrt, which does."),
     ] = "tensorrt-rtx",
     graphs: Annotated[
-        str, typer.Option(help="Graphs to build, with commas.")
-    ] = "screen,step,text_encoder",
+        str | None,
+        typer.Option(help="Graphs to build, with commas.", show_default="all of the bundle"),
+    ] = None,
     batch: Annotated[
         int, typer.Option(help="One to this many prompts in one call, on any number of noises.")
     ] = 4,
@@ -73,11 +74,10 @@ def command(
     Ctrl-C stops a build and leaves nothing half-written.
     """
     opened = Bundle.open(bundle or embedded.BUNDLE)
-    names = [name.strip() for name in graphs.split(",") if name.strip()]
-    unknown = [name for name in names if name not in opened.manifest.graphs]
-    if unknown or not names:
-        known = ", ".join(opened.manifest.graphs)
-        raise InputError(f"The bundle has no graph {graphs!r}. Choose from: {known}.")
+    known = opened.manifest.graphs
+    names = list(known) if graphs is None else list(filter(None, map(str.strip, graphs.split(","))))
+    if not names or any(name not in known for name in names):
+        raise InputError(f"The bundle has no graph {graphs!r}. Choose from: {', '.join(known)}.")
     options = BuildOptions(
         batch=batch,
         profiles=tuple(map(Profile.parse, profile.split(","))) if profile else (),

@@ -1,0 +1,134 @@
+"""Loading a TensorRT engine, and making contexts that run it."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from ..engines.files import EngineWarning
+from ..engines.products import Library
+from ..errors import BackendError
+
+__all__ = ["Loaded", "deserialize"]
+
+_MEMORY = (
+    "If GPU memory ran out, stop what else runs on the GPU, or build the engine for smaller calls "
+    "(`mnemoscope build --profile 1`)."
+)
+_AGAIN = (
+    "Build it again with this version and for this GPU (`mnemoscope build --backend tensorrt-rtx`)."
+)
+_REMEDIES = {  # of what TensorRT for RTX finds in an engine's header
+    "OLD_CUDA_DRIVER": "Install a newer driver; `mnemoscope doctor` shows this one.",
+    "OLD_CUDA_RUNTIME": "Install a newer CUDA runtime.",
+    "INSUFFICIENT_GPU_MEMORY": _MEMORY,
+    "CUDA_ERROR": "The driver or CUDA's runtime does not work: see `mnemoscope doctor`.",
+}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An engine in the GPU's memory, and what it came from.
+
+    Attributes:
+        library: What runs it.
+        engine: The library's engine.
+        config: What all contexts of an engine of TensorRT for RTX share; None with TensorRT.
+        cache: Likewise, their compiled kernels; it must live as long as they do.
+    """
+
+    library: Library
+    engine: Any
+    config: Any | None
+    cache: Any | None
+
+    def context(self) -> Any:
+        """A new execution context.
+
+        Raises:
+            BackendError: the library refuses it.
+        """
+        if self.config is not None:
+            made = self.engine.create_execution_context(self.config)
+        else:
+            strategy = self.library.trt.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE
+            made = self.engine.create_execution_context(strategy)
+        return self.library.got(made, "make an execution context", _MEMORY)
+
+    def failed(self, what: str) -> BackendError:
+        """The error for something that the library refused."""
+        return self.library.failed(what, _MEMORY)
+
+
+def deserialize(trt: ModuleType, backend: str, plan: bytes, host_code: bool) -> Loaded:
+    """Load an engine whose key fits.
+
+    Args:
+        trt: The library's module.
+        backend: "tensorrt" or "tensorrt-rtx".
+        plan: The engine's verified bytes.
+        host_code: Whether it is version-compatible: such an engine brings CPU code of its own.
+
+    Raises:
+        BackendUnavailable: the library cannot start.
+        BackendError: the library refuses the engine.
+    """
+    library = Library.of(backend, trt)
+    runtime = library.make("Runtime")
+    if hasattr(runtime, "get_engine_validity"):  # TensorRT for RTX
+        _check_header(library, runtime, plan)
+    if host_code:
+        runtime.engine_host_code_allowed = True
+    engine = library.got(runtime.deserialize_cuda_engine(plan), "load the engine", _MEMORY)
+    is_rtx = hasattr(engine, "create_runtime_config")
+    return Loaded(library, engine, *(_configure(library, engine) if is_rtx else (None, None)))
+
+
+def _configure(library: Library, engine: Any) -> tuple[Any, Any]:
+    """The configuration and the cache that the contexts of an engine share.
+
+    TensorRT for RTX compiles kernels on the device. All contexts take them from one cache, and wait
+    for those of a shape instead of running others meanwhile, which would round differently; of the
+    memory of all profiles, each takes what its own needs; and the library makes CUDA graphs itself.
+    """
+    trt = library.trt
+    config = library.got(engine.create_runtime_config(), "configure the engine")
+    config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    config.dynamic_shapes_kernel_specialization_strategy = (
+        trt.DynamicShapesKernelSpecializationStrategy.EAGER
+    )
+    config.set_execution_context_allocation_strategy(
+        trt.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE
+    )
+    what = "make a cache of compiled kernels"
+    cache = library.got(config.create_runtime_cache(), what)
+    library.got(config.set_runtime_cache(cache), what)
+    return config, cache
+
+
+def _check_header(library: Library, runtime: Any, plan: bytes) -> None:
+    """Whether TensorRT for RTX would run an engine here, by its header.
+
+    Raises:
+        BackendError: it would not.
+    """
+    trt = library.trt
+    validity, flags = runtime.get_engine_validity(plan[: runtime.engine_header_size])
+    if validity == trt.EngineValidity.VALID:
+        return
+    found = [
+        name
+        for name, flag in trt.EngineInvalidityDiagnostics.__members__.items()
+        if int(flags) & int(flag)
+    ]
+    said = [library.logger.reason_or("")] if validity == trt.EngineValidity.INVALID else []
+    reasons = [*(name.lower().replace("_", " ") for name in found), *filter(None, said)]
+    why = ", ".join(reasons) or "it does not say why"
+    if validity == trt.EngineValidity.INVALID:
+        remedies = dict.fromkeys(_REMEDIES.get(name, _AGAIN) for name in found or ["?"])
+        raise BackendError(
+            f"{library.name} cannot run this engine here: {why}. {' '.join(remedies)}"
+        )
+    warnings.warn(f"The engine runs here, but not at its best: {why}.", EngineWarning, stacklevel=3)
