@@ -72,7 +72,7 @@ def bundle_path(
     return out
 
 
-def test_the_manifest_says_all_of_it(bundle_path: Path) -> None:
+def test_the_manifest_says_all_of_it(bundle_path: Path, run: Run) -> None:
     record = Bundle.open(bundle_path).manifest.model
     assert [(a.kind, a.file, a.scale) for a in record.adapters] == [
         ("embedding", "toy.safetensors", 1.0),
@@ -80,6 +80,9 @@ def test_the_manifest_says_all_of_it(bundle_path: Path) -> None:
     ]
     assert all(len(a.sha256) == 64 for a in record.adapters)
     assert (record.clip_skip, record.negative, record.variant) == (1, NEGATIVE, None)
+    result = run("inspect", bundle_path)
+    for words in ("lora style.safetensors", "scale 0.7", "embedding toy.safetensors", NEGATIVE):
+        assert words in result.out
 
 
 @torch.no_grad()

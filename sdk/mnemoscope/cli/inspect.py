@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from mnemoscope_runtime import Bundle, Manifest
+from mnemoscope_runtime.manifest import ModelRecord
 from mnemoscope_runtime.schedulers import timesteps
 
 from .. import embedded
@@ -41,6 +42,7 @@ def command(
         "bundle": opened.id,
         "model": f"{model.id} ({model.family}, {model.prediction_type})",
         "weights": model.weights_sha256,
+        **_put_in(model),
         "sampler": f"DDIM, {scheduler.inference_steps} steps, guidance {manifest.guidance}",
         "screening timestep": _timestep(manifest),
         "noise bank": f"{manifest.noise_bank.shape}, seed {manifest.noise_bank.seed}",
@@ -64,6 +66,18 @@ def command(
     for name, value in rows.items():
         typer.echo(f"{printable(name):<{width}}  {printable(str(value))}")
     typer.echo("every file is what the manifest promises")
+
+
+def _put_in(model: ModelRecord) -> dict[str, str]:
+    """What was put into the model, or changed in how it is told of prompts."""
+    rows = {
+        f"{each.kind} {each.file}": f"scale {each.scale:g}, sha256 {each.sha256[:12]}"
+        if each.kind == "lora"
+        else f"sha256 {each.sha256[:12]}"
+        for each in model.adapters
+    }
+    told = {"variant": model.variant, "clip_skip": model.clip_skip, "negative": model.negative}
+    return rows | {name: str(value) for name, value in told.items() if value is not None}
 
 
 def _timestep(manifest: Manifest) -> str:
