@@ -69,7 +69,7 @@ def no_baseline(steps: int, guided: bool, tokens: int, reads: int) -> InputError
         what = (
             f"The negative embeddings of this request have {tokens} tokens and are not those of "
             "the negative prompt that the guard is calibrated for, followed by those of the empty "
-            f"one, {reads} at a time"
+            f"one, {reads} at a time (of Stable Diffusion XL the pooled ones too)"
         )
         same = "give those as `negative_prompt_embeds`"
     if steps == 1:
