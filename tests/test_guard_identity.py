@@ -11,7 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import FasterCacheConfig, StableDiffusionPipeline
+from diffusers import (
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    FasterCacheConfig,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionPipeline,
+)
 from diffusers.hooks import apply_faster_cache, apply_layerwise_casting
 from diffusers.models.attention_processor import (
     AttnProcessor,
@@ -22,6 +28,7 @@ from diffusers.models.attention_processor import (
 from guard_support import BENIGN, STEPS, draw, guarded_at
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
+from PIL import Image
 from pipelines import build_pipeline
 
 from mnemoscope import CalibrationError, CalibrationFile, InputError
@@ -372,6 +379,47 @@ def test_weights_in_fewer_bits_are_another_state(pipe: Any) -> None:
     cast = guarded_at(pipe, 1e6)
     with Guard(pipe, calibration=cast):
         draw(pipe, PROMPTS)
+
+
+def test_what_encodes_the_pictures_that_requests_start_from(pipe: Any) -> None:
+    told: dict[str, Any] = {"image": Image.new("RGB", (16, 16), "red"), "strength": 0.5}
+    parts = dict(pipe.components)
+    other = StableDiffusionImg2ImgPipeline(**parts, requires_safety_checker=False)
+    with Guard(other, calibration=guarded_at(other, 1e6, **told)):
+        draw(other, PROMPTS, **told)
+        other.vae.enable_slicing()
+        draw(other, PROMPTS, **told)
+        other.vae.enable_tiling()
+        with pytest.raises(CalibrationError, match="vae.use_tiling is True"):
+            draw(other, PROMPTS, **told)
+        other.vae.disable_tiling()
+        other.vae.quant_conv.weight.data.mul_(2)
+        with pytest.raises(CalibrationError, match="vae weights changed"):
+            draw(other, PROMPTS, **told)
+
+
+def test_schedulers(pipe: Any) -> None:
+    """Another one, and one whose noise levels or methods were replaced."""
+    original = pipe.scheduler
+    with Guard(pipe, calibration=guarded_at(pipe, 1e6)):
+        draw(pipe, PROMPTS)
+        for scheduler in (
+            EulerDiscreteScheduler.from_config(original.config),
+            DDIMScheduler.from_config(original.config, steps_offset=0),
+        ):
+            pipe.scheduler = scheduler
+            with pytest.raises(CalibrationError, match="scheduler is .*, calibrated was DDIM"):
+                draw(pipe, PROMPTS)
+        pipe.scheduler = DDIMScheduler.from_config(original.config)  # the same
+        draw(pipe, PROMPTS)
+        pipe.scheduler.alphas_cumprod *= 0.9
+        with pytest.raises(CalibrationError, match="scheduler is DDIM"):
+            draw(pipe, PROMPTS)
+        pipe.scheduler = original
+        original.step = original.step
+        with pytest.raises(InputError, match="step of this scheduler was replaced"):
+            draw(pipe, PROMPTS)
+        del original.step
 
 
 def test_changed_while_it_draws(pipe: Any, lora: dict[str, torch.Tensor]) -> None:

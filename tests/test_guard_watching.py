@@ -14,7 +14,7 @@ from diffusers import (
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
 )
-from guard_support import STEPS, draw, pipe, scores, seeded
+from guard_support import STEPS, draw, guarded_at, pipe, scores, seeded
 from PIL import Image
 from pipelines import build_pipeline
 from test_sdxl import build_pipeline as build_xl
@@ -177,7 +177,7 @@ def test_stable_diffusion_xl() -> None:
 @pytest.mark.parametrize("in_place", [False, True])
 def test_compiled(in_place: bool) -> None:
     pipe = build_pipeline("epsilon")
-    expected = scores(pipe, PROMPTS)
+    expected, calibration = scores(pipe, PROMPTS), guarded_at(pipe, 1e6)
     original = pipe.unet
     if in_place:
         pipe.unet.compile(backend="eager")
@@ -186,6 +186,8 @@ def test_compiled(in_place: bool) -> None:
     plain = draw(pipe, PROMPTS)  # compiled before the guard comes
     compiled = pipe.unet._compiled_call_impl
     assert scores(pipe, PROMPTS) == pytest.approx(expected, rel=1e-4)
+    with Guard(pipe, calibration=calibration):  # compiled or not, it is the same model
+        draw(pipe, PROMPTS)
     assert pipe.unet._compiled_call_impl is compiled
     torch.testing.assert_close(draw(pipe, PROMPTS), plain, rtol=0, atol=0)
     assert not original._forward_hooks
@@ -203,15 +205,19 @@ def test_half_precision(dtype: torch.dtype) -> None:
 def test_offloaded() -> None:
     pipe = build_pipeline("epsilon")
     plain, expected = draw(pipe, PROMPTS), scores(pipe, PROMPTS)
-    with Guard(pipe) as guard:
-        whole = guard.identity
+    calibration = guarded_at(pipe, 1e6)
     _, text_hook = cpu_offload_with_hook(pipe.text_encoder, "cpu")  # as for whole models
     cpu_offload(pipe.unet, execution_device="cpu")
     assert all(each.is_meta for each in pipe.unet.parameters())
-    with Guard(pipe) as guard:
-        assert guard.identity == whole
-        torch.testing.assert_close(draw(pipe, PROMPTS), plain, rtol=0, atol=0)
-    assert [each.score for each in guard.decisions] == pytest.approx(expected)
+    with Guard(pipe, calibration=calibration) as guard:
+        for _ in range(2):
+            torch.testing.assert_close(draw(pipe, PROMPTS), plain, rtol=0, atol=0)
+            assert guard._identified.unchanged()  # nothing is hashed for every request
+            assert [each.score for each in guard.decisions] == pytest.approx(expected)
+        kept = pipe.unet.conv_in._hf_hook.weights_map["weight"]
+        kept.mul_(2)
+        with pytest.raises(CalibrationError, match="unet weights changed"):
+            draw(pipe, PROMPTS)
     text_hook.remove()
 
 

@@ -18,7 +18,8 @@ __all__ = ["TELLS", "Stamp", "sample", "version"]
 
 # a pipeline's methods that say what its UNet is told
 TELLS = ("encode_prompt", "prepare_latents", "get_timesteps", "prepare_extra_step_kwargs")
-_MANY, _ROWS = 1000, 64  # rows of an embedding; the last are where textual inversion puts its own
+_TALL = 16  # an embedding has so many times more rows than columns ...
+_ROWS = 64  # ... and the last are where textual inversion puts its own
 _VERSION, _DTYPE = attrgetter("_version"), attrgetter("dtype")
 
 
@@ -116,7 +117,9 @@ def _places(value: Tensor) -> set[int]:
     if not dense or not count:
         return set()
     found = {count // 3, count - 1}
-    if value.ndim == 2 and len(value) > _MANY:  # an embedding: the rows of the last tokens
+    if (
+        value.ndim == 2 and len(value) > _TALL * value.shape[1]
+    ):  # an embedding: the rows of the last tokens
         found |= set(range(count - _ROWS * value.shape[1], count, value.shape[1]))
     return found
 

@@ -47,6 +47,7 @@ _NEUTRAL = {
     "is_gradient_checkpointing",
     "_gradient_checkpointing_func",
     "_compiled_call_impl",
+    "_is_torch_compile",
     "hf_device_map",
     "original_attn_processors",
     "fused_projections",
