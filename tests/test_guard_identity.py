@@ -390,7 +390,7 @@ def test_what_encodes_the_pictures_that_requests_start_from(pipe: Any) -> None:
         other.vae.enable_slicing()
         draw(other, PROMPTS, **told)
         other.vae.enable_tiling()
-        with pytest.raises(CalibrationError, match="vae.use_tiling is True"):
+        with pytest.raises(CalibrationError, match=r"vae\.use_tiling is True"):
             draw(other, PROMPTS, **told)
         other.vae.disable_tiling()
         other.vae.quant_conv.weight.data.mul_(2)
@@ -408,7 +408,7 @@ def test_schedulers(pipe: Any) -> None:
             DDIMScheduler.from_config(original.config, steps_offset=0),
         ):
             pipe.scheduler = scheduler
-            with pytest.raises(CalibrationError, match="scheduler is .*, calibrated was DDIM"):
+            with pytest.raises(CalibrationError, match=r"scheduler is .*, calibrated was DDIM"):
                 draw(pipe, PROMPTS)
         pipe.scheduler = DDIMScheduler.from_config(original.config)  # the same
         draw(pipe, PROMPTS)
