@@ -74,7 +74,8 @@ def test_published_configs_are_covered(family: str) -> None:
 Change = tuple[str, str, Any, str]  # part, option, value, words of the error
 
 UNETS: list[tuple[str, Any]] = [
-    ("in_channels", 9), ("num_class_embeds", 1000), ("class_embed_type", "projection"),
+    ("in_channels", 7), ("in_channels", 8), ("num_class_embeds", 1000),
+    ("class_embed_type", "projection"),
     ("addition_embed_type", "text"), ("addition_embed_type", "text_time"),
     ("addition_embed_type", "image_hint"), ("time_cond_proj_dim", 256), ("encoder_hid_dim", 4096),
     ("encoder_hid_dim_type", "ip_image_proj"), ("sample_size", None), ("sample_size", "64"),
@@ -139,6 +140,21 @@ def test_xl(part: str, option: str, value: object) -> None:
         check_configs(configs, "it")
 
 
+def test_inpainting_takes_a_vae() -> None:
+    """And no ONNX export does it: its graph says nothing of the mask."""
+    configs = base()
+    configs["unet"]["in_channels"] = 9
+    with pytest.raises(ExportError, match=r"vae/config\.json is missing: inpainting"):
+        check_configs(configs, "it")
+    configs["vae"] = {"latent_channels": 16}
+    with pytest.raises(ExportError, match="latent_channels is 16"):
+        check_configs(configs, "it")
+    configs["vae"] = {}
+    check_configs(configs, "it")
+    with pytest.raises(ExportError, match="in_channels is 9"):
+        check_configs(configs, "it", is_onnx=True)
+
+
 def refiner(configs: Configs) -> None:
     index = configs["model_index"]
     index |= {"_class_name": "StableDiffusionXLImg2ImgPipeline", "requires_aesthetics_score": True}
@@ -188,7 +204,7 @@ def test_other_pipelines(words: str) -> None:
 
 def test_all_that_is_in_the_way_is_said_at_once() -> None:
     configs = base()
-    configs["unet"] |= {"in_channels": 9, "num_class_embeds": 7}
+    configs["unet"] |= {"in_channels": 7, "num_class_embeds": 7}
     configs["scheduler"]["prediction_type"] = "sample"
     with pytest.raises(ExportError) as caught:
         check_configs(configs, "a/model")
@@ -213,7 +229,7 @@ def folder_of(configs: Configs, folder: Path) -> Path:
 def test_before_any_weights_are_read(tmp_path: Path, option: str) -> None:
     """There are none here, nor a vocabulary, and still the option is what is complained of."""
     configs = base()
-    configs["unet"][option] = 9
+    configs["unet"][option] = 7
     with pytest.raises(ExportError, match=option):
         StableDiffusion.load(folder_of(configs, tmp_path))
 
@@ -298,6 +314,7 @@ def test_a_unet_without_attention_in_the_middle(kind: str | None) -> None:
     torch.manual_seed(0)
     config = UNet2DConditionModel.load_config(embedded.MODEL, subfolder="unet")
     unet = UNet2DConditionModel.from_config(deepcopy({**config, "mid_block_type": kind})).eval()
+    assert unet.mid_block is None if kind is None else type(unet.mid_block).__name__ == kind
     noises, embeds = torch.randn(2, 16, 8, 8), torch.randn(1, 77, 128)
     found = FoldedUNet(unet, noises, 981)((embeds,), torch.arange(2))
     expected = unet(noises, 981, embeds.expand(2, -1, -1)).sample

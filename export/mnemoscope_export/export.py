@@ -119,6 +119,7 @@ def _stage(
         adapters=model.adapters,
         clip_skip=model.clip_skip,
         negative=model.negative,
+        inpainting=None if model.masked is None else model.masked.vae_sha256,
     )
     precision = options.precision or "float32"
     if precision != "float32":

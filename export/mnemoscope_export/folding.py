@@ -43,7 +43,7 @@ def on_bank(model: StableDiffusion, noises: Tensor, timestep: int) -> nn.Module:
         ExportError: the UNet is not laid out as one of the supported families.
     """
     if model.embeddings == ("prompt_embeds",):
-        return FoldedUNet(model.unet, noises, timestep)
+        return FoldedUNet(model.unet, model.unet_input(noises), timestep)
     return _FixedNoises(model, noises, timestep)
 
 

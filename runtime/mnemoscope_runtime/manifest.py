@@ -81,6 +81,8 @@ class ModelRecord:
         adapters: What was put into the weights, in this order.
         clip_skip: How many of the text encoder's last layers are left out.
         negative: What the unconditional branch is told instead of the empty prompt.
+        inpainting: The UNet is also given a mask and the latents of a picture, all of it masked, so
+            that the prompt alone decides. This is the sha256 of the VAE that made the latents.
     """
 
     id: str
@@ -91,6 +93,7 @@ class ModelRecord:
     adapters: tuple[AdapterRecord, ...] = ()
     clip_skip: int | None = None
     negative: str | None = None
+    inpainting: str | None = None
 
 
 @dataclass(frozen=True)

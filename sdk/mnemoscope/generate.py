@@ -123,6 +123,11 @@ def _load(
             f"{name} is a Stable Diffusion XL, which this does not draw with. Load it with "
             "diffusers' own StableDiffusionXLPipeline."
         )
+    if parts.masked is not None:
+        raise ExportError(
+            f"{name} inpaints: it takes a picture and a mask, which this does not. Load it with "
+            "diffusers' own StableDiffusionInpaintPipeline."
+        )
     pipeline: StableDiffusionPipeline = StableDiffusionPipeline(
         vae=load_vae(name, options),
         tokenizer=parts.tokenizer,

@@ -6,12 +6,13 @@ torch.
 
 from .parts import scheduler_problems
 from .pipeline import PARTS, check_configs, check_unet, is_xl, refuse
-from .unet import sample_size
+from .unet import inpaints, sample_size
 
 __all__ = [
     "PARTS",
     "check_configs",
     "check_unet",
+    "inpaints",
     "is_xl",
     "refuse",
     "sample_size",

@@ -9,7 +9,7 @@ from mnemoscope_runtime.errors import ExportError
 
 from .options import problems
 from .parts import TEXT_ENCODER, scheduler_problems, tokenizer_problems
-from .unet import unet_problems
+from .unet import inpaints, unet_problems
 
 __all__ = ["PARTS", "check_configs", "check_unet", "is_xl", "refuse"]
 
@@ -78,7 +78,9 @@ def check_configs(
     found = [] if is_onnx else [f"{INDEX}: {each}" for each in _index_problems(index, xl)]
     found += [f"{PARTS[name]} is missing" for name in needed if name not in configs]
     by_part = {
-        "unet": lambda config: unet_problems(config, is_xl=xl, is_resized=is_resized),
+        "unet": lambda config: unet_problems(
+            config, is_xl=xl, is_resized=is_resized, may_inpaint=not is_onnx
+        ),
         "text_encoder": lambda config: problems(TEXT_ENCODER, config),
         "text_encoder_2": lambda config: problems(TEXT_ENCODER, config),
         "tokenizer": tokenizer_problems,
@@ -89,6 +91,8 @@ def check_configs(
         found += (
             [f"{PARTS[name]}: {each}" for each in look(configs[name])] if name in configs else []
         )
+    if inpaints(configs.get("unet", {})) and not is_onnx:
+        found += _inpainting_problems(configs)
     if all(name in configs for name in needed):
         found += _joint_problems(configs, xl)
     refuse(model, found)
@@ -134,6 +138,16 @@ def _index_problems(index: Config, xl: bool) -> list[str]:
         if name not in known and not name.startswith("_") and _is_there(index, name):
             found.append(f"it has a part {name}, which is not known here")
     return found
+
+
+def _inpainting_problems(configs: Mapping[str, Config]) -> list[str]:
+    """Of what makes the latents of a masked picture."""
+    channels = configs["unet"].get("out_channels", 4)
+    if "vae" not in configs:
+        return [f"{PARTS['vae']} is missing: inpainting takes the latents of a masked picture"]
+    if (found := configs["vae"].get("latent_channels", 4)) != channels:
+        return [f"{PARTS['vae']}: latent_channels is {found} (must be out_channels, {channels})"]
+    return []
 
 
 def _joint_problems(configs: Mapping[str, Config], xl: bool) -> list[str]:

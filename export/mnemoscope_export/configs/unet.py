@@ -7,7 +7,7 @@ from typing import Any
 
 from .options import Option, flag, free, names, number, off, only, problems, whole
 
-__all__ = ["UNET", "sample_size", "unet_problems"]
+__all__ = ["UNET", "inpaints", "sample_size", "unet_problems"]
 
 _BOTH = "CrossAttnDownBlock2D", "DownBlock2D"
 
@@ -94,23 +94,30 @@ _WHY = {
 }
 
 
-def unet_problems(config: Mapping[str, Any], *, is_xl: bool, is_resized: bool = False) -> list[str]:
+def unet_problems(
+    config: Mapping[str, Any],
+    *,
+    is_xl: bool,
+    is_resized: bool = False,
+    may_inpaint: bool = True,
+) -> list[str]:
     """What in a UNet's config is not covered.
 
     Args:
         config: The contents of `unet/config.json`, or a model's `config`.
         is_xl: Of Stable Diffusion XL; 1.x or 2.x otherwise.
         is_resized: The size of the latents is given, so the config need not say it.
+        may_inpaint: A mask and a masked picture may be among its inputs.
     """
     found = [
         f"{each}; {_WHY[name]}" if (name := each.split(" ", 1)[0]) in _WHY else each
         for each in problems(_XL if is_xl else UNET, config)
     ]
     inputs, outputs = (config.get(name, 4) for name in ("in_channels", "out_channels"))
-    if inputs != outputs:
+    if inputs != outputs and not (may_inpaint and inpaints(config)):
         found.append(
             f"in_channels is {inputs} (must be out_channels, {outputs}): the UNet is given more "
-            "than noise, as in inpainting, upscaling and instructed editing"
+            "than noise, as in upscaling and instructed editing"
         )
     first = config.get("down_block_types", _BOTH)[:1]
     if not is_xl and tuple(first) == ("DownBlock2D",):
@@ -124,6 +131,12 @@ def unet_problems(config: Mapping[str, Any], *, is_xl: bool, is_resized: bool = 
                 "not known; give it with --latent-size (an eighth of the picture's pixels)"
             )
     return [each.replace("is None", "is null") for each in found]
+
+
+def inpaints(config: Mapping[str, Any]) -> bool:
+    """Whether a UNet is given a mask and the latents of a masked picture beside its own."""
+    inputs, outputs = (config.get(name, 4) for name in ("in_channels", "out_channels"))
+    return bool(inputs == 2 * outputs + 1)
 
 
 def sample_size(config: Mapping[str, Any]) -> tuple[int, int]:

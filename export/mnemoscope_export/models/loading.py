@@ -16,11 +16,12 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from mnemoscope_runtime.errors import ExportError, InputError
 from mnemoscope_runtime.manifest import AdapterRecord
 
-from ..configs import check_configs, is_xl
+from ..configs import check_configs, inpaints, is_xl, sample_size
 from ..records import check_clip_skip, check_latent_size
 from .adapters import add_embeddings, fuse_loras, pipeline_of
 from .checkpoint import load_network
 from .config_files import read_configs
+from .masked import mask_all
 from .options import LoadOptions
 from .sdxl import StableDiffusionXL
 from .single_file import configs_for, load_single_file, load_single_vae
@@ -75,6 +76,9 @@ def load(name: str, dtype: torch.dtype, device: str, options: LoadOptions) -> St
     for part in parts.values():
         if isinstance(part, nn.Module):
             part.to(device).eval().requires_grad_(False)
+    masked = None
+    if inpaints(configs["unet"]):
+        masked = mask_all(load_vae(name, options), size or sample_size(configs["unet"]))
     common: dict[str, Any] = {
         **parts,
         "id": Path(name).resolve().name if Path(name).exists() else name,
@@ -83,6 +87,7 @@ def load(name: str, dtype: torch.dtype, device: str, options: LoadOptions) -> St
         "adapters": adapters,
         "clip_skip": options.clip_skip,
         "negative": options.negative,
+        "masked": masked,
     }
     if not xl:
         return StableDiffusion(**common)

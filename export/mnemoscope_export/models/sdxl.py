@@ -111,5 +111,6 @@ class StableDiffusionXL(StableDiffusion):
             "text_embeds": pooled.float(),
             "time_ids": times.to(pooled.dtype).expand(pooled.shape[0], -1),
         }
-        output: Tensor = self.unet(latents, timestep, prompt_embeds, added_cond_kwargs=added).sample
+        given = self.unet_input(latents)
+        output: Tensor = self.unet(given, timestep, prompt_embeds, added_cond_kwargs=added).sample
         return output

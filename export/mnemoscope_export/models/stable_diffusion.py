@@ -15,11 +15,13 @@ from diffusers.loaders import TextualInversionLoaderMixin
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from mnemoscope_runtime.errors import InputError
 from mnemoscope_runtime.manifest import AdapterRecord, ModelRecord, PredictionType, Scheduler
 
 from ..configs import sample_size
 from ..records import check_latent_size, family, prediction_type, scheduler_record
 from .checkpoint import canonical
+from .masked import Masked
 from .options import LoadOptions
 
 __all__ = ["Embeds", "StableDiffusion"]
@@ -40,6 +42,7 @@ class StableDiffusion:
         clip_skip: How many of the text encoder's last layers are left out for prompts; the
             unconditional branch sees all, as in diffusers' pipelines.
         negative: What the unconditional branch is told instead of the empty prompt.
+        masked: What an inpainting UNet is given beside noise.
         embeddings: Names of what `embed` returns.
     """
 
@@ -53,6 +56,7 @@ class StableDiffusion:
     adapters: tuple[AdapterRecord, ...] = field(default=(), kw_only=True)
     clip_skip: int | None = field(default=None, kw_only=True)
     negative: str | None = field(default=None, kw_only=True)
+    masked: Masked | None = field(default=None, kw_only=True)
 
     embeddings: ClassVar[tuple[str, ...]] = ("prompt_embeds",)
 
@@ -110,9 +114,15 @@ class StableDiffusion:
         """The model (weights shared) on latents of another height and width.
 
         Raises:
-            InputError: the UNet cannot halve them as often as it does.
+            InputError: the UNet cannot halve them as often as it does, or it inpaints: its mask has
+                the size that it was loaded with.
         """
         check_latent_size(self.unet.config, self.id, size)
+        if self.masked is not None and self.masked.inputs.shape[2:] != size:
+            raise InputError(
+                f"{self.id} inpaints, and its mask has the size it was loaded with. Load it with "
+                f"LoadOptions(latent_size={size})."
+            )
         return replace(self, latent_size=size)
 
     @property
@@ -129,7 +139,7 @@ class StableDiffusion:
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the latents: those the UNet was trained on, unless resized."""
         height, width = self.latent_size or sample_size(self.unet.config)
-        return self.unet.config.in_channels, height, width
+        return self.unet.config.out_channels, height, width
 
     @property
     def alphas_cumprod(self) -> Tensor:
@@ -217,8 +227,12 @@ class StableDiffusion:
         Returns:
             # [B, C, H, W]
         """
-        output: Tensor = self.unet(latents, timestep, embeds[0]).sample
+        output: Tensor = self.unet(self.unet_input(latents), timestep, embeds[0]).sample
         return output
+
+    def unet_input(self, latents: Tensor) -> Tensor:
+        """Latents, and behind them what an inpainting UNet is given. # [B, C or 2 C + 1, H, W]"""
+        return latents if self.masked is None else self.masked.beside(latents)
 
     def to_eps(self, prediction: Tensor, latents: Tensor, timestep: Tensor | int) -> Tensor:
         """The UNet's output in eps units; for velocities sqrt(abar) v + sqrt(1 - abar) x_t."""
@@ -240,6 +254,8 @@ class StableDiffusion:
             return f"whose clip_skip, {record.clip_skip}, is not that"
         if record.negative != self.negative:
             return f"whose negative prompt, {record.negative!r}, is not that"
+        if record.inpainting != (None if self.masked is None else self.masked.vae_sha256):
+            return "whose VAE, which makes the latents of the masked picture, is not that"
         return None
 
     def weights_sha256(self) -> str:
