@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -15,6 +16,18 @@ from PIL import Image
 from mnemoscope import __version__, embedded
 from mnemoscope.embedded import EmbeddedPrompt
 from mnemoscope_runtime import Bundle
+
+
+def test_as_a_module() -> None:
+    """Python's own code for a module that cannot be run is 1, which means "something flagged"."""
+    found = subprocess.run(
+        [sys.executable, "-m", "mnemoscope", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout == f"mnemoscope {__version__}\n"
+
 
 # inspect
 
