@@ -15,6 +15,7 @@ import mnemoscope_export
 from mnemoscope import embedded
 from mnemoscope_runtime import BackendError, Bundle, gpu
 from mnemoscope_runtime.engines import EngineKey, write_engine
+from mnemoscope_runtime.engines.products import import_library
 from mnemoscope_runtime.engines.tensorrt import BuildOptions, engine_key
 from mnemoscope_runtime.selection import Trial
 
@@ -79,6 +80,23 @@ def test_doctor_with_a_gpu(run: Run, bundle: Path, monkeypatch: pytest.MonkeyPat
     assert "gpu is NVIDIA A100, here it is NVIDIA Fake 4090" in said
     assert "`mnemoscope build BUNDLE --backend tensorrt --batch 4` builds it again" in said
     assert "is damaged" in next(line for line in lines if line.startswith("engine odd"))
+
+
+def test_doctor_with_a_gpu_that_the_library_does_not_know(
+    run: Run, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings", exc_type=ImportError)
+    card = replace(fake_gpu.CARD, name="NVIDIA H100", sm="SM90")
+    monkeypatch.setattr(gpu, "driver", lambda: replace(fake_gpu.DRIVER, gpus=(card,)))
+    rtx = import_library("tensorrt-rtx")
+    options = BuildOptions()
+    made = engine_key(rtx, "tensorrt-rtx", Bundle.open(bundle), "screen", options)
+    path = write_engine(bundle / "engines", made, b"")
+    said = next(
+        line for line in run("doctor", bundle).out.splitlines() if line.startswith("engine")
+    )
+    assert said.startswith(f"engine {path.name}: cannot be run: TensorRT for RTX")
+    assert "none for NVIDIA H100, SM90" in said
 
 
 def test_a_library_that_does_not_load(run: Run, bundle: Path, tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
-from cuda_kernels import lacking
+from cuda_kernels import lacking, lacking_in
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
 from odd_prompts import odd_strings
 from pipelines import scheduler, text_config
@@ -30,11 +31,14 @@ from mnemoscope_export import (
     magnitudes,
     noise_bank,
 )
+from mnemoscope_export.graphs import ScreenGraph, to_onnx
 from mnemoscope_export.reference import measure_at
 from mnemoscope_runtime import Bundle, ClipTokenizer, IntegrityError, Screener
+from mnemoscope_runtime.engines.tensorrt import check_engine
 from mnemoscope_runtime.manifest import Precision
 
 PROMPTS = ["a photo of a cat", "", "the end <|endoftext|> of it", "word " * 100, "wow!! a !cat!"]
+TAPS = ("up_blocks.0.resnets.1",)
 T, SIZE = 601, (4, 6)  # of the bundle: the sampler begins at 981, the model has 8x8
 
 
@@ -170,6 +174,20 @@ def test_half_precision(model: StableDiffusionXL, tmp_path: Path, precision: Pre
     errors = [figures["max_relative_error"] for figures in manifest.parity.values()]
     assert 1e-6 < max(errors) < 0.2
     assert manifest.noise_bank.shape == (1, 4, 8, 8)  # the model's own size
+    pytest.importorskip("tensorrt_rtx_bindings", exc_type=ImportError)
+    check_engine(Bundle.open(tmp_path / "bundle"), "screen")
+
+
+@pytest.mark.parametrize("graph", ["taps", "text_encoder"])
+def test_tensorrt_for_rtx_builds_it(bundle: Path, graph: str) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings", exc_type=ImportError)
+    assert check_engine(Bundle.open(bundle), graph).startswith("TensorRT for RTX ")
+
+
+def test_every_operator_runs_on_cuda_in_float16(model: StableDiffusionXL) -> None:
+    low = model.to(torch.float16, copy=True)
+    graph = ScreenGraph(low, noise_bank(1, model.latent_shape, seed=0), T, TAPS)
+    assert lacking_in(ir.to_proto(to_onnx(graph, low))) == set()
 
 
 def test_the_empty_prompt_is_not_what_the_unconditional_branch_gets(bundle: Path) -> None:

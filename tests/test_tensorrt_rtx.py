@@ -14,8 +14,10 @@ from engine_support import Put, ids, screen
 from fake_gpu import CARD, DRIVER, FakeTensorRt, magnitude
 
 from mnemoscope_runtime import BackendError, BackendUnavailable, Bundle, gpu
+from mnemoscope_runtime.backends._deserialize import deserialize
 from mnemoscope_runtime.backends.tensorrt import TensorRt
 from mnemoscope_runtime.engines import EngineWarning
+from mnemoscope_runtime.engines.tensorrt import build_engine
 
 RTX = "tensorrt-rtx"
 
@@ -103,7 +105,8 @@ def test_turing_is_built_for_by_name_only(
         (1 | 2, None, r"version mismatch, unsupported cc\. Build it again"),
         (4, "driver 550 found", r"old cuda driver, driver 550 found\. Install a newer driver"),
         (64, None, r"cuda error\. The driver or CUDA's runtime does not work"),
-        (0, "error 35 (too old).", r"here: error 35 \(too old\)\. Build it again"),
+        (0, "no such layer.", r"here: no such layer\. Build it again"),
+        (0, "cudaError 35.", r"here: cudaError 35\. The driver or CUDA's runtime does not work"),
         (0, None, "it does not say why"),
     ],
 )
@@ -166,6 +169,23 @@ def test_the_fake_has_nothing_that_the_real_one_lacks(real: Any, rtx: FakeTensor
     ):
         fake, there = getattr(rtx, name), getattr(real, name)
         assert set(getattr(fake, "__members__", vars(fake))) <= set(there.__members__), name
+
+
+def test_the_real_one_says_why_an_engine_is_invalid(
+    real: Any, shipped: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # without the fake's driver
+    try:
+        gpu.driver()
+    except BackendUnavailable:
+        plan = build_engine(shipped, "text_encoder", tmp_path).read_bytes()
+        words = r"cannot run this engine here: .*cudaError 35.* The driver or CUDA's runtime"
+        with pytest.raises(BackendError, match=words):
+            deserialize(real, RTX, plan, host_code=False)
+        with pytest.raises(BackendError, match=r"malformed engine\. Build it again"):
+            deserialize(real, RTX, b"x" * 200, host_code=False)
+    else:
+        pytest.skip("there is a GPU here")
 
 
 def test_the_real_one_knows_these_gpus(real: Any, rtx: FakeTensorRt) -> None:

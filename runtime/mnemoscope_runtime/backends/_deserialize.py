@@ -123,10 +123,12 @@ def _check_header(library: Library, runtime: Any, plan: bytes) -> None:
         for name, flag in trt.EngineInvalidityDiagnostics.__members__.items()
         if int(flags) & int(flag)
     ]
-    said = [library.logger.reason_or("")] if validity == trt.EngineValidity.INVALID else []
-    reasons = [*(name.lower().replace("_", " ") for name in found), *filter(None, said)]
+    said = library.logger.reason_or("")
+    reasons = [*(name.lower().replace("_", " ") for name in found), *filter(None, [said])]
     why = ", ".join(reasons) or "it does not say why"
     if validity == trt.EngineValidity.INVALID:
+        if not found and "cuda" in said.lower():  # as where there is no driver: no flag is set
+            found = ["CUDA_ERROR"]
         remedies = dict.fromkeys(_REMEDIES.get(name, _AGAIN) for name in found or ["?"])
         raise BackendError(
             f"{library.name} cannot run this engine here: {why}. {' '.join(remedies)}"

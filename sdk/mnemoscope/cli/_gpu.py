@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from mnemoscope_runtime import BackendUnavailable, Bundle, gpu
 from mnemoscope_runtime.engines import ENGINES, EngineKey, differences, keys
-from mnemoscope_runtime.engines.products import PRODUCTS, import_library
+from mnemoscope_runtime.engines.products import PRODUCTS, Library, import_library
 from mnemoscope_runtime.engines.tensorrt import BuildOptions, engine_key
 
 __all__ = ["describe_engines", "describe_gpus", "describe_libraries"]
@@ -75,6 +75,11 @@ def _state(bundle: Bundle, key: EngineKey) -> str:
         device = gpu.find(0)
     except BackendUnavailable:
         device = None
+    if device is not None:
+        try:
+            Library.of(key.backend, trt).check_gpu(device)
+        except BackendUnavailable as problem:
+            return f"cannot be run: {problem}"
     here = here.to_run(key, device)
     if stale := differences(key, here):
         return f"stale: {'; '.join(stale)}. {here.command} builds it again"
