@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
@@ -22,7 +21,7 @@ ALPHA, RANK = 8, 4  # so an adapter counts twice
 
 
 def write_lora(pipeline: Any, path: Path, *, kohya: bool = False, seed: int = 0) -> None:
-    """An adapter of the UNet and every text encoder, in diffusers' format or kohya's."""
+    """An adapter of the UNet and every text encoder, in peft's format or kohya's."""
     names = [name for name in KOHYA if name in pipeline.components]
     layers, configs = {}, {}
     for name in names:
@@ -41,7 +40,7 @@ def write_lora(pipeline: Any, path: Path, *, kohya: bool = False, seed: int = 0)
     pipeline.save_lora_weights(
         path.parent,
         weight_name=path.name,
-        **{f"{n}_lora_layers": convert_state_dict_to_diffusers(layers[n]) for n in names},
+        **{f"{name}_lora_layers": layers[name] for name in names},
         **{f"{n}_lora_adapter_metadata": configs[n] for n in names},
     )
 

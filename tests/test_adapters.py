@@ -21,7 +21,7 @@ from mnemoscope_export.models import adapters
 PROMPT = "a photo of a cat on a windowsill"
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["diffusers", "kohya"])
+@pytest.fixture(scope="module", params=[False, True], ids=["peft", "kohya"])
 def loras(
     request: pytest.FixtureRequest, one_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> list[Lora]:
@@ -77,7 +77,7 @@ def test_one_layer_by_hand(one_dir: Path, tmp_path: Path) -> None:
     write_lora(pipeline_of(one_dir), path)
     module = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
     layer = load_file(path)
-    up, down = (layer[f"unet.{module}.lora.{way}.weight"] for way in ("up", "down"))
+    up, down = (layer[f"unet.{module}.lora_{way}.weight"] for way in "BA")
     plain = StableDiffusion.load(one_dir).unet.get_submodule(module).weight
     options = LoadOptions(loras=(Lora(path, 0.5),))
     found = StableDiffusion.load(one_dir, options=options).unet.get_submodule(module).weight
@@ -94,7 +94,7 @@ def test_what_is_recorded(one_dir: Path, loras: list[Lora]) -> None:
 
 
 def drop_half(held: dict[str, torch.Tensor]) -> None:
-    del held[next(key for key in held if "up" in key)]
+    del held[next(key for key in held if "lora_B" in key)]
 
 
 def rename_layer(held: dict[str, torch.Tensor]) -> None:
@@ -103,11 +103,11 @@ def rename_layer(held: dict[str, torch.Tensor]) -> None:
 
 
 def other_kind(held: dict[str, torch.Tensor]) -> None:
-    held["unet.mid_block.attentions.0.proj_in.lora.hada_w1_a"] = torch.ones(4, 4) * 3
+    held["unet.mid_block.attentions.0.proj_in.lora_A.hada_w1_a"] = torch.ones(4, 4) * 3
 
 
 def other_width(held: dict[str, torch.Tensor]) -> None:
-    for key in [key for key in held if "attn2.to_k" in key and "down" in key]:
+    for key in [key for key in held if "attn2.to_k" in key and "lora_A" in key]:
         held[key] = torch.ones(RANK, 99)
 
 

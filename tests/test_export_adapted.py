@@ -141,11 +141,14 @@ def test_what_the_unconditional_branch_is_told_is_checked(
     found = bundle.empty_embeds()
     assert found is not None
     assert found[0].shape == (1, 77, 32)
+    np.savez_compressed(copied / "empty_embeds.npz", prompt_embeds=np.zeros((1, 9, 9), np.float32))
+    odd = copy.copy(bundle)
+    object.__setattr__(odd, "read", lambda name: (copied / name).read_bytes())
+    with pytest.raises(IntegrityError, match="it is compressed"):
+        odd.empty_embeds()
     for held in ({"other": found[0]}, {"prompt_embeds": np.full_like(found[0], np.nan)},
                  {"prompt_embeds": found[0].astype(np.float64)}):  # fmt: skip
         np.savez(copied / "empty_embeds.npz", **held)
-        odd = copy.copy(bundle)
-        object.__setattr__(odd, "read", lambda name: (copied / name).read_bytes())
         with pytest.raises(IntegrityError, match=r"empty_embeds\.npz"):
             odd.empty_embeds()
     with pytest.raises(IntegrityError):  # its hash is another now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -99,8 +100,12 @@ class Bundle:
         name = self.manifest.empty
         if name is None:
             return None
+        content = io.BytesIO(self.read(name))
         try:
-            with np.load(io.BytesIO(self.read(name)), allow_pickle=False) as held:
+            with zipfile.ZipFile(content) as packed:
+                if any(each.compress_type != zipfile.ZIP_STORED for each in packed.infolist()):
+                    raise ValueError("it is compressed")  # and could unpack to any size
+            with np.load(content, allow_pickle=False) as held:
                 found = tuple(np.asarray(held[each]) for each in self.manifest.embeddings)
         except Exception as error:  # numpy's and zipfile's errors share no base class
             raise IntegrityError(f"{self.path / name} holds no embeddings: {error}") from None

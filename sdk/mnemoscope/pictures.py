@@ -23,6 +23,8 @@ from . import embedded
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
+    from mnemoscope_export import LoadOptions
+
 __all__ = ["Decoder", "Pictures", "draw"]
 
 Pictures = NDArray[np.uint8]  # [..., H, W, 3]
@@ -43,11 +45,13 @@ class Decoder:
     vae: AutoencoderKL
 
     @classmethod
-    def load(cls, model: str | Path | None = None) -> Decoder:
+    def load(cls, model: str | Path | None = None, options: LoadOptions | None = None) -> Decoder:
         """Load the VAE of a model.
 
         Args:
-            model: Directory in diffusers' layout, or hub id; the embedded model by default.
+            model: Directory in diffusers' layout, single-file checkpoint, or hub id; the embedded
+                model by default.
+            options: How the bundle's model was loaded.
 
         Raises:
             BackendUnavailable: PyTorch or diffusers is not installed.
@@ -63,8 +67,8 @@ class Decoder:
                 "`pip install 'mnemoscope[torch]'`."
             ) from None
         name = str(model or embedded.MODEL)
-        parts = StableDiffusion.load(name)
-        return cls(parts.id, parts.weights_sha256(), load_vae(name))
+        parts = StableDiffusion.load(name, options=options)
+        return cls(parts.id, parts.weights_sha256(), load_vae(name, options))
 
     def decode(self, latents: NDArray[np.float32]) -> Pictures:
         """What the model shows for latents, one at a time.
