@@ -124,7 +124,7 @@ def _stage(
     precision = options.precision or "float32"
     if precision != "float32":
         model = model.to(getattr(torch, precision), copy=given)
-    makers = _makers(model, bank, timestep, taps, stops=options.until is not None)
+    makers = _makers(model, bank, timestep, taps, options)
     opset = OPSETS[precision]
     graphs, flops = _write_graphs(model, makers, opset, folder, progress)
     for name, tokenizer in tokenizers.items():
@@ -153,24 +153,30 @@ def _stage(
         zero_empty=model.zero_empty,
         empty=EMPTY if model.own_empty else None,
         taps=taps,
+        any_length=options.any_length,
     )
     (folder / MANIFEST).write_bytes(manifest.to_json())
     return manifest, reference
 
 
 def _makers(
-    model: StableDiffusion, bank: Tensor, timestep: int, taps: tuple[str, ...], *, stops: bool
+    model: StableDiffusion,
+    bank: Tensor,
+    timestep: int,
+    taps: tuple[str, ...],
+    options: ExportOptions,
 ) -> dict[str, Callable[[], Graph]]:
     """What makes each graph: the largest first, as the exporter's rewriter keeps the last it saw.
 
     Where a graph stops at the last tap, the taps of the first step are its business alone.
     """
+    stops = options.until is not None
     makers: dict[str, Callable[[], Graph]] = {
         "screen": lambda: ScreenGraph(model, bank, timestep, () if stops else taps)
     }
     if stops:
         makers["taps"] = lambda: ScreenGraph(model, bank, timestep, taps, stop=True)
-    makers["step"] = lambda: StepGraph(model, taps)
+    makers["step"] = lambda: StepGraph(model, taps, any_length=options.any_length)
     makers["text_encoder"] = lambda: TextEncoderGraph(model)
     return makers
 

@@ -68,11 +68,15 @@ class StepGraph(nn.Module):
     prompt_embeds [B, L, D], empty_embeds [1, L, D], latents [B, C, H, W], timestep []
     -> magnitude [B], eps_cond [B, C, H, W], eps_uncond [B, C, H, W], with taps also taps [B, K]
 
+    With `any_length` L is open; else it is the tokenizer's.
     Families that tell the UNet more have an input, and one for the empty prompt, for each of it.
     """
 
-    def __init__(self, model: StableDiffusion, taps: Sequence[str] = ()) -> None:
+    def __init__(
+        self, model: StableDiffusion, taps: Sequence[str] = (), *, any_length: bool = False
+    ) -> None:
         super().__init__()
+        self.any_length = any_length
         self.outputs = ("magnitude", "eps_cond", "eps_uncond", *(["taps"] if taps else []))
         self.inputs = (
             *model.embeddings,
@@ -125,8 +129,11 @@ class StepGraph(nn.Module):
     def dynamic(self) -> Dynamic:
         """Dimensions that stay open."""
         batch = {0: torch.export.Dim("batch")}
-        count = len(self.model.embeddings)
-        return (batch,) * count, ({},) * count, batch, {}
+        # of what the UNet is told only `prompt_embeds`, the first, has a dimension of tokens
+        tokens = {1: torch.export.Dim("tokens")} if self.any_length else {}
+        others = len(self.model.embeddings) - 1
+        embeds = (batch | tokens, *(batch,) * others)
+        return embeds, (tokens, *({},) * others), batch, {}
 
 
 class ScreenGraph(nn.Module):

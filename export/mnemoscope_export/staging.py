@@ -58,6 +58,8 @@ class ExportOptions:
         tokenizer: Whose CLIPTokenizer the pipeline has that draws: that of transformers 4 or 5.
             None: that of the installed transformers (5) for a PyTorch model; for an ONNX export
             that of 4, which Optimum needs, where its files are there.
+        any_length: Let `step` take embeddings of any number of tokens, as long prompts in chunks
+            are. GPU engines are built for one number, so such a bundle is for CPUs.
         until: The last of the taps: a graph of its own stops there and leaves out the rest of the
             UNet.
     """
@@ -75,6 +77,7 @@ class ExportOptions:
     taps: Sequence[str] | Literal["auto"] | None = None
     until: str | None = None
     tokenizer: Follows | None = None
+    any_length: bool = False
 
     def __post_init__(self) -> None:
         check_options(
@@ -85,7 +88,7 @@ class ExportOptions:
         )
         check_options("a whole number or None", timestep=self.timestep)
         check_options("a number", guidance=self.guidance, budget=self.budget)
-        check_options("True or False", overwrite=self.overwrite)
+        check_options("True or False", overwrite=self.overwrite, any_length=self.any_length)
         if self.precision not in (None, *ORACLES):
             raise InputError(
                 f"There is no precision {self.precision!r}. Choose one of: {', '.join(ORACLES)}."

@@ -3,6 +3,7 @@
 from ._version import __version__
 from .backends import BACKENDS, Backend, Engine, open_backend
 from .bundle import Bundle
+from .embeddings import Embeddings, Prompts
 from .errors import (
     BackendError,
     BackendUnavailable,
@@ -29,6 +30,7 @@ __all__ = [
     "BundleError",
     "CalibrationError",
     "ClipTokenizer",
+    "Embeddings",
     "Engine",
     "ExportError",
     "InputError",
@@ -38,6 +40,7 @@ __all__ = [
     "NumericsError",
     "ParityError",
     "Prediction",
+    "Prompts",
     "SchemaError",
     "Screener",
     "Tile",

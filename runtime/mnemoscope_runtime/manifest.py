@@ -178,6 +178,7 @@ class Manifest:
         taps: Layers of the UNet, in the order in which they run, whose features are compared too.
         tokenizer_2: What a second text encoder reads: its ids stand behind the first's in
             `input_ids`.
+        any_length: `step` takes embeddings of any number of tokens, not only of the tokenizer's.
     """
 
     schema: int
@@ -202,6 +203,7 @@ class Manifest:
     empty: str | None = None
     taps: tuple[str, ...] = ()
     tokenizer_2: TokenizerRecord | None = None
+    any_length: bool = False
 
     @classmethod
     def new(cls, **fields: Any) -> Manifest:

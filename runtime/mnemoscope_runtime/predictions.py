@@ -21,11 +21,13 @@ class Tile:
         where: Rows (prompts) and columns (noises) of the whole measurement.
         embeds: What the UNet is told of the prompts. # [b, ...] each
         latents: The noises, the same for every prompt. # [b, m, C, H, W]
+        empty: What the unconditional branch is told; None for the empty prompt. # [1, ...] each
     """
 
     where: tuple[slice, slice]
     embeds: Embeds
     latents: Array
+    empty: Embeds | None = None
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .backends import Backend, Engine, open_backend
 from .bundle import Bundle
+from .embeddings import Embeddings, Prompts, checked
 from .errors import BackendError, InputError, NumericsError
 from .manifest import EMPTY
 from .options import check_options
@@ -125,15 +127,13 @@ class Screener:
         """The timesteps of a whole image, the noisiest first."""
         return [int(t) for t in timesteps(self.bundle.manifest.scheduler)]
 
-    def first_step(
-        self, prompts: Sequence[str] | Tokens, *, noises: int | None = None
-    ) -> NDArray[np.float32]:
+    def first_step(self, prompts: Prompts, *, noises: int | None = None) -> NDArray[np.float32]:
         """Magnitudes of pure noise at `timestep`, for the first `noises` noises of the bank.
 
         That is the first denoising step, unless the bundle was exported with another timestep.
 
         Args:
-            prompts: Texts, or what `tokenizer.encode` made of them.
+            prompts: Texts, what `tokenizer.encode` made of them, or `embeddings`.
             noises: All of the bank by default.
 
         Returns:
@@ -143,10 +143,12 @@ class Screener:
             InputError: a prompt or the number of noises cannot be used.
             NumericsError: a magnitude is NaN or infinite.
         """
+        if isinstance(prompts, Embeddings):
+            return _finite(self._first_of(prompts, noises, "magnitude"))
         return _finite(self._first("screen", "magnitude", prompts, noises))
 
     def first_step_taps(
-        self, prompts: Sequence[str] | Tokens, *, noises: int | None = None
+        self, prompts: Prompts, *, noises: int | None = None
     ) -> NDArray[np.float32]:
         """How far prompts move the features of every tapped layer, where `first_step` looks.
 
@@ -160,6 +162,8 @@ class Screener:
             NumericsError: a norm is NaN or infinite.
         """
         size = (len(self.require_taps()),)
+        if isinstance(prompts, Embeddings):
+            return _finite(self._first_of(prompts, noises, "taps", size), "A tap")
         return _finite(self._first(self.taps_graph, "taps", prompts, noises, size), "A tap")
 
     def require_taps(self, *names: str) -> tuple[str, ...]:
@@ -179,7 +183,7 @@ class Screener:
         )
 
     def trajectory(
-        self, prompts: Sequence[str] | Tokens, *, steps: int, noises: int | None = None
+        self, prompts: Prompts, *, steps: int, noises: int | None = None
     ) -> NDArray[np.float32]:
         """Magnitudes at the first `steps` steps of sampling with guidance.
 
@@ -191,15 +195,15 @@ class Screener:
             NumericsError: a magnitude is NaN or infinite.
         """
         count, steps = self.counts(noises, steps)
-        ids = self._ids(prompts)
-        magnitudes = np.empty((len(ids), count, steps), np.float32)
-        for tile in self.tiles(ids, noises=noises):
+        told = prompts if isinstance(prompts, Embeddings) else self._ids(prompts)
+        magnitudes = np.empty((len(told), count, steps), np.float32)
+        for tile in self.tiles(told, noises=noises):
             for k, prediction in enumerate(self.walk(tile, self.timesteps[:steps])):
                 magnitudes[*tile.where, k] = prediction.magnitude
         return _finite(magnitudes)
 
     def tiles(
-        self, prompts: Sequence[str] | Tokens | NDArray[np.int64], *, noises: int | None = None
+        self, prompts: Prompts | NDArray[np.int64], *, noises: int | None = None
     ) -> Iterator[Tile]:
         """Cut prompts on the first `noises` noises of the bank into pieces for `predict`.
 
@@ -208,18 +212,23 @@ class Screener:
         """
         count, _ = self.counts(noises)
         embeds = self.embed(prompts)
+        empty = prompts.empty if isinstance(prompts, Embeddings) else None
         for rows, columns in self._tiles(len(embeds[0]), count, samples=2):
             part = tuple(each[rows] for each in embeds)
             bank = self._bank[:count][columns]
-            yield Tile((rows, columns), part, np.stack([bank] * len(part[0])))
+            yield Tile((rows, columns), part, np.stack([bank] * len(part[0])), empty)
 
-    def predict(self, embeds: Embeds, latents: Array, timestep: int) -> Prediction:
+    def predict(
+        self, embeds: Embeds, latents: Array, timestep: int, empty: Embeds | None = None
+    ) -> Prediction:
         """Both predictions for every prompt on latents of its own.
 
         Args:
             embeds: What the UNet is told of the prompts. # [b, ...] each
             latents: # [b, m, C, H, W]
             timestep: 0..999
+            empty: What the unconditional branch is told; by default the empty prompt.
+                # [1, ...] each
 
         Nothing is checked for NaN here: whoever makes a number of it has to.
 
@@ -230,9 +239,10 @@ class Screener:
         flat = latents.reshape(-1, *latents.shape[2:])
         manifest = self.bundle.manifest
         told: dict[str, NDArray[np.generic]] = {"latents": flat}
-        for name, each, empty in zip(manifest.embeddings, embeds, self._embed_empty(), strict=True):
+        nothing = self._embed_empty() if empty is None else empty
+        for name, each, none in zip(manifest.embeddings, embeds, nothing, strict=True):
             told[name] = np.repeat(each, batched[1], axis=0)  # [b * m, ...]
-            told[EMPTY[name]] = empty
+            told[EMPTY[name]] = none
         told["timestep"] = np.asarray(timestep, np.int64)
         wanted = ("magnitude", "eps_cond", "eps_uncond", *(["taps"] if self.taps else []))
         magnitude, eps_cond, eps_uncond, *others = self._engine("step")(told, wanted)
@@ -255,7 +265,7 @@ class Screener:
         """
         latents = tile.latents
         for timestep in timesteps:
-            prediction = self.predict(tile.embeds, latents, timestep)
+            prediction = self.predict(tile.embeds, latents, timestep, tile.empty)
             yield prediction
             latents = self.advance(prediction)
 
@@ -283,7 +293,7 @@ class Screener:
         self,
         graph: str,
         output: str,
-        prompts: Sequence[str] | Tokens,
+        prompts: Prompts,
         noises: int | None,
         size: tuple[int, ...] = (),
     ) -> Array:
@@ -297,6 +307,21 @@ class Screener:
             values[rows, columns] = _shaped(found, (len(part), len(chosen), *size))
         return values
 
+    def _first_of(
+        self,
+        prompts: Embeddings,
+        noises: int | None,
+        name: Literal["magnitude", "taps"],
+        size: tuple[int, ...] = (),
+    ) -> Array:
+        """The same of embeddings, by `step`, which takes any. # [B, noises, *size]"""
+        count, _ = self.counts(noises)
+        values = np.empty((len(prompts), count, *size), np.float32)
+        for tile in self.tiles(prompts, noises=noises):
+            found = self.predict(tile.embeds, tile.latents, self.timestep, tile.empty)
+            values[tile.where] = getattr(found, name)
+        return values
+
     def _tiles(self, prompts: int, noises: int, *, samples: int) -> Iterator[tuple[slice, slice]]:
         """Cut prompts x noises into pieces of at most PAIRS UNet samples, `samples` a pair."""
         height, width = self._bank.shape[2:]
@@ -308,12 +333,14 @@ class Screener:
             for left in range(0, noises, columns):
                 yield slice(top, top + rows), slice(left, left + columns)
 
-    def embed(self, prompts: Sequence[str] | Tokens | NDArray[np.int64]) -> Embeds:
+    def embed(self, prompts: Prompts | NDArray[np.int64]) -> Embeds:
         """What the UNet is told of prompts, in the order of the manifest's `embeddings`.
 
         Returns:
             # ([B, L, D],), for Stable Diffusion XL ([B, L, D], [B, P])
         """
+        if isinstance(prompts, Embeddings):
+            return prompts.embeds
         names = self.bundle.manifest.embeddings
         engine, ids = self._engine("text_encoder"), self._ids(prompts)
         chunks = [
@@ -322,6 +349,31 @@ class Screener:
         if not chunks:
             return tuple(np.empty((0, self.tokenizer.length, 0), np.float32) for _ in names)
         return tuple(np.concatenate(parts) for parts in zip(*chunks, strict=True))
+
+    def embeddings(
+        self,
+        prompt_embeds: object,
+        pooled_embeds: object = None,
+        *,
+        empty_embeds: object = None,
+        empty_pooled_embeds: object = None,
+    ) -> Embeddings:
+        """Take over what a pipeline embedded: weighted, in chunks, mixed, of any length.
+
+        Args:
+            prompt_embeds: What diffusers calls so. # [B, L, D]
+            pooled_embeds: For Stable Diffusion XL. # [B, P]
+            empty_embeds: The baseline, diffusers' negative_prompt_embeds; by default the embedded
+                empty prompt, repeated where the prompts are of several chunks. # [1, L, D]
+            empty_pooled_embeds: Its pooled embedding. # [1, P]
+
+        Raises:
+            InputError: something is missing, of another shape or not finite, or there are more or
+                fewer tokens than the bundle takes.
+        """
+        given = {"prompt_embeds": prompt_embeds, "pooled_embeds": pooled_embeds}
+        baseline = {"prompt_embeds": empty_embeds, "pooled_embeds": empty_pooled_embeds}
+        return checked(self.bundle.manifest, self._embed_empty(), given, baseline)
 
     def _embed_empty(self) -> Embeds:
         if self._empty is None:
@@ -332,9 +384,10 @@ class Screener:
             self._empty = tuple(np.zeros_like(e) for e in empty) if zero else empty
         return self._empty
 
-    def _ids(self, prompts: Sequence[str] | Tokens | NDArray[np.int64]) -> NDArray[np.int64]:
+    def _ids(self, prompts: Prompts | NDArray[np.int64]) -> NDArray[np.int64]:
         if isinstance(prompts, np.ndarray):
             return prompts
+        assert not isinstance(prompts, Embeddings)
         return prompts.ids if isinstance(prompts, Tokens) else self.tokenizer(prompts)
 
     def _engine(self, graph: str) -> Engine:
@@ -342,6 +395,11 @@ class Screener:
             raise BackendError("This screener is closed. Open the bundle again.")
         with self._lock:
             if graph not in self._engines:
+                if graph == "step" and self._whole and self.bundle.manifest.any_length:
+                    raise BackendError(
+                        f"{self.backend.name} is built for one number of tokens, and this bundle "
+                        "takes any. Export the model without --any-length for GPUs."
+                    )
                 self._engines[graph] = self.backend.load(self.bundle, graph)
                 self.bundle.release()  # the engine has its own copy of the weights
             return self._engines[graph]

@@ -14,9 +14,10 @@ from .errors import InputError, IntegrityError
 from .manifest import TokenizerRecord
 from .triggers import Written, triggers, write_out
 
-__all__ = ["LONGEST_PROMPT", "ClipTokenizer", "Piece", "Tokens"]
+__all__ = ["LONGEST_PROMPT", "MOST_CHUNKS", "ClipTokenizer", "Piece", "Tokens"]
 
 LONGEST_PROMPT = 100_000  # characters; the model reads 75 tokens of them
+MOST_CHUNKS = 32  # of a prompt: the UNet's attention holds all their tokens at once
 _FILE = "tokenizer/tokenizer.json"
 _FILE_2 = "tokenizer_2/tokenizer.json"
 _START, _END = "<|startoftext|>", "<|endoftext|>"
@@ -191,6 +192,35 @@ class ClipTokenizer:
         texts = [self._written(prompt).text for prompt in prompts]
         found = self._tokenizer.encode_batch(texts, add_special_tokens=False)
         return [encoding.ids for encoding in found]
+
+    def chunks(self, prompt: str) -> NDArray[np.int64]:
+        """All of a prompt, as pipelines read long ones: cut every `length` - 2 ids.
+
+        Each chunk has a start and an end of its own. Of two tokenizers the shorter one's ids are
+        filled up with chunks of nothing.
+
+        Returns:
+            # [n, length] or [n, 2 * length], n >= 1
+
+        Raises:
+            InputError: as `encode`, or there are more than MOST_CHUNKS.
+        """
+        size = self.length - 2
+        readers = [self] if self.second is None else [self, self.second]
+        bodies = [reader.bodies([prompt])[0] for reader in readers]
+        count = max(1, *(-(-len(body) // size) for body in bodies))
+        if count > MOST_CHUNKS:
+            raise InputError(
+                f"A prompt is read in {count} chunks of {size} tokens; {MOST_CHUNKS} are accepted. "
+                "Cut the prompt."
+            )
+        halves = []
+        for reader, body in zip(readers, bodies, strict=True):
+            rows = np.full((count, self.length), reader._pad, np.int64)
+            for k, row in enumerate(rows):
+                reader._fill(row, body[k * size : (k + 1) * size])
+            halves.append(rows)
+        return np.concatenate(halves, axis=1)
 
     def pieces(self, prompt: str) -> tuple[Piece, ...]:
         """What each of the `length` ids of a prompt stands for; what does not fit has no piece.

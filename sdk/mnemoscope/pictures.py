@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope_runtime import Screener, Tokens
+from mnemoscope_runtime import Prompts, Screener, Tokens
 from mnemoscope_runtime.errors import (
     BackendError,
     BackendUnavailable,
@@ -101,7 +100,7 @@ class Decoder:
 def draw(
     screener: Screener,
     decoder: Decoder,
-    prompts: Sequence[str] | Tokens,
+    prompts: Prompts,
     *,
     noises: int | None = None,
 ) -> Pictures:

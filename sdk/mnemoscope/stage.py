@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from mnemoscope_runtime import CalibrationError, InputError, NumericsError, Screener, Tokens
+from mnemoscope_runtime import (
+    CalibrationError,
+    InputError,
+    NumericsError,
+    Prompts,
+    Screener,
+    Tokens,
+)
 from mnemoscope_runtime.options import check_options
 
 from .calibration import Calibration, Setting
@@ -64,7 +70,7 @@ class Stage:
     def __str__(self) -> str:
         return f"{self.statistic.name} at {self.steps} step(s) on {self.noises} noise(s)"
 
-    def measure(self, prompts: Sequence[str] | Tokens) -> Features:
+    def measure(self, prompts: Prompts) -> Features:
         """What scores are made of. # [prompt, noise, step, feature]
 
         Raises:
@@ -81,7 +87,7 @@ class Stage:
             )
         return features
 
-    def scores(self, prompts: Sequence[str] | Tokens, fit: Fit | None) -> Scores:
+    def scores(self, prompts: Prompts, fit: Fit | None) -> Scores:
         """Scores. # [prompt, noise]
 
         Raises:

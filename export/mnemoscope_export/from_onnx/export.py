@@ -67,6 +67,11 @@ def export_onnx(
             "An ONNX export does not say which of its nodes are which layers, so it has no taps. "
             "Leave them out, or export the PyTorch model."
         )
+    if options.any_length:
+        raise InputError(
+            "The shapes of an ONNX export are evaluated for one number of tokens, so its bundle "
+            "takes no other. Leave any_length out, or export the PyTorch model."
+        )
     with published_at(out, options.overwrite) as bundle:
         work = bundle.parent / "work"
         work.mkdir()

@@ -61,6 +61,11 @@ def optimization_profile(library: Library, builder: Any, network: Any, profile: 
     for index in range(network.num_inputs):
         given = network.get_input(index)
         shape = tuple(given.shape)
+        if -1 in shape[1:]:
+            raise BackendError(
+                f"{given.name} takes any number of tokens, and an engine is built for one. Export "
+                "the model without --any-length for GPUs."
+            )
         if -1 in shape:
             sizes = profile.noises if given.name == NOISES else profile.prompts
             low, high = (tuple(size if axis == -1 else axis for axis in shape) for size in sizes)

@@ -88,6 +88,14 @@ def command(
     embedding: EmbeddingOption = None,
     clip_skip: ClipSkipOption = None,
     negative: NegativeOption = None,
+    any_length: Annotated[
+        bool,
+        typer.Option(
+            "--any-length",
+            help="Let the bundle take embeddings of any number of tokens: long prompts in chunks. "
+            "For CPUs.",
+        ),
+    ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
     check: Annotated[
         str | None,
@@ -146,6 +154,7 @@ def command(
             taps=_taps(taps),
             until=until,
             tokenizer=tokenizer,
+            any_length=any_length,
         )
         check_target(out, overwrite)
         check_backend(options.precision or "float32")

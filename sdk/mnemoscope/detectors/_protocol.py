@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope_runtime import Screener, Tokens
+from mnemoscope_runtime import Prompts, Screener
 
 __all__ = ["Features", "Fit", "Scores", "Statistic"]
 
@@ -71,7 +70,7 @@ class Statistic(Protocol):
         """
 
     def measure(
-        self, screener: Screener, prompts: Sequence[str] | Tokens, *, steps: int, noises: int | None
+        self, screener: Screener, prompts: Prompts, *, steps: int, noises: int | None
     ) -> Features:
         """Measure prompts; one that draws measures the last step alone.
 

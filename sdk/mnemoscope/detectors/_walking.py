@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope_runtime import Screener, Tokens
+from mnemoscope_runtime import Prompts, Screener, Tokens
 from mnemoscope_runtime.errors import CalibrationError
 
 from ._protocol import Fit
@@ -19,7 +17,7 @@ SAMPLING = ("text_encoder", "step")  # graphs
 
 def allocate(
     screener: Screener,
-    prompts: Sequence[str] | Tokens,
+    prompts: Prompts,
     steps: int,
     noises: int | None,
     features: int,

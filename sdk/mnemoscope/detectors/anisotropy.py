@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope_runtime import Screener, Tokens
+from mnemoscope_runtime import Prompts, Screener
 
 from ._protocol import Features, Fit, Scores
 from ._walking import SAMPLING, allocate, require_fit
@@ -42,7 +40,7 @@ class Anisotropy:
         return SAMPLING
 
     def measure(
-        self, screener: Screener, prompts: Sequence[str] | Tokens, *, steps: int, noises: int | None
+        self, screener: Screener, prompts: Prompts, *, steps: int, noises: int | None
     ) -> Features:
         """Cosine at the low timestep, magnitude at the first. # [prompt, noise, 1, 2]"""
         found = allocate(screener, prompts, 1, noises, 2)

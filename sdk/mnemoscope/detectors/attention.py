@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mnemoscope_runtime import BackendUnavailable, Screener, Tokens
+from mnemoscope_runtime import (
+    BackendUnavailable,
+    Embeddings,
+    InputError,
+    Prompts,
+    Screener,
+    Tokens,
+)
 
 from ._protocol import Features, Fit, Scores
 from ._walking import SAMPLING, allocate
@@ -44,7 +50,7 @@ class AttentionEntropy:
         return ("text_encoder",)
 
     def measure(
-        self, screener: Screener, prompts: Sequence[str] | Tokens, *, steps: int, noises: int | None
+        self, screener: Screener, prompts: Prompts, *, steps: int, noises: int | None
     ) -> Features:
         """Entropies. # [prompt, noise, 1, 1]"""
         model = _model(screener, self.name)
@@ -97,7 +103,7 @@ class BrightEnding:
         return SAMPLING
 
     def measure(
-        self, screener: Screener, prompts: Sequence[str] | Tokens, *, steps: int, noises: int | None
+        self, screener: Screener, prompts: Prompts, *, steps: int, noises: int | None
     ) -> Features:
         """Masked magnitudes. # [prompt, noise, step, 1]"""
         model = _model(screener, self.name)
@@ -106,6 +112,11 @@ class BrightEnding:
         from mnemoscope_export import AttentionMaps
 
         watched, place = AttentionMaps(model), (model.unet.device, model.unet.dtype)
+        if isinstance(prompts, Embeddings):
+            raise InputError(
+                f"The detector {self.name!r} looks for the end of a prompt among its tokens, and "
+                "embeddings have none. Choose another."
+            )
         tokens = prompts if isinstance(prompts, Tokens) else screener.tokenizer.encode(prompts)
         ends = (tokens.ids == model.tokenizer.eos_token_id).argmax(1)  # the first, where it pads
         found = allocate(screener, prompts, steps, noises, 1)

@@ -7,12 +7,11 @@ are baselines, not what one screens with.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope_runtime import Screener, Tokens
+from mnemoscope_runtime import Prompts, Screener
 from mnemoscope_runtime.errors import InputError
 
 from ..copies import CopyDescriptor, EmbeddedDescriptor
@@ -48,7 +47,7 @@ class _Generations(ABC):
         return SAMPLING
 
     def measure(
-        self, screener: Screener, prompts: Sequence[str] | Tokens, *, steps: int, noises: int | None
+        self, screener: Screener, prompts: Prompts, *, steps: int, noises: int | None
     ) -> Features:
         """Every noise's picture against that of every other. # [prompt, noise, 1, noise]"""
         if self._decoder is None:

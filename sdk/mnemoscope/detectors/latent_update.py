@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from mnemoscope_runtime import Screener, Tokens
+from mnemoscope_runtime import Prompts, Screener
 
 from ._protocol import Features, Fit, Scores
 from ._walking import SAMPLING, allocate, norm, require_fit
@@ -36,7 +34,7 @@ class LatentUpdate:
         return SAMPLING
 
     def measure(
-        self, screener: Screener, prompts: Sequence[str] | Tokens, *, steps: int, noises: int | None
+        self, screener: Screener, prompts: Prompts, *, steps: int, noises: int | None
     ) -> Features:
         """Lengths of the sampler's updates. # [prompt, noise, step, 1]"""
         found = allocate(screener, prompts, steps, noises, 1)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from mnemoscope_runtime import Screener, Tokens
+from mnemoscope_runtime import Prompts, Screener
 
 from ._protocol import Features, Fit, Scores
 
@@ -32,7 +30,7 @@ class Magnitude:
         return ("screen",)
 
     def measure(
-        self, screener: Screener, prompts: Sequence[str] | Tokens, *, steps: int, noises: int | None
+        self, screener: Screener, prompts: Prompts, *, steps: int, noises: int | None
     ) -> Features:
         """Magnitudes. # [prompt, noise, step, 1]"""
         if steps == 1:  # the screening engine: half the work of a sampling step

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope_runtime import Screener, Tokens
+from mnemoscope_runtime import Prompts, Screener
 
 from ._protocol import Features, Fit, Scores
 from ._walking import SAMPLING, allocate
@@ -38,7 +36,7 @@ class ScoreDifference:
         return SAMPLING
 
     def measure(
-        self, screener: Screener, prompts: Sequence[str] | Tokens, *, steps: int, noises: int | None
+        self, screener: Screener, prompts: Prompts, *, steps: int, noises: int | None
     ) -> Features:
         """Mean squared differences. # [prompt, noise, step, 1]"""
         magnitudes = screener.trajectory(prompts, steps=steps, noises=noises)
@@ -50,7 +48,7 @@ class ScoreDifference:
 
 
 def score_difference_maps(
-    screener: Screener, prompts: Sequence[str] | Tokens, *, noises: int | None = None
+    screener: Screener, prompts: Prompts, *, noises: int | None = None
 ) -> NDArray[np.float32]:
     """(eps_cond - eps_uncond)^2 at the last step, averaged over channels.
 

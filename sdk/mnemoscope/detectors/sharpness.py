@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mnemoscope_runtime import Screener, Tokens
+from mnemoscope_runtime import Prompts, Screener
 from mnemoscope_runtime.predictions import Array, Tile
 
 from ._protocol import Features, Fit, Scores
@@ -49,7 +48,7 @@ class Sharpness:
         return SAMPLING
 
     def measure(
-        self, screener: Screener, prompts: Sequence[str] | Tokens, *, steps: int, noises: int | None
+        self, screener: Screener, prompts: Prompts, *, steps: int, noises: int | None
     ) -> Features:
         """Norms of the Jacobian-vector product. # [prompt, noise, 1, 1]"""
         found = allocate(screener, prompts, 1, noises, 1)

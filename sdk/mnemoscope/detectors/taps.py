@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope_runtime import Screener, Tokens
+from mnemoscope_runtime import Prompts, Screener
 
 from ._protocol import Features, Fit, Scores
 from ._walking import allocate, require_fit
@@ -40,7 +38,7 @@ class Tap:
         return (screener.taps_graph,)
 
     def measure(
-        self, screener: Screener, prompts: Sequence[str] | Tokens, *, steps: int, noises: int | None
+        self, screener: Screener, prompts: Prompts, *, steps: int, noises: int | None
     ) -> Features:
         """Norms. # [prompt, noise, step, 1]"""
         index = screener.require_taps(self.layer).index(self.layer)
@@ -75,7 +73,7 @@ class Taps:
         return (screener.taps_graph,)
 
     def measure(
-        self, screener: Screener, prompts: Sequence[str] | Tokens, *, steps: int, noises: int | None
+        self, screener: Screener, prompts: Prompts, *, steps: int, noises: int | None
     ) -> Features:
         """Logarithms of the norms of the bundle's taps. # [prompt, noise, step, K]"""
         screener.require_taps()
@@ -89,7 +87,7 @@ class Taps:
 
 
 def _norms(
-    screener: Screener, prompts: Sequence[str] | Tokens, steps: int, noises: int | None
+    screener: Screener, prompts: Prompts, steps: int, noises: int | None
 ) -> NDArray[np.float32]:
     """Norms of all taps. # [prompt, noise, step, K]"""
     if steps == 1:  # the engine of the first step: half the work of a sampling step

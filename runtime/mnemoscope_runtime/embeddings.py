@@ -1,0 +1,138 @@
+"""What a pipeline tells its UNet of prompts, where it does not leave that to the bundle's tokens.
+
+Prompt weighting, long prompts in chunks, mixed prompts: whatever a pipeline does to embeddings, the
+UNet sees them and a baseline of the same length, and so does the magnitude.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError
+from .manifest import EMPTY, Manifest
+from .predictions import Array, Embeds
+from .tokenizer import Tokens
+
+__all__ = ["Embeddings", "Prompts", "checked"]
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """Prompts as a pipeline embeds them. Made by `Screener.embeddings`, which checks them.
+
+    Attributes:
+        embeds: What the UNet is told of the prompts, in the order of the manifest's `embeddings`.
+            # ([B, L, D],), for Stable Diffusion XL ([B, L, D], [B, P])
+        empty: The baseline, of the same length: what the unconditional branch is told. # [1, ...]
+    """
+
+    embeds: Embeds
+    empty: Embeds
+
+    def __len__(self) -> int:
+        return len(self.embeds[0])
+
+    @property
+    def length(self) -> int:
+        """How many tokens the UNet is told of: L."""
+        return int(self.embeds[0].shape[1])
+
+
+Prompts = Sequence[str] | Tokens | Embeddings
+
+
+def checked(
+    manifest: Manifest, nothing: Embeds, given: Mapping[str, object], baseline: Mapping[str, object]
+) -> Embeddings:
+    """See `Screener.embeddings`.
+
+    Args:
+        manifest: Of the bundle.
+        nothing: The embedded empty prompt. # [1, ...] each
+        given: Embeddings of prompts by their names in the manifest, or None.
+        baseline: Those of the baseline, likewise.
+    """
+    names = manifest.embeddings
+    for name, value in given.items():
+        if (value is None) == (name in names):
+            raise InputError(
+                f"{name} is {'missing' if value is None else 'given'}, but this model's UNet is "
+                f"told {' and '.join(names)}."
+            )
+    known: dict[str, Array] = dict(zip(names, nothing, strict=True))
+    embeds: dict[str, Array] = {name: _array(name, given[name], known[name].ndim) for name in names}
+    rows = [len(each) for each in embeds.values()]
+    if not rows[0] or len(set(rows)) > 1:
+        raise InputError(
+            f"There are {' and '.join(map(str, rows))} rows of embeddings. Give as many of each, "
+            "one for every prompt."
+        )
+    length, read = embeds[names[0]].shape[1], nothing[0].shape[1]
+    if length != read and not (manifest.any_length and length):
+        raise InputError(
+            f"The embeddings are of {length} tokens, and the bundle takes {read}. Export the model "
+            "with `mnemoscope export --any-length`."
+        )
+    empty = _baseline(known, embeds, baseline)
+    for name, some in embeds.items():
+        wanted = (1, *some.shape[1:])
+        if some.shape[-1] != known[name].shape[-1] or empty[name].shape != wanted:
+            raise InputError(
+                f"{name} has the shape {some.shape} and its baseline {empty[name].shape}; the UNet "
+                f"takes a width of {known[name].shape[-1]}, and one baseline {wanted} for all."
+            )
+    return Embeddings(tuple(embeds.values()), tuple(empty.values()))
+
+
+def _baseline(
+    known: Mapping[str, Array], embeds: Mapping[str, Array], given: Mapping[str, object]
+) -> dict[str, Array]:
+    if all(value is None for value in given.values()):
+        # pipelines that embed prompts in chunks fill up the shorter one with chunks of nothing
+        first = next(iter(known))
+        length, read = embeds[first].shape[1], known[first].shape[1]
+        if length % read:
+            raise InputError(
+                f"The embeddings are of {length} tokens, no multiple of {read}, so which baseline "
+                "they have is not known. Give the pipeline's negative_prompt_embeds as "
+                "empty_embeds."
+            )
+        return {**known, first: np.tile(known[first], (1, length // read, 1))}
+    missing = [EMPTY[name] for name in known if given[name] is None]
+    if missing or any(given[name] is not None for name in given if name not in known):
+        raise InputError(
+            f"The baseline of {' and '.join(known)} goes together"
+            f"{f': {missing[0]} is missing' if missing else ', and there is more'}. Give it "
+            "whole, or leave it out for the empty prompt."
+        )
+    return {name: _array(EMPTY[name], given[name], known[name].ndim) for name in known}
+
+
+def _array(name: str, value: Any, dimensions: int) -> Array:
+    """An array of numpy, torch or whatever converts to one, in float32."""
+    try:
+        if hasattr(value, "detach"):  # torch's own, also where numpy has no such dtype
+            value = value.detach().to("cpu")
+            value = value.float() if value.is_floating_point() else value
+        found = np.asarray(value)
+    except Exception as error:  # whatever the object raises
+        raise InputError(f"{name} is no array: {error}. Give the pipeline's own tensor.") from None
+    if found.dtype.kind != "f":
+        raise InputError(
+            f"{name} holds {found.dtype}, not floating point. Give embeddings, not tokens or text."
+        )
+    if found.ndim != dimensions:
+        form = "[batch, tokens, width]" if dimensions == 3 else "[batch, width]"
+        raise InputError(f"{name} has the shape {found.shape}; give {form}.")
+    found = found.astype(np.float32)
+    finite = np.isfinite(found)
+    if not finite.all():
+        bad = int(np.argwhere(~finite)[0, 0])
+        raise InputError(
+            f"{name} is NaN or infinite in row {bad}. Embed in float32: half precision overflows."
+        )
+    return found

@@ -1,0 +1,42 @@
+"""Long prompts as pipelines read them that cut nothing off: chunk by chunk.
+
+compel (`truncate_long_prompts=False`) and, but for where they prefer to cut, A1111 and ComfyUI embed
+every 75 tokens with a start and an end of their own, and tell the UNet all of it side by side. The
+baseline is the embedded empty prompt as often. Stable Diffusion XL's pooled embedding is that of
+the first chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mnemoscope_runtime import Embeddings, InputError, Screener
+
+__all__ = ["embed_chunks"]
+
+
+def embed_chunks(screener: Screener, prompts: Sequence[str]) -> Embeddings:
+    """Embed prompts of as many chunks each.
+
+    Args:
+        screener: Of a bundle that takes embeddings of any length, unless one chunk is all.
+        prompts: They are embedded together, so that they must be of as many chunks.
+
+    Raises:
+        InputError: they are not, a prompt cannot be used, or the bundle takes one chunk.
+    """
+    ids = [screener.tokenizer.chunks(prompt) for prompt in prompts]
+    counts = {len(each) for each in ids}
+    if len(counts) != 1:
+        raise InputError(
+            f"These prompts are of {' and '.join(map(str, sorted(counts)))} chunks. Embed those of "
+            "as many chunks together."
+        )
+    (count,) = counts
+    tokens, *pooled = screener.embed(np.concatenate(ids))
+    return screener.embeddings(
+        tokens.reshape(len(prompts), count * tokens.shape[1], -1),
+        *(each.reshape(len(prompts), count, -1)[:, 0] for each in pooled),
+    )
