@@ -25,6 +25,7 @@ one_model = pytest.mark.parametrize("model_dir", ["epsilon"], indirect=True, sco
 
 KEYS = ["prompt", "score", "scores", "rms", "p_value", "threshold", "memorized", "detector"]
 KEYS += ["backend", "bundle", "steps", "truncated", "noises", "passes", "first", "cleared"]
+KEYS += ["notes"]
 PROMPTS = ["a cat, sitting", "rain", "eine Katze — 猫"]
 COMMANDS = ["screen", "audit", "demo", "calibrate", "calibration", "evaluate", "export", "inspect"]
 COMMANDS += ["generate", "build", "bench", "parity", "doctor", "explain", "mitigate"]

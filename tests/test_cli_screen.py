@@ -347,3 +347,21 @@ def test_outputs_that_are_not_written(run: Run, bundle_dir: Path, tmp_path: Path
         failed(result, 2, f"not written as {ending.lower()}", ".jsonl or .csv")
         assert not output.exists()
     failed(run("screen", "a cat", "--bundle", bundle_dir, "--column", "x"), 2, "column of --file")
+
+
+def test_what_was_read_in_part_is_not_called_clean() -> None:
+    filler = " ".join(["cat"] * 75)
+    done = shell("screen", f"{filler} google icon of tokyo tower", "a cat")
+    verdicts = [line[19:29] for line in done.out.splitlines()[1:]]
+    assert verdicts == ["in part  +", "clean     "]
+    assert done.code == 0
+    assert "75 tokens, and 1 of the prompts had more" in done.err
+    assert "reads long prompts in chunks does: --chunks" in done.err
+
+
+def test_weights_that_are_read_literally_are_announced() -> None:
+    done = shell("screen", "--format", "json", "a (tokyo tower:1.3) at night", "a cat")
+    first, second = map(json.loads, done.out.splitlines())
+    assert first["notes"][0].startswith("(tokyo tower:1.3) was read literally.")
+    assert second["notes"] == []
+    assert "note: 'a (tokyo tower:1.3) at night': (tokyo tower:1.3) was read literally." in done.err

@@ -83,6 +83,7 @@ def test_the_fields_of_a_detection(bundle_dir: Path) -> None:
         "passes": 3,
         "first": None,
         "cleared": False,
+        "notes": (),
     }
 
 

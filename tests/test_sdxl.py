@@ -21,7 +21,8 @@ from transformers import (
     CLIPTokenizer,
 )
 
-from mnemoscope import Detector, ExportError, embedded
+from mnemoscope import Detector, ExportError, InputError, embedded
+from mnemoscope.chunks import embed_chunks
 from mnemoscope_export import (
     ExportOptions,
     StableDiffusion,
@@ -93,7 +94,13 @@ def model(folder: Path) -> StableDiffusionXL:
 def bundle(folder: Path, shared: Shared) -> Path:
     """One with everything: taps, a graph that stops, another size and timestep."""
     options = ExportOptions(
-        noises=2, seed=3, timestep=T, latent_size=SIZE, taps="auto", until="up_blocks.0.resnets.1"
+        noises=2,
+        seed=3,
+        timestep=T,
+        latent_size=SIZE,
+        taps="auto",
+        until="up_blocks.0.resnets.1",
+        any_length=True,
     )
     return shared(
         "bundle/sdxl",
@@ -254,3 +261,42 @@ def test_the_unet_is_told_the_size_of_its_latents(model: StableDiffusionXL) -> N
     finally:
         hook.remove()
     assert told == [[[8, 12, 0, 0, 8, 12]] * 2]  # this VAE doubles once
+
+
+@torch.no_grad()
+def test_chunks_are_embedded_side_by_side_and_pooled_from_the_first(
+    folder: Path, bundle: Path
+) -> None:
+    """Against diffusers' own embeddings of each chunk, and its UNet."""
+    pipeline = StableDiffusionXLPipeline.from_pretrained(folder, use_safetensors=True)
+    words = " ".join(["cat"] * 75), "a dog in a red hat"
+    parts = [pipeline.encode_prompt(part, device="cpu") for part in words]
+    told, pooled = torch.cat([part[0] for part in parts], 1), parts[0][2]
+    with Screener.open(bundle) as screener:
+        found = embed_chunks(screener, [" ".join(words)])
+        for mine, theirs in zip(found.embeds, (told, pooled), strict=True):
+            np.testing.assert_allclose(mine, theirs.numpy(), atol=1e-5)
+        assert not any(each.any() for each in found.empty)  # force_zeros_for_empty_prompt
+        noise = torch.from_numpy(screener.bundle.noise_bank())
+        height, width = (pipeline.vae_scale_factor * side for side in SIZE)
+        times = torch.tensor([[height, width, 0, 0, height, width]]).float()
+        cond, uncond = (
+            pipeline.unet(
+                noise,
+                T,
+                each.expand(2, -1, -1),
+                added_cond_kwargs={
+                    "text_embeds": one.expand(2, -1),
+                    "time_ids": times.expand(2, -1),
+                },
+            ).sample
+            for each, one in ((told, pooled), (0 * told, 0 * pooled))
+        )
+        expected = (cond - uncond).flatten(1).norm(dim=1).numpy()
+        np.testing.assert_allclose(screener.first_step(found)[0], expected, rtol=1e-4)
+        with pytest.raises(InputError, match="pooled_embeds is missing"):
+            screener.embeddings(told)
+        with pytest.raises(InputError, match="1 and 2 rows"):
+            screener.embeddings(told, pooled.expand(2, -1))
+        with pytest.raises(InputError, match="empty_pooled_embeds is missing"):
+            screener.embeddings(told, pooled, empty_embeds=told)

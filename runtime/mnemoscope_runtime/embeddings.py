@@ -7,7 +7,7 @@ UNet sees them and a baseline of the same length, and so does the magnitude.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,9 @@ from .tokenizer import Tokens
 __all__ = ["Embeddings", "Prompts", "checked"]
 
 
+_SAME = 5e-3  # relative: what a pipeline in half precision makes of the same baseline
+
+
 @dataclass(frozen=True, eq=False)
 class Embeddings:
     """Prompts as a pipeline embeds them. Made by `Screener.embeddings`, which checks them.
@@ -28,13 +31,19 @@ class Embeddings:
         embeds: What the UNet is told of the prompts, in the order of the manifest's `embeddings`.
             # ([B, L, D],), for Stable Diffusion XL ([B, L, D], [B, P])
         empty: The baseline, of the same length: what the unconditional branch is told. # [1, ...]
+        as_tokens: Whether length and baseline are those of the bundle's tokens, so that magnitudes
+            are on the scale of theirs.
     """
 
     embeds: Embeds
     empty: Embeds
+    as_tokens: bool
 
     def __len__(self) -> int:
         return len(self.embeds[0])
+
+    def __getitem__(self, rows: slice) -> Embeddings:
+        return replace(self, embeds=tuple(each[rows] for each in self.embeds))
 
     @property
     def length(self) -> int:
@@ -46,13 +55,19 @@ Prompts = Sequence[str] | Tokens | Embeddings
 
 
 def checked(
-    manifest: Manifest, nothing: Embeds, given: Mapping[str, object], baseline: Mapping[str, object]
+    manifest: Manifest,
+    nothing: Embeds,
+    filling: Embeds,
+    given: Mapping[str, object],
+    baseline: Mapping[str, object],
 ) -> Embeddings:
     """See `Screener.embeddings`.
 
     Args:
         manifest: Of the bundle.
-        nothing: The embedded empty prompt. # [1, ...] each
+        nothing: The bundle's baseline, of one chunk. # [1, ...] each
+        filling: What fills it up where prompts are of more: the embedded empty prompt, whatever the
+            baseline is. # [1, ...] each
         given: Embeddings of prompts by their names in the manifest, or None.
         baseline: Those of the baseline, likewise.
     """
@@ -77,7 +92,7 @@ def checked(
             f"The embeddings are of {length} tokens, and the bundle takes {read}. Export the model "
             "with `mnemoscope export --any-length`."
         )
-    empty = _baseline(known, embeds, baseline)
+    empty = _baseline(known, filling[0], embeds, baseline)
     for name, some in embeds.items():
         wanted = (1, *some.shape[1:])
         if some.shape[-1] != known[name].shape[-1] or empty[name].shape != wanted:
@@ -85,11 +100,18 @@ def checked(
                 f"{name} has the shape {some.shape} and its baseline {empty[name].shape}; the UNet "
                 f"takes a width of {known[name].shape[-1]}, and one baseline {wanted} for all."
             )
-    return Embeddings(tuple(embeds.values()), tuple(empty.values()))
+    own = length == read and all(
+        np.linalg.norm(empty[name] - known[name]) <= _SAME * np.linalg.norm(known[name])
+        for name in names
+    )
+    return Embeddings(tuple(embeds.values()), tuple(empty.values()), own)
 
 
 def _baseline(
-    known: Mapping[str, Array], embeds: Mapping[str, Array], given: Mapping[str, object]
+    known: Mapping[str, Array],
+    filling: Array,
+    embeds: Mapping[str, Array],
+    given: Mapping[str, object],
 ) -> dict[str, Array]:
     if all(value is None for value in given.values()):
         # pipelines that embed prompts in chunks fill up the shorter one with chunks of nothing
@@ -101,7 +123,8 @@ def _baseline(
                 "they have is not known. Give the pipeline's negative_prompt_embeds as "
                 "empty_embeds."
             )
-        return {**known, first: np.tile(known[first], (1, length // read, 1))}
+        chunks = [known[first], *[filling] * (length // read - 1)]
+        return {**known, first: np.concatenate(chunks, axis=1)}
     missing = [EMPTY[name] for name in known if given[name] is None]
     if missing or any(given[name] is not None for name in given if name not in known):
         raise InputError(

@@ -363,8 +363,8 @@ class Screener:
         Args:
             prompt_embeds: What diffusers calls so. # [B, L, D]
             pooled_embeds: For Stable Diffusion XL. # [B, P]
-            empty_embeds: The baseline, diffusers' negative_prompt_embeds; by default the embedded
-                empty prompt, repeated where the prompts are of several chunks. # [1, L, D]
+            empty_embeds: The baseline, diffusers' negative_prompt_embeds; by default the bundle's
+                own, with chunks of the empty prompt behind it where there are more. # [1, L, D]
             empty_pooled_embeds: Its pooled embedding. # [1, P]
 
         Raises:
@@ -373,7 +373,9 @@ class Screener:
         """
         given = {"prompt_embeds": prompt_embeds, "pooled_embeds": pooled_embeds}
         baseline = {"prompt_embeds": empty_embeds, "pooled_embeds": empty_pooled_embeds}
-        return checked(self.bundle.manifest, self._embed_empty(), given, baseline)
+        manifest, nothing = self.bundle.manifest, self._embed_empty()
+        filling = nothing if manifest.empty is None else self.embed([""])
+        return checked(manifest, nothing, filling, given, baseline)
 
     def _embed_empty(self) -> Embeds:
         if self._empty is None:

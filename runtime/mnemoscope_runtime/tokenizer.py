@@ -36,6 +36,10 @@ class Tokens:
     ids: NDArray[np.int64]
     truncated: tuple[bool, ...]
 
+    def rows(self, chosen: Sequence[int]) -> Tokens:
+        """Those of some of the prompts."""
+        return Tokens(self.ids[list(chosen)], tuple(self.truncated[k] for k in chosen))
+
 
 @dataclass(frozen=True)
 class Piece:

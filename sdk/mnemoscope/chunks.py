@@ -1,9 +1,9 @@
 """Long prompts as pipelines read them that cut nothing off: chunk by chunk.
 
-compel (`truncate_long_prompts=False`) and, but for where they prefer to cut, A1111 and ComfyUI embed
-every 75 tokens with a start and an end of their own, and tell the UNet all of it side by side. The
-baseline is the embedded empty prompt as often. Stable Diffusion XL's pooled embedding is that of
-the first chunk.
+compel (`truncate_long_prompts=False`) and, but for where they prefer to cut, A1111 and ComfyUI
+embed every 75 tokens with a start and an end of their own, and tell the UNet all of it side by
+side. The baseline is the embedded empty prompt as often. Stable Diffusion XL's pooled embedding is
+that of the first chunk.
 """
 
 from __future__ import annotations

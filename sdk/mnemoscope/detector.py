@@ -18,6 +18,7 @@ from mnemoscope_runtime import (
     Backend,
     Bundle,
     CalibrationError,
+    Embeddings,
     InputError,
     NumericsError,
     Screener,
@@ -29,7 +30,9 @@ from mnemoscope_runtime.selection import CANDIDATES, Trial, fastest, try_backend
 from . import embedded
 from .calibration import Calibration, CalibrationFile, Setting
 from .cascade import First
+from .chunks import embed_chunks
 from .detectors import Features, Statistic, find_statistic
+from .notes import notes_on
 from .stage import Stage, alone, in_turn
 
 __all__ = ["Detection", "Detector", "Uncalibrated", "open_screener", "own_calibration"]
@@ -62,8 +65,9 @@ class Detection:
             not calibrated.
         threshold: Above it a prompt counts as memorized, or None.
         memorized: score > threshold, or None, which is no verdict.
-        truncated: Whether the prompt has more tokens than the model reads: its end was not
-            screened, and the model will not see it either.
+        truncated: Whether the prompt has more tokens than the bundle reads: its end was not
+            screened. A pipeline that cuts it off as well does not see it either; one that reads
+            long prompts in chunks does.
         detector: Name of the statistic.
         backend: The backend that ran.
         bundle: Id of the bundle.
@@ -74,6 +78,8 @@ class Detection:
         first: The first stage of a cascade, in words; None for a detector by itself.
         cleared: Whether that stage cleared the prompt, so that the second never looked. Detector,
             steps and noises name the second in any case.
+        notes: What else to know about it, a sentence each: what was not read, or is read otherwise
+            by some pipelines.
     """
 
     prompt: str
@@ -93,6 +99,7 @@ class Detection:
     passes: int
     first: str | None = None
     cleared: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def open_screener(
@@ -292,7 +299,12 @@ class Detector:
         return None if known.find(setting) is not None else known.missing(setting)
 
     def screen(
-        self, prompts: Sequence[str], *, steps: int = 1, noises: int | None = None
+        self,
+        prompts: Sequence[str],
+        *,
+        steps: int = 1,
+        noises: int | None = None,
+        chunks: bool = False,
     ) -> list[Detection]:
         """Screen prompts.
 
@@ -300,6 +312,8 @@ class Detector:
             prompts: A list of prompts.
             steps: Denoising steps to measure: 1 is cheapest, more is surer.
             noises: How many noises of the bundle's bank; all by default.
+            chunks: Read long prompts in chunks (`mnemoscope.chunks`) and cut nothing off. What
+                comes of several chunks is on a scale of its own, so that no calibration applies.
 
         Returns:
             One detection for each prompt, in order.
@@ -310,10 +324,15 @@ class Detector:
             CalibrationError: the setting has no calibration, unless scores without verdicts were
                 asked for; a cascade or a detector that learns cannot do without in any case.
         """
-        return list(self.stream(prompts, steps=steps, noises=noises))
+        return list(self.stream(prompts, steps=steps, noises=noises, chunks=chunks))
 
     def stream(
-        self, prompts: Iterable[str], *, steps: int = 1, noises: int | None = None
+        self,
+        prompts: Iterable[str],
+        *,
+        steps: int = 1,
+        noises: int | None = None,
+        chunks: bool = False,
     ) -> Iterator[Detection]:
         """Screen any number of prompts in constant memory; see `screen`."""
         if isinstance(prompts, str) or not isinstance(prompts, Iterable):
@@ -325,7 +344,7 @@ class Detector:
         done = 0
         while batch := list(itertools.islice(remaining, _BATCH)):
             try:
-                yield from self._screen_batch(batch, steps, noises)
+                yield from self._screen_batch(batch, steps, noises, chunks)
             except (InputError, NumericsError) as error:
                 if not done:
                     raise
@@ -333,18 +352,97 @@ class Detector:
                 raise type(error)(f"{error} {where}") from None
             done += len(batch)
 
+    def screen_embeddings(
+        self,
+        prompt_embeds: object,
+        pooled_embeds: object = None,
+        *,
+        empty_embeds: object = None,
+        empty_pooled_embeds: object = None,
+        names: Sequence[str] | None = None,
+        steps: int = 1,
+        noises: int | None = None,
+    ) -> list[Detection]:
+        """Screen what a pipeline tells its UNet: weighted, mixed or long prompts as it embeds them.
+
+        A calibration applies where length and baseline are those of the bundle's tokens.
+
+        Args:
+            prompt_embeds: Of numpy or torch; diffusers' prompt_embeds. # [B, L, D]
+            pooled_embeds: Stable Diffusion XL's pooled_prompt_embeds. # [B, P]
+            empty_embeds: The baseline, negative_prompt_embeds; by default the bundle's own, with
+                chunks of the empty prompt behind it where there are more. # [1, L, D]
+            empty_pooled_embeds: Its pooled embedding. # [1, P]
+            names: What detections call the prompts.
+            steps: As of `screen`.
+            noises: As of `screen`.
+
+        Returns:
+            One detection for each row, in order.
+
+        Raises:
+            InputError: embeddings, names, steps or noises cannot be used, or the detector is a
+                cascade or looks at tokens.
+            NumericsError: a magnitude is NaN or infinite.
+            CalibrationError: no calibration applies, unless scores without verdicts were asked for;
+                a detector that learns cannot do without in any case.
+        """
+        told = self.screener.embeddings(
+            prompt_embeds,
+            pooled_embeds,
+            empty_embeds=empty_embeds,
+            empty_pooled_embeds=empty_pooled_embeds,
+        )
+        if names is None:
+            names = [f"embeddings {k}" for k in range(len(told))]
+        if isinstance(names, str) or len(names) != len(told):
+            raise InputError(f"There are {len(told)} rows of embeddings. Give a name for each.")
+        found: list[Detection] = []
+        for i in range(0, len(told), _BATCH):
+            part = told[i : i + _BATCH]
+            found += self._screen_told(names[i : i + _BATCH], part, steps, noises, literal=False)
+        return found
+
     def _screen_batch(
-        self, prompts: list[str], steps: int, noises: int | None
+        self, prompts: list[str], steps: int, noises: int | None, chunks: bool
+    ) -> Iterable[Detection]:
+        tokens = self.screener.tokenizer.encode(prompts)
+        if not chunks or not any(tokens.truncated):
+            return self._screen_told(prompts, tokens, steps, noises)
+        counts = [len(self.screener.tokenizer.chunks(prompt)) for prompt in prompts]
+        found: dict[int, Detection] = {}
+        for count in sorted(set(counts)):
+            rows = [k for k, each in enumerate(counts) if each == count]
+            group = [prompts[k] for k in rows]
+            told = tokens.rows(rows) if count == 1 else embed_chunks(self.screener, group)
+            detections = self._screen_told(group, told, steps, noises)
+            found.update(zip(rows, detections, strict=True))
+        return [found[k] for k in range(len(prompts))]
+
+    def _screen_told(
+        self,
+        prompts: Sequence[str],
+        told: Tokens | Embeddings,
+        steps: int,
+        noises: int | None,
+        *,
+        literal: bool = True,
     ) -> Iterator[Detection]:
         start = time.perf_counter()
         setting = self.setting(steps=steps, noises=noises)
-        calibration = self._calibration(setting)
-        tokens = self.screener.tokenizer.encode(prompts)
         stage = Stage(self.screener, self.statistic, setting.steps, setting.noises)
-        if self.before is None:
-            looks = alone(stage, tokens, calibration)
+        if isinstance(told, Embeddings):
+            calibration = self._calibration_of(setting, told)
+            looks = alone(stage, told, calibration)
+            cut = [False] * len(told)
         else:
-            looks = in_turn(self.before, stage, tokens, setting, calibration)
+            calibration = self._calibration(setting)
+            looks = (
+                alone(stage, told, calibration)
+                if self.before is None
+                else in_turn(self.before, stage, told, setting, calibration)
+            )
+            cut = list(told.truncated)
         p_values: list[float] | list[None] = [None] * len(looks)
         if calibration is not None:
             p_values = calibration.p_values([look.score for look in looks]).tolist()
@@ -353,9 +451,8 @@ class Detector:
         scale = self.screener.latent_elements**-0.5
         is_magnitude = self.statistic.name == "magnitude"
         first = None if self.first is None else str(self.first)
-        for prompt, look, p_value, truncated in zip(
-            prompts, looks, p_values, tokens.truncated, strict=True
-        ):
+        read = self.screener.tokenizer.length - 2  # less start and end
+        for prompt, look, p_value, truncated in zip(prompts, looks, p_values, cut, strict=True):
             yield Detection(
                 prompt=prompt,
                 score=look.score,
@@ -374,7 +471,29 @@ class Detector:
                 passes=look.passes,
                 first=first,
                 cleared=look.cleared,
+                notes=notes_on(prompt, told, read if truncated else None, literal=literal),
             )
+
+    def _calibration_of(self, setting: Setting, told: Embeddings) -> Calibration | None:
+        """One that applies to embeddings."""
+        if self.first is not None:
+            raise InputError(
+                "A cascade looks at prompts as the bundle's tokens. Leave the first stage out to "
+                "screen embeddings, or prompts in chunks."
+            )
+        if told.as_tokens:
+            return self._calibration(setting)
+        other = f"Calibrations are of {self.screener.tokenizer.length} tokens against the empty "
+        other += f"prompt, and these embeddings are of {told.length} tokens"
+        other += "." if told.length != self.screener.tokenizer.length else " and another baseline."
+        if self.statistic.is_fitted:
+            raise CalibrationError(
+                f"{other} The detector {self.statistic.name!r} has no scores without one. Choose "
+                "the magnitude."
+            )
+        if self.uncalibrated == "raise":
+            raise CalibrationError(f"{other} {_WAY_OUT}")
+        return None
 
     def _calibration(self, setting: Setting) -> Calibration | None:
         if setting not in self._found:

@@ -10,6 +10,7 @@ import numpy as np
 
 from mnemoscope_runtime import (
     CalibrationError,
+    Embeddings,
     InputError,
     NumericsError,
     Prompts,
@@ -132,12 +133,15 @@ class Look(NamedTuple):
     cleared: bool = False
 
 
-def alone(stage: Stage, tokens: Tokens, calibration: Calibration | None) -> list[Look]:
+def alone(stage: Stage, told: Tokens | Embeddings, calibration: Calibration | None) -> list[Look]:
     """Looks of a stage by itself; raises as `Stage.scores`."""
     fit = None if calibration is None else calibration.fit
     # one array operation: on small models each costs as much as a percent of the UNet
-    rows = stage.scores(tokens, fit).tolist()
-    return [Look(math.fsum(row) / len(row), row, stage.passes) for row in rows]
+    rows = stage.scores(told, fit).tolist()
+    passes = stage.passes
+    if isinstance(told, Embeddings):  # the other branch of the first step is not known
+        passes = max(passes, 2 * stage.steps * stage.noises)
+    return [Look(math.fsum(row) / len(row), row, passes) for row in rows]
 
 
 def in_turn(

@@ -18,7 +18,7 @@ _FORMS = re.compile(
             r"(?<!\w)[^\W\d]\w+(?:\+{2,}|-{2,})(?!\w|-)",  # word++; C++ is a word of one letter
             r"\)\.(?:blend|and)\(",  # ("a", "b").blend(0.5, 0.5)
             r"<(?:lora|lyco|hypernet):[^<>]+>",
-            r"(?<!\w)embedding:\S+",
+            r"(?<!\w)embedding:[^\s,()]+",
             r"\{[^{}|]*(?:\|[^{}|]*)+\}",  # {a|b}, drawn from
         )
     )

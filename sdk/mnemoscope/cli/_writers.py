@@ -22,7 +22,7 @@ __all__ = ["Format", "opened", "printable", "writer"]
 _KEYS = (
     *("prompt", "score", "scores", "rms", "p_value", "threshold", "memorized", "detector"),
     *("backend", "bundle", "steps", "truncated"),
-    *("noises", "passes", "first", "cleared"),
+    *("noises", "passes", "first", "cleared", "notes"),
 )
 Write = Callable[[Detection], None]
 
@@ -60,7 +60,9 @@ def writer(output: Format, file: IO[str]) -> Write:
 
 
 def verdict(detection: Detection) -> str:
-    """The verdict in one word."""
+    """The verdict in a word or two; what was read in part is never called clean."""
+    if detection.truncated and detection.memorized is False:
+        return "in part"
     return {None: "-", True: "memorized", False: "clean"}[detection.memorized]
 
 
@@ -98,6 +100,7 @@ def _csv(file: IO[str]) -> Write:
     def write(detection: Detection) -> None:
         values = {key: getattr(detection, key) for key in _KEYS}
         values["scores"] = " ".join(map(str, detection.scores))
+        values["notes"] = " ".join(detection.notes)
         rows.writerow("" if value is None else value for value in values.values())
 
     return write

@@ -113,8 +113,9 @@ def command(
         reads = screen.screener.tokenizer.length - 2  # less start and end
     if found.truncated:
         say(
-            f"the model reads {reads} tokens, and {found.truncated:,} prompts had more "
-            "(`truncated`). What came after was not screened, and the model will not see it either."
+            f"the bundle reads {reads} tokens, and {found.truncated:,} prompts had more "
+            "(`truncated`). What came after was not screened. A plain diffusers pipeline does not "
+            "read it either; one that reads long prompts in chunks does."
         )
     typer.echo(found.verdict)
     typer.echo(f"results {output}")

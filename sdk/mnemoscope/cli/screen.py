@@ -17,6 +17,7 @@ from mnemoscope_runtime import InputError
 
 from ..detector import Detection, Detector
 from ..prompts import read_prompt_file
+from ..weighting import weighting
 from ._backends import ModelOption, open_detector, open_torch
 from ._options import (
     EXIT_CODES,
@@ -70,6 +71,14 @@ def command(
     first_steps: FirstStepsOption = None,
     first_noises: FirstNoisesOption = None,
     clear: ClearOption = None,
+    chunks: Annotated[
+        bool,
+        typer.Option(
+            "--chunks",
+            help="Read long prompts in chunks, as some pipelines do, and cut nothing off; there "
+            "are scores of those, and no verdicts.",
+        ),
+    ] = False,
     output_format: Annotated[
         Format | None,
         typer.Option("--format", help="How to write results.", show_default="table, or by ending"),
@@ -95,7 +104,8 @@ def command(
     source = prompts if file is None else read_prompt_file(file, column=column)
     stages = first_stage(first, first_steps, first_noises, clear)
     flagged = False
-    screened = cleared = passes = truncated = 0
+    screened = cleared = passes = truncated = in_chunks = 0
+    weighted: Detection | None = None
     runs = open_torch(backend, bundle, model, threads)
     statistic = open_detector(detector, bundle, model)
     with Detector.load(
@@ -110,8 +120,10 @@ def command(
         if backend == "auto":
             typer.echo(f"backend: {screen.screener.backend.name}", err=True)
         detections = _shown(
-            screen.stream(source or (), steps=steps, noises=noises), output is not None
+            screen.stream(source or (), steps=steps, noises=noises, chunks=chunks),
+            output is not None,
         )
+        unjudged = screen.missing(steps=steps, noises=noises)
         begun = list(itertools.islice(detections, 1))  # a mistake leaves an older --output alone
         if not begun:
             raise InputError(f"{file} holds no prompts, so there is nothing to say about them.")
@@ -121,10 +133,12 @@ def command(
                 write(detection)
                 flagged = flagged or bool(detection.memorized)
                 truncated += detection.truncated
+                in_chunks += unjudged is None and detection.memorized is None
+                if weighted is None and weighting(detection.prompt):
+                    weighted = detection
                 cleared += detection.cleared
                 passes += detection.passes
                 screened += 1
-        unjudged = screen.missing(steps=steps, noises=noises)
         reads = screen.screener.tokenizer.length - 2  # less start and end
     if unjudged is not None:
         say(f"no verdicts. {unjudged}")
@@ -135,13 +149,21 @@ def command(
         )
     if truncated:
         say(
-            f"the model reads {reads} tokens, and {truncated} of the prompts had more (+ in the "
-            "table, `truncated` in JSON and CSV). What came after was not screened, and the model "
-            "will not see it either."
+            f"the bundle reads {reads} tokens, and {truncated} of the prompts had more (+ in the "
+            "table, `truncated` in JSON and CSV). What came after was not screened. A plain "
+            "diffusers pipeline does not read it either; one that reads long prompts in chunks "
+            "does: --chunks."
         )
+    if in_chunks:
+        say(
+            f"{in_chunks} of the prompts were read in chunks. Their scores are on a scale of their "
+            "own, so that there are no verdicts on them."
+        )
+    if weighted is not None:
+        say(f"{printable(weighted.prompt, 40)!r}: {printable(weighted.notes[-1])}")
     if prompts:
         _hint_at_quotes(prompts)
-    raise typer.Exit(verdict_code(flagged=flagged, judged=unjudged is None))
+    raise typer.Exit(verdict_code(flagged=flagged, judged=unjudged is None and not in_chunks))
 
 
 def _hint_at_quotes(prompts: list[str]) -> None:
