@@ -29,7 +29,7 @@ def write_lora(pipeline: Any, path: Path, *, kohya: bool = False, seed: int = 0)
         config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=modules)
         part = copy.deepcopy(getattr(pipeline, name))
         part.add_adapter(config)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(10 * seed + len(layers))
         for key, parameter in part.named_parameters():
             if "lora_" in key:
                 parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
