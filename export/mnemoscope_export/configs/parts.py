@@ -35,6 +35,7 @@ TEXT_ENCODER: Mapping[str, Option] = {
     "dropout": free(),
     "dtype": free(),  # everything is read in float32
     "eos_token_id": free(),  # as transformers reads it
+    "export_model_type": free(),  # Optimum's note
     "hidden_act": only("quick_gelu", "gelu"),
     "hidden_size": whole(512),
     "initializer_factor": free(),

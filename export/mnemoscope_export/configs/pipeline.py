@@ -110,8 +110,8 @@ def check_unet(config: Config, model: str, *, xl: bool) -> None:
 def refuse(model: str, found: list[str]) -> None:
     """Raise what is in the way, if anything is."""
     if found:
-        lines = "".join(f"\n  {each}" for each in found)
-        raise ExportError(f"{model} cannot be used:{lines}\n{_ADVICE}")
+        lines = ";".join(f"\n  {each}" for each in found)
+        raise ExportError(f"{model} cannot be used:{lines}.\n{_ADVICE}")
 
 
 def _index_problems(index: Config, xl: bool) -> list[str]:

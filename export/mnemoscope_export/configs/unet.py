@@ -52,11 +52,13 @@ UNET: Mapping[str, Option] = {
     ),
     "out_channels": whole(4),
     "projection_class_embeddings_input_dim": free(),  # of "text_time", or of a class embedding
+    "requires_aesthetics_score": off(),  # Optimum's note, as is the text encoder's width
     "resnet_out_scale_factor": only(1.0),
     "resnet_skip_time_act": off(),
     "resnet_time_scale_shift": only("default"),
     "reverse_transformer_layers_per_block": whole(None, lists=True, nulls=True),
     "sample_size": free(),  # see `unet_problems`
+    "text_encoder_projection_dim": free(),
     "time_cond_proj_dim": only(None),
     "time_embedding_act_fn": only(None),
     "time_embedding_dim": whole(None, nulls=True),
@@ -85,6 +87,7 @@ _XL: Mapping[str, Option] = {
     "reverse_transformer_layers_per_block": whole(None, 0, lists=True, nulls=True),
 }
 _WHY = {
+    "text_encoder_projection_dim": free(),
     "time_cond_proj_dim": "its guidance is an input, as in LCM: there is no unconditional branch",
     "num_class_embeds": "it is told a class or a noise level too, as upscalers are",
     "class_embed_type": "it is told a class, a noise level or an image too",
