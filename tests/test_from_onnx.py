@@ -263,6 +263,14 @@ def test_added_tokens_are_read_as_the_pipeline_reads_them(
 # what is refused
 
 
+@one_model
+def test_other_numbers_of_tokens_are_refused(onnx_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="evaluated for one number of tokens"):
+        export_onnx(onnx_dir, tmp_path / "out", ExportOptions(any_length=True))
+    with pytest.raises(InputError, match="There is no tokenizer 'slow'"):
+        ExportOptions(tokenizer="slow")  # type: ignore[arg-type]
+
+
 def edit(path: Path, **fields: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 

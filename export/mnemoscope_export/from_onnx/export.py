@@ -7,6 +7,7 @@ import platform
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,11 @@ def _write(
     timestep, abar = screening_timestep(scheduler, options.timestep), alphas_cumprod(scheduler)
     bank = standard_noises(options.noises, pipeline.latent_shape, options.seed)
 
+    if pipeline.tokenizer.record.follows == "transformers-4" and find_spec("ftfy"):
+        progress(
+            "note: ftfy is installed here. A pipeline that runs beside it mends its prompts first, "
+            "and this bundle does not: see docs/optimum.md."
+        )
     progress("reading the graphs")
     text = _prepare_text_encoder(pipeline, work)
     tokenizer = pipeline.tokenizer.fitting(embedding_rows(text.load().graph))

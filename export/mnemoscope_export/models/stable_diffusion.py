@@ -165,6 +165,11 @@ class StableDiffusion:
         rows: int = self.text_encoder.get_input_embeddings().weight.shape[0]
         return {"tokenizer": (self.tokenizer, rows)}
 
+    @staticmethod
+    def written_out(prompts: Sequence[str], tokenizer: CLIPTokenizer) -> list[str]:
+        """Prompts with each trigger of several vectors written out, as diffusers' pipelines do."""
+        return list(TextualInversionLoaderMixin().maybe_convert_prompt(list(prompts), tokenizer))
+
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """What `encode` takes, as diffusers' pipeline tokenizes.
 
@@ -173,10 +178,8 @@ class StableDiffusion:
         """
         found = []
         for tokenizer, _ in self.tokenizers.values():
-            # triggers of textual inversion with several vectors
-            written = TextualInversionLoaderMixin().maybe_convert_prompt(list(prompts), tokenizer)
             ids = tokenizer(
-                written,
+                self.written_out(prompts, tokenizer),
                 padding="max_length",
                 max_length=tokenizer.model_max_length,
                 truncation=True,

@@ -288,7 +288,8 @@ def _require_place(output: Path, *, compare: bool) -> None:
 
 def _is_cut(model: StableDiffusion, prompt: str) -> bool:
     """Whether a prompt has more tokens than the model reads."""
-    count: int = len(model.tokenizer(prompt).input_ids)
+    (written,) = model.written_out([prompt], model.tokenizer)
+    count: int = len(model.tokenizer(written).input_ids)
     return count > int(model.tokenizer.model_max_length)
 
 

@@ -57,6 +57,8 @@ class Padding:
 def prompt_lengths(model: StableDiffusion, prompts: Sequence[str]) -> Tensor:
     """Position of each prompt's end token: start token and prompt come before it. # [B]"""
     ids = model.tokenizer(
-        list(prompts), truncation=True, max_length=model.tokenizer.model_max_length
+        model.written_out(prompts, model.tokenizer),
+        truncation=True,
+        max_length=model.tokenizer.model_max_length,
     ).input_ids
     return torch.tensor([len(row) - 1 for row in ids])
