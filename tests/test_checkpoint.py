@@ -21,7 +21,8 @@ from mnemoscope_export import StableDiffusion, load_network, load_vae
 Weights = dict[str, Tensor]
 TEXT, UNET = "model.safetensors", "diffusion_pytorch_model.safetensors"
 FIRST = "text_model.embeddings.token_embedding.weight"
-NORM = "text_model.final_layer_norm.bias"
+LAST = "final_layer_norm.bias"
+NORM = f"text_model.{LAST}"
 
 
 @pytest.fixture
@@ -37,6 +38,11 @@ def vae(tmp_path: Path) -> Path:
 
 def load_text(folder: Path, dtype: torch.dtype = torch.float32) -> CLIPTextModel:
     return load_network(CLIPTextModel, folder, dtype=dtype)
+
+
+def copied(network: nn.Module) -> Weights:
+    """Its weights, which may be mapped from a file that a test then changes."""
+    return {key: value.clone() for key, value in network.state_dict().items()}
 
 
 def change(file: Path, edit: Callable[[Weights], object]) -> None:
@@ -59,9 +65,14 @@ def test_both_names_of_a_text_encoders_weights(text: Path) -> None:
         for key in list(weights):
             weights[key.removeprefix("text_model.")] = weights.pop(key)
 
-    before = load_text(text).state_dict()
+    before = copied(load_text(text))
     change(text / TEXT, strip)
-    assert all(torch.equal(v, before[key]) for key, v in load_text(text).state_dict().items())
+    try:
+        after, refusal = copied(load_text(text)), ""
+    except ExportError as error:  # as transformers 5.5.4: it knows the longer names only
+        after, refusal = before, str(error)
+    assert all(torch.equal(value, before[key]) for key, value in after.items())
+    assert not refusal or "52 have other values than in the files" in refusal
 
 
 def test_old_names_of_attention_in_a_vae(vae: Path) -> None:
@@ -72,7 +83,7 @@ def test_old_names_of_attention_in_a_vae(vae: Path) -> None:
         for key in [key for key in weights if "to_out.0" in key]:
             weights[key.replace("to_out.0", "proj_attn")] = weights.pop(key)
 
-    before = load_network(AutoencoderKL, vae, dtype=torch.float32).state_dict()
+    before = copied(load_network(AutoencoderKL, vae, dtype=torch.float32))
     change(vae / UNET, rename)
     assert any(".proj_attn." in key for key in load_file(vae / UNET))
     after = load_network(AutoencoderKL, vae, dtype=torch.float32).state_dict()
@@ -188,7 +199,8 @@ def test_variants(text: Path) -> None:
     change(text / TEXT, lambda weights: weights[NORM].add_(1))
     one = load_text(text)
     other = load_network(CLIPTextModel, text, dtype=torch.float32, variant="fp16")
-    assert not torch.equal(one.final_layer_norm.bias, other.final_layer_norm.bias)
+    norms = [next(v for k, v in copied(n).items() if k.endswith(LAST)) for n in (one, other)]
+    assert not torch.equal(*norms)
     (text / TEXT).unlink()
     with pytest.raises(ExportError, match=r"no model\.safetensors, only model\.fp16\.safetensors"):
         load_text(text)
