@@ -110,6 +110,7 @@ def _stage(
         guidance=options.guidance,
         taps=taps,
     )
+    reference.check()
     record = ModelRecord(
         id=model.id,
         weights_sha256=model.weights_sha256(),

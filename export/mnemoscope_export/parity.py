@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from mnemoscope_runtime.agreement import noise_norm, smallest
 from mnemoscope_runtime.schedulers import timesteps
 
 from .gate import PROMPTS, Plan, Reference
 from .models import StableDiffusion
-from .reference import measure, measure_at
+from .reference import measure, measure_at, tap_norms
 
 __all__ = ["measure_reference"]
 
@@ -50,4 +51,6 @@ def measure_reference(
     if timestep != first:
         screening = measure_at(model, prompts, bank, timestep, taps=taps)
     embeds = tuple(each.float().numpy() for each in model.embed(PROMPTS))
-    return Reference("PyTorch", plan, screening.numpy(), sampling.numpy(), embeds)
+    norms = (noise_norm(bank[0].numel()), *tap_norms(model, bank[:1], timestep, taps))
+    floors = tuple(smallest(norm) for norm in norms)
+    return Reference("PyTorch", plan, screening.numpy(), sampling.numpy(), embeds, floors)

@@ -25,7 +25,7 @@ from .taps import Recorder
 if TYPE_CHECKING:  # diffusers and transformers take seconds; `magnitude` needs neither
     from .models import Embeds, StableDiffusion
 
-__all__ = ["Step", "denoise", "magnitude", "magnitudes", "measure", "measure_at"]
+__all__ = ["Step", "denoise", "magnitude", "magnitudes", "measure", "measure_at", "tap_norms"]
 
 
 def magnitude(eps_cond: Tensor, eps_uncond: Tensor) -> Tensor:
@@ -180,6 +180,23 @@ def measure_at(
         values[row, :, 0] = magnitude(eps_cond, eps_uncond).cpu()
         values[row, :, 1:] = norms.cpu()
     return _finite(values, model, taps)
+
+
+@torch.no_grad()
+def tap_norms(
+    model: StableDiffusion, noise: Tensor, timestep: int, taps: Sequence[str]
+) -> list[float]:
+    """|| h_l(x_t, t, e_empty) ||_2 of every tap on one noise [1, C, H, W]."""
+    if not taps:
+        return []
+    recorder = Recorder(model.unet, taps)
+    try:
+        latents = noise.to(model.unet.device, model.unet.dtype)
+        t = torch.tensor(timestep, device=model.unet.device)
+        _, features = recorder.run(lambda: model.predict(latents, t, model.embed_empty()))
+    finally:
+        recorder.close()
+    return [float(each.float().norm()) for each in features]
 
 
 def _embed(model: StableDiffusion, prompt: str, noises: Tensor) -> Embeds:

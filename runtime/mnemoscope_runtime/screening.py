@@ -21,6 +21,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .agreement import noise_norm, relative_error, smallest
 from .backends import Backend, Engine, open_backend
 from .bundle import Bundle
 from .embeddings import Embeddings, Prompts, checked
@@ -101,6 +102,11 @@ class Screener:
     def latent_elements(self) -> int:
         """C * H * W of a latent."""
         return math.prod(self._bank.shape[1:])
+
+    @property
+    def smallest_magnitude(self) -> float:
+        """Magnitudes below it are rounding in good part: errors count relative to it."""
+        return smallest(noise_norm(self.latent_elements))
 
     @property
     def taps(self) -> tuple[str, ...]:
@@ -279,7 +285,7 @@ class Screener:
         """Measure the manifest's probes: does this backend agree with PyTorch on this machine?
 
         Returns:
-            The largest relative error of a magnitude of `first_step`.
+            The largest error of a magnitude of `first_step`, relative as in `agreement`.
 
         Raises:
             BackendError: the engine failed.
@@ -287,7 +293,7 @@ class Screener:
         probes = self.bundle.manifest.probes
         expected = np.array([probe.magnitudes for probe in probes])
         found = self.first_step([probe.prompt for probe in probes])
-        return float((np.abs(found - expected) / expected).max())
+        return float(relative_error(found, expected, self.smallest_magnitude).max())
 
     def _first(
         self,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mnemoscope_runtime.agreement import relative_error
 from mnemoscope_runtime.errors import InputError, ParityError
 
 from .evaluate import auc, tpr_at_fpr
@@ -26,7 +27,7 @@ class Comparison:
 
     Attributes:
         prompts: How many prompts were compared.
-        median_error: Median of |other - reference| / reference.
+        median_error: Median of |other - reference| / reference, or over what float32 resolves.
         largest_error: The largest of them.
         rank_correlation: Spearman's, in -1..1.
         auc: Of the reference and of the other; None without memorised prompts.
@@ -59,13 +60,16 @@ class Comparison:
             )
 
 
-def compare(reference: Scores, other: Scores, memorized: NDArray[np.bool_]) -> Comparison:
+def compare(
+    reference: Scores, other: Scores, memorized: NDArray[np.bool_], floor: float = 0.0
+) -> Comparison:
     """Compare scores, prompt by prompt.
 
     Args:
         reference: Scores to be reproduced. # [prompt], > 0
         other: Scores of the lower precision. # [prompt]
         memorized: Which prompts the model memorised; AUC and TPR need some of each. # [prompt]
+        floor: Errors count relative to the score or to this: `Screener.smallest_magnitude`.
 
     Raises:
         InputError: fewer than two prompts, or different numbers of them.
@@ -75,7 +79,7 @@ def compare(reference: Scores, other: Scores, memorized: NDArray[np.bool_]) -> C
             f"{len(reference)}, {len(other)} and {len(memorized)} scores cannot be compared. "
             "Measure the same two or more prompts both times."
         )
-    errors = np.abs(other - reference) / reference
+    errors = relative_error(other, reference, floor)
 
     def judged(statistic: Callable[[Scores, Scores], float]) -> tuple[float, float] | None:
         if memorized.all() or not memorized.any():

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from mnemoscope_runtime import Bundle, Manifest
+from mnemoscope_runtime.agreement import noise_norm, smallest
 from mnemoscope_runtime.backends.onnxruntime import import_onnxruntime
 from mnemoscope_runtime.bundle import MANIFEST
 from mnemoscope_runtime.errors import ExportError, InputError
@@ -119,7 +120,9 @@ def _write(
         measured.screening[..., None],
         measured.sampling[..., None],
         (embeds[:-1],),
+        (smallest(noise_norm(bank[0].size)),),
     )
+    reference.check()
     # two velocities at the same x_t differ by 1 / sqrt(abar) times as much as the noises do
     scale = float(abar[timestep] ** 0.5) if kind == "v_prediction" else 1.0
     makers: dict[str, Callable[[], ir.Model]] = {

@@ -68,11 +68,12 @@ def command(
             "or it is not: take them out of one."
         )
     prompts = memorized + others
-    weights = set()
+    weights, floors = set(), []
 
     def scores(path: Path, name: str) -> np.ndarray:
         runs = open_torch(name, None if path == embedded.BUNDLE else path, model, threads)
         with Detector.load(path, backend=runs, threads=threads, uncalibrated="score") as detector:
+            floors.append(detector.screener.smallest_magnitude)
             weights.add(detector.screener.bundle.manifest.model.weights_sha256)
             if len(weights) > 1 and not force:
                 raise InputError(
@@ -84,7 +85,7 @@ def command(
 
     labels = np.arange(len(prompts)) < len(memorized)
     expected, found = scores(other, reference_backend), scores(judged, backend)
-    comparison = compare(expected, found, labels)
+    comparison = compare(expected, found, labels, max(floors))
     if as_json:
         typer.echo(json.dumps(asdict(comparison), indent=2))
     else:
