@@ -362,7 +362,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no tokenizer": (
         lambda d: (d / "tokenizer" / "merges.txt").unlink(),
-        "It needs tokenizer.json, or vocab.json and merges.txt",
+        "needs tokenizer.json, or vocab.json and merges.txt",
     ),
     "damaged": (
         lambda d: (d / "unet" / "model.onnx").write_bytes(b"version https://git-lfs"),
