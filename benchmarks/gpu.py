@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from rich.console import Console
 
 from mnemoscope import Detector, bench, embedded
 from mnemoscope_export import ExportOptions, StableDiffusion, export_bundle, magnitude
+from mnemoscope_export.models import Embeds
 from mnemoscope_runtime import BackendError, BackendUnavailable, Bundle, gpu, open_backend
 from mnemoscope_runtime.backends.tiles import Profile
 from mnemoscope_runtime.engines import ENGINES
@@ -119,8 +121,8 @@ def run(
     first = next(iter(bundles.values()))
     manifest, bank = Bundle.open(first).manifest, Bundle.open(first).noise_bank()[:1]
     low = model.to(dtype)
-    for module in (low.unet, low.text_encoder):
-        module.to(device)
+    for part in low.parts.values():
+        part.to(device)
     skipped: dict[str, str] = {}
     with ExitStack() as stack:
         rows = torch_rows(low, bank, manifest.timestep, device, compiles)
@@ -159,30 +161,29 @@ def torch_rows(
 ) -> ways.Rows:
     """PyTorch eager (the paper's step; cached), and compiled with CUDA graphs, on a device."""
     latents = torch.from_numpy(noise).to(device, model.unet.dtype)
-    ids = {text: model.tokenize([text]).to(device) for text in ("", PROMPT)}
+    ids = model.tokenize([PROMPT]).to(device)
+    at = torch.tensor(t, device=device)  # a number would keep a compiled UNet from CUDA graphs
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
 
-    def embed(text: str) -> torch.Tensor:
-        return model.text_encoder(ids[text]).last_hidden_state
-
-    def eps(unet: Callable[..., Any], x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        return model.to_eps(unet(x, t, context).sample, latents, t)
+    def eps(runs: StableDiffusion, embeds: Embeds) -> torch.Tensor:
+        return model.to_eps(runs.predict(latents, at, embeds), latents, t)
 
     with torch.no_grad():
-        empty = embed("")
-        known = eps(model.unet, latents, empty).clone()
+        empty = model.embed_empty()
+        known = eps(model, empty).clone()
 
     @torch.no_grad()
     def paper() -> float:
-        context = torch.cat([empty, embed(PROMPT)])
-        output = model.unet(torch.cat([latents, latents]), t, context).sample
+        pairs = zip(empty, model.encode(ids), strict=True)
+        both = tuple(torch.cat(pair) for pair in pairs)
+        output = model.predict(torch.cat([latents, latents]), at, both)
         uncond, cond = (model.to_eps(part, latents, t) for part in output.chunk(2))
         return done(magnitude(cond, uncond))
 
-    def cached(unet: Callable[..., Any]) -> Callable[[], float]:
+    def cached(runs: StableDiffusion) -> Callable[[], float]:
         @torch.no_grad()
         def measure() -> float:
-            return done(magnitude(eps(unet, latents, embed(PROMPT)), known))
+            return done(magnitude(eps(runs, model.encode(ids)), known))
 
         return measure
 
@@ -194,10 +195,10 @@ def torch_rows(
     kind = str(model.unet.dtype).removeprefix("torch.")
     rows: ways.Rows = {
         f"PyTorch {kind}, paper's step [uncond; cond]": paper,
-        f"PyTorch {kind}, cached uncond": cached(model.unet),
+        f"PyTorch {kind}, cached uncond": cached(model),
     }
     if compiles:
-        compiled = torch.compile(model.unet, mode="reduce-overhead")
+        compiled = replace(model, unet=torch.compile(model.unet, mode="reduce-overhead"))
         rows[f"torch.compile {kind}, cached uncond, CUDA graph"] = cached(compiled)
     return rows
 

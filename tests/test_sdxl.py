@@ -21,6 +21,7 @@ from transformers import (
     CLIPTokenizer,
 )
 
+from benchmarks.gpu import PROMPT, torch_rows
 from mnemoscope import Detector, ExportError, InputError, embedded
 from mnemoscope.chunks import embed_chunks
 from mnemoscope_export import (
@@ -195,6 +196,14 @@ def test_every_operator_runs_on_cuda_in_float16(model: StableDiffusionXL) -> Non
     low = model.to(torch.float16, copy=True)
     graph = ScreenGraph(low, noise_bank(1, model.latent_shape, seed=0), T, TAPS)
     assert lacking_in(ir.to_proto(to_onnx(graph, low))) == set()
+
+
+def test_the_benchmark_of_gpus_measures_what_the_reference_does(model: StableDiffusionXL) -> None:
+    """Two text encoders, and a UNet that is told more than what either says."""
+    noise = noise_bank(1, model.latent_shape, seed=5)
+    rows = torch_rows(model, noise.numpy(), T, "cpu", compiles=False)
+    expected = float(measure_at(model, [PROMPT], noise, T))
+    assert [row() for row in rows.values()] == pytest.approx([expected] * 2, rel=1e-4)
 
 
 def test_the_empty_prompt_is_not_what_the_unconditional_branch_gets(bundle: Path) -> None:

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import build_pipeline
 
 from mnemoscope import BackendError, BackendUnavailable, Detector
 from mnemoscope_export import StableDiffusion, TorchBackend
+from mnemoscope_export.graphs import TextEncoderGraph
 from mnemoscope_runtime import Screener
 
 PROMPTS = ["a photo of a cat", "", "google icon of rocket"]
@@ -47,6 +51,29 @@ def test_compiled(model: StableDiffusion, bundle_dir: Path) -> None:
     assert backend.name == "torch-eager"
     with Screener.open(bundle_dir, backend=backend) as screener:
         assert screener.probe() < 1e-4
+
+
+def test_what_keeps_cuda_graphs_runs_on_one_thread(
+    model: StableDiffusion, bundle_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch records CUDA graphs for every thread that runs what was compiled."""
+    monkeypatch.setattr(TorchBackend, "_keeps_cuda_graphs", True)
+    ran = []
+
+    def spy(self: TextEncoderGraph, input_ids: torch.Tensor) -> object:
+        ran.append(threading.get_ident())
+        return forward(self, input_ids)
+
+    forward = TextEncoderGraph.forward
+    monkeypatch.setattr(TextEncoderGraph, "forward", spy)
+    with Screener.open(bundle_dir, backend=TorchBackend(model)) as screener:
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(screener.embed, [PROMPTS[:1]] * 6))
+        threads = [t for t in threading.enumerate() if t.name.startswith("torch")]
+        assert len(threads) == 1
+        assert set(ran) == {threads[0].ident}
+        assert screener.probe() < 1e-4
+    assert not threads[0].is_alive()
 
 
 def test_other_weights(bundle_dir: Path, model: StableDiffusion) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mnemoscope_runtime import Bundle, Engine
 from mnemoscope_runtime.backends import Arrays
+from mnemoscope_runtime.backends._thread import OneThread
 from mnemoscope_runtime.errors import BackendError, BackendUnavailable
 from mnemoscope_runtime.manifest import EMPTY, Precision
 
@@ -42,7 +43,8 @@ class TorchBackend:
             precision: What layers compute in; differences and norms are float32 in any case.
             device: "cpu", "cuda", "cuda:1", ...
             compiler: Backend of `torch.compile`, such as "inductor"; None runs eagerly. On a GPU
-                it replays CUDA graphs ("reduce-overhead").
+                it replays CUDA graphs ("reduce-overhead"), on a thread of its own: PyTorch, too,
+                records and keeps them for every thread that runs what was compiled.
 
         Raises:
             BackendUnavailable: torch cannot use the device.
@@ -62,6 +64,7 @@ class TorchBackend:
         self._compiler = compiler
         self._engines: dict[tuple[str, str], Engine] = {}
         self._lock = threading.Lock()
+        self._thread: OneThread | None = None
         name = "torch" if compiler is None else f"torch-{compiler}"
         self.name = name if precision == "float32" else f"{name}:{precision}"
 
@@ -85,16 +88,25 @@ class TorchBackend:
         with self._lock:
             key = (bundle.id, graph)
             if key not in self._engines:
-                self._engines[key] = self._engine(bundle, graph)
+                if self._keeps_cuda_graphs and self._thread is None:
+                    self._thread = OneThread(self.name)
+                self._engines[key] = self._engine(bundle, graph, self._thread)
             return self._engines[key]
 
     def close(self) -> None:
         """Let go of every module."""
         with self._lock:
             self._engines.clear()
+            if self._thread is not None:
+                self._thread.close()
+                self._thread = None
+
+    @property
+    def _keeps_cuda_graphs(self) -> bool:
+        return self._compiler is not None and self._device.type == "cuda"
 
     @torch.inference_mode()
-    def _engine(self, bundle: Bundle, graph: str) -> Engine:
+    def _engine(self, bundle: Bundle, graph: str, thread: OneThread | None) -> Engine:
         module = self._module(bundle, graph).eval()
         run = module
         if self._compiler is not None:
@@ -105,7 +117,7 @@ class TorchBackend:
         one_at_a_time = threading.Lock() if bundle.manifest.taps else nullcontext()
 
         @torch.inference_mode()
-        def engine(inputs: Arrays, outputs: tuple[str, ...]) -> list[NDArray[np.float32]]:
+        def here(inputs: Arrays, outputs: tuple[str, ...]) -> list[NDArray[np.float32]]:
             tensors = {
                 name: torch.from_numpy(np.ascontiguousarray(value)).to(self._device)
                 for name, value in inputs.items()
@@ -118,7 +130,9 @@ class TorchBackend:
             named = dict(zip(module.outputs, found, strict=True))
             return [named[name].cpu().numpy() for name in outputs]
 
-        return engine
+        if thread is None:
+            return here
+        return lambda inputs, outputs: thread.run(lambda: here(inputs, outputs))
 
     def _module(self, bundle: Bundle, graph: str) -> Graph:
         if graph == "text_encoder":
