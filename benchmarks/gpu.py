@@ -8,6 +8,10 @@ unconditional prediction cached, the same compiled with CUDA graphs, and `screen
 backends that work, in float16 where they can (TensorRT's engines are built here first). Rows take
 turns within a run; their ratios are what to compare. Every row's magnitude is printed: they differ
 by rounding only.
+
+What matters most on a machine that is lent for minutes comes first: CUDA itself (copies, a captured
+graph), then the embedded bundle on every GPU backend from two threads, then the rows. The report is
+written after each, and none is begun once `--minutes` are over.
 """
 
 from __future__ import annotations
@@ -17,8 +21,10 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +37,7 @@ from mnemoscope_export import ExportOptions, StableDiffusion, export_bundle, mag
 from mnemoscope_export.models import Embeds
 from mnemoscope_runtime import BackendError, BackendUnavailable, Bundle, gpu, open_backend
 from mnemoscope_runtime.backends.tiles import Profile
+from mnemoscope_runtime.cuda import Cuda
 from mnemoscope_runtime.engines import ENGINES
 from mnemoscope_runtime.engines.tensorrt import BuildOptions, build_engine
 from mnemoscope_runtime.manifest import Precision
@@ -41,6 +48,7 @@ from .families import FAMILIES, random_model
 PROMPT = "a photo of a cat on a windowsill"
 BACKENDS = ("onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt", "tensorrt-rtx")
 PRECISIONS: tuple[Precision, ...] = ("float16", "float32")
+Part = Callable[[], dict[str, Any]]
 PROFILES = tuple(map(Profile.parse, ("1", "8")))  # latency, throughput
 
 
@@ -53,33 +61,101 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--warmup", type=int, default=20)
+    parser.add_argument("--minutes", type=float, default=60, help="after which nothing is begun")
     parser.add_argument("--offline", type=int, default=64, help="prompts of an offline call")
     args = parser.parse_args()
     console = Console(width=120)
+    which = "embedded" if args.embedded else args.family
     try:
         card, driver = require_gpu()
-        which = "embedded" if args.embedded else args.family
-        make = StableDiffusion.load if args.embedded else random_model
-        model = make(embedded.MODEL if args.embedded else args.family)
-        bundles = {p: bundle(model, args.bundles / f"{which}-{p}", p) for p in PRECISIONS}
-        report = run(
-            model, bundles, console,
-            device="cuda", backends=BACKENDS, rounds=args.rounds, warmup=args.warmup,
-            offline=args.offline,
-        )  # fmt: skip
     except BackendUnavailable as error:
         sys.exit(f"error: {error}")
-    report = {
-        "model": which,
-        "gpu": str(card),
-        "driver": str(driver),
-        "cuda": driver.cuda,
-        **report,
+
+    def rows() -> dict[str, Any]:
+        make = StableDiffusion.load if args.embedded else random_model
+        model = make(embedded.MODEL if args.embedded else args.family)
+        return run(
+            model,
+            {p: bundle(model, args.bundles / f"{which}-{p}", p) for p in PRECISIONS},
+            console,
+            device="cuda",
+            backends=BACKENDS,
+            rounds=args.rounds,
+            warmup=args.warmup,
+            offline=args.offline,
+        )
+
+    parts: dict[str, Part] = {
+        "cuda": lambda: check_cuda(Cuda()),
+        **{f"{name}, two threads": partial(check_threads, name) for name in BACKENDS},
+        "rows": rows,
     }
-    args.output.mkdir(parents=True, exist_ok=True)
     file = args.output / f"gpu-{args.name}.json"
-    file.write_text(json.dumps(report, indent=1) + "\n")
+    head = {"model": which, "gpu": str(card), "driver": str(driver), "cuda": driver.cuda}
+    follow(parts, file, head, time.monotonic() + 60 * args.minutes)
     console.print(f"{card}, driver {driver}; raw samples {file}")
+
+
+def follow(parts: dict[str, Part], file: Path, head: dict[str, Any], until: float) -> None:
+    """Run parts one after another until a time, and write what there is after each of them."""
+    report: dict[str, Any] = {**head, "parts": {}}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for name, part in parts.items():
+        start = time.monotonic()
+        if start > until:
+            found: dict[str, Any] = {"not_run": "the time was over"}
+        else:
+            try:
+                found = {**part(), "took_seconds": time.monotonic() - start}
+            except Exception as error:  # one part must not end the run, whatever it raises
+                found = {"failed": f"{type(error).__name__}: {error}"}
+        report["parts"][name] = found
+        file.write_text(json.dumps(report, indent=1) + "\n")
+        _say(f"{name}: {found.get('failed') or found.get('not_run') or 'done'}")
+
+
+def check_cuda(cuda: Cuda) -> dict[str, Any]:
+    """Bytes to the device and back, also by a captured graph, and everything given back."""
+    size = 2**20
+    given = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+    there, back, stream = cuda.allocate_host(size), cuda.allocate_host(size), cuda.stream()
+    address = cuda.allocate(size)
+
+    def copy() -> None:
+        cuda.upload(address, there, size, stream)
+        cuda.download(back, address, size, stream)
+
+    there[:] = given
+    copy()
+    cuda.synchronize(stream)
+    copied = bool(np.array_equal(back, given))
+    graph = cuda.capture(stream, copy)
+    there[:] = given[::-1]
+    cuda.launch(graph, stream)
+    cuda.synchronize(stream)
+    replayed = bool(np.array_equal(back, given[::-1]))
+    cuda.close_graph(graph)
+    cuda.free(address)
+    for buffer in (there, back):
+        cuda.free_host(buffer)
+    cuda.close_stream(stream)
+    if not copied or not replayed:
+        raise BackendError(f"Copied bytes are right: {copied}; by a graph: {replayed}.")
+    return {"bytes": size}
+
+
+def check_threads(name: str, path: Path = embedded.BUNDLE) -> dict[str, Any]:
+    """The shipped bundle from two threads: its error on the probes, and whether both agree."""
+    prompts = [f"{PROMPT}, {index}" for index in range(8)]
+    with load(name, path) as detector, ThreadPoolExecutor(2) as pool:
+        error = detector.screener.probe()
+        first = detector.screener.first_step(prompts)
+        start = time.perf_counter()
+        found = list(pool.map(detector.screener.first_step, [prompts] * 20))
+        seconds = time.perf_counter() - start
+    if not all(np.allclose(each, first, rtol=1e-4) for each in found):
+        raise BackendError(f"{name} measures the same prompts differently from two threads.")
+    return {"probe_error": error, "prompts_per_second": 20 * len(prompts) / seconds}
 
 
 def require_gpu() -> tuple[gpu.Gpu, gpu.Driver]:

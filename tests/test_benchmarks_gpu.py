@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import fake_gpu
 import pytest
 import torch
+from fake_cuda import FakeRuntime
 from rich.console import Console
 
 from benchmarks import gpu as benchmark
 from mnemoscope import embedded
 from mnemoscope_export import StableDiffusion
-from mnemoscope_runtime import gpu
+from mnemoscope_runtime import BackendError, BackendUnavailable, gpu
+from mnemoscope_runtime.cuda import Cuda
 
 ROOT = Path(__file__).parent.parent
 
@@ -48,6 +52,45 @@ def test_rows_and_report() -> None:
     missing = report["not_measured"]
     assert [name.split()[0] for name in missing] == ["onnxruntime-cuda", "tensorrt"]
     assert "not measured: tensorrt" in console.export_text()
+
+
+def test_what_there_is_is_written_after_every_part(tmp_path: Path) -> None:
+    file, written = tmp_path / "new" / "gpu.json", []
+
+    def fail() -> dict[str, object]:
+        written.append(json.loads(file.read_text()))
+        raise RuntimeError("an illegal address")
+
+    def wait() -> dict[str, object]:
+        time.sleep(0.3)
+        return {"figure": 2}
+
+    parts = {"good": lambda: {"figure": 1}, "bad": fail, "long": wait, "late": fail}
+    benchmark.follow(parts, file, {"gpu": "one"}, time.monotonic() + 0.2)
+    (at_the_second,) = written
+    assert at_the_second["gpu"] == "one"
+    assert at_the_second["parts"]["good"]["figure"] == 1
+    found = json.loads(file.read_text())["parts"]
+    assert found["bad"] == {"failed": "RuntimeError: an illegal address"}
+    assert found["long"]["figure"] == 2  # what has begun is finished
+    assert found["late"] == {"not_run": "the time was over"}
+
+
+def test_cuda_itself(fake_cuda: FakeRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert benchmark.check_cuda(Cuda()) == {"bytes": 2**20}
+    assert fake_cuda.launched == 1
+    assert fake_cuda.is_empty()
+    monkeypatch.setattr(Cuda, "launch", lambda *_: None)  # as if a graph replayed nothing
+    with pytest.raises(BackendError, match="right: True; by a graph: False"):
+        benchmark.check_cuda(Cuda())
+
+
+def test_two_threads() -> None:
+    found = benchmark.check_threads("onnxruntime")
+    assert found["probe_error"] < 1e-4
+    assert found["prompts_per_second"] > 0
+    with pytest.raises(BackendUnavailable):
+        benchmark.check_threads("onnxruntime-cuda")
 
 
 def test_a_row_that_fails_does_not_end_the_run() -> None:
