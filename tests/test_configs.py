@@ -6,6 +6,7 @@ import inspect
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from transformers import CLIPTextConfig
 
 from benchmarks.families import FAMILIES
 from mnemoscope import ExportError, InputError, embedded
-from mnemoscope_export import LoadOptions, StableDiffusion
+from mnemoscope_export import LoadOptions, StableDiffusion, load_vae
 from mnemoscope_export.configs import check_configs, sample_size
 from mnemoscope_export.configs.parts import SAMPLERS, SCHEDULER, TEXT_ENCODER
 from mnemoscope_export.configs.unet import UNET
@@ -138,6 +139,38 @@ def test_xl(part: str, option: str, value: object) -> None:
     configs[part] = {**configs[part], option: value}
     with pytest.raises(ExportError, match=option if option != "projection_dim" else "_input_dim"):
         check_configs(configs, "it")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("latents_mean", [0.1] * 4), ("shift_factor", 0.1), ("_class_name", "AutoencoderTiny")],
+)
+def test_a_vae_that_scales_otherwise(
+    model_dir: Path, tmp_path: Path, option: str, value: object
+) -> None:
+    """It is no part of a bundle, so it matters only to who draws."""
+    folder = shutil.copytree(model_dir, tmp_path / "model")
+    config = folder / "vae" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), option: value}))
+    assert StableDiffusion.load(folder).latent_shape
+    with pytest.raises(ExportError, match=f"(?s)The VAE of .*{option}"):
+        load_vae(folder)
+
+
+@pytest.mark.parametrize("value", [None, 7, "x", [], {}, [None], True, -1, 1e99])
+def test_any_value_is_answered(value: object) -> None:
+    """Whatever stands in an option, what comes of it is an ExportError or nothing."""
+    for part, options in (("unet", UNET), ("text_encoder", TEXT_ENCODER), ("scheduler", SCHEDULER)):
+        for option in options:
+            configs = base()
+            configs[part][option] = value
+            with suppress(ExportError):
+                check_configs(configs, "it")
+    for option in base()["model_index"]:
+        configs = base()
+        configs["model_index"][option] = value
+        with suppress(ExportError):
+            check_configs(configs, "it")
 
 
 def test_inpainting_takes_a_vae() -> None:

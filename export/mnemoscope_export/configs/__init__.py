@@ -5,13 +5,14 @@ torch.
 """
 
 from .parts import scheduler_problems
-from .pipeline import PARTS, check_configs, check_unet, is_xl, refuse
+from .pipeline import PARTS, check_configs, check_unet, check_vae, is_xl, refuse
 from .unet import inpaints, sample_size
 
 __all__ = [
     "PARTS",
     "check_configs",
     "check_unet",
+    "check_vae",
     "inpaints",
     "is_xl",
     "refuse",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Option", "flag", "free", "names", "number", "off", "only", "problems", "whole"]
+__all__ = ["Option", "flag", "free", "names", "number", "off", "only", "problems", "shown", "whole"]
 
 # what diffusers writes of itself into every config
 _OF_THE_LIBRARY = frozenset(
@@ -30,7 +30,7 @@ class Option:
 
     def spoken(self, value: Any) -> str:
         """ "VALUE (must be ...)" """
-        return f"{_shown(value)} (must be {self.wanted})"
+        return f"{shown(value)} (must be {self.wanted})"
 
 
 def only(*values: Any, default: Any = ...) -> Option:
@@ -39,7 +39,7 @@ def only(*values: Any, default: Any = ...) -> Option:
     def fits(value: Any) -> bool:
         return any(isinstance(value, bool) == isinstance(v, bool) and value == v for v in values)
 
-    wanted = " or ".join(map(_shown, values))
+    wanted = " or ".join(map(shown, values))
     return Option(fits, wanted, values[0] if default is ... else default)
 
 
@@ -122,7 +122,8 @@ def problems(options: Mapping[str, Option], config: Mapping[str, Any]) -> list[s
     return [*found, *(f"{name}, an option that is not known here" for name in unknown)]
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as it stands in the file."""
     plain = {None: "null", True: "true", False: "false"}
     if value is None or isinstance(value, bool):
         return plain[value]

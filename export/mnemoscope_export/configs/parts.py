@@ -7,7 +7,14 @@ from typing import Any
 
 from .options import Option, flag, free, number, off, only, problems, whole
 
-__all__ = ["SAMPLERS", "SCHEDULER", "TEXT_ENCODER", "scheduler_problems", "tokenizer_problems"]
+__all__ = [
+    "SAMPLERS",
+    "SCHEDULER",
+    "TEXT_ENCODER",
+    "scheduler_problems",
+    "tokenizer_problems",
+    "vae_problems",
+]
 
 # what transformers writes into any config, and a CLIP text model does not read
 _LIBRARY_WIDE = (
@@ -27,7 +34,10 @@ _LIBRARY_WIDE = (
 # transformers' CLIPTextConfig, and what diffusers' pipelines read of it
 TEXT_ENCODER: Mapping[str, Option] = {
     "architectures": Option(
-        lambda v: v is None or all(str(name).startswith("CLIPText") for name in v),
+        lambda v: (
+            v is None
+            or (isinstance(v, list | tuple) and all(str(name).startswith("CLIPText") for name in v))
+        ),
         "['CLIPTextModel'] or ['CLIPTextModelWithProjection']",
     ),
     "attention_dropout": number(0.0),
@@ -104,6 +114,21 @@ SCHEDULER: Mapping[str, Option] = {
     "variance_type": Option(lambda v: not str(v).startswith("learned"), "one that is not learned"),
     **dict.fromkeys(_WALKS, free()),
 }
+
+
+# what is around a VAE's own decoder; the rest of its config is diffusers' business
+_VAE: Mapping[str, Option] = {
+    "_class_name": only("AutoencoderKL"),
+    "latents_mean": only(None),
+    "latents_std": only(None),
+    "scaling_factor": number(0.18215),
+    "shift_factor": only(None),
+}
+
+
+def vae_problems(config: Mapping[str, Any]) -> list[str]:
+    """What in a `vae/config.json` is not covered where pictures are drawn or masked."""
+    return problems(_VAE, {name: config[name] for name in _VAE if name in config})
 
 
 def scheduler_problems(config: Mapping[str, Any]) -> list[str]:

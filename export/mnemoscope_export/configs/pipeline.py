@@ -8,10 +8,10 @@ from typing import Any
 from mnemoscope_runtime.errors import ExportError
 
 from .options import problems
-from .parts import TEXT_ENCODER, scheduler_problems, tokenizer_problems
+from .parts import TEXT_ENCODER, scheduler_problems, tokenizer_problems, vae_problems
 from .unet import inpaints, unet_problems
 
-__all__ = ["PARTS", "check_configs", "check_unet", "is_xl", "refuse"]
+__all__ = ["PARTS", "check_configs", "check_unet", "check_vae", "is_xl", "refuse"]
 
 Config = Mapping[str, Any]
 
@@ -105,6 +105,15 @@ def check_unet(config: Config, model: str, *, xl: bool) -> None:
         ExportError: all options that are in the way.
     """
     refuse(model, [f"UNet: {each}" for each in unet_problems(config, is_xl=xl, is_resized=True)])
+
+
+def check_vae(config: Config, model: str) -> None:
+    """Make sure that a VAE's latents are what its decoder takes but for one factor.
+
+    Raises:
+        ExportError: all options that are in the way.
+    """
+    refuse(f"The VAE of {model}", [f"{PARTS['vae']}: {each}" for each in vae_problems(config)])
 
 
 def refuse(model: str, found: list[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .options import Option, flag, free, names, number, off, only, problems, whole
+from .options import Option, flag, free, names, number, off, only, problems, shown, whole
 
 __all__ = ["UNET", "inpaints", "sample_size", "unet_problems"]
 
@@ -87,7 +87,6 @@ _XL: Mapping[str, Option] = {
     "reverse_transformer_layers_per_block": whole(None, 0, lists=True, nulls=True),
 }
 _WHY = {
-    "text_encoder_projection_dim": free(),
     "time_cond_proj_dim": "its guidance is an input, as in LCM: there is no unconditional branch",
     "num_class_embeds": "it is told a class or a noise level too, as upscalers are",
     "class_embed_type": "it is told a class, a noise level or an image too",
@@ -122,24 +121,23 @@ def unet_problems(
             f"in_channels is {inputs} (must be out_channels, {outputs}): the UNet is given more "
             "than noise, as in upscaling and instructed editing"
         )
-    first = config.get("down_block_types", _BOTH)[:1]
-    if not is_xl and tuple(first) == ("DownBlock2D",):
+    if not is_xl and _first_block(config) == _BOTH[1]:
         found.append("down_block_types[0] is 'DownBlock2D' (must be 'CrossAttnDownBlock2D')")
     if not is_resized:
         try:
             sample_size(config)
         except (TypeError, ValueError):
             found.append(
-                f"sample_size is {config.get('sample_size')!r:.60}, so the size of its latents is "
+                f"sample_size is {shown(config.get('sample_size'))}, so the size of its latents is "
                 "not known; give it with --latent-size (an eighth of the picture's pixels)"
             )
-    return [each.replace("is None", "is null") for each in found]
+    return found
 
 
 def inpaints(config: Mapping[str, Any]) -> bool:
     """Whether a UNet is given a mask and the latents of a masked picture beside its own."""
     inputs, outputs = (config.get(name, 4) for name in ("in_channels", "out_channels"))
-    return bool(inputs == 2 * outputs + 1)
+    return isinstance(outputs, int) and bool(inputs == 2 * outputs + 1)
 
 
 def sample_size(config: Mapping[str, Any]) -> tuple[int, int]:
@@ -157,6 +155,11 @@ def sample_size(config: Mapping[str, Any]) -> tuple[int, int]:
     if not all(isinstance(s, int) and not isinstance(s, bool) and s > 0 for s in (height, width)):
         raise ValueError
     return height, width
+
+
+def _first_block(config: Mapping[str, Any]) -> Any:
+    blocks = config.get("down_block_types", _BOTH)
+    return blocks[0] if isinstance(blocks, list | tuple) and blocks else None
 
 
 def _is_old(version: str) -> bool:

@@ -16,7 +16,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from mnemoscope_runtime.errors import ExportError, InputError
 from mnemoscope_runtime.manifest import AdapterRecord
 
-from ..configs import check_configs, inpaints, is_xl, sample_size
+from ..configs import check_configs, check_vae, inpaints, is_xl, sample_size
 from ..records import check_clip_skip, check_latent_size
 from .adapters import add_embeddings, fuse_loras, pipeline_of
 from .checkpoint import load_network
@@ -144,8 +144,12 @@ def load_vae(name: str | Path, options: LoadOptions | None = None) -> Autoencode
     """
     options = options or LoadOptions()
     if Path(name).is_file():
-        return load_single_vae(Path(name), configs_for(Path(name), options.config))
-    folder = local_folder(str(name), options.variant) / "vae"
+        config = configs_for(Path(name), options.config)
+        check_vae(read_configs(config).get("vae", {}), str(name))
+        return load_single_vae(Path(name), config)
+    whole = local_folder(str(name), options.variant)
+    check_vae(read_configs(whole).get("vae", {}), str(name))
+    folder = whole / "vae"
     if not folder.is_dir():
         raise ExportError(
             f"{name} cannot draw: it has no VAE. Save the whole pipeline with "
