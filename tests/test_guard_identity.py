@@ -212,6 +212,25 @@ def predicted_inside(pipe: Any) -> torch.Tensor:
     return predicted(StableDiffusionPipeline(**pipe.components, requires_safety_checker=False))
 
 
+def test_adapters_whose_weights_or_blocks_change(pipe: Any, lora: dict[str, torch.Tensor]) -> None:
+    """Hot swapping writes into the same tensors; scales may differ from block to block."""
+    loaded(pipe, lora)
+    pipe.set_adapters("style", {"unet": {"down": 0.3, "up": 0.6}})
+    with Guard(pipe, calibration=guarded_at(pipe, 1e6)) as guard:
+        draw(pipe, PROMPTS)
+        assert "unet LoRA style: several scales" in guard.identity.state
+        pipe.set_adapters("style", {"unet": {"down": 0.3, "up": 0.7}})
+        with pytest.raises(CalibrationError, match="unet LoRA style is several scales"):
+            draw(pipe, PROMPTS)
+        pipe.set_adapters("style", {"unet": {"down": 0.3, "up": 0.6}})
+        draw(pipe, PROMPTS)
+        for name, value in pipe.unet.named_parameters():
+            if "lora_B" in name:
+                value.data.copy_(2 * value)
+        with pytest.raises(CalibrationError, match="unet LoRA style is several scales"):
+            draw(pipe, PROMPTS)
+
+
 @pytest.mark.filterwarnings("ignore::mnemoscope.guard.MemorizationWarning")
 def test_fused_adapters(pipe: Any, lora: dict[str, torch.Tensor]) -> None:
     loaded(pipe, lora)
@@ -270,6 +289,9 @@ def test_what_changes_nothing_is_accepted(pipe: Any, tmp_path: Path) -> None:
         lambda: (pipe.enable_freeu(0.9, 0.2, 1.2, 1.4), pipe.disable_freeu()),
         lambda: (pipe.fuse_qkv_projections(), pipe.unfuse_qkv_projections()),
         lambda: pipe.unet.enable_gradient_checkpointing(),
+        lambda: (
+            pipe.unet.mid_block.attentions[0].transformer_blocks[0].set_chunk_feed_forward(2, 1)
+        ),
         lambda: setattr(pipe, "text_encoder", copy.deepcopy(pipe.text_encoder)),
     ]
     with Guard(pipe, calibration=calibration):
@@ -360,6 +382,13 @@ def test_what_no_guard_can_tell_is_refused_by_name(
         calibrate_guard(pipe, BENIGN, fpr=0.3, num_inference_steps=STEPS)
 
 
+def test_a_configuration_that_was_written_into(pipe: Any) -> None:
+    with Guard(pipe, calibration=guarded_at(pipe, 1e6)):
+        pipe.text_encoder.config.hidden_act = "relu"
+        with pytest.raises(CalibrationError, match="text_encoder configuration changed"):
+            draw(pipe, PROMPTS)
+
+
 def test_a_hook_of_all_modules(pipe: Any) -> None:
     calibration = guarded_at(pipe, 1e6)
     handle = torch.nn.modules.module.register_module_forward_hook(lambda *_: None)
@@ -431,12 +460,17 @@ def test_changed_while_it_draws(pipe: Any, lora: dict[str, torch.Tensor]) -> Non
         own.enable_lora()
         return {}
 
+    def switch_and_back(own: Any, step: int, *_: Any) -> dict[str, Any]:
+        own.enable_lora() if step < STEPS - 2 else own.disable_lora()
+        return {}
+
     with Guard(pipe, calibration=guarded_at(pipe, 1e6)):
-        draw(pipe, PROMPTS)
-        with pytest.raises(CalibrationError, match=r"changed while it drew.*LoRA style"):
-            draw(pipe, PROMPTS, callback_on_step_end=switch)
-        pipe.disable_lora()
-        draw(pipe, PROMPTS)
+        draw(pipe, PROMPTS, callback_on_step_end=lambda *told: told[-1])
+        for callback in (switch, switch_and_back):
+            with pytest.raises(CalibrationError, match=r"changed while it drew.*LoRA style"):
+                draw(pipe, PROMPTS, callback_on_step_end=callback)
+            pipe.disable_lora()
+            draw(pipe, PROMPTS)
 
 
 def test_embeddings_that_are_swapped_after_the_decision(pipe: Any) -> None:

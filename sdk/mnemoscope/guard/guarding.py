@@ -182,13 +182,17 @@ class Guard:
             self.decisions = ()
             self._identify()
             output = self._watched(args, kwargs)
-            if self._known is not None and self._identified.now() != self.identity:
-                changes = self.identity.changes(self._identified.now())
-                raise CalibrationError(
-                    f"The pipeline was changed while it drew: {changes}. What was decided was not "
-                    "of all that was drawn, and is not handed out. Change it between requests."
-                )
+            self._check_unchanged()
             return output
+
+    def _check_unchanged(self) -> None:
+        """Raises CalibrationError if the pipeline is not what it was when the request came."""
+        if self._known is not None and (now := self._identified.now()) != self.identity:
+            raise CalibrationError(
+                f"The pipeline was changed while it drew: {self.identity.changes(now)}. What was "
+                "decided was not of all that was drawn, and is not handed out. Change it between "
+                "requests."
+            )
 
     def _identify(self) -> None:
         """Look which model the pipeline is now.
@@ -217,6 +221,8 @@ class Guard:
         if self._baseline is None:
             self._baseline = self._access.negative(self._negative)
         random = RandomState.of(told.get("generator"))
+        callbacks = (told.get("callback_on_step_end"), told.get("callback"))
+        called = any(each is not None for each in callbacks)
         silenced: set[int] = set()
         embeds: dict[int, Tensor] = {}
         while True:
@@ -231,6 +237,7 @@ class Guard:
                 silenced=silenced,
                 steer=steer,
                 until=until,
+                check=self._check_unchanged if called else lambda: None,
             )
             try:
                 with watch.watching():

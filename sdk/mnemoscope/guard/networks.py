@@ -24,7 +24,7 @@ def networks(pipe: Any) -> dict[str, nn.Module]:
     parts: tuple[str, ...] = _NETWORKS
     if any(kind in type(pipe).__name__ for kind in _DRAWS_ON_PICTURES):
         parts += ("vae",)
-    found = {part: getattr(pipe, part, None) for part in parts}
+    found = {part: vars(pipe).get(part) for part in parts}  # itself, also while a guard is between
     return {part: plain(module) for part, module in found.items() if module is not None}
 
 

@@ -36,7 +36,8 @@ class Stamp:
         self._pipe = pipe
         self._parts = _parts(pipe)
         layers = [layer for network in networks(pipe).values() for layer in network.modules()]
-        self._live = [each for layer in layers for each in _containers(layer)]
+        holders = {id(each): each for layer in layers for each in _containers(layer)}
+        self._live = list(holders.values())
         self._copies = [_copied(each) for each in self._live]
         self._hooks = [each for layer in layers for each in _hooks(layer)]
         self._hooked = [*map(_copied, self._hooks)] if any(self._hooks) else []
@@ -143,6 +144,8 @@ def _containers(layer: nn.Module) -> Iterator[Any]:
     for name, value in own.items():
         if type(value) in (list, dict, set) and name[0] != "_":
             yield value
+    if (config := own.get("config")) is not None:
+        yield vars(config)
     if (processor := own.get("processor")) is not None:
         yield vars(processor)
     if (registry := own.get("_diffusers_hook")) is not None:

@@ -10,16 +10,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from .networks import is_lora, layers, tensors
 
 __all__ = ["Digest", "Strange", "traits"]
 
 Digest = Callable[[Tensor], str]  # of a tensor's type, shape and values
-KINDS = (UNet2DConditionModel, CLIPTextModel, CLIPTextModelWithProjection, AutoencoderKL)
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "math", "builtins")
 # compute attention and nothing else, in different ways
 PROCESSORS = (
@@ -50,6 +48,8 @@ _NEUTRAL = {
     "_is_torch_compile",
     "hf_device_map",
     "original_attn_processors",
+    "_chunk_size",  # of feed-forward layers: piece by piece
+    "_chunk_dim",
     "fused_projections",
     "processor",
     "forward",
@@ -85,10 +85,12 @@ def traits(part: str, network: nn.Module, digest: Digest) -> dict[str, str]:
     Raises:
         Strange: something is there that a guard does not know.
     """
-    if type(network) not in KINDS:
+    kind = type(network)
+    theirs = _module(kind).startswith(("diffusers.", "transformers."))
+    if (kind is not UNet2DConditionModel) if part == "unet" else not theirs:
         raise Strange(
-            f"{part} is a {_name(type(network))}, and a guard knows "
-            f"{', '.join(kind.__name__ for kind in KINDS)}"
+            f"{part} is a {_name(kind)}, and a guard knows UNet2DConditionModel and text encoders "
+            "of transformers"
         )
     if getattr(network.config, "encoder_hid_dim_type", None) == "ip_image_proj":
         raise Strange(
@@ -115,12 +117,24 @@ def traits(part: str, network: nn.Module, digest: Digest) -> dict[str, str]:
 
 def _anew(network: Any) -> nn.Module:
     """What its class makes of its configuration, without weights."""
-    kind = type(network)
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        if hasattr(kind, "from_config"):
-            built: nn.Module = kind.from_config(dict(network.config))
-            return built
-        return kind(copy.deepcopy(network.config))  # type: ignore[no-any-return]
+    kind, config = type(network), network.config
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            if hasattr(kind, "from_config"):
+                built: nn.Module = kind.from_config(dict(config))
+                return built
+            return kind(copy.deepcopy(config))  # type: ignore[no-any-return]
+    except (
+        AttributeError,
+        KeyError,
+        NotImplementedError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as e:
+        raise Strange(
+            f"a {_name(kind)} cannot be built from its configuration to compare: {e}"
+        ) from None
 
 
 def _differences(where: str, layer: nn.Module, expected: nn.Module | None) -> dict[str, str]:

@@ -226,6 +226,7 @@ class Watch:
         silenced: Images that are drawn without their prompts from here on.
         steer: Changes `embeds` on the way; asked before a step is looked at.
         until: Not asked at timesteps below it.
+        check: Called before every step but the first; may raise.
     """
 
     source: Source
@@ -237,6 +238,7 @@ class Watch:
     silenced: set[int] = field(default_factory=set)
     steer: Steer | None = None
     until: float = 0.0
+    check: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self._norms: list[Tensor] = []
@@ -276,7 +278,10 @@ class Watch:
 
         Raises:
             InputError: the prompts' embeddings are others than at the first step.
+            MnemoscopeError: as `check` raises.
         """
+        if self._began:
+            self.check()
         pooled = (told.get("added_cond_kwargs") or {}).get("text_embeds")
         for name, now in (("embeddings", told[EMBEDS]), ("pooled embeddings", pooled)):
             if now is None:
