@@ -8,8 +8,7 @@ import pytest
 from audit_support import text
 
 from mnemoscope import InputError
-from mnemoscope.audit.source import REASONS, Source
-from mnemoscope.prompts import read_prompt_file
+from mnemoscope.audit.source import Source
 from mnemoscope_runtime.tokenizer import LONGEST_PROMPT
 
 
@@ -34,7 +33,7 @@ def test_what_cannot_be_screened_has_a_reason_and_no_place(tmp_path: Path) -> No
     longest = "x" * LONGEST_PROMPT
     prompts = ["a", "", " \t ", longest + "x", longest, ""]
     source = Source.scan(text(tmp_path / "p.jsonl", prompts))
-    assert [REASONS[code].partition(":")[0] for code in source.reason] == [
+    assert [source.reasons[code].partition(":")[0] for code in source.reason] == [
         *("", "empty", "empty", "longer than 100,000 characters", "", "empty")
     ]
     assert source.place.tolist() == [0, -1, -1, -1, 1, -1]
@@ -42,27 +41,60 @@ def test_what_cannot_be_screened_has_a_reason_and_no_place(tmp_path: Path) -> No
     assert list(source.errors.values()) == [3, 1]
 
 
-def test_a_missing_prompt_counts_as_empty(tmp_path: Path) -> None:
-    lines = tmp_path / "p.jsonl"
-    lines.write_text('{"prompt": null}\n{"prompt": "a"}\n')
-    short = tmp_path / "p.csv"
-    short.write_text("id,prompt\n1\n2,a\n")
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = tmp_path / "p.parquet"
-    pytest.importorskip("pyarrow.parquet").write_table(
-        pyarrow.table({"prompt": [None, "a"]}), parquet
-    )
-    for path in (lines, short, parquet):
-        assert Source.scan(path).place.tolist() == [-1, 0]
-        with pytest.raises(InputError, match="the prompt is None, not text"):
-            list(read_prompt_file(path))  # to everybody else it is an error still
+def broken(tmp_path: Path, name: str, content: bytes) -> list[str]:
+    """Why rows of a file have no place; those that have are numbered."""
+    path = tmp_path / name
+    path.write_bytes(content)
+    source = Source.scan(path)
+    assert len(list(source.rows())) == len(source.place)
+    return [
+        source.reasons[code] or str(place)
+        for code, place in zip(source.reason, source.place, strict=True)
+    ]
 
 
-def test_a_number_is_no_missing_prompt(tmp_path: Path) -> None:
-    path = tmp_path / "p.jsonl"
-    path.write_text('{"prompt": "a"}\n{"prompt": 5}\n')
-    with pytest.raises(InputError, match="row 2: the prompt is 5, not text"):
-        Source.scan(path)
+def test_a_broken_row_of_text_stops_nothing(tmp_path: Path) -> None:
+    assert broken(tmp_path, "p.txt", b"a\ncaf\xe9\nb\n") == ["0", "not UTF-8", "1"]
+
+
+def test_a_broken_row_of_json_stops_nothing(tmp_path: Path) -> None:
+    rows = [
+        *(b'{"prompt": "a"}', b'{"prompt": null}', b'{"prompt": 5}', b'{"id": 1}', b'{"prompt"'),
+        *(b'"\\ud800"', b'"caf\xe9"', b"7", b'"a"', b'"b"'),
+    ]
+    assert broken(tmp_path, "p.jsonl", b"\n".join(rows)) == [
+        *("0", "no prompt: null", "not text", "no prompt", "not JSON"),
+        *("half of a surrogate pair: no character", "not UTF-8", "neither text nor an object"),
+        *("0", "1"),
+    ]
+
+
+def test_a_broken_row_of_csv_stops_nothing(tmp_path: Path) -> None:
+    long = b"x" * 131_073  # the limit of Python's csv
+    rows = [b"id,prompt", b"1,a", b"2", b"3,a,b", b"4," + long, b"5,caf\xe9", b"6,", b"7,b"]
+    fields = "not as many fields as the header has"
+    assert broken(tmp_path, "p.csv", b"\n".join(rows)) == [
+        *("0", fields, fields, "longer than 100,000 characters", "not UTF-8"),
+        *("empty: there is nothing to compare with the empty prompt", "1"),
+    ]
+
+
+def test_a_broken_row_of_parquet_stops_nothing(tmp_path: Path) -> None:
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = [b"a", None, b"caf\xe9", b"\xed\xa0\x80", b"b"]
+    strings = pa.array(rows, pa.binary()).view(pa.string())  # which nothing looks at
+    parquet.write_table(pa.table({"prompt": strings}), tmp_path / "p.parquet")
+    content = (tmp_path / "p.parquet").read_bytes()
+    assert broken(tmp_path, "p.parquet", content) == [
+        *("0", "no prompt: null", "not UTF-8", "not UTF-8", "1")
+    ]
+
+
+def test_what_is_broken_is_no_repetition(tmp_path: Path) -> None:
+    """What can be shown of a broken row may look like a prompt."""
+    assert broken(tmp_path, "p.csv", b'prompt\na,b\n"a,b"\na,b\n') == [
+        *("not as many fields as the header has", "0", "not as many fields as the header has")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -70,8 +102,7 @@ def test_a_number_is_no_missing_prompt(tmp_path: Path) -> None:
     [
         ("", "holds no prompts"),
         ('""\n" "\n', "None of the 2 prompts"),
-        ('"a"\n{"prompt"\n', "line 2: not JSON"),
-        ('"a"\n"\\ud800"\n', "line 2: not JSON"),
+        ('{"prompt"\n"\\ud800"\n', "None of the 2 prompts .* the first is not JSON"),
     ],
 )
 def test_a_useless_file(tmp_path: Path, content: str, words: str) -> None:

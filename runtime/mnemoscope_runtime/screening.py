@@ -29,6 +29,7 @@ from .errors import BackendError, InputError, NumericsError
 from .manifest import EMPTY
 from .options import check_options
 from .predictions import Array, Embeds, Prediction, Tile
+from .processes import OwnProcess
 from .schedulers import ddim_step, guide, timesteps
 from .tokenizer import ClipTokenizer, Tokens
 
@@ -40,7 +41,7 @@ _POSITIONS = 8192  # latent positions per engine call, so that 64x64 latents go 
 
 
 class Screener:
-    """A bundle on a backend. Safe to share between threads."""
+    """A bundle on a backend. Safe to share between threads, and for the process that opened it."""
 
     def __init__(self, bundle: Bundle, backend: Backend) -> None:
         self.bundle = bundle
@@ -52,6 +53,7 @@ class Screener:
         self._empty: Embeds | None = None
         self._lock = threading.Lock()
         self._closed = False
+        self._process = OwnProcess(self)
 
     @classmethod
     def open(
@@ -399,6 +401,7 @@ class Screener:
         return prompts.ids if isinstance(prompts, Tokens) else self.tokenizer(prompts)
 
     def _engine(self, graph: str) -> Engine:
+        self._process.check()
         if self._closed:
             raise BackendError("This screener is closed. Open the bundle again.")
         with self._lock:
@@ -417,7 +420,9 @@ class Screener:
 
         Raises:
             InputError: the bundle does not have as many.
+            BackendError: this process is a fork of the one that opened the bundle.
         """
+        self._process.check()
         return self._count(noises, self.noises, "noises"), self._count(steps, self.steps, "steps")
 
     def _count(self, wanted: int | None, most: int, what: str) -> int:
@@ -431,8 +436,10 @@ class Screener:
         return count
 
     def close(self) -> None:
-        """Let go of the engines; further calls raise."""
+        """Let go of the engines; further calls raise. In a fork nothing is taken down."""
         self._closed = True
+        if not self._process.here:
+            return
         self._engines.clear()
         self.backend.close()
         self.bundle.release()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..errors import BackendError, BackendUnavailable
+from ..processes import OwnProcess
 from . import Arrays, Engine, Precision, missing
 
 __all__ = ["OnnxRuntime", "import_onnxruntime", "make_session", "open_backend"]
@@ -142,6 +143,7 @@ class OnnxRuntime:
         self._lean = lean
         self._sessions: dict[tuple[str, str], Engine] = {}
         self._lock = threading.Lock()
+        self._process = OwnProcess(self)
 
     def load(self, bundle: Bundle, graph: str) -> Engine:
         """Make a session from the verified bytes of a graph; the second call returns the first's.
@@ -151,16 +153,18 @@ class OnnxRuntime:
             BackendUnavailable: the bundle is in bfloat16, or the session would not run on the
                 provider that was asked for.
         """
+        self._process.check()
         with self._lock:
             key = (bundle.id, graph)
             if key not in self._sessions:
-                self._sessions[key] = _Session(self._session(bundle, graph))
+                self._sessions[key] = _Session(self._session(bundle, graph), self._process)
             return self._sessions[key]
 
     def close(self) -> None:
-        """Let go of every session."""
-        with self._lock:
-            self._sessions.clear()
+        """Let go of every session; in a fork nothing is taken down."""
+        if self._process.here:
+            with self._lock:
+                self._sessions.clear()
 
     def _session(self, bundle: Bundle, graph: str) -> Any:
         if bundle.manifest.precision == "bfloat16":
@@ -184,10 +188,12 @@ class OnnxRuntime:
 class _Session:
     """An `InferenceSession` as an engine; ONNX Runtime's run() is thread-safe."""
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, process: OwnProcess) -> None:
         self._session = session
+        self._process = process
 
     def __call__(self, inputs: Arrays, outputs: tuple[str, ...]) -> list[NDArray[np.float32]]:
+        self._process.check()
         try:
             values: list[NDArray[np.float32]] = self._session.run(list(outputs), dict(inputs))
         except Exception as error:  # ONNX Runtime's errors share no base class

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..errors import BackendError, BackendUnavailable
+from ..processes import OwnProcess
 from . import Arrays, Engine, Precision, missing
 
 __all__ = ["OpenVino", "import_openvino", "open_backend"]
@@ -89,6 +90,7 @@ class OpenVino:
             self._options["INFERENCE_NUM_THREADS"] = threads
         self._engines: dict[tuple[str, str], Engine] = {}
         self._lock = threading.Lock()
+        self._process = OwnProcess(self)
 
     def load(self, bundle: Bundle, graph: str) -> Engine:
         """Compile a graph from its verified bytes; the second call returns the first's engine.
@@ -96,17 +98,19 @@ class OpenVino:
         Raises:
             BackendError: OpenVINO refuses the graph.
         """
+        self._process.check()
         with self._lock:
             key = (bundle.id, graph)
             if key not in self._engines:
-                engine = _Compiled(self._compile(bundle, graph))
+                engine = _Compiled(self._compile(bundle, graph), self._process)
                 self._engines[key] = _each_pair(engine) if graph in _STATIC else engine
             return self._engines[key]
 
     def close(self) -> None:
-        """Let go of every engine."""
-        with self._lock:
-            self._engines.clear()
+        """Let go of every engine; in a fork nothing is taken down."""
+        if self._process.here:
+            with self._lock:
+                self._engines.clear()
 
     def _compile(self, bundle: Bundle, graph: str) -> Any:
         file = bundle.manifest.graphs[graph]
@@ -158,11 +162,13 @@ def _private_copy(bundle: Bundle, graph: str) -> Iterator[Path]:
 class _Compiled:
     """A compiled model as an engine; every thread that calls gets a request of its own."""
 
-    def __init__(self, compiled: Any) -> None:
+    def __init__(self, compiled: Any, process: OwnProcess) -> None:
         self._compiled = compiled
+        self._process = process
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def __call__(self, inputs: Arrays, outputs: tuple[str, ...]) -> list[NDArray[np.float32]]:
+        self._process.check()
         try:
             request = self._idle.get_nowait()
         except queue.Empty:

@@ -22,7 +22,7 @@ from ..detector import Detector
 from . import figures, report, table
 from .deciding import GROUPED, READ, group, limitation, limits
 from .journal import Job, Journal, Measured
-from .source import REASONS, Source
+from .source import Source
 
 __all__ = ["Audit", "audit"]
 
@@ -88,6 +88,7 @@ def audit(
     output: str | Path,
     *,
     column: str | None = None,
+    quotes: bool = True,
     fdr: float = 0.05,
     dependent: bool = False,
     steps: int = 1,
@@ -104,10 +105,11 @@ def audit(
 
     Args:
         detector: What measures; it needs a calibration of this setting.
-        file: Prompts, as `read_prompt_file` takes them. A missing or empty one gets an error and
-            no verdict; exact repetitions are measured once.
+        file: Prompts, as `read_prompt_file` takes them. A row that is empty or cannot be read gets
+            an error and no verdict; exact repetitions are measured once.
         output: Results, one row for each prompt in order: `.jsonl`, `.csv` or `.parquet`.
         column: Key or column that holds the prompt.
+        quotes: As in `read_prompt_file`.
         fdr: Of the distinct prompts flagged, at most so many are benign on average, in 0..1.
         dependent: Whether that is to hold for any dependence between scores.
         steps: Denoising steps to measure.
@@ -135,14 +137,14 @@ def audit(
     calibration = (detector.calibration or CalibrationFile(())).require(setting)
     benign = len(calibration.scores)
 
-    source = Source.scan(file, column)
+    source = Source.scan(file, column, quotes=quotes, tell=tell)
     for reason, count in source.errors.items():
         tell(f"{count:,} prompts cannot be screened ({reason}): an `error`, and no verdict.")
     limited = limitation(source.measured, benign, fdr, dependent)
     if limited:
         tell(limited)
     known = hashlib.sha256(msgspec.json.encode(calibration)).hexdigest()
-    job = Job(__version__, setting, known, source.sha256, column)
+    job = Job(__version__, setting, known, source.sha256, column, quotes)
     partial = output.with_name(f"{output.name}.partial")
     with Journal.open(partial, job, source.measured, restart=restart) as journal:
         if journal.done:
@@ -241,7 +243,7 @@ def _judge(
 def _rows(source: Source, measured: Measured, judged: _Judged) -> Iterator[table.Row]:
     for row, (prompt, place) in enumerate(zip(source.rows(), source.place, strict=True)):
         if place < 0:
-            yield prompt, None, None, None, None, None, REASONS[source.reason[row]]
+            yield prompt, None, None, None, None, None, source.reasons[source.reason[row]]
             continue
         yield (
             prompt,

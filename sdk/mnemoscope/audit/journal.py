@@ -33,6 +33,7 @@ class Job:
         calibration: sha256 of the calibration of that setting.
         input: sha256 of the file of prompts.
         column: Of the file that holds the prompts, if it was named.
+        quotes: Whether quotes hold fields of the file together.
     """
 
     version: str
@@ -40,6 +41,7 @@ class Job:
     calibration: str
     input: str
     column: str | None
+    quotes: bool = True
     kind: str = "mnemoscope-audit"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,15 +14,12 @@ from numpy.typing import NDArray
 from mnemoscope_runtime.errors import InputError
 from mnemoscope_runtime.tokenizer import LONGEST_PROMPT
 
-from ..prompts import read_prompt_file
+from ..prompts import Broken, read_rows
 
-__all__ = ["REASONS", "Source"]
+__all__ = ["Source"]
 
-REASONS = (
-    "",
-    "empty: there is nothing to compare with the empty prompt",
-    f"longer than {LONGEST_PROMPT:,} characters",
-)
+_EMPTY = "empty: there is nothing to compare with the empty prompt"
+_LONG = f"longer than {LONGEST_PROMPT:,} characters"
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,46 +28,59 @@ class Source:
 
     Attributes:
         path: The file.
-        column: As in `read_prompt_file`.
+        column: As in `read_rows`.
+        quotes: As in `read_rows`.
         sha256: Of the file.
         chosen: Whether a row is measured: it can be, and the prompt stands there first. # [row]
         place: Which of the measured prompts a row holds; -1 if it cannot be screened. # [row]
-        reason: Why it cannot be, as an index of `REASONS`; 0 if it can. # [row]
+        reason: Why it cannot be, as an index of `reasons`; 0 if it can. # [row]
+        reasons: All that there are.
     """
 
     path: Path
     column: str | None
+    quotes: bool
     sha256: str
     chosen: NDArray[np.bool_]
     place: NDArray[np.int64]
     reason: NDArray[np.uint8]
+    reasons: tuple[str, ...]
 
     @classmethod
-    def scan(cls, path: str | Path, column: str | None = None) -> Source:
+    def scan(
+        cls,
+        path: str | Path,
+        column: str | None = None,
+        *,
+        quotes: bool = True,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> Source:
         """Read a file once: what is wrong with it comes out now and not after hours.
 
         Raises:
-            InputError: it cannot be read, has a broken row, or holds no prompt to screen.
+            InputError: it cannot be read, or holds no prompt to screen.
         """
         path = Path(path)
         sha256 = _hash(path)
-        digests, reasons = bytearray(), bytearray()
-        for prompt in read_prompt_file(path, column=column, missing=""):
-            text = prompt.encode("utf-8", "surrogatepass")
+        digests, codes = bytearray(), bytearray()
+        reasons = {"": 0}
+        for row in read_rows(path, column=column, quotes=quotes, tell=tell):
+            # what is broken is no repetition of anything
+            text = row.encode() if isinstance(row, str) else b"\xff%d" % len(codes)
             digests += hashlib.blake2b(text, digest_size=16).digest()
-            reasons.append(_reason(prompt))
-        reason = np.frombuffer(bytes(reasons), np.uint8)
+            codes.append(reasons.setdefault(_reason(row), len(reasons)))
+        reason, names = np.frombuffer(bytes(codes), np.uint8), tuple(reasons)
         if not len(reason):
             raise InputError(f"{path} holds no prompts. Give a file with some.")
         if reason.all():
             raise InputError(
                 f"None of the {len(reason):,} prompts of {path} can be screened; the first is "
-                f"{REASONS[reason[0]]}. Give a file with some."
+                f"{names[reason[0]]}. Give a file with some."
             )
         first = _first(np.frombuffer(bytes(digests), np.uint64).reshape(-1, 2))
         chosen = (first == np.arange(len(first))) & (reason == 0)
         place = np.where(reason == 0, (np.cumsum(chosen) - 1)[first], -1)
-        return cls(path, column, sha256, chosen, place, reason)
+        return cls(path, column, quotes, sha256, chosen, place, reason, names)
 
     @property
     def measured(self) -> int:
@@ -80,12 +90,13 @@ class Source:
     @property
     def errors(self) -> dict[str, int]:
         """How many prompts cannot be screened, by reason."""
-        counts = np.bincount(self.reason, minlength=len(REASONS)).tolist()
-        return {name: n for name, n in zip(REASONS, counts, strict=True) if name and n}
+        counts = np.bincount(self.reason, minlength=len(self.reasons)).tolist()
+        return {name: n for name, n in zip(self.reasons, counts, strict=True) if name and n}
 
     def rows(self) -> Iterator[str]:
-        """All prompts, in order; a missing one is empty."""
-        return read_prompt_file(self.path, column=self.column, missing="")
+        """All prompts, in order; of what is broken, what can be shown."""
+        for row in read_rows(self.path, column=self.column, quotes=self.quotes):
+            yield row.text if isinstance(row, Broken) else row
 
     def prompts(self) -> Iterator[str]:
         """Those to measure, each once, in the order of their first appearance."""
@@ -100,10 +111,12 @@ class Source:
             )
 
 
-def _reason(prompt: str) -> int:
-    if not prompt.strip():
-        return 1
-    return 2 if len(prompt) > LONGEST_PROMPT else 0
+def _reason(row: str | Broken) -> str:
+    if isinstance(row, Broken):
+        return row.reason
+    if not row.strip():
+        return _EMPTY
+    return _LONG if len(row) > LONGEST_PROMPT else ""
 
 
 def _first(digests: NDArray[np.uint64]) -> NDArray[np.int64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ import typer
 from .. import embedded
 from ..bench import environment
 from ..detector import Detector
-from ._options import progress_bar, prompts_of, say
+from ._options import progress_bar, say
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,7 +39,9 @@ class Lists:
     benign: list[str]
 
 
-def lists_of(file: str | None, column: str | None, limit: int | None, others: list[str]) -> Lists:
+def lists_of(
+    file: str | None, read: Callable[[str], list[str]], limit: int | None, others: list[str]
+) -> Lists:
     """What is compared on; of the embedded model, whose settings were chosen on the other half."""
     if file is not None:
         benign = others[LEARNT_ON:][:_BENIGN][:limit]
@@ -48,7 +50,7 @@ def lists_of(file: str | None, column: str | None, limit: int | None, others: li
                 "what becomes of benign prompts is not shown: that takes more than the "
                 f"{LEARNT_ON} to learn from (--benign FILE)."
             )
-        return Lists(prompts_of(file, column)[:limit], None, benign)
+        return Lists(read(file)[:limit], None, benign)
     return Lists(
         [row.prompt for row in embedded.read_prompts("memorized")][1::2][:limit],
         embedded.memorized_pictures()[1::2][:limit],

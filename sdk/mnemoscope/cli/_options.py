@@ -28,6 +28,7 @@ __all__ = [
     "FirstNoisesOption",
     "FirstOption",
     "FirstStepsOption",
+    "NoQuotesOption",
     "NoisesOption",
     "StepsOption",
     "ThreadsOption",
@@ -63,6 +64,12 @@ NoisesOption = Annotated[
 ]
 StepsOption = Annotated[int, typer.Option(help="Denoising steps to measure.")]
 ColumnOption = Annotated[str | None, typer.Option(help="Column of --file that holds the prompt.")]
+NoQuotesOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-quotes", help="Quotes in .csv and .tsv are part of the text; every row is a line."
+    ),
+]
 DetectorOption = Annotated[
     str,
     typer.Option(
@@ -142,13 +149,13 @@ def require_place(path: Path, option: str, *endings: str) -> None:
         raise InputError(f"{option} writes {', '.join(endings)}, not {path.name}.")
 
 
-def prompts_of(file: str, column: str | None = None) -> list[str]:
-    """The prompts of a file.
+def prompts_of(file: str, column: str | None = None, *, quotes: bool = True) -> list[str]:
+    """The prompts of a file; says how many there are.
 
     Raises:
         InputError: it cannot be read, or holds none.
     """
-    prompts = list(read_prompt_file(file, column=column))
+    prompts = list(read_prompt_file(file, column=column, quotes=quotes, tell=say))
     if not prompts:
         raise InputError(f"{file} holds no prompts. Give a file with some.")
     return prompts

@@ -22,6 +22,7 @@ from ._options import (
     FirstOption,
     FirstStepsOption,
     NoisesOption,
+    NoQuotesOption,
     StepsOption,
     ThreadsOption,
     first_stage,
@@ -48,6 +49,7 @@ def command(
         Path, typer.Option("--output", "-o", help="Results: .jsonl, .csv or .parquet.")
     ],
     column: Annotated[str | None, typer.Option(help="Column that holds the prompt.")] = None,
+    no_quotes: NoQuotesOption = False,
     bundle: BundleOption = None,
     calibration: CalibrationOption = None,
     backend: BackendOption = "onnxruntime",
@@ -98,6 +100,7 @@ def command(
                 file,
                 output,
                 column=column,
+                quotes=not no_quotes,
                 fdr=fdr,
                 dependent=dependent,
                 steps=steps,

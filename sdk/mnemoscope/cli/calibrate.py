@@ -27,6 +27,7 @@ from ._options import (
     FirstNoisesOption,
     FirstOption,
     FirstStepsOption,
+    NoQuotesOption,
     ThreadsOption,
     first_stage,
     numbers,
@@ -56,6 +57,7 @@ def command(
     column: Annotated[
         str | None, typer.Option(help="Column of the files that holds the prompt.")
     ] = None,
+    no_quotes: NoQuotesOption = False,
     fpr: Annotated[float, typer.Option(help="False-positive rate to promise.")] = 0.01,
     delta: Annotated[
         float, typer.Option(help="Chance that the promise is broken, over the draw of prompts.")
@@ -110,8 +112,8 @@ def command(
     stage = first_stage(first, first_steps, first_noises, clear)
     lengths = numbers(steps, "--steps")
     counts = numbers(noises, "--noises") if noises is not None else None
-    others = prompts_of(benign, column)
-    known = prompts_of(positives, column) if positives is not None else []
+    others = prompts_of(benign, column, quotes=not no_quotes)
+    known = prompts_of(positives, column, quotes=not no_quotes) if positives is not None else []
     path = bundle or embedded.BUNDLE
     if bundle is None and output is None:
         raise InputError(

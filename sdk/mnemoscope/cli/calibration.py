@@ -14,7 +14,7 @@ from .. import embedded
 from ..calibration import CalibrationFile
 from ..carrying import carry
 from ..detector import own_calibration
-from ._options import ThreadsOption, progress_bar, prompts_of, require_place, say
+from ._options import NoQuotesOption, ThreadsOption, progress_bar, prompts_of, require_place, say
 from .calibrate import describe
 
 __all__ = ["app"]
@@ -63,6 +63,7 @@ def carry_over(
         ),
     ] = None,
     column: Annotated[str | None, typer.Option(help="Column of --prompts.")] = None,
+    no_quotes: NoQuotesOption = False,
     calibration: Annotated[
         Path | None,
         typer.Option(help="Calibration file, which is added to.", show_default="the bundle's own"),
@@ -82,7 +83,7 @@ def carry_over(
         )
     known = CalibrationFile.read(file)
     require_place(file, "--calibration")
-    texts = prompts_of(prompts, column) if prompts is not None else []
+    texts = prompts_of(prompts, column, quotes=not no_quotes) if prompts is not None else []
     with progress_bar("comparing") as progress:
         found = carry(
             known, path, source=source, target=target, prompts=texts, threads=threads,

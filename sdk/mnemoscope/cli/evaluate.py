@@ -24,7 +24,15 @@ from ..evaluate.pictures import new_figure
 from ..evaluate.report import Evaluation, Grid
 from ..prompts import read_labelled_file
 from ._backends import ModelOption, open_detector, open_torch
-from ._options import BackendOption, ThreadsOption, numbers, progress_bar, prompts_of, say
+from ._options import (
+    BackendOption,
+    NoQuotesOption,
+    ThreadsOption,
+    numbers,
+    progress_bar,
+    prompts_of,
+    say,
+)
 from ._quiet import quiet_libraries
 
 __all__ = ["command"]
@@ -71,6 +79,7 @@ def command(
     column: Annotated[
         str | None, typer.Option(help="Column of the files that holds the prompt.")
     ] = None,
+    no_quotes: NoQuotesOption = False,
     label: Annotated[
         str | None, typer.Option(help="Column of --positives to break the figures down by.")
     ] = None,
@@ -116,7 +125,7 @@ def command(
     if paper and output is None:
         raise InputError("The paper's protocol writes what it measures. Name a folder: --output.")
     own = model is None if paper else bundle is None
-    lists = _lists(positives, negatives, column, label, own=own)
+    lists = _lists(positives, negatives, column, label, own=own, quotes=not no_quotes)
     lengths = numbers(steps, "--steps")
     if output is not None:
         _prepare(output)
@@ -220,7 +229,13 @@ def _by_paper(
 
 
 def _lists(
-    positives: str | None, negatives: str | None, column: str | None, label: str | None, own: bool
+    positives: str | None,
+    negatives: str | None,
+    column: str | None,
+    label: str | None,
+    *,
+    own: bool,
+    quotes: bool,
 ) -> PromptLists:
     if (positives is None) != (negatives is None):
         raise InputError("Give both --positives and --negatives, or neither.")
@@ -230,17 +245,17 @@ def _lists(
                 "The embedded captions mean nothing to another model. Give files of prompts that "
                 "this one memorised (--positives) and did not (--negatives)."
             )
-        if label is not None or column is not None:
-            raise InputError("--label and --column name columns of files. Give --positives.")
+        if label is not None or column is not None or not quotes:
+            raise InputError("--label, --column and --no-quotes are about files. Give --positives.")
         known, others = (
             [row.prompt for row in embedded.read_prompts(*splits)]
             for splits in (("memorized",), ("seen", "held_out"))
         )
         return PromptLists.of(known, others, tell=_quiet)
-    others = prompts_of(negatives, column)
+    others = prompts_of(negatives, column, quotes=quotes)
     if label is None:
-        return PromptLists.of(prompts_of(positives, column), others, tell=_quiet)
-    pairs = list(read_labelled_file(positives, label=label, column=column))
+        return PromptLists.of(prompts_of(positives, column, quotes=quotes), others, tell=_quiet)
+    pairs = list(read_labelled_file(positives, label=label, column=column, quotes=quotes, tell=say))
     known, labels = [prompt for prompt, _ in pairs], [kind for _, kind in pairs]
     return PromptLists.of(known, others, labels=labels, tell=_quiet)
 

@@ -48,6 +48,7 @@ from ._options import (
     ColumnOption,
     DetectorOption,
     NoisesOption,
+    NoQuotesOption,
     StepsOption,
     ThreadsOption,
     progress_bar,
@@ -88,6 +89,7 @@ def command(
         typer.Option("--file", "-f", help="Many prompts: .txt, .jsonl, .csv, .tsv, .parquet, -."),
     ] = None,
     column: ColumnOption = None,
+    no_quotes: NoQuotesOption = False,
     bundle: BundleOption = None,
     model: Annotated[
         str | None,
@@ -148,7 +150,9 @@ def command(
     if (prompt is None) == (file is None):
         raise InputError("Give one prompt to explain, or --file FILE (- for stdin).")
     chosen = output_format or _by_ending(output)
-    prompts = [prompt] if prompt is not None else prompts_of(file or "", column)
+    prompts = (
+        [prompt] if prompt is not None else prompts_of(file or "", column, quotes=not no_quotes)
+    )
     wanted = edits if edits is not None else file is None
     if keep and not wanted:
         raise InputError("--keep says what edits leave alone, and none are looked for: --edits.")
@@ -227,7 +231,7 @@ def _alternatives(
     if listed:
         offered.append(Listed(listed))
     if vocabulary is not None:
-        offered.append(Vocabulary(read_prompt_file(vocabulary)))
+        offered.append(Vocabulary(read_prompt_file(vocabulary, tell=say)))
     elif bundle is None and not listed:
         captions = embedded.read_prompts("seen", "held_out", "calibration")
         offered.append(Vocabulary(row.prompt for row in captions))

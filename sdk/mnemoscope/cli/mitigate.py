@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,7 +31,7 @@ from ._loading import (
     VariantOption,
     load_options,
 )
-from ._options import CalibrationOption, prompts_of, require_place, say
+from ._options import CalibrationOption, NoQuotesOption, prompts_of, require_place, say
 from ._quiet import quiet_libraries
 from ._writers import printable
 
@@ -139,6 +140,7 @@ def command(
     column: Annotated[
         str | None, typer.Option(help="Column of the files that holds the prompt.")
     ] = None,
+    no_quotes: NoQuotesOption = False,
     limit: Annotated[
         int | None, typer.Option(min=1, help="--compare: so many prompts.", show_default="all")
     ] = None,
@@ -208,7 +210,8 @@ def command(
         )
     judges = load_descriptor(descriptor), load_alignment(clip)
     mitigator = Mitigator(painter, *judges, yardstick, sampling)
-    others = prompts_of(benign, column) if benign is not None else []
+    read = partial(prompts_of, column=column, quotes=not no_quotes)
+    others = read(benign) if benign is not None else []
     if own and benign is None:
         others = [row.prompt for row in embedded.read_prompts("calibration")[:LEARNT_ON]]
     kit = Kit(painter, yardstick, target, others[:LEARNT_ON], sampling)
@@ -221,7 +224,7 @@ def command(
         if strategy is None and painter.model.family != "sd1":
             chosen.remove("padding")
             say("padding is for Stable Diffusion 1.x, and is left out.")
-        lists = lists_of(file, column, limit, others)
+        lists = lists_of(file, read, limit, others)
         with ExitStack() as stack:
             detector = None
             if _AUTO in chosen and calibrated is None:

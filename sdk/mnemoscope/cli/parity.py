@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,9 +17,8 @@ from mnemoscope_runtime import InputError
 from .. import embedded
 from ..detector import Detector
 from ..precision import Comparison, compare
-from ..prompts import read_prompt_file
 from ._backends import ModelOption, open_torch
-from ._options import NoisesOption, ThreadsOption
+from ._options import NoisesOption, NoQuotesOption, ThreadsOption, prompts_of, say
 
 __all__ = ["command"]
 
@@ -41,6 +42,10 @@ def command(
         str | None,
         typer.Option(help="File of other prompts.", show_default="the embedded model's"),
     ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="Column of the files that holds the prompt.")
+    ] = None,
+    no_quotes: NoQuotesOption = False,
     noises: NoisesOption = None,
     model: ModelOption = None,
     threads: ThreadsOption = None,
@@ -60,8 +65,9 @@ def command(
             f"{backend} on {judged} would be compared with itself. Give a BUNDLE of another "
             "precision, or a --backend other than the reference's."
         )
-    memorized = _prompts(positives, "memorized")
-    others = _prompts(benign, "seen", "held_out")
+    read = partial(prompts_of, column=column, quotes=not no_quotes)
+    memorized = _prompts(positives, read, "memorized")
+    others = _prompts(benign, read, "seen", "held_out")
     if both := set(memorized) & set(others):
         raise InputError(
             f"{len(both)} prompts are in both lists, such as {min(both)!r}. A prompt is memorised "
@@ -94,12 +100,17 @@ def command(
         comparison.check()
 
 
-def _prompts(file: str | None, *splits: embedded.Split) -> list[str]:
+def _prompts(
+    file: str | None, read: Callable[[str], list[str]], *splits: embedded.Split
+) -> list[str]:
     if file is None:
         return [row.prompt for row in embedded.read_prompts(*splits)]
-    prompts = [prompt for prompt in read_prompt_file(file) if prompt]  # "" scores 0
+    found = read(file)
+    prompts = [prompt for prompt in found if prompt]
     if not prompts:
         raise InputError(f"{file} holds no prompts. Give a file with some.")
+    if empty := len(found) - len(prompts):
+        say(f"{empty} empty prompts of {file} are left out: they score 0 wherever they run.")
     return prompts
 
 

@@ -31,6 +31,7 @@ from ._options import (
     FirstOption,
     FirstStepsOption,
     NoisesOption,
+    NoQuotesOption,
     StepsOption,
     ThreadsOption,
     first_stage,
@@ -59,6 +60,7 @@ def command(
         typer.Option("--file", "-f", help=".txt, .jsonl, .csv, .tsv, .parquet, or - for stdin."),
     ] = None,
     column: ColumnOption = None,
+    no_quotes: NoQuotesOption = False,
     bundle: BundleOption = None,
     calibration: CalibrationOption = None,
     backend: BackendOption = "onnxruntime",
@@ -97,11 +99,15 @@ def command(
         raise InputError("Give either prompts or --file, not both.")
     if file is not None and output is not None:
         _check_different(Path(file), output)
-    if file is None and column is not None:
-        raise InputError("--column names a column of --file. Give --file, or leave it out.")
+    if file is None and (column is not None or no_quotes):
+        raise InputError("--column and --no-quotes are about --file. Give it, or leave them out.")
     if output is not None and output_format is None:
         _by_ending(output)
-    source = prompts if file is None else read_prompt_file(file, column=column)
+    source = (
+        prompts
+        if file is None
+        else read_prompt_file(file, column=column, quotes=not no_quotes, tell=say)
+    )
     stages = first_stage(first, first_steps, first_noises, clear)
     flagged = False
     screened = cleared = passes = truncated = in_chunks = 0

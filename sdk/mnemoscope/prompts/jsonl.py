@@ -1,0 +1,80 @@
+"""JSON lines: a text or an object on each line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import IO, Any, NoReturn
+
+from .lines import read_lines
+from .records import (
+    HOW,
+    Broken,
+    Cell,
+    Record,
+    Tally,
+    Wanted,
+    alone,
+    broken_row,
+    checked,
+    choose,
+    lacks,
+)
+
+__all__ = ["json_lines"]
+
+
+def json_lines(
+    file: IO[bytes], name: str, columns: Sequence[Wanted], tally: Tally
+) -> Iterator[Record]:
+    """Every line that is not blank, as a row."""
+    for line in read_lines(file, name):
+        if not line.text.strip():
+            tally.blank += 1
+            continue
+        yield Record(f"line {line.number}", _cells(line.text, columns))
+
+
+def _cells(line: str, columns: Sequence[Wanted]) -> tuple[Cell, ...]:
+    found = checked(line)
+    if isinstance(found, Broken):
+        return broken_row(columns, found)
+    try:
+        row = json.loads(line, object_pairs_hook=_Pairs, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        shown = f"{error!s:.200}"
+        return broken_row(columns, Broken("not JSON", f"not JSON ({shown}).", line))
+    if isinstance(row, str):
+        return alone(checked(row), columns)
+    if isinstance(row, _Pairs):
+        return tuple(_cell(row, column) for column in columns)
+    detail = f"neither text nor an object. {HOW}"
+    return broken_row(columns, Broken("neither text nor an object", detail, line))
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """An object, with keys that it has twice."""
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _cell(row: _Pairs, wanted: Wanted) -> Cell:
+    names = [key for key, _ in row]
+    place = choose(names, wanted)
+    if place is None:
+        return Broken(f"no {wanted.what}", lacks(names, wanted))
+    return text_of(row[place][1], wanted)
+
+
+def text_of(value: object, wanted: Wanted) -> Cell:
+    """A value as a cell."""
+    if isinstance(value, str):
+        return checked(value)
+    if value is None:
+        return Broken(f"no {wanted.what}: null", f"the {wanted.what} is null, not text.")
+    if isinstance(value, _Pairs):
+        value = dict(value)
+    shown = f"{value!r:.80}"
+    return Broken("not text", f"the {wanted.what} is {shown}, not text.", shown)
