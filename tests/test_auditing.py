@@ -57,8 +57,9 @@ def test_an_audit_by_hand(files: tuple[Path, Path]) -> None:
     assert list(found.errors.values()) == [1]
     assert backend.calls == 1
     assert told == [
+        f"{files[0]}: 7 prompts; 1 of them empty or white space.",
         "1 prompts cannot be screened (empty: there is nothing to compare with the empty prompt): "
-        "an `error`, and no verdict."
+        "an `error`, and no verdict.",
     ]
 
 
@@ -66,7 +67,7 @@ def test_any_dependence_flags_less(files: tuple[Path, Path]) -> None:
     detector, _ = known(SCORES, BENIGN)
     found, told = run(detector, files, dependent=True)  # against .0044 .0088 .0131 .0175 .0219
     assert found.flagged == 0
-    assert "3 or more at a time" in told[1]
+    assert "3 or more at a time" in told[2]
 
 
 def test_repetitions_count_once(tmp_path: Path) -> None:
@@ -135,7 +136,7 @@ def test_only_so_many_flagged_prompts_are_grouped(
     found, told = run(detector, files)
     assert (found.flagged, found.groups) == (3, 1)
     assert [row["group"] for row in rows(files[1])].count(1) == 1
-    assert told[1] == "only the 1 highest scores of the 3 flagged prompts are grouped."
+    assert told[2] == "only the 1 highest scores of the 3 flagged prompts are grouped."
 
 
 # what is measured is kept
@@ -291,3 +292,23 @@ def test_what_is_not_installed(
     with pytest.raises(BackendUnavailable, match=r"mnemoscope\[calibrate\]"):
         run(detector, files)
     assert backend.calls == 0
+
+
+def test_broken_rows_stop_nothing(tmp_path: Path) -> None:
+    """Each has an error of its own, in every kind of results, and the count is the file's."""
+    lines = ['"a red rocket"', '"\\ud800 half"', "{", '{"id": 1}', '{"prompt": null}', '"rain"']
+    path = tmp_path / "p.jsonl"
+    path.write_text("\n".join(lines))
+    detector, _ = known(SCORES, BENIGN)
+    found, told = run(detector, (path, tmp_path / "r.jsonl"))
+    assert (found.prompts, found.distinct, found.flagged) == (len(lines), 2, 1)
+    errors = [row["error"] for row in rows(tmp_path / "r.jsonl")]
+    assert errors == [
+        *(None, "half of a surrogate pair: no character", "not JSON", "no prompt"),
+        *("no prompt: null", None),
+    ]
+    assert sum(found.errors.values()) == 4
+    assert sum("cannot be screened" in note for note in told) == 4
+    for ending in (".csv", ".parquet"):
+        run(detector, (path, tmp_path / f"r{ending}"))
+        assert rows(tmp_path / f"r{ending}") == rows(tmp_path / "r.jsonl")

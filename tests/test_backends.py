@@ -20,6 +20,7 @@ from mnemoscope import Detector, embedded
 from mnemoscope_runtime import (
     BACKENDS,
     BackendError,
+    BackendOptions,
     BackendUnavailable,
     Bundle,
     Engine,
@@ -50,10 +51,45 @@ def test_unknown_backend(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CPU)
-@pytest.mark.parametrize("device", [0, 1, -1])
+@pytest.mark.parametrize("device", [0, 1])
 def test_the_cpu_is_no_gpu(name: str, device: int) -> None:
-    with pytest.raises(InputError, match=f"{name} cannot run on GPU {device}. It runs on the CPU"):
+    with pytest.raises(InputError, match=f"{name} takes no device .*onnxruntime-cuda"):
         open_backend(name, device=device)
+
+
+OPTIONS: dict[str, Any] = {"threads": 2, "device": 1, "engines": "engines"}
+MODULES = {
+    "onnxruntime-cuda": "onnxruntime_gpu",
+    "onnxruntime-tensorrt": "onnxruntime_gpu",
+    "tensorrt-rtx": "tensorrt",
+}
+TAKES = {
+    "onnxruntime": {"threads"},
+    "openvino": {"threads"},
+    "onnxruntime-cuda": {"threads", "device"},
+    "onnxruntime-tensorrt": {"threads", "device"},
+    "tensorrt": {"device", "engines"},
+    "tensorrt-rtx": {"device", "engines"},
+}
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_is_taken_or_refused_by_name(
+    name: str, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None is dropped on the way."""
+    given: dict[str, Any] = {}
+    module = f"mnemoscope_runtime.backends.{MODULES.get(name, name)}"
+    monkeypatch.setattr(f"{module}.open_backend", lambda _, **options: given.update(options))
+    if option in TAKES[name]:
+        open_backend(name, **{option: OPTIONS[option]})
+        assert str(given[option]) == str(OPTIONS[option])
+    else:
+        with pytest.raises(InputError, match=f"{name} takes no {option} "):
+            open_backend(name, **{option: OPTIONS[option]})
+    taken = BackendOptions(**OPTIONS).taken_by(name).given
+    assert set(taken) == TAKES[name]
 
 
 @pytest.mark.parametrize("name", sorted({*BACKENDS} - {*CPU}))

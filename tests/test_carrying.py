@@ -23,7 +23,7 @@ from mnemoscope import (
     embedded,
 )
 from mnemoscope.detectors import find_statistic
-from mnemoscope_runtime import Bundle, Engine, open_backend
+from mnemoscope_runtime import BackendOptions, Bundle, Engine, open_backend
 
 OWN = CalibrationFile.read(embedded.BUNDLE / "calibration.json")
 MEASURED = CalibrationFile(
@@ -34,6 +34,7 @@ MEASURED = CalibrationFile(
         and (each.setting.steps, each.setting.noises) in ((1, 1), (1, 4))
     )
 )
+ONE = BackendOptions(threads=1)
 PROMPTS = [row.prompt for row in embedded.read_prompts("memorized", "held_out")][::8]
 
 
@@ -60,7 +61,7 @@ class Off:
 
 
 def test_the_carried_threshold_is_the_one_that_measuring_gives() -> None:
-    found = carry(MEASURED, embedded.BUNDLE, source="onnxruntime", target="openvino", threads=1)
+    found = carry(MEASURED, embedded.BUNDLE, source="onnxruntime", target="openvino", options=ONE)
     assert len(found) == len(MEASURED.calibrations) == 4  # two detectors, two numbers of noises
     assert {each.setting.detector for each in found} == {"magnitude", "taps"}
     for each in found:
@@ -83,7 +84,7 @@ def test_the_carried_threshold_is_the_one_that_measuring_gives() -> None:
 )  # MARGIN is 1e-4, a tenth of it the most that may differ
 def test_what_differs_too_much_is_not_carried(error: float, carried: int) -> None:
     told: list[str] = []
-    options: dict[str, Any] = {"source": "onnxruntime", "target": Off(error), "threads": 1}
+    options: dict[str, Any] = {"source": "onnxruntime", "target": Off(error), "options": ONE}
     if carried:
         found = carry(MEASURED, embedded.BUNDLE, tell=told.append, **options)
         assert len(found) == carried
@@ -96,7 +97,7 @@ def test_what_differs_too_much_is_not_carried(error: float, carried: int) -> Non
 
 def test_prompts_tell_what_probes_do_not() -> None:
     """Off on high scores alone, which none of the probes has."""
-    options: dict[str, Any] = {"source": "onnxruntime", "threads": 1, "tell": lambda _: None}
+    options: dict[str, Any] = {"source": "onnxruntime", "options": ONE, "tell": lambda _: None}
     magnitude = CalibrationFile(MEASURED.calibrations[:1])
     assert find_statistic(magnitude.calibrations[0].setting.detector).name == "magnitude"
     probes = [max(p.magnitudes) for p in Bundle.open(embedded.BUNDLE).manifest.probes]
@@ -108,7 +109,7 @@ def test_prompts_tell_what_probes_do_not() -> None:
 
 def test_far_from_pytorch_carries_nothing() -> None:
     with pytest.raises(CalibrationError, match=r"off is 2\.0e-02 \(relative\) from PyTorch"):
-        carry(MEASURED, embedded.BUNDLE, source="onnxruntime", target=Off(0.02), threads=1)
+        carry(MEASURED, embedded.BUNDLE, source="onnxruntime", target=Off(0.02), options=ONE)
 
 
 def test_what_is_never_carried() -> None:

@@ -158,4 +158,4 @@ def test_the_papers_protocol_and_options_of_others(run: Run, tmp_path: Path) -> 
     failed(run(*paper, "--model", tmp_path, "-o", tmp_path), 2, "mean nothing to another model")
     failed(run(*paper, "--steps", "51", "-o", tmp_path), 2, "50 steps")
     failed(run(*paper, "--gen-seed", "-1", "-o", tmp_path), 2, "seeds from 0 on")
-    failed(run(*paper, "--device", "abacus", "-o", tmp_path), 3, "'abacus'", "--device")
+    failed(run(*paper, "--device", "9", "-o", tmp_path), 3, "'cuda:9'", "--device")

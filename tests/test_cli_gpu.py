@@ -29,7 +29,7 @@ def bundle(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mnemoscope.cli.doctor.try_backends", lambda _: [WORKS])
+    monkeypatch.setattr("mnemoscope.cli.doctor.try_backends", lambda *_: [WORKS])
 
 
 def key(bundle: Path) -> EngineKey:

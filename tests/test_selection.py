@@ -7,7 +7,7 @@ import pytest
 from cli_support import calibrate, copied
 
 from mnemoscope import Detector
-from mnemoscope_runtime import BackendUnavailable, SchemaError
+from mnemoscope_runtime import BackendOptions, BackendUnavailable, SchemaError
 from mnemoscope_runtime.selection import CANDIDATES, Trial, fastest, try_backends
 
 SLOW = Trial("slow", error=1e-6, seconds=2.0)
@@ -28,7 +28,7 @@ def test_none_will_do() -> None:
 
 
 def test_every_candidate_is_tried(bundle_dir: Path) -> None:
-    trials = list(try_backends(bundle_dir, threads=1))
+    trials = list(try_backends(bundle_dir, options=BackendOptions(threads=1)))
     assert tuple(trial.backend for trial in trials) == CANDIDATES
     for trial in trials:
         assert (trial.problem is None) == (trial.error is not None) == (trial.seconds is not None)
@@ -39,7 +39,7 @@ def test_every_candidate_is_tried(bundle_dir: Path) -> None:
 
 def test_a_backend_that_is_not_installed(bundle_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)
-    by_name = {trial.backend: trial for trial in try_backends(bundle_dir, threads=1)}
+    by_name = {trial.backend: trial for trial in try_backends(bundle_dir)}
     assert "mnemoscope[openvino]" in str(by_name["openvino"].problem)
     with Detector.load(bundle_dir, backend="auto", threads=1) as detector:
         assert detector.screener.backend.name == "onnxruntime"
@@ -58,7 +58,7 @@ def test_auto_prefers_what_is_calibrated(
     broken: set[str] = set()
     tried: list[str] = []
 
-    def trials(_: Path, names: Sequence[str], **__: object) -> Iterator[Trial]:
+    def trials(_: Path, names: Sequence[str], __: object) -> Iterator[Trial]:
         for name in names:
             tried.append(name)
             seconds = 1.0 if name == "onnxruntime" else 0.5

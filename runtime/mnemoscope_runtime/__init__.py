@@ -1,7 +1,7 @@
 """Magnitudes with the least latency possible; no torch."""
 
 from ._version import __version__
-from .backends import BACKENDS, Backend, Engine, open_backend
+from .backends import BACKENDS, Backend, BackendOptions, Engine, open_backend
 from .bundle import Bundle
 from .embeddings import Embeddings, Prompts
 from .errors import (
@@ -25,6 +25,7 @@ __all__ = [
     "BACKENDS",
     "Backend",
     "BackendError",
+    "BackendOptions",
     "BackendUnavailable",
     "Bundle",
     "BundleError",

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .agreement import noise_norm, relative_error, smallest
-from .backends import Backend, Engine, open_backend
+from .backends import Backend, BackendOptions, Engine, open_backend
 from .bundle import Bundle
 from .embeddings import Embeddings, Prompts, checked
 from .errors import BackendError, InputError, NumericsError
@@ -62,6 +63,8 @@ class Screener:
         *,
         backend: str | Backend = "onnxruntime",
         threads: int | None = None,
+        device: int | None = None,
+        engines: str | Path | None = None,
         graphs: Sequence[str] = ("screen",),
     ) -> Screener:
         """Verify a bundle and get engines ready on a backend.
@@ -70,15 +73,28 @@ class Screener:
             path: The bundle's directory.
             backend: A name, or a backend of your own.
             threads: CPU threads an engine may use.
+            device: Which GPU, from 0.
+            engines: Folder of engines that `mnemoscope build` made; BUNDLE/engines by default.
             graphs: What to `prepare`.
 
         Raises:
+            InputError: no such backend, or an option that it does not take.
             BundleError: the bundle cannot be used.
             BackendError: the backend cannot be used, or not with this bundle.
         """
         if not hasattr(backend, "load"):
             check_options("text", backend=backend)
-        runs = open_backend(backend, threads=threads) if isinstance(backend, str) else backend
+        options = BackendOptions(threads, device, engines)
+        runs: Backend
+        if isinstance(backend, str):
+            runs = open_backend(backend, **asdict(options))
+        else:
+            runs = backend
+            if options.given:
+                raise InputError(
+                    f"{', '.join(options.given)} cannot be told to {backend.name}, which is open "
+                    "already. Give it to what opened that backend, or name one."
+                )
         screener = cls(Bundle.open(path), runs)
         screener.prepare(*graphs)
         return screener

@@ -5,10 +5,10 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from .backends import BACKENDS
+from .backends import BACKENDS, BackendOptions
 from .errors import BackendError, BackendUnavailable
 from .screening import Screener
 
@@ -36,16 +36,20 @@ class Trial:
 
 
 def try_backends(
-    path: str | Path, names: Sequence[str] = CANDIDATES, *, threads: int | None = None
+    path: str | Path,
+    names: Sequence[str] = CANDIDATES,
+    options: BackendOptions = BackendOptions(),  # noqa: B008  # frozen
 ) -> Iterator[Trial]:
-    """Screen the bundle's probes on each backend.
+    """Screen the bundle's probes on each backend, with those of the options that it takes.
 
     Raises:
         BundleError: the bundle cannot be used.
+        InputError: no such backend, or an option that cannot be used.
     """
     for name in names:
         try:
-            with Screener.open(path, backend=name, threads=threads) as screener:
+            taken = asdict(options.taken_by(name))
+            with Screener.open(path, backend=name, **taken) as screener:
                 error = screener.probe()
                 yield Trial(name, error=error, seconds=_seconds(screener))
         except BackendError as problem:

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope_runtime import Backend
+from mnemoscope_runtime import Backend, BackendOptions
 from mnemoscope_runtime.errors import CalibrationError, InputError
 from mnemoscope_runtime.options import check_options
 
@@ -45,7 +45,7 @@ def carry(
     source: str | Backend,
     target: str | Backend,
     prompts: Sequence[str] = (),
-    threads: int | None = None,
+    options: BackendOptions = BackendOptions(),  # noqa: B008  # frozen
     progress: Progress = lambda *_: None,
     tell: Callable[[str], None] = warnings.warn,
 ) -> list[Calibration]:
@@ -58,7 +58,7 @@ def carry(
         target: The other.
         prompts: What to compare both on, besides the bundle's probes: more tell more. The benign
             prompts of the calibration do well.
-        threads: CPU threads an engine may use.
+        options: What the backends are told, each what it takes.
         progress: Told how many measurements of how many are done.
         tell: Told which settings cannot be carried over, and why.
 
@@ -77,11 +77,13 @@ def carry(
     first, second = (each if isinstance(each, str) else each.name for each in (source, target))
     if first == second:
         raise InputError(f"{first} needs nothing carried over from itself. Name two backends.")
+    options.check(*(each for each in (source, target) if isinstance(each, str)))
     chosen = _chosen(file, first, second, tell)
     kept: list[list[Scores]] = []
     texts: list[str] = []
     for backend, name in ((source, first), (target, second)):
-        with open_screener(Path(bundle), backend, threads, ()) as screener:
+        told = options.taken_by(name) if isinstance(backend, str) else BackendOptions()
+        with open_screener(Path(bundle), backend, told, ()) as screener:
             file.check(screener.bundle.id)
             manifest = screener.bundle.manifest
             texts = list(dict.fromkeys([*(each.prompt for each in manifest.probes), *prompts]))

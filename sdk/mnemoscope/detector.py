@@ -6,7 +6,7 @@ import itertools
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, get_args
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mnemoscope_runtime import (
     Backend,
+    BackendOptions,
     Bundle,
     CalibrationError,
     Embeddings,
@@ -105,7 +106,7 @@ class Detection:
 def open_screener(
     path: Path,
     backend: str | Backend,
-    threads: int | None,
+    options: BackendOptions,
     detectors: Sequence[str | Statistic],
     preferred: Collection[str] = (),
 ) -> Screener:
@@ -116,8 +117,9 @@ def open_screener(
     """
     statistics = [find_statistic(name) for name in detectors]
     if backend == "auto":
-        backend = _fastest(path, threads, preferred)
-    screener = Screener.open(path, backend=backend, threads=threads, graphs=())
+        backend = _fastest(path, options, preferred)
+        options = options.taken_by(backend)
+    screener = Screener.open(path, backend=backend, graphs=(), **asdict(options))
     try:
         for statistic in statistics:
             screener.prepare(*statistic.graphs(screener))
@@ -127,14 +129,15 @@ def open_screener(
     return screener
 
 
-def _fastest(path: Path, threads: int | None, preferred: Collection[str]) -> str:
+def _fastest(path: Path, options: BackendOptions, preferred: Collection[str]) -> str:
+    options.check(*CANDIDATES)
     budget = Bundle.open(path).manifest.budget
     trials: list[Trial] = []
     for names in (
         [name for name in CANDIDATES if name in preferred],
         [name for name in CANDIDATES if name not in preferred],
     ):
-        trials += try_backends(path, names, threads=threads)
+        trials += try_backends(path, names, options)
         if any(trial.error is not None and trial.error <= budget for trial in trials):
             break
     return fastest(trials, budget).backend
@@ -196,6 +199,8 @@ class Detector:
         *,
         backend: str | Backend = "onnxruntime",
         threads: int | None = None,
+        device: int | None = None,
+        engines: str | Path | None = None,
         calibration: str | Path | None = None,
         detector: str | Statistic = "magnitude",
         first: First | None = None,
@@ -209,6 +214,8 @@ class Detector:
                 and takes the fastest that agrees with PyTorch within the bundle's budget; one that
                 is calibrated for this detector, if any of those will do.
             threads: CPU threads an engine may use.
+            device: Which GPU runs it, from 0.
+            engines: Folder of engines that `mnemoscope build` made; BUNDLE/engines by default.
             calibration: A calibration file; by default the bundle's own, if it has one.
             detector: What is measured: a name of `mnemoscope.detectors.DETECTORS` or, of a bundle
                 with taps, "taps" or "tap:LAYER"; or a statistic of your own.
@@ -231,7 +238,8 @@ class Detector:
         known = None if file is None else CalibrationFile.read(file)
         backends = () if known is None else known.backends(statistic.name, first)
         before = () if first is None else (first.detector,)
-        screener = open_screener(path, backend, threads, (*before, statistic), backends)
+        options = BackendOptions(threads, device, engines)
+        screener = open_screener(path, backend, options, (*before, statistic), backends)
         try:
             return cls(screener, known, detector=statistic, first=first, uncalibrated=uncalibrated)
         except BaseException:

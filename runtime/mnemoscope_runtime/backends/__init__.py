@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Protocol, get_args
 
 import numpy as np
@@ -14,7 +16,15 @@ from ..errors import BackendUnavailable, InputError
 from ..manifest import Precision
 from ..options import check_options
 
-__all__ = ["BACKENDS", "CPU", "Backend", "Engine", "Precision", "open_backend"]
+__all__ = [
+    "BACKENDS",
+    "CPU",
+    "Backend",
+    "BackendOptions",
+    "Engine",
+    "Precision",
+    "open_backend",
+]
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -28,6 +38,60 @@ _MODULES = {
 }
 BACKENDS = tuple(_MODULES)
 CPU = ("onnxruntime", "openvino")
+_TAKES = {  # besides a precision
+    "onnxruntime": ("threads",),
+    "openvino": ("threads",),
+    "onnxruntime-cuda": ("threads", "device"),
+    "onnxruntime-tensorrt": ("threads", "device"),
+    "tensorrt": ("device", "engines"),
+    "tensorrt-rtx": ("device", "engines"),
+}
+
+
+@dataclass(frozen=True)
+class BackendOptions:
+    """What a backend may be told; None leaves it to the backend.
+
+    Attributes:
+        threads: CPU threads an engine may use.
+        device: Which GPU, counted from 0 as CUDA does; the first by default.
+        engines: Folder of engines that `mnemoscope build` made; by default BUNDLE/engines.
+    """
+
+    threads: int | None = None
+    device: int | None = None
+    engines: str | Path | None = None
+
+    @property
+    def given(self) -> dict[str, int | str | Path]:
+        """Those that are not None, by name."""
+        named = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in named.items() if value is not None}
+
+    def taken_by(self, name: str) -> BackendOptions:
+        """Those that a backend takes, of options that are meant for several."""
+        takes = _TAKES.get(name.partition(":")[0], ())
+        return replace(self, **dict.fromkeys(set(self.given) - set(takes)))
+
+    def check(self, *names: str) -> None:
+        """Refuse what cannot be used, or what none of these backends takes.
+
+        Raises:
+            InputError: says which option, and which backends take it.
+        """
+        check_options("a whole number or None", threads=self.threads, device=self.device)
+        check_options("a path or None", engines=self.engines)
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"{self.threads} threads cannot run anything. Give 1 or more.")
+        if self.device is not None and self.device < 0:
+            raise InputError(f"There is no GPU {self.device}. Count from 0.")
+        for option, value in self.given.items():
+            takers = [name for name, takes in _TAKES.items() if option in takes]
+            if not {name.partition(":")[0] for name in names} & set(takers):
+                raise InputError(
+                    f"{', '.join(names)} takes no {option} (--{option} {value}). Leave it out, or "
+                    f"choose a backend that does: {', '.join(takers)}."
+                )
 
 
 class Engine(Protocol):
@@ -59,7 +123,13 @@ class Backend(Protocol):
         ...
 
 
-def open_backend(name: str, *, threads: int | None = None, device: int | None = None) -> Backend:
+def open_backend(
+    name: str,
+    *,
+    threads: int | None = None,
+    device: int | None = None,
+    engines: str | Path | None = None,
+) -> Backend:
     """The backend of that name: this one or none, there is no fallback.
 
     Args:
@@ -67,9 +137,10 @@ def open_backend(name: str, *, threads: int | None = None, device: int | None = 
             "openvino:bfloat16".
         threads: CPU threads an engine may use; None leaves it to the backend.
         device: Which GPU, counted from 0 as CUDA does; None is the first.
+        engines: Folder of engines that `mnemoscope build` made; None is BUNDLE/engines.
 
     Raises:
-        InputError: no such backend or precision, not a number of threads, or not a device.
+        InputError: no such backend or precision, or an option that it does not take.
         BackendUnavailable: it is not installed here, or does not work; says how to mend it.
     """
     check_options("text", backend=name)
@@ -87,17 +158,12 @@ def open_backend(name: str, *, threads: int | None = None, device: int | None = 
             f"{name} computes in the precision of the graph, so {name}:{precision} is not to be "
             "had. Leave the precision out, or export the model in that precision."
         )
-    check_options("a whole number or None", threads=threads, device=device)
-    if threads is not None and threads < 1:
-        raise InputError(f"{threads} threads cannot run anything. Give 1 or more.")
-    if device is not None and (device < 0 or name in CPU):
-        raise InputError(
-            f"{name} cannot run on GPU {device}. "
-            + ("It runs on the CPU: leave the device out." if name in CPU else "Count from 0.")
-        )
+    options = BackendOptions(threads, device, engines)
+    options.check(name)
     module = importlib.import_module(f".{_MODULES[name]}", __name__)
     opener: Callable[..., Backend] = module.open_backend
-    return opener(name, threads=threads, precision=precision or None, device=device or 0)
+    more = {} if engines is None else {"engines": Path(engines)}
+    return opener(name, threads=threads, precision=precision or None, device=device or 0, **more)
 
 
 def missing(name: str, error: Exception, extra: str | None = None) -> BackendUnavailable:

@@ -36,13 +36,14 @@ def open_backend(
     threads: int | None = None,  # noqa: ARG001
     precision: Precision | None = None,  # noqa: ARG001
     device: int = 0,
+    engines: Path | None = None,
 ) -> TensorRt:
     """The backend of that name; it uses no CPU threads but the caller's.
 
     Raises:
         BackendUnavailable: the library, cuda-bindings, the driver or the GPU is missing.
     """
-    return TensorRt(name, device=device)
+    return TensorRt(name, device=device, engines=engines)
 
 
 class TensorRt:

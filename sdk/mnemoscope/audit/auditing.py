@@ -19,6 +19,7 @@ from mnemoscope_runtime.options import check_options
 from ..calibration import Calibration, CalibrationFile, Setting
 from ..conformal import rejected
 from ..detector import Detector
+from ..places import require_place
 from . import figures, report, table
 from .deciding import GROUPED, READ, group, limitation, limits
 from .journal import Job, Journal, Measured
@@ -285,5 +286,4 @@ def _check_outputs(file: Path, output: Path, page: Path | None) -> None:
         )
     if page is not None:
         figures.blank()
-        if page.is_dir() or not page.parent.is_dir():
-            raise InputError(f"{page} cannot be written: no such folder, or one itself.")
+        require_place(page, "--report", replaced=True)

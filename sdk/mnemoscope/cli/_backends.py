@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
 
-from mnemoscope_runtime import Backend, BackendUnavailable, InputError
+from mnemoscope_runtime import (
+    BACKENDS,
+    Backend,
+    BackendOptions,
+    BackendUnavailable,
+    InputError,
+)
 from mnemoscope_runtime.manifest import Precision
 
 from .. import embedded
 from ..detectors import CopySimilarity, Statistic, TiledL2, find_statistic, open_statistic
 from ._quiet import quiet_libraries
 
-__all__ = ["ModelOption", "open_detector", "open_torch"]
+__all__ = ["ModelOption", "open_detector", "open_torch", "options_of_each"]
 
 ModelOption = Annotated[
     str | None,
@@ -27,24 +35,29 @@ _COMPILERS = {"torch": None, "torch-compile": "inductor"}
 
 
 def open_torch(
-    name: str, bundle: Path | None, model: str | None, threads: int | None
-) -> str | Backend:
+    name: str, bundle: Path | None, model: str | None, options: BackendOptions
+) -> tuple[str | Backend, BackendOptions]:
     """PyTorch as a backend for "torch" and "torch-compile"; any other name as it is.
 
     Args:
         name: With a precision, if it is not to be float32: "torch:bfloat16".
         bundle: What it is to run; None is the embedded bundle.
         model: Directory or hub id of what the bundle was exported from.
-        threads: CPU threads that torch may use in this process.
+        options: As of other backends; threads are those that torch may use in this process.
+
+    Returns:
+        What to open, and the options that are still to be told to it.
 
     Raises:
-        InputError: no model, or no such precision.
+        InputError: no model, no such precision, or an option that PyTorch does not take.
         BackendUnavailable: PyTorch is not installed.
         ExportError: the model cannot be loaded.
     """
     kind, _, precision = name.partition(":")
     if kind not in _COMPILERS:
-        return name
+        return name, options
+    if options.engines is not None:
+        raise InputError(f"{kind} runs the model itself, and no engines. Leave --engines out.")
     if precision and precision not in get_args(Precision):
         choice = ", ".join(f"{kind}:{known}" for known in get_args(Precision))
         raise InputError(f"There is no precision {precision!r}. Choose one of: {choice}.")
@@ -63,13 +76,37 @@ def open_torch(
             f"The backend {kind!r} cannot be used: {error}. "
             "Install it with `pip install 'mnemoscope[export]'`."
         ) from None
-    if threads is not None:
-        torch.set_num_threads(threads)
-    return TorchBackend(
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    opened = TorchBackend(
         StableDiffusion.load(model or embedded.MODEL),
         precision={p: p for p in get_args(Precision)}.get(precision, "float32"),
+        device="cpu" if options.device is None else f"cuda:{options.device}",
         compiler=_COMPILERS[kind],
     )
+    return opened, BackendOptions()
+
+
+def options_of_each(names: Sequence[str], options: BackendOptions) -> dict[str, BackendOptions]:
+    """What each of several backends is told: those of the options that it takes.
+
+    Raises:
+        InputError: an option cannot be used, or none of them takes it.
+    """
+    options.check(*BACKENDS)
+    told = {name: _taken(name, options) for name in names}
+    known = {option for each in told.values() for option in each.given}
+    if set(options.given) - known:
+        options.check(*names)
+    return told
+
+
+def _taken(name: str, options: BackendOptions) -> BackendOptions:
+    if name == "auto":  # sorts them out itself
+        return options
+    if name.partition(":")[0] in _COMPILERS:
+        return replace(options, engines=None)
+    return options.taken_by(name)
 
 
 def open_detector(name: str, bundle: Path | None, model: str | None) -> Statistic:

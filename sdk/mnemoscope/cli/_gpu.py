@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from mnemoscope_runtime import BackendUnavailable, Bundle, gpu
 from mnemoscope_runtime.engines import ENGINES, EngineKey, differences, keys
@@ -56,23 +57,31 @@ def describe_libraries(told: Collection[str] = ()) -> Iterator[str]:
         yield "cuda-bindings: not installed; running engines needs it"
 
 
-def describe_engines(bundle: Bundle) -> Iterator[str]:
-    """Every engine of a bundle: whether it fits, or what differs."""
-    found = list(keys(bundle.path / ENGINES))
+def describe_engines(bundle: Bundle, folder: Path | None = None, index: int = 0) -> Iterator[str]:
+    """Every engine of a bundle: whether it fits, or what differs.
+
+    Args:
+        bundle: The bundle.
+        folder: Where its engines are, if not in the bundle itself.
+        index: The GPU that is to run them.
+    """
+    place = folder or bundle.path / ENGINES
+    found = list(keys(place))
     if not found:
-        yield f"engines: none in {bundle.path / ENGINES}; `mnemoscope build` makes them"
+        yield f"engines: none in {place}; `mnemoscope build` makes them"
     for path, key in found:
-        yield f"engine {path.name}: {key if isinstance(key, Exception) else _state(bundle, key)}"
+        state = key if isinstance(key, Exception) else _state(bundle, key, index)
+        yield f"engine {path.name}: {state}"
 
 
-def _state(bundle: Bundle, key: EngineKey) -> str:
+def _state(bundle: Bundle, key: EngineKey, index: int) -> str:
     try:
         trt = import_library(key.backend)
         here = engine_key(trt, key.backend, bundle, key.graph, BuildOptions())
     except BackendUnavailable as problem:
         return f"cannot be run: {problem}"
     try:
-        device = gpu.find(0)
+        device = gpu.find(index)
     except BackendUnavailable:
         device = None
     if device is not None:

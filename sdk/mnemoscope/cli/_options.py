@@ -15,6 +15,7 @@ from mnemoscope_runtime import InputError
 
 from ..cascade import First
 from ..detectors import DETECTORS
+from ..places import require_folder, require_place
 from ..prompts import read_prompt_file
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "ClearOption",
     "ColumnOption",
     "DetectorOption",
+    "DeviceOption",
+    "EnginesOption",
     "FirstNoisesOption",
     "FirstOption",
     "FirstStepsOption",
@@ -36,6 +39,7 @@ __all__ = [
     "numbers",
     "progress_bar",
     "prompts_of",
+    "require_folder",
     "require_place",
     "say",
     "verdict_code",
@@ -58,7 +62,16 @@ BackendOption = Annotated[
         help="What runs the engines; `mnemoscope doctor` lists what works, auto tries it."
     ),
 ]
-ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads.")]
+ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads an engine may use.")]
+DeviceOption = Annotated[
+    int | None, typer.Option(help="Which GPU, from 0.", show_default="the first")
+]
+EnginesOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of engines that `build --engines` wrote.", show_default="BUNDLE/engines"
+    ),
+]
 NoisesOption = Annotated[
     int | None, typer.Option(help="Noises of the bank to use.", show_default="all")
 ]
@@ -130,23 +143,6 @@ def numbers(text: str, option: str) -> list[int]:
     if not found or min(found) < 1:
         raise InputError(f"{option} takes whole numbers with commas, such as 1,10, not {text!r}.")
     return found
-
-
-def require_place(path: Path, option: str, *endings: str) -> None:
-    """Refuse, before anything is measured, a file that could not be written afterwards.
-
-    Raises:
-        InputError: there is no such folder, a folder is in the way, or the ending is another.
-    """
-    if not path.parent.is_dir():
-        raise InputError(
-            f"{option} {path} cannot be written: there is no folder {path.parent}. Make it, or "
-            "choose another file."
-        )
-    if path.is_dir():
-        raise InputError(f"{option} {path} is a folder. Name a file in it.")
-    if endings and path.suffix.lower() not in endings:
-        raise InputError(f"{option} writes {', '.join(endings)}, not {path.name}.")
 
 
 def prompts_of(file: str, column: str | None = None, *, quotes: bool = True) -> list[str]:

@@ -13,14 +13,21 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mnemoscope_runtime import BackendUnavailable, InputError
+from mnemoscope_runtime import BackendOptions, BackendUnavailable, InputError
 from mnemoscope_runtime.backends import Precision
 
 from .. import bench, embedded
 from ..detector import Detector
 from ..floor import gemm_rate
-from ._backends import ModelOption, open_detector, open_torch
-from ._options import DetectorOption, StepsOption
+from ._backends import ModelOption, open_detector, open_torch, options_of_each
+from ._options import (
+    DetectorOption,
+    DeviceOption,
+    EnginesOption,
+    StepsOption,
+    ThreadsOption,
+    require_folder,
+)
 
 __all__ = ["command"]
 
@@ -37,7 +44,9 @@ def command(
     ] = "onnxruntime",
     scenario: Annotated[bench.Scenario, typer.Option(help="MLPerf's scenarios.")] = "single-stream",
     model: ModelOption = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of an engine.")] = None,
+    threads: ThreadsOption = None,
+    device: DeviceOption = None,
+    engines: EnginesOption = None,
     detector: DetectorOption = "magnitude",
     steps: StepsOption = 1,
     noises: Annotated[int, typer.Option(help="Noises of the bank to use.")] = 1,
@@ -61,6 +70,9 @@ def command(
         raise InputError("No backend to measure. Give one or more, with commas between them.")
     if rounds is not None and rounds < 1:
         raise InputError(f"{rounds} rounds measure nothing. Give 1 or more.")
+    told = options_of_each(names, BackendOptions(threads, device, engines))
+    if output is not None:
+        require_folder(output, "--output")
     statistic = open_detector(detector, bundle, model)
     prompts = [row.prompt for row in embedded.read_prompts("held_out")]
     console = Console()
@@ -70,14 +82,14 @@ def command(
         detectors, opened = {}, {}
         for name in names:
             start = time.perf_counter()
-            backend = open_torch(name, bundle, model, threads)
+            backend, options = open_torch(name, bundle, model, told[name])
             screen = stack.enter_context(
                 Detector.load(
                     bundle,
                     backend=backend,
-                    threads=threads,
                     detector=statistic,
                     uncalibrated="score",
+                    **asdict(options),
                 )
             )
             bench.asking(screen, steps=steps, noises=noises)(prompts[:1])

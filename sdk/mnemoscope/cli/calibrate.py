@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mnemoscope_runtime import CalibrationError, InputError, Screener
+from mnemoscope_runtime import BackendOptions, CalibrationError, InputError, Screener
 
 from .. import embedded
 from ..calibrating import calibrate
@@ -24,6 +24,8 @@ from ._backends import ModelOption, open_detector, open_torch
 from ._options import (
     BackendOption,
     ClearOption,
+    DeviceOption,
+    EnginesOption,
     FirstNoisesOption,
     FirstOption,
     FirstStepsOption,
@@ -87,6 +89,8 @@ def command(
     backend: BackendOption = "onnxruntime",
     model: ModelOption = None,
     threads: ThreadsOption = None,
+    device: DeviceOption = None,
+    engines: EnginesOption = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -121,13 +125,13 @@ def command(
             "--output to calibrate it anew."
         )
     target = output or path / CALIBRATION
-    require_place(target, "--output")
+    require_place(target, "--output", replaced=True)
     if picture is not None:
         require_place(picture, "--plot", ".png")
     before = CalibrationFile.read(target) if target.exists() else CalibrationFile(())
-    runs = open_torch(backend, bundle, model, threads)
+    runs, options = open_torch(backend, bundle, model, BackendOptions(threads, device, engines))
     # without the bundle's own calibration, which is to be made and may be an old one
-    with open_screener(path, runs, threads, ()) as screener:
+    with open_screener(path, runs, options, ()) as screener:
         try:
             before.check(screener.bundle.id)
         except CalibrationError as error:

@@ -8,13 +8,22 @@ from typing import Annotated
 import msgspec
 import typer
 
-from mnemoscope_runtime import CalibrationError, InputError
+from mnemoscope_runtime import BackendOptions, CalibrationError, InputError
 
 from .. import embedded
 from ..calibration import CalibrationFile
 from ..carrying import carry
 from ..detector import own_calibration
-from ._options import NoQuotesOption, ThreadsOption, progress_bar, prompts_of, require_place, say
+from ._options import (
+    DeviceOption,
+    EnginesOption,
+    NoQuotesOption,
+    ThreadsOption,
+    progress_bar,
+    prompts_of,
+    require_place,
+    say,
+)
 from .calibrate import describe
 
 __all__ = ["app"]
@@ -69,6 +78,8 @@ def carry_over(
         typer.Option(help="Calibration file, which is added to.", show_default="the bundle's own"),
     ] = None,
     threads: ThreadsOption = None,
+    device: DeviceOption = None,
+    engines: EnginesOption = None,
 ) -> None:
     """Carry thresholds over from one backend to another, where both give the same scores.
 
@@ -82,13 +93,19 @@ def carry_over(
             f"{path} has no calibration. Make one on {source} first, with `mnemoscope calibrate`."
         )
     known = CalibrationFile.read(file)
-    require_place(file, "--calibration")
+    require_place(file, "--calibration", replaced=True)
     texts = prompts_of(prompts, column, quotes=not no_quotes) if prompts is not None else []
     with progress_bar("comparing") as progress:
         found = carry(
-            known, path, source=source, target=target, prompts=texts, threads=threads,
-            progress=progress, tell=say,
-        )  # fmt: skip
+            known,
+            path,
+            source=source,
+            target=target,
+            prompts=texts,
+            options=BackendOptions(threads, device, engines),
+            progress=progress,
+            tell=say,
+        )
     known.with_(found).write(file)
     for each in found:
         typer.echo(describe(each))

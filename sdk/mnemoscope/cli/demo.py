@@ -11,12 +11,10 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from mnemoscope_runtime import InputError
-
 from ..detector import Detector
 from ..embedded import read_prompts
 from ..report import plot, summary, write_json
-from ._options import StepsOption, say
+from ._options import StepsOption, require_folder, say
 from ._writers import Format, writer
 
 __all__ = ["command"]
@@ -30,10 +28,7 @@ def command(
     noises: Annotated[int | None, typer.Option(help="Noises to use.", show_default="all")] = None,
 ) -> None:
     """Screen the embedded prompts with the embedded model; show how well it tells them apart."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{output} cannot be written: {error}. Choose another --output.") from None
+    require_folder(output, "--output")
     positives = [row.prompt for row in read_prompts("memorized")]
     negatives = [row.prompt for row in read_prompts("seen", "held_out")]
     with Detector.load(uncalibrated="score") as detector:

@@ -11,11 +11,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mnemoscope_runtime import Bundle, __version__
-from mnemoscope_runtime.selection import Trial, try_backends
+from mnemoscope_runtime import BackendOptions, Bundle, __version__
+from mnemoscope_runtime.selection import CANDIDATES, Trial, try_backends
 
 from .. import embedded
 from ._gpu import describe_engines, describe_gpus, describe_libraries
+from ._options import DeviceOption, EnginesOption, ThreadsOption
 
 __all__ = ["command"]
 
@@ -36,6 +37,12 @@ def command(
     bundle: Annotated[
         Path | None, typer.Argument(help="Bundle to try them on.", show_default="embedded")
     ] = None,
+    backend: Annotated[
+        str, typer.Option(help="Backends to try, with commas.", show_default="all")
+    ] = ",".join(CANDIDATES),
+    threads: ThreadsOption = None,
+    device: DeviceOption = None,
+    engines: EnginesOption = None,
 ) -> None:
     """Show which backends work here, how well and how fast, and why the others do not.
 
@@ -44,6 +51,9 @@ def command(
     Exit code 3 if no backend works.
     """
     path = bundle or embedded.BUNDLE
+    names = [name.strip() for name in backend.split(",")]
+    options = BackendOptions(threads, device, engines)
+    options.check(*names)
     opened = Bundle.open(path)
     console = Console()
     console.print(
@@ -60,11 +70,12 @@ def command(
             "uninstall both, then install the one you want."
         )
     trials = []
-    for trial in try_backends(path):
+    for trial in try_backends(path, names, options):
         typer.echo(f"backend {trial.backend}: {_found(trial, opened.manifest.budget)}")
         trials.append(trial)
     told = [str(trial.problem) for trial in trials]
-    for line in (*describe_gpus(), *describe_libraries(told), *describe_engines(opened)):
+    found = describe_engines(opened, engines, device or 0)
+    for line in (*describe_gpus(), *describe_libraries(told), *found):
         typer.echo(line)
     raise typer.Exit(3 if all(trial.problem for trial in trials) else 0)
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mnemoscope_runtime import Backend, Bundle, InputError
+from mnemoscope_runtime import Backend, BackendOptions, Bundle, InputError
 
 from .. import embedded
 from ..bench import environment
@@ -26,11 +26,14 @@ from ..prompts import read_labelled_file
 from ._backends import ModelOption, open_detector, open_torch
 from ._options import (
     BackendOption,
+    DeviceOption,
+    EnginesOption,
     NoQuotesOption,
     ThreadsOption,
     numbers,
     progress_bar,
     prompts_of,
+    require_folder,
     say,
 )
 from ._quiet import quiet_libraries
@@ -93,6 +96,8 @@ def command(
     backend: BackendOption = "onnxruntime",
     model: ModelOption = None,
     threads: ThreadsOption = None,
+    device: DeviceOption = None,
+    engines: EnginesOption = None,
     protocol: Annotated[
         Protocol,
         typer.Option(
@@ -101,7 +106,6 @@ def command(
         ),
     ] = Protocol.bundle,
     gen_seed: Annotated[int, typer.Option(help="paper: seed of each list's first prompt.")] = 0,
-    device: Annotated[str, typer.Option(help="paper: what PyTorch runs on, such as cuda.")] = "cpu",
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder for report.json, report.md and report.html."),
@@ -120,8 +124,10 @@ def command(
             "The paper's protocol measures the magnitude with the model itself in PyTorch. Give "
             "the model with --model, and neither BUNDLE, --backend nor --detector."
         )
-    if not paper and (gen_seed != 0 or device != "cpu"):
-        raise InputError("--gen-seed and --device belong to --protocol paper. Leave them out.")
+    if not paper and gen_seed != 0:
+        raise InputError("--gen-seed belongs to --protocol paper. Leave it out.")
+    if paper and engines is not None:
+        raise InputError("The paper's protocol runs no engines. Leave --engines out.")
     if paper and output is None:
         raise InputError("The paper's protocol writes what it measures. Name a folder: --output.")
     own = model is None if paper else bundle is None
@@ -132,7 +138,14 @@ def command(
     if output is not None and paper:
         counts = numbers(noises or _GENERATIONS, "--noises")
         scored, subject = _by_paper(
-            lists, lengths, counts, model, gen_seed, device, threads, output
+            lists,
+            lengths,
+            counts,
+            model,
+            gen_seed,
+            "cpu" if device is None else f"cuda:{device}",
+            threads,
+            output,
         )
     else:
         scored, subject = _by_bundle(
@@ -144,8 +157,7 @@ def command(
             lengths,
             numbers(noises, "--noises") if noises is not None else None,
             bundle or embedded.BUNDLE,
-            open_torch(backend, bundle, model, threads),
-            threads,
+            *open_torch(backend, bundle, model, BackendOptions(threads, device, engines)),
         )
     evaluation = Evaluation(
         subject=subject,
@@ -167,10 +179,10 @@ def _by_bundle(
     noises: list[int] | None,
     bundle: Path,
     backend: str | Backend,
-    threads: int | None,
+    options: BackendOptions,
 ) -> tuple[list[Scored], Subject]:
     with (
-        open_screener(bundle, backend, threads, detectors) as screener,
+        open_screener(bundle, backend, options, detectors) as screener,
         progress_bar("measuring") as progress,
     ):
         scored = score(
@@ -267,12 +279,7 @@ def _quiet(_: str) -> None:
 def _prepare(output: Path) -> None:
     """Find out before measuring for an hour whether a report can be written."""
     new_figure(1, 1)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{output} cannot be written: {error.strerror or error}. Choose another --output."
-        ) from None
+    require_folder(output, "--output")
 
 
 def _show(evaluation: Evaluation) -> None:

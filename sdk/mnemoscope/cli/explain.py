@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, Annotated, Any
@@ -13,7 +13,7 @@ from typing import IO, Annotated, Any
 import typer
 from rich.console import Console
 
-from mnemoscope_runtime import InputError
+from mnemoscope_runtime import BackendOptions, InputError
 
 from .. import embedded
 from ..detector import Detector
@@ -47,12 +47,15 @@ from ._options import (
     CalibrationOption,
     ColumnOption,
     DetectorOption,
+    DeviceOption,
+    EnginesOption,
     NoisesOption,
     NoQuotesOption,
     StepsOption,
     ThreadsOption,
     progress_bar,
     prompts_of,
+    require_place,
     say,
     verdict_code,
 )
@@ -103,6 +106,8 @@ def command(
     calibration: CalibrationOption = None,
     backend: BackendOption = "onnxruntime",
     threads: ThreadsOption = None,
+    device: DeviceOption = None,
+    engines: EnginesOption = None,
     detector: DetectorOption = "magnitude",
     noises: NoisesOption = None,
     steps: StepsOption = 1,
@@ -150,6 +155,8 @@ def command(
     if (prompt is None) == (file is None):
         raise InputError("Give one prompt to explain, or --file FILE (- for stdin).")
     chosen = output_format or _by_ending(output)
+    if output is not None:
+        require_place(output, "--output")
     prompts = (
         [prompt] if prompt is not None else prompts_of(file or "", column, quotes=not no_quotes)
     )
@@ -168,7 +175,7 @@ def command(
     kinds = read_lexicon(embedded.LEXICON) if bundle is None else {}
     kinds |= read_lexicon(lexicon) if lexicon is not None else {}
     attribution = Occlusion() if method == "occlusion" else _gradient(method, bundle, model)
-    runs = open_torch(backend, bundle, model, threads)
+    runs, told = open_torch(backend, bundle, model, BackendOptions(threads, device, engines))
     if model is not None and isinstance(runs, str) and isinstance(attribution, Occlusion):
         raise InputError(
             f"--model is for gradients and the torch backends, and occlusion on {backend} runs the "
@@ -178,7 +185,7 @@ def command(
         Detector.load(
             bundle,
             backend=runs,
-            threads=threads,
+            **asdict(told),
             calibration=calibration,
             detector=detector,
             uncalibrated="score" if calibration is None else "raise",

@@ -19,6 +19,7 @@ from ._loading import (
     VariantOption,
     load_options,
 )
+from ._options import require_place
 from ._quiet import quiet_libraries
 
 __all__ = ["command"]
@@ -48,6 +49,7 @@ def command(
     Needs `pip install 'mnemoscope\\[torch]'`.
     """
     quiet_libraries()
+    require_place(output, "--output")
     seeds = range(seed, seed + images)
     options = None
     if any(each is not None for each in (variant, config, lora, embedding, clip_skip, negative)):

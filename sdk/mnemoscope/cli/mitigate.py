@@ -31,7 +31,18 @@ from ._loading import (
     VariantOption,
     load_options,
 )
-from ._options import CalibrationOption, NoQuotesOption, prompts_of, require_place, say
+from ._options import (
+    BackendOption,
+    CalibrationOption,
+    DeviceOption,
+    EnginesOption,
+    NoQuotesOption,
+    ThreadsOption,
+    prompts_of,
+    require_folder,
+    require_place,
+    say,
+)
 from ._quiet import quiet_libraries
 from ._writers import printable
 
@@ -97,6 +108,10 @@ def command(
         typer.Option(help="The model's calibrated bundle.", show_default="the embedded model's"),
     ] = None,
     calibration: CalibrationOption = None,
+    backend: BackendOption = "onnxruntime",
+    threads: ThreadsOption = None,
+    device: DeviceOption = None,
+    engines: EnginesOption = None,
     seed: Annotated[int, typer.Option(help="First seed.")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="How many, one for each picture.")] = 1,
     reference: Annotated[
@@ -166,6 +181,14 @@ def command(
         raise InputError("The prompt is empty, so there is nothing to mitigate. Give one.")
     if not compare and (file is not None or limit is not None):
         raise InputError("--file and --limit belong to --compare. Leave them out, or add it.")
+    screening = partial(
+        Detector.load,
+        calibration=calibration,
+        backend=backend,
+        threads=threads,
+        device=device,
+        engines=engines,
+    )
     own = model is None
     if own and bundle is not None:
         raise InputError("Give the bundle's model too: --model.")
@@ -230,8 +253,7 @@ def command(
             if _AUTO in chosen and calibrated is None:
                 say("auto is left out: it screens first, which takes a calibrated bundle.")
             elif _AUTO in chosen:
-                loaded = Detector.load(calibrated, calibration=calibration)
-                detector = stack.enter_context(loaded)
+                detector = stack.enter_context(screening(calibrated))
             names = [name for name in chosen if name != _AUTO]
             write_comparison(mitigator, kit, rule, names, numbers, lists, detector, output)
         return
@@ -244,7 +266,7 @@ def command(
                 "`auto` screens first, which takes a calibrated bundle of the model. Give "
                 "--bundle, or name a --strategy."
             )
-        with Detector.load(path, calibration=calibration) as detector:
+        with screening(path) as detector:
             names = [name for name in LADDER if others or name != "stepwise"]
             if not others:
                 say("stepwise is left out: it learns from benign prompts (--benign FILE).")
@@ -287,6 +309,8 @@ def _require_place(output: Path, *, compare: bool) -> None:
         require_place(output, "--output", ".png", ".jpg", ".jpeg", ".webp")
     elif output.exists() and not output.is_dir():
         raise InputError(f"--output {output} is a file, and --compare writes a folder.")
+    else:
+        require_folder(output, "--output")
 
 
 def _is_cut(model: StableDiffusion, prompt: str) -> bool:

@@ -12,13 +12,21 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from mnemoscope_runtime import InputError
+from mnemoscope_runtime import BackendOptions, InputError
 
 from .. import embedded
 from ..detector import Detector
 from ..precision import Comparison, compare
-from ._backends import ModelOption, open_torch
-from ._options import NoisesOption, NoQuotesOption, ThreadsOption, prompts_of, say
+from ._backends import ModelOption, open_torch, options_of_each
+from ._options import (
+    DeviceOption,
+    EnginesOption,
+    NoisesOption,
+    NoQuotesOption,
+    ThreadsOption,
+    prompts_of,
+    say,
+)
 
 __all__ = ["command"]
 
@@ -49,6 +57,8 @@ def command(
     noises: NoisesOption = None,
     model: ModelOption = None,
     threads: ThreadsOption = None,
+    device: DeviceOption = None,
+    engines: EnginesOption = None,
     force: Annotated[
         bool, typer.Option(help="Accept a lower TPR, too few prompts, or another model.")
     ] = False,
@@ -76,9 +86,12 @@ def command(
     prompts = memorized + others
     weights, floors = set(), []
 
+    told = options_of_each([backend, reference_backend], BackendOptions(threads, device, engines))
+
     def scores(path: Path, name: str) -> np.ndarray:
-        runs = open_torch(name, None if path == embedded.BUNDLE else path, model, threads)
-        with Detector.load(path, backend=runs, threads=threads, uncalibrated="score") as detector:
+        own = None if path == embedded.BUNDLE else path
+        runs, options = open_torch(name, own, model, told[name])
+        with Detector.load(path, backend=runs, uncalibrated="score", **asdict(options)) as detector:
             floors.append(detector.screener.smallest_magnitude)
             weights.add(detector.screener.bundle.manifest.model.weights_sha256)
             if len(weights) > 1 and not force:

@@ -6,6 +6,7 @@ import itertools
 import shlex
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from mnemoscope_runtime import InputError
+from mnemoscope_runtime import BackendOptions, InputError
 
 from ..detector import Detection, Detector
 from ..prompts import read_prompt_file
@@ -27,6 +28,8 @@ from ._options import (
     ClearOption,
     ColumnOption,
     DetectorOption,
+    DeviceOption,
+    EnginesOption,
     FirstNoisesOption,
     FirstOption,
     FirstStepsOption,
@@ -35,6 +38,7 @@ from ._options import (
     StepsOption,
     ThreadsOption,
     first_stage,
+    require_place,
     say,
     verdict_code,
 )
@@ -66,6 +70,8 @@ def command(
     backend: BackendOption = "onnxruntime",
     model: ModelOption = None,
     threads: ThreadsOption = None,
+    device: DeviceOption = None,
+    engines: EnginesOption = None,
     detector: DetectorOption = "magnitude",
     noises: NoisesOption = None,
     steps: StepsOption = 1,
@@ -103,21 +109,22 @@ def command(
         raise InputError("--column and --no-quotes are about --file. Give it, or leave them out.")
     if output is not None and output_format is None:
         _by_ending(output)
-    source = (
-        prompts
-        if file is None
-        else read_prompt_file(file, column=column, quotes=not no_quotes, tell=say)
-    )
+    if output is not None:
+        require_place(output, "--output")
+    told: list[str] = []
+    source: Iterable[str] = prompts or ()
+    if file is not None:
+        source = read_prompt_file(file, column=column, quotes=not no_quotes, tell=told.append)
     stages = first_stage(first, first_steps, first_noises, clear)
     flagged = False
     screened = cleared = passes = truncated = in_chunks = 0
     weighted: Detection | None = None
-    runs = open_torch(backend, bundle, model, threads)
+    runs, options = open_torch(backend, bundle, model, BackendOptions(threads, device, engines))
     statistic = open_detector(detector, bundle, model)
     with Detector.load(
         bundle,
         backend=runs,
-        threads=threads,
+        **asdict(options),
         calibration=calibration,
         detector=statistic,
         first=stages,
@@ -126,7 +133,7 @@ def command(
         if backend == "auto":
             typer.echo(f"backend: {screen.screener.backend.name}", err=True)
         detections = _shown(
-            screen.stream(source or (), steps=steps, noises=noises, chunks=chunks),
+            screen.stream(source, steps=steps, noises=noises, chunks=chunks),
             output is not None,
         )
         unjudged = screen.missing(steps=steps, noises=noises)
@@ -146,6 +153,8 @@ def command(
                 passes += detection.passes
                 screened += 1
         reads = screen.screener.tokenizer.length - 2  # less start and end
+    for note in told:
+        say(note)
     if unjudged is not None:
         say(f"no verdicts. {unjudged}")
     if stages is not None:

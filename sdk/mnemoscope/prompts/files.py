@@ -119,7 +119,8 @@ def _read(
         tally.rows += 1
         tally.empty += isinstance(prompt, str) and not prompt.strip()
         yield record
-    tell(f"{_name(path)}: {tally}.")
+    if tally.rows:
+        tell(f"{_name(path)}: {tally}.")
 
 
 def _records(

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import sys
+import unicodedata
+
+import pytest
+
+from mnemoscope.text import printable
+
+HIDDEN = [
+    *("\u3164", "\u115f", "\u1160", "\uffa0", "\u2800", "\u034f", "\ufe0f", "\ufe00", "\ufe0e"),
+    *("\u180e", "\u180b", "\u17b4", "\U000e0100", "\U000e0001", "\U000e0041", "\U000e007f"),
+    *("\u00ad", "\u061c", "\u200b", "\u200d", "\u200e", "\u202e", "\u2060", "\u2066", "\ufeff"),
+    *("\u00a0", "\u3000", "\u2028", "\u0085", "\x1b", "\x00", "\ud800", "\ue000", "\U0001d159"),
+]
+
+
+@pytest.mark.parametrize("char", HIDDEN, ids=ascii)
+def test_what_shows_nothing_is_spelled_out(char: str) -> None:
+    assert printable(f"a{char}b") == f"a{char.encode('unicode_escape').decode()}b"
+
+
+def test_two_texts_that_differ_look_different() -> None:
+    """A name that begins with HANGUL, VARIATION or the like is a filler, a selector, a control."""
+    for code in range(sys.maxunicode + 1):
+        name = unicodedata.name(chr(code), "")
+        if any(word in name.split() for word in ("FILLER", "SELECTOR-1", "TAG", "JOINER", "BLANK")):
+            assert printable(chr(code)) != chr(code) or "SYMBOL" in name, name
+
+
+@pytest.mark.parametrize(
+    "text", ["plain", "é ü 猫 東京 한국어", "😀", "a\u0301", "עברית", "ไทย", "क्ष"]
+)
+def test_what_shows_is_left_alone(text: str) -> None:
+    assert printable(text) == text
+
+
+def test_a_width() -> None:
+    assert printable("abcdef", 4) == "abc…"
+    assert printable("ab\u3164", 20) == "ab\\u3164"
