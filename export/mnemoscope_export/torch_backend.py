@@ -25,7 +25,8 @@ __all__ = ["TorchBackend"]
 class TorchBackend:
     """Runs bundles of one model in PyTorch, on as many threads as torch is set to.
 
-    detector = Detector.load("my-bundle", backend=TorchBackend(StableDiffusion.load("my-model")))
+    backend = TorchBackend(StableDiffusion.load("my-model"))
+    detector = Detector.load("my-bundle", backend=backend, uncalibrated="score")
     """
 
     def __init__(

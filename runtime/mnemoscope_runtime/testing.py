@@ -24,7 +24,7 @@ def _from_ids(ids: Ids) -> float:
 class FakeBackend:
     """Answers `screen` with a function of the token ids; has no other graph.
 
-    detector = Detector.load(backend=FakeBackend(lambda ids: 0.5))
+    detector = Detector.load(backend=FakeBackend(lambda ids: 0.5), uncalibrated="score")
     """
 
     name = "fake"
