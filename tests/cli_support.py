@@ -128,11 +128,12 @@ def damaged(bundle: Path, to: Path) -> Path:
 
 
 def failed(result: Result, code: int, *words: str) -> None:
-    """One line of error that holds all words, and nothing else."""
+    """One line of error that holds all words, after notes at most."""
     assert result.code == code, result
     assert result.out == ""
-    assert result.err.startswith("error: ")
     assert result.err.endswith("\n")
-    assert len(result.err.splitlines()) == 1, result.err
+    *notes, error = result.err.splitlines()
+    assert error.startswith("error: "), result.err
+    assert all(note.startswith("note: ") for note in notes), result.err
     for word in words:
-        assert word in result.err
+        assert word in error

@@ -102,7 +102,9 @@ def test_lists_that_are_missing(run: Run, save: Save, tmp_path: Path) -> None:
     both = ["--positives", some, "--negatives"]
     failed(run("evaluate", "--positives", some), 2, "Give both --positives and --negatives")
     failed(run("evaluate", tmp_path), 2, "mean nothing to another model")
-    failed(run("evaluate", "--label", "kind"), 2, "--label and --column name columns of files")
+    failed(
+        run("evaluate", "--label", "kind"), 2, "--label, --column and --no-quotes are about files"
+    )
     failed(run("evaluate", *both, none), 2, "none.txt holds no prompts")
     failed(run("evaluate", *both, latin), 2, "latin.txt, line 2: not UTF-8")
     failed(run("evaluate", *both, tmp_path / "no.txt"), 2, "no.txt cannot be read")

@@ -73,9 +73,11 @@ def test_they_arrive(
         result = run(*args)
         assert result.code in (0, 1, 5), result
         assert opened == [told], args
+    others = tmp_path / "o.txt"
+    others.write_text("\n".join(f"rain, number {i}" for i in range(60)))
     opened.clear()
-    run("evaluate", bundle_dir, "--positives", prompts, "--negatives", prompts, *on[2:])
-    assert opened in ([told], [])  # or the lists are refused first
+    run("evaluate", bundle_dir, "--positives", prompts, "--negatives", others, *on[2:])
+    assert opened == [told]
 
 
 @one_model
@@ -133,6 +135,8 @@ def test_nothing_is_measured_for_results_that_cannot_be_written(
     prompts = tmp_path / "p.txt"
     prompts.write_text("\n".join(f"a cat, number {i}" for i in range(60)))
     bundle = ("--bundle", bundle_dir)
+    others = tmp_path / "o.txt"
+    others.write_text("\n".join(f"rain, number {i}" for i in range(60)))
     calibration = ("--calibration", calibrate(bundle_dir, 9.0, tmp_path / "c.json", backend="fake"))
     benign = ("calibrate", bundle_dir, "--benign", prompts, "--fpr", 0.1)
     for args in (
@@ -170,7 +174,7 @@ def test_nothing_is_measured_for_results_that_cannot_be_written(
         result = run(*args)
         assert result.code == 2, (args, result)
         assert "cannot be written: " in result.err.splitlines()[-1], args
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.json", "p.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.json", "o.txt", "p.txt"]
 
 
 @one_model

@@ -48,14 +48,14 @@ def require_place(path: Path, option: str, *endings: str, replaced: bool = False
 
 
 def require_folder(path: Path, option: str) -> None:
-    """Make a folder if it is not there, and refuse one in which nothing can be written.
+    """Refuse a folder that could not be made, or in which nothing could be written.
 
     Raises:
-        InputError: it cannot be made, is a file, or cannot be written.
+        InputError: a file is in the way, or nothing can be written there.
     """
+    there = next(each for each in (path, *path.absolute().parents) if each.exists())
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        _try(path)
+        _try(there)
     except OSError as error:
         raise InputError(
             f"{option} {path} cannot be written: {error.strerror or error}. Nothing was measured. "

@@ -29,6 +29,7 @@ def command(
 ) -> None:
     """Screen the embedded prompts with the embedded model; show how well it tells them apart."""
     require_folder(output, "--output")
+    output.mkdir(parents=True, exist_ok=True)
     positives = [row.prompt for row in read_prompts("memorized")]
     negatives = [row.prompt for row in read_prompts("seen", "held_out")]
     with Detector.load(uncalibrated="score") as detector:

@@ -280,6 +280,7 @@ def _prepare(output: Path) -> None:
     """Find out before measuring for an hour whether a report can be written."""
     new_figure(1, 1)
     require_folder(output, "--output")
+    output.mkdir(parents=True, exist_ok=True)
 
 
 def _show(evaluation: Evaluation) -> None:
