@@ -35,6 +35,18 @@ def test_text_files_beside_pictures(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_separators_of_unicode_end_no_line_of_metadata(tmp_path: Path, end: str) -> None:
+    captions = ["one\u2028line", "another\x85one"]
+    rows = [
+        {"file_name": draw(tmp_path / f"{i}.png").name, "text": caption}
+        for i, caption in enumerate(captions)
+    ]
+    text = end.join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (tmp_path / "metadata.jsonl").write_bytes(text.encode())
+    assert [row.caption for row in read_folder(tmp_path)] == captions
+
+
 @pytest.mark.parametrize("column", ["text", "caption"])
 def test_metadata(tmp_path: Path, column: str) -> None:
     files = [draw(tmp_path / name) for name in ("a.png", "b/c.png")]

@@ -88,8 +88,9 @@ class BackendOptions:
         for option, value in self.given.items():
             takers = [name for name, takes in _TAKES.items() if option in takes]
             if not {name.partition(":")[0] for name in names} & set(takers):
+                verb = "takes" if len(names) == 1 else "take"
                 raise InputError(
-                    f"{', '.join(names)} takes no {option} (--{option} {value}). Leave it out, or "
+                    f"{', '.join(names)} {verb} no {option} (--{option} {value}). Leave it out, or "
                     f"choose a backend that does: {', '.join(takers)}."
                 )
 

@@ -61,7 +61,7 @@ def read_lists(path: str | Path) -> dict[str, list[str]]:
         InputError: the file cannot be read, or a line has another form.
     """
     try:
-        lines = Path(path).read_text("utf-8-sig").splitlines()
+        lines = Path(path).read_text("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}. Give a text file in UTF-8.") from None
     found: dict[str, list[str]] = {}

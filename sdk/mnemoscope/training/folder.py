@@ -123,7 +123,7 @@ class Pictures(Dataset[Example]):
 
 def _listed(root: Path, pictures: list[Path], column: str) -> list[CaptionedPicture]:
     captions: dict[Path, str] = {}
-    for number, line in enumerate(_text(root / _METADATA).splitlines(), 1):
+    for number, line in enumerate(_text(root / _METADATA).split("\n"), 1):
         if not line.strip():
             continue
         where = f"Line {number} of {root / _METADATA}"
