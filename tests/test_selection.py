@@ -65,7 +65,7 @@ def test_auto_prefers_what_is_calibrated(
             bad = name in broken or name not in ("onnxruntime", "openvino")
             yield Trial(name, problem="no") if bad else Trial(name, error=0.0, seconds=seconds)
 
-    monkeypatch.setattr("mnemoscope.detector.try_backends", trials)
+    monkeypatch.setattr("mnemoscope.opening.try_backends", trials)
 
     def chosen() -> str:
         tried.clear()

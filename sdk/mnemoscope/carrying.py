@@ -27,8 +27,8 @@ from mnemoscope_runtime.options import check_options
 
 from .calibrating import Progress, check_texts
 from .calibration import Calibration, CalibrationFile, Carried
-from .detector import open_screener
 from .detectors import find_statistic
+from .opening import open_screener
 from .stage import Stage
 
 __all__ = ["SAFETY", "carry"]

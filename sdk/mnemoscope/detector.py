@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, get_args
@@ -17,7 +16,6 @@ from numpy.typing import NDArray
 from mnemoscope_runtime import (
     Backend,
     BackendOptions,
-    Bundle,
     CalibrationError,
     Embeddings,
     InputError,
@@ -26,7 +24,6 @@ from mnemoscope_runtime import (
     Tokens,
 )
 from mnemoscope_runtime.options import check_options
-from mnemoscope_runtime.selection import CANDIDATES, Trial, fastest, try_backends
 
 from . import embedded
 from .calibration import Calibration, CalibrationFile, Setting
@@ -34,11 +31,11 @@ from .cascade import First
 from .chunks import embed_chunks
 from .detectors import Features, Statistic, find_statistic
 from .notes import notes_on
+from .opening import open_screener, own_calibration
 from .stage import Stage, alone, in_turn
 
-__all__ = ["Detection", "Detector", "Uncalibrated", "open_screener", "own_calibration"]
+__all__ = ["Detection", "Detector", "Uncalibrated"]
 
-CALIBRATION = "calibration.json"
 Uncalibrated = Literal["raise", "score"]
 _WAY_OUT = (
     'Scores without verdicts come with uncalibrated="score" in Python, and without --calibration '
@@ -101,52 +98,6 @@ class Detection:
     first: str | None = None
     cleared: bool = False
     notes: tuple[str, ...] = ()
-
-
-def open_screener(
-    path: Path,
-    backend: str | Backend,
-    options: BackendOptions,
-    detectors: Sequence[str | Statistic],
-    preferred: Collection[str] = (),
-) -> Screener:
-    """A bundle on a backend, with the engines that these detectors need for one step.
-
-    "auto" tries the screening graph, whatever the detectors, on every backend, and takes the
-    fastest within the bundle's budget; one of `preferred` if any of those will do.
-    """
-    statistics = [find_statistic(name) for name in detectors]
-    if backend == "auto":
-        backend = _fastest(path, options, preferred)
-        options = options.taken_by(backend)
-    screener = Screener.open(path, backend=backend, graphs=(), **asdict(options))
-    try:
-        for statistic in statistics:
-            screener.prepare(*statistic.graphs(screener))
-    except BaseException:
-        screener.close()
-        raise
-    return screener
-
-
-def _fastest(path: Path, options: BackendOptions, preferred: Collection[str]) -> str:
-    options.check(*CANDIDATES)
-    budget = Bundle.open(path).manifest.budget
-    trials: list[Trial] = []
-    for names in (
-        [name for name in CANDIDATES if name in preferred],
-        [name for name in CANDIDATES if name not in preferred],
-    ):
-        trials += try_backends(path, names, options)
-        if any(trial.error is not None and trial.error <= budget for trial in trials):
-            break
-    return fastest(trials, budget).backend
-
-
-def own_calibration(bundle: Path) -> Path | None:
-    """A bundle's own calibration file, if it has one; a link that leads nowhere is one, too."""
-    path = bundle / CALIBRATION
-    return path if os.path.lexists(path) else None
 
 
 class Detector:

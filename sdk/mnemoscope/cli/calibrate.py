@@ -17,8 +17,9 @@ from .. import embedded
 from ..calibrating import calibrate
 from ..calibration import Calibration, CalibrationFile
 from ..choosing import Choice, choose
-from ..detector import CALIBRATION, Detector, open_screener
+from ..detector import Detector
 from ..detectors import DETECTORS
+from ..opening import CALIBRATION, open_screener
 from ..report import plot
 from ._backends import ModelOption, open_detector, open_torch
 from ._options import (

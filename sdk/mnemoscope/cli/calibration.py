@@ -13,7 +13,7 @@ from mnemoscope_runtime import BackendOptions, CalibrationError, InputError
 from .. import embedded
 from ..calibration import CalibrationFile
 from ..carrying import carry
-from ..detector import own_calibration
+from ..opening import own_calibration
 from ._options import (
     DeviceOption,
     EnginesOption,

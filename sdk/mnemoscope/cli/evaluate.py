@@ -15,13 +15,13 @@ from mnemoscope_runtime import Backend, BackendOptions, Bundle, InputError
 
 from .. import embedded
 from ..bench import environment
-from ..detector import open_screener
 from ..detectors import DETECTORS, Statistic
 from ..evaluate import PromptLists, Scored, judge, score, style_aucs
 from ..evaluate.pages import write
 from ..evaluate.paper import GUIDANCE, INFERENCE_STEPS, follow, load_model, scored_by, written
 from ..evaluate.pictures import new_figure
 from ..evaluate.report import Evaluation, Grid
+from ..opening import open_screener
 from ..prompts import read_labelled_file
 from ._backends import ModelOption, open_detector, open_torch
 from ._options import (

@@ -15,7 +15,7 @@ from mnemoscope_runtime.schedulers import timesteps
 
 from .. import embedded
 from ..calibration import CalibrationFile
-from ..detector import own_calibration
+from ..opening import own_calibration
 from ._writers import printable
 
 __all__ = ["command"]

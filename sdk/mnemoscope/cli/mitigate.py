@@ -20,7 +20,8 @@ from .. import embedded
 from ..alignment import load_alignment
 from ..calibration import CalibrationFile
 from ..copies import load_descriptor
-from ..detector import Detector, own_calibration
+from ..detector import Detector
+from ..opening import own_calibration
 from ._comparison import LEARNT_ON, lists_of, write_comparison
 from ._loading import (
     ClipSkipOption,
