@@ -151,8 +151,8 @@ def _chosen(
             found.append(each)
     if not found:
         raise CalibrationError(
-            f"There is no calibration of {source} to be carried over to {target}. `mnemoscope "
-            "calibration inspect` shows what there is."
+            f"There is nothing of {source} to be carried over to {target}. `mnemoscope calibration "
+            "inspect` shows what is calibrated."
         )
     return found
 
