@@ -60,12 +60,12 @@ def test_a_broken_row_of_text_stops_nothing(tmp_path: Path) -> None:
 def test_a_broken_row_of_json_stops_nothing(tmp_path: Path) -> None:
     rows = [
         *(b'{"prompt": "a"}', b'{"prompt": null}', b'{"prompt": 5}', b'{"id": 1}', b'{"prompt"'),
-        *(b'"\\ud800"', b'"caf\xe9"', b"7", b'"a"', b'"b"'),
+        *(b'"\\ud800"', b'"caf\xe9"', b"7", b'{"prompt": "x", "prompt": "y"}', b'"a"', b'"b"'),
     ]
     assert broken(tmp_path, "p.jsonl", b"\n".join(rows)) == [
         *("0", "no prompt: null", "not text", "no prompt", "not JSON"),
         *("half of a surrogate pair: no character", "not UTF-8", "neither text nor an object"),
-        *("0", "1"),
+        *("more than one prompt", "0", "1"),
     ]
 
 

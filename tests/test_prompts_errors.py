@@ -105,7 +105,7 @@ def test_invalid_utf8_in_a_parquet_string(tmp_path: Path) -> None:
         next(rows)
 
 
-@pytest.mark.parametrize("value", ['"\\ud83d"', '{"prompt": "a \\udc00 b"}'])
+@pytest.mark.parametrize("value", ['"\\ud83d"', '{"prompt": "a \\udc00 b"}', '"\\udc80"'])
 def test_half_of_a_surrogate_pair_is_called_that(save: Save, value: str) -> None:
     with pytest.raises(InputError, match=r"line 2: holds .ud.{3}, half of a surrogate pair"):
         read(save("p.jsonl", f'"\\ud83d\\ude00"\n{value}\n'))

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, NoReturn
 
+from mnemoscope_runtime.errors import InputError
+
 from .lines import read_lines
 from .records import (
     HOW,
@@ -45,7 +47,7 @@ def _cells(line: str, columns: Sequence[Wanted]) -> tuple[Cell, ...]:
         shown = f"{error!s:.200}"
         return broken_row(columns, Broken("not JSON", f"not JSON ({shown}).", line))
     if isinstance(row, str):
-        return alone(checked(row), columns)
+        return alone(checked(row, bytes_kept=False), columns)
     if isinstance(row, _Pairs):
         return tuple(_cell(row, column) for column in columns)
     detail = f"neither text nor an object. {HOW}"
@@ -62,16 +64,19 @@ def _no_constant(name: str) -> NoReturn:
 
 def _cell(row: _Pairs, wanted: Wanted) -> Cell:
     names = [key for key, _ in row]
-    place = choose(names, wanted)
+    try:
+        place = choose(names, wanted)
+    except InputError as error:
+        return Broken(f"more than one {wanted.what}", str(error))
     if place is None:
         return Broken(f"no {wanted.what}", lacks(names, wanted))
-    return text_of(row[place][1], wanted)
+    return _text_of(row[place][1], wanted)
 
 
-def text_of(value: object, wanted: Wanted) -> Cell:
+def _text_of(value: object, wanted: Wanted) -> Cell:
     """A value as a cell."""
     if isinstance(value, str):
-        return checked(value)
+        return checked(value, bytes_kept=False)
     if value is None:
         return Broken(f"no {wanted.what}: null", f"the {wanted.what} is null, not text.")
     if isinstance(value, _Pairs):

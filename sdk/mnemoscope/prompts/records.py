@@ -95,36 +95,33 @@ class Tally:
         return "; ".join(parts)
 
 
-def checked(text: str) -> Cell:
+def checked(text: str, *, bytes_kept: bool = True) -> Cell:
     """Text as it is, unless it holds what is no character.
 
-    Bytes that are not UTF-8 are expected as `surrogateescape` leaves them.
+    Args:
+        text: From a file.
+        bytes_kept: Whether surrogates in it are bytes that were no UTF-8, as `surrogateescape`
+            keeps them; else the file itself wrote surrogates.
     """
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        shown = text.encode("utf-8", "surrogateescape" if _escaped(text) else "surrogatepass")
-        shown_text = shown.decode("utf-8", "backslashreplace")
-        if "\udc80" <= text[error.start] <= "\udcff" and _escaped(text):
-            place = len(text[: error.start].encode())
-            return Broken(
-                "not UTF-8",
-                f"not UTF-8 (byte {place}). Convert it, for example with `iconv -f latin1 -t "
-                "utf-8`.",
-                shown_text,
-            )
+        start = error.start
+    else:
+        return text
+    if bytes_kept:
         return Broken(
-            "half of a surrogate pair: no character",
-            f"holds \\u{ord(text[error.start]):04x}, half of a surrogate pair, which is no "
-            "character. Write the file again from the original text.",
-            shown_text,
+            "not UTF-8",
+            f"not UTF-8 (byte {len(text[:start].encode())}). Convert it, for example with "
+            "`iconv -f latin1 -t utf-8`.",
+            text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
         )
-    return text
-
-
-def _escaped(text: str) -> bool:
-    """Whether all surrogates are bytes that `surrogateescape` kept."""
-    return all(not "\ud800" <= c <= "\udfff" or "\udc80" <= c <= "\udcff" for c in text)
+    return Broken(
+        "half of a surrogate pair: no character",
+        f"holds \\u{ord(text[start]):04x}, half of a surrogate pair, which is no character. Write "
+        "the file again from the original text.",
+        text.encode("utf-8", "backslashreplace").decode(),
+    )
 
 
 def alone(cell: Cell, columns: Sequence[Wanted]) -> tuple[Cell, ...]:
