@@ -182,28 +182,33 @@ def test_a_stop_anywhere_and_a_resumption_give_the_same_bytes(tmp_path: Path) ->
         files[1].unlink()
 
 
+def full_disk(*_: object) -> None:
+    raise InputError("r.jsonl cannot be written: the disk is full.")
+
+
 def test_another_rate_may_be_asked_for_after_a_stop(
-    files: tuple[Path, Path], tmp_path: Path
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Measurements do not depend on it."""
     detector, _ = known(SCORES, BENIGN)
-    (tmp_path / "r.html").mkdir()  # comes out last
-    files[1].mkdir()
-    with pytest.raises(InputError, match="cannot be written"):
-        run(detector, files)
-    files[1].rmdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(module.table, "write", full_disk)
+        with pytest.raises(InputError, match="cannot be written"):
+            run(detector, files)
     detector, backend = known(SCORES, BENIGN)
     found, _ = run(detector, files, fdr=0.5)
     assert backend.calls == 0
     assert found.fdr == 0.5
 
 
-def test_another_list_does_not_take_over_measurements(files: tuple[Path, Path]) -> None:
+def test_another_list_does_not_take_over_measurements(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     detector, _ = known(SCORES, BENIGN)
-    files[1].mkdir()
-    with pytest.raises(InputError, match="cannot be written"):
-        run(detector, files)
-    files[1].rmdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(module.table, "write", full_disk)
+        with pytest.raises(InputError, match="cannot be written"):
+            run(detector, files)
     text(files[0], [*PROMPTS, "one more"])
     with pytest.raises(InputError, match=r"r\.jsonl\.partial belongs to another audit \(input was"):
         run(detector, files)
@@ -261,7 +266,9 @@ def test_a_calibration_that_could_never_flag_anything(files: tuple[Path, Path]) 
         ({"output": "r.txt"}, "Results are not written as r.txt"),
         ({"output": "p.jsonl"}, "Name three different files"),
         ({"report_to": "r.jsonl"}, "Name three different files"),
-        ({"report_to": "none/r.html"}, "no such folder"),
+        ({"report_to": "none/r.html"}, "there is no folder none"),
+        ({"output": "none/r.csv"}, "there is no folder none"),
+        ({"output": "folder.csv"}, "is a folder"),
         ({"report_to": 5}, "report_to is 5"),
         ({"column": "x", "file": "p.csv"}, "has no column x"),
     ],
@@ -274,12 +281,14 @@ def test_options_that_cannot_be_used(
 ) -> None:
     monkeypatch.chdir(files[0].parent)
     Path("p.csv").write_text("prompt\na\n")
+    Path("folder.csv").mkdir()
     detector, backend = known(SCORES, BENIGN)
     file, output = options.pop("file", "p.jsonl"), options.pop("output", "r.jsonl")
-    before = {path: path.read_bytes() for path in Path().iterdir()}
+    before = {path: path.read_bytes() for path in Path().iterdir() if path.is_file()}
     with pytest.raises(InputError, match=words):
         audit(detector, file, output, **options)
-    assert {path: path.read_bytes() for path in Path().iterdir()} == before
+    after = {path: path.read_bytes() for path in Path().iterdir() if path.is_file()}
+    assert after == before
     assert backend.calls == 0
 
 

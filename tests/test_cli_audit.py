@@ -167,7 +167,7 @@ def test_a_folder_that_is_not_there(run: Run, place: Place, tmp_path: Path) -> N
     args = ["--calibration", place.calibration, "--noises", 1, "-o", tmp_path / "no" / "r.csv"]
     result = run("audit", place.prompts, *args)
     assert result.code == 2
-    assert result.err.splitlines()[-1].startswith(f"error: {tmp_path / 'no' / 'r.csv.partial'} can")
+    assert f"--output {tmp_path / 'no' / 'r.csv'} cannot be written: there is no" in result.err
 
 
 def test_a_foreign_journal(run: Run, place: Place, tmp_path: Path) -> None:

@@ -279,6 +279,7 @@ def _entries(source: Source, measured: Measured, judged: _Judged) -> Iterator[re
 
 def _check_outputs(file: Path, output: Path, page: Path | None) -> None:
     table.check(output)
+    require_place(output, "--output", replaced=True)
     paths = [file, output] if page is None else [file, output, page]
     if len({path.resolve() for path in paths}) < len(paths):
         raise InputError(
