@@ -220,7 +220,8 @@ def test_the_cheapest_setting_is_kept(
     assert missed.code == 2
     assert len(missed.out.splitlines()) == 5  # the candidates
     assert "chosen" not in missed.out
-    assert missed.err.startswith("error: None of the 4 candidates flags 1 of the memorised prompts")
+    error = missed.err.splitlines()[-1]
+    assert error.startswith("error: None of the 4 candidates flags 1 of the memorised prompts")
     assert output.read_bytes() == before
 
 
