@@ -233,12 +233,14 @@ def test_the_format_of_a_file(
 
 
 @one_model
-@pytest.mark.parametrize("name", ["missing/out.json", "."])
+@pytest.mark.parametrize(
+    ("name", "words"), [("missing/out.json", "there is no folder"), (".", "is a folder")]
+)
 def test_an_output_that_cannot_be_written(
-    run: Run, bundle_dir: Path, tmp_path: Path, name: str
+    run: Run, bundle_dir: Path, tmp_path: Path, name: str, words: str
 ) -> None:
     result = run("screen", "a cat", "--bundle", bundle_dir, "--output", tmp_path / name)
-    failed(result, 2, "cannot be written", "Choose another --output")
+    failed(result, 2, "--output", words)
 
 
 @one_model
@@ -346,7 +348,7 @@ def test_outputs_that_are_not_written(run: Run, bundle_dir: Path, tmp_path: Path
         result = run("screen", "a cat", "--bundle", bundle_dir, "--output", output)
         failed(result, 2, f"not written as {ending.lower()}", ".jsonl or .csv")
         assert not output.exists()
-    failed(run("screen", "a cat", "--bundle", bundle_dir, "--column", "x"), 2, "column of --file")
+    failed(run("screen", "a cat", "--bundle", bundle_dir, "--column", "x"), 2, "are about --file")
 
 
 def test_what_was_read_in_part_is_not_called_clean() -> None:
