@@ -27,7 +27,8 @@ from .calibration import Calibration, CalibrationFile, Carried, Drift, Setting
 from .carrying import carry
 from .cascade import First, Gate
 from .choosing import Candidate, Choice, choose
-from .detector import Detection, Detector
+from .detection import Detection
+from .detector import Detector
 from .detectors import DETECTORS
 
 __all__ = [

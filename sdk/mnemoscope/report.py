@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mnemoscope_runtime.errors import BackendUnavailable, InputError
 
-from .detector import Detection
+from .detection import Detection
 from .evaluate import Interval, auc, bootstrap, tpr_at_fpr
 
 __all__ = ["plot", "summary", "write_json"]

@@ -14,7 +14,7 @@ from typing import IO
 
 from mnemoscope_runtime import InputError
 
-from ..detector import Detection
+from ..detection import Detection
 from ..text import printable
 
 __all__ = ["Format", "opened", "printable", "writer"]

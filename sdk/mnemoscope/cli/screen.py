@@ -16,7 +16,8 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 
 from mnemoscope_runtime import BackendOptions, InputError
 
-from ..detector import Detection, Detector
+from ..detection import Detection
+from ..detector import Detector
 from ..prompts import read_prompt_file
 from ..weighting import weighting
 from ._backends import ModelOption, open_detector, open_torch

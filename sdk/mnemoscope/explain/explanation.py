@@ -9,7 +9,8 @@ from typing import Any
 from mnemoscope_runtime import BackendUnavailable
 
 from .. import embedded
-from ..detector import Detection, Detector
+from ..detection import Detection
+from ..detector import Detector
 from .attribution import Attribution, Method, Occlusion, load_attribution
 from .edits import Edit
 from .kinds import Kind, Lexicon, classify, read_lexicon

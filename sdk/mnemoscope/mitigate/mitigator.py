@@ -14,7 +14,8 @@ from mnemoscope_runtime.errors import CalibrationError, InputError
 
 from ..alignment import Alignment
 from ..copies import CopyDescriptor
-from ..detector import Detection, Detector
+from ..detection import Detection
+from ..detector import Detector
 from .results import Judged, Mitigation, Picture, Rule
 from .sampling import USUAL, Painter, Plan, Sampling, Task, sample
 from .strategies import Plain, Strategy

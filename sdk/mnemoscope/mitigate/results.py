@@ -11,7 +11,7 @@ from mnemoscope_runtime.errors import InputError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from ..detector import Detection
+    from ..detection import Detection
 
 __all__ = ["NONE", "Judged", "Mitigation", "Picture", "Rule"]
 
