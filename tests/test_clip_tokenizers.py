@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import transformers
 from diffusers.loaders import TextualInversionLoaderMixin
 from odd_prompts import odd_strings
 from tokenizer_layouts import LAYOUTS, write_layout
@@ -30,8 +29,13 @@ def test_a_thousand_odd_prompts() -> None:
     assert len(set(ODD)) >= 1000
 
 
-def test_the_version_that_is_recorded_is_the_one_that_is_tested() -> None:
-    assert CHECKED["transformers-5"] == transformers.__version__
+@pytest.mark.parametrize(
+    ("follows", "file"),
+    [("transformers-5", "constraints.txt"), ("transformers-4", "constraints-optimum.txt")],
+)
+def test_the_versions_that_are_recorded_are_those_that_are_pinned(follows: str, file: str) -> None:
+    pins = (Path(__file__).parent.parent / file).read_text().splitlines()
+    assert f"transformers=={CHECKED[follows]}" in pins  # type: ignore[index]
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

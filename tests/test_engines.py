@@ -9,7 +9,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +25,7 @@ from mnemoscope_runtime import (
 )
 from mnemoscope_runtime.backends.tiles import Profile
 from mnemoscope_runtime.engines import tensorrt
+from mnemoscope_runtime.engines.network import optimization_profile
 from mnemoscope_runtime.engines.products import Library
 from mnemoscope_runtime.engines.tensorrt import BuildOptions, build_engine, check_engine
 
@@ -448,3 +449,16 @@ def test_command(run: Run, bundle_dir: Path, tmp_path: Path) -> None:
         assert result.out.endswith(f" bytes, {state}\n")
         assert result.err == ("text_encoder ...\n" if state == "built" else "")
     failed(run("build", bundle_dir, "--graphs", "vae"), 2, "no graph 'vae'", "screen")
+
+
+def test_an_input_of_any_number_of_tokens_is_refused() -> None:
+    class Network:
+        num_inputs = 1
+
+        def get_input(self, _: int) -> object:
+            return SimpleNamespace(name="prompt_embeds", shape=(-1, -1, 32))
+
+    library = SimpleNamespace(got=lambda value, _: value)
+    builder = SimpleNamespace(create_optimization_profile=lambda: None)
+    with pytest.raises(BackendError, match=r"prompt_embeds takes any number of tokens.*any-length"):
+        optimization_profile(library, builder, Network(), Profile((1, 2)))  # type: ignore[arg-type]

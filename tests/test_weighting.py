@@ -63,3 +63,11 @@ def test_the_embedded_prompts_are_prose() -> None:
     prompts = list(read_prompt_file(embedded.PROMPTS))
     assert len(prompts) > 100
     assert not any(map(weighting, prompts))
+
+
+@pytest.mark.timeout(20)  # what grows with the square of a prompt would take hours
+@pytest.mark.parametrize(
+    "text", ["(:" + "1" * 99_000, "(" * 99_000, "[a|" * 33_000, "(a: " + " " * 99_000, "a" * 99_000]
+)
+def test_long_prompts_take_no_longer_than_they_are(text: str) -> None:
+    assert len(weighting(text)) <= 1

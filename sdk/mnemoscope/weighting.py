@@ -6,7 +6,7 @@ import re
 
 __all__ = ["weighting"]
 
-_NUMBER = r"[-+]?\d*\.?\d+"
+_NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)"  # one way to match, so that long ones take no longer
 _FORMS = re.compile(
     "|".join(
         (

@@ -54,7 +54,7 @@ def optimization_profile(library: Library, builder: Any, network: Any, profile: 
     """TensorRT's form of a profile; it optimises for the smallest call, a prompt on a noise.
 
     Raises:
-        BackendError: the library refuses the sizes.
+        BackendError: the library refuses the sizes, or an input takes any number of tokens.
     """
     what = f"make the profile {profile}"
     made = library.got(builder.create_optimization_profile(), what)
