@@ -24,6 +24,7 @@ except ImportError as error:
 from .calibrating import calibrate_guard
 from .decision import Action, Decision, MemorizationBlocked, MemorizationWarning
 from .guarding import Guard
+from .identity import Identity
 from .mitigation import (
     EmbeddingOptimization,
     Flagged,
@@ -41,6 +42,7 @@ __all__ = [
     "Flagged",
     "Guard",
     "GuardMitigation",
+    "Identity",
     "MemorizationBlocked",
     "MemorizationWarning",
     "PipelineBusy",

@@ -18,7 +18,8 @@ from .drawing import blank
 from .identity import Identity
 from .interposing import around
 from .setting import GuardSetting, options
-from .watching import EMBEDS, Baseline, Branch, Measured, Told, Watch, named
+from .telling import EMBEDS, Baseline, Branch, Told, named
+from .watching import Measured, Watch
 
 __all__ = ["Access", "Arguments", "Standard", "refuse_ip_adapter"]
 

@@ -18,7 +18,8 @@ from ..conformal import allowed_above
 from .access import Access
 from .identity import Identified
 from .pipelines import accessed
-from .watching import Baseline, Measured, Watch
+from .telling import Baseline
+from .watching import Measured, Watch
 
 __all__ = ["Embed", "calibrate_guard", "measure"]
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
+from torch import Tensor
 
 from mnemoscope_runtime.errors import InputError, MnemoscopeError
+
+from ..calibration import digest
 
 __all__ = [
     "ACTIONS",
@@ -19,7 +23,9 @@ __all__ = [
     "MemorizationBlocked",
     "MemorizationWarning",
     "append",
+    "named_prompts",
     "number",
+    "warning",
 ]
 
 Action = Literal["pass", "warn", "block", "mitigate"]
@@ -114,3 +120,39 @@ def append(path: Path, decisions: Sequence[Decision]) -> None:
 def number(value: float | None) -> str:
     """A score or a threshold in a message."""
     return "none" if value is None else f"{value:.4g}"
+
+
+def named_prompts(told: Mapping[str, Any], images: int) -> tuple[list[str], list[str | None]]:
+    """Id and text of the prompt of every image."""
+    prompt, embeds = told.get("prompt"), told.get("prompt_embeds")
+    texts: list[str | None]
+    if prompt is not None:
+        texts = [prompt] if isinstance(prompt, str) else list(prompt)
+        if (second := told.get("prompt_2")) is not None:
+            others = [second] if isinstance(second, str) else second
+            texts = [f"{a}\n{b}" for a, b in zip(texts, others, strict=True)]
+        names = [digest(text) for text in texts if text is not None]
+    else:
+        assert embeds is not None  # the pipeline has checked that there is one of them
+        texts = [None] * len(embeds)
+        names = [hashlib.sha256(_bytes(each)).hexdigest()[:12] for each in embeds]
+    each = images // len(names)
+    return [n for n in names for _ in range(each)], [t for t in texts for _ in range(each)]
+
+
+def _bytes(value: Tensor) -> bytes:
+    return value.detach().float().cpu().numpy().tobytes()
+
+
+def warning(decision: Decision) -> str:
+    """What to warn of an image that is drawn all the same."""
+    score, limit = f"score {decision.score:.4g}", number(decision.threshold)
+    if not decision.memorized:
+        return (
+            f"The policy warns of image {decision.index}: {score}, threshold {limit}, so that the "
+            "guard itself has not flagged it. It was drawn; action 'block' would not."
+        )
+    return (
+        f"Image {decision.index} is about to reproduce a training image: {score}, threshold "
+        f"{limit}. It was drawn all the same; policy 'block' or 'mitigate' would not."
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import math
 import threading
 import time
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from mnemoscope_runtime.errors import CalibrationError, InputError
 
-from ..calibration import Calibration, CalibrationFile, digest
+from ..calibration import Calibration, CalibrationFile
 from . import setting as settings
 from .access import Arguments
 from .decision import (
@@ -30,14 +29,16 @@ from .decision import (
     MemorizationBlocked,
     MemorizationWarning,
     append,
-    number,
+    named_prompts,
+    warning,
 )
 from .drawing import RandomState
 from .identity import Identified, Identity
 from .mitigation import EmbeddingOptimization, Flagged, GuardMitigation, StepMitigation
-from .pipelines import Guarded, accessed, copied
+from .pipelines import Guarded, accessed, guarded
 from .refusing import PipelineBusy
-from .watching import Baseline, Magnitude, Measured, Steer, Watch
+from .telling import Baseline
+from .watching import Magnitude, Measured, Steer, Watch
 
 __all__ = ["Guard", "Policy"]
 
@@ -60,8 +61,8 @@ class Guard:
     pipeline is called as before, and what it returns is the same to the bit unless an image is
     flagged. One call at a time, as pipelines draw: a second one meanwhile is a `PipelineBusy`.
 
-    Before and after every request it is checked, in microseconds, that the pipeline is still what
-    was calibrated: weights, adapters and their scales, FreeU, attention, hooks, tokenizers.
+    Before and after every request it is checked, in about a millisecond, that the pipeline is still
+    what was calibrated: weights, adapters and their scales, FreeU, attention, hooks, tokenizers.
 
     Policies, for the images that score above the calibration's threshold:
 
@@ -143,7 +144,7 @@ class Guard:
         self._baseline: Baseline | None = None
         self._drawing = threading.Lock()
         self._original: type = type(pipe)
-        pipe.__class__ = _guarded(self._original, pipe, self._draw)
+        pipe.__class__ = guarded(self._original, pipe, self._draw)
 
     def __enter__(self) -> Guard:
         return self
@@ -270,7 +271,7 @@ class Guard:
             append(self._record, fresh)
         for each in fresh:
             if each.action == "warn":
-                warnings.warn(_warning(each), MemorizationWarning, stacklevel=2)
+                warnings.warn(warning(each), MemorizationWarning, stacklevel=2)
         silenced |= {each.index for each in found if each.action == "block"}
         if len(silenced) == len(found):
             raise _Blocked
@@ -282,7 +283,7 @@ class Guard:
         """Scores to verdicts. A mitigated image that is still flagged is blocked."""
         start = time.perf_counter()
         calibration = self._calibration(measured, told)
-        names, texts = _names(told, len(measured.scores))
+        names, texts = named_prompts(told, len(measured.scores))
         limit = None if calibration is None else calibration.threshold
         seconds = measured.seconds + time.perf_counter() - start
         found = []
@@ -341,7 +342,7 @@ class Guard:
                 "To mitigate takes a calibration: what is still flagged after it would not be "
                 "known. Give `calibration`, or another action."
             )
-        _, texts = _names(told, len(measured.scores))
+        _, texts = named_prompts(told, len(measured.scores))
         with torch.inference_mode(False), torch.enable_grad():
             flagged = Flagged(
                 prompts=tuple(texts[row] for row in rows),
@@ -396,29 +397,6 @@ def _check_same(before: Sequence[Decision], now: Sequence[Decision]) -> None:
             )
 
 
-def _guarded(
-    original: type, pipe: Any, draw: Callable[[tuple[Any, ...], dict[str, Any]], Any]
-) -> type:
-    """The pipeline's class, but that calls go through a guard.
-
-    Python looks `__call__` up on the class, so that no attribute of the pipeline can do this.
-    """
-
-    @functools.wraps(original.__call__)
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self is not pipe:
-            raise copied(self)
-        return draw(args, kwargs)
-
-    body = {
-        "__call__": call,
-        "__module__": original.__module__,
-        "__doc__": original.__doc__,
-        "guarded": staticmethod(lambda: pipe),
-    }
-    return type(original.__name__, (Guarded, original), body)
-
-
 def _load(
     calibration: Calibration | CalibrationFile | str | Path | None,
     now: Identity,
@@ -432,38 +410,3 @@ def _load(
         calibration = CalibrationFile((calibration,))
     now.require()
     return settings.known(calibration, now, steps)
-
-
-def _names(told: Arguments, images: int) -> tuple[list[str], list[str | None]]:
-    """Id and text of the prompt of every image."""
-    prompt, embeds = told.get("prompt"), told.get("prompt_embeds")
-    texts: list[str | None]
-    if prompt is not None:
-        texts = [prompt] if isinstance(prompt, str) else list(prompt)
-        if (second := told.get("prompt_2")) is not None:
-            others = [second] if isinstance(second, str) else second
-            texts = [f"{a}\n{b}" for a, b in zip(texts, others, strict=True)]
-        names = [digest(text) for text in texts if text is not None]
-    else:
-        assert embeds is not None  # the pipeline has checked that there is one of them
-        texts = [None] * len(embeds)
-        names = [hashlib.sha256(_bytes(each)).hexdigest()[:12] for each in embeds]
-    each = images // len(names)
-    return [n for n in names for _ in range(each)], [t for t in texts for _ in range(each)]
-
-
-def _bytes(value: Tensor) -> bytes:
-    return value.detach().float().cpu().numpy().tobytes()
-
-
-def _warning(decision: Decision) -> str:
-    score, limit = f"score {decision.score:.4g}", number(decision.threshold)
-    if not decision.memorized:
-        return (
-            f"The policy warns of image {decision.index}: {score}, threshold {limit}, so that the "
-            "guard itself has not flagged it. It was drawn; action 'block' would not."
-        )
-    return (
-        f"Image {decision.index} is about to reproduce a training image: {score}, threshold "
-        f"{limit}. It was drawn all the same; policy 'block' or 'mitigate' would not."
-    )

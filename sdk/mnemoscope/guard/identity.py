@@ -105,7 +105,7 @@ class Identified:
         return self._identity
 
     def unchanged(self) -> bool:
-        """Whether nothing was changed since it was found last; takes microseconds."""
+        """Whether nothing was changed since it was found last, by a `Stamp`."""
         return self._stamp is not None and self._stamp.holds()
 
     def _find(self) -> Identity:

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from .refusing import PipelineBusy
+from .telling import Told
 
 __all__ = ["After", "Before", "Interposed", "around"]
 
-Told = dict[str, Any]
 Before = Callable[[tuple[Any, ...], Told], tuple[tuple[Any, ...], Told] | None]
 After = Callable[[tuple[Any, ...], Told, Any], Any]
 _BETWEEN = "_mnemoscope_between"

@@ -16,7 +16,8 @@ from .access import Access, Arguments, refuse_ip_adapter
 from .drawing import zeroed
 from .interposing import around
 from .refusing import through
-from .watching import Baseline, Branch, Told, Watch, named
+from .telling import Baseline, Branch, Told, named
+from .watching import Watch
 
 __all__ = ["Modular"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from mnemoscope_runtime.errors import InputError
@@ -10,7 +12,7 @@ from .access import Access, Standard
 from .interposing import Interposed
 from .modular import Modular
 
-__all__ = ["Guarded", "accessed", "copied"]
+__all__ = ["Guarded", "accessed", "guarded"]
 
 PIPELINES = tuple(
     f"{family}{kind}Pipeline"
@@ -29,7 +31,30 @@ class Guarded(Interposed):
         raise NotImplementedError
 
 
-def copied(pipe: Any) -> InputError:
+def guarded(
+    original: type, pipe: Any, draw: Callable[[tuple[Any, ...], dict[str, Any]], Any]
+) -> type:
+    """The pipeline's class, but that calls go through a guard.
+
+    Python looks `__call__` up on the class, so that no attribute of the pipeline can do this.
+    """
+
+    @functools.wraps(original.__call__)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self is not pipe:
+            raise _copied(self)
+        return draw(args, kwargs)
+
+    body = {
+        "__call__": call,
+        "__module__": original.__module__,
+        "__doc__": original.__doc__,
+        "guarded": staticmethod(lambda: pipe),
+    }
+    return type(original.__name__, (Guarded, original), body)
+
+
+def _copied(pipe: Any) -> InputError:
     """What to say of a pipeline that has a guarded one's class, and no guard."""
     name = type(pipe).__name__
     return InputError(
@@ -48,7 +73,7 @@ def accessed(pipe: Any) -> Access:
     if isinstance(pipe, Guarded):
         if pipe.guarded() is pipe:
             raise InputError("This pipeline is guarded already. `detach` the other guard first.")
-        raise copied(pipe)
+        raise _copied(pipe)
     name = type(pipe).__name__
     if name not in (*PIPELINES, MODULAR):
         raise InputError(

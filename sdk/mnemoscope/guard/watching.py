@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -17,160 +16,15 @@ from torch import Tensor
 from mnemoscope_runtime.errors import CalibrationError, InputError, NumericsError
 
 from .networks import plain
-from .refusing import no_baseline, no_length, outside, through
-from .stamp import version
+from .refusing import no_baseline, outside, through
+from .telling import EMBEDS, Baseline, Began, Branch, Told, rows_of
 from .units import eps_scale
 
-__all__ = [
-    "EMBEDS",
-    "Baseline",
-    "Branch",
-    "Magnitude",
-    "Measured",
-    "Source",
-    "Steer",
-    "Told",
-    "Watch",
-    "named",
-]
+__all__ = ["Magnitude", "Measured", "Source", "Steer", "Watch"]
 
-Told = dict[str, Any]  # arguments of the UNet, by name
 Magnitude = Callable[[Tensor], Tensor]  # embeddings [b, L, D] to magnitudes [b], with their graph
 # timestep, embeddings [b, L, D], their magnitudes [b], those of others -> others, None for the same
 Steer = Callable[[float, Tensor, Tensor, Magnitude], Tensor | None]
-EMBEDS = "encoder_hidden_states"
-
-
-class _Expected:
-    """Embeddings that calls are compared with."""
-
-    def __init__(self, embeds: Tensor) -> None:  # [1, (L,) D]
-        self._values = embeds.float()
-        self._largest = self._values.abs().amax(-1)  # of every token
-        self._accepted: Tensor | None = None
-
-    def is_near(self, found: Tensor) -> bool:
-        """Equal but for rounding, token by token. # [B, (L,) D]"""
-        if found.shape[1:] != self._values.shape[1:]:
-            return False
-        last = self._accepted  # requests mostly tell the very same: one pass over it shows that
-        alike = last is not None and (last.dtype, last.device) == (found.dtype, found.device)
-        if last is not None and alike and torch.equal(last, found):
-            return True
-        values, largest = self._values.to(found.device), self._largest.to(found.device)
-        tolerance = 1e-4 if found.dtype == torch.float32 else 1e-2
-        away = (found - values).abs_().amax(-1)  # in fp32, whatever is found
-        near = bool((away <= tolerance * largest).all())
-        if near:
-            self._accepted = found.clone()
-        return near
-
-
-class _Began:
-    """Embeddings of prompts at the first step."""
-
-    def __init__(self, embeds: Tensor, first: int) -> None:
-        self._rows = embeds[first:].clone()
-        self._last, self._version = embeds, version(embeds)
-
-    def is_still(self, embeds: Tensor, first: int) -> bool:
-        """Whether they are the same; read only if they may be others."""
-        counts = not embeds.is_inference()
-        if counts and embeds is self._last and version(embeds) == self._version:
-            return True
-        self._last, self._version = embeds, version(embeds)
-        rows = embeds[first:]
-        return rows.shape == self._rows.shape and torch.equal(rows, self._rows)
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """What magnitudes are relative to: what the UNet is told without a prompt.
-
-    Attributes:
-        embeds: # [1, L, D]
-        pooled: Stable Diffusion XL's. # [1, P]
-        empty: What follows in longer embeddings, where that is something else. # [1, L, D]
-    """
-
-    embeds: Tensor
-    pooled: Tensor | None
-    empty: Tensor | None = None
-
-    @property
-    def reads(self) -> int:
-        """How many embeddings a prompt has."""
-        return self.embeds.shape[1]
-
-    def of(self, tokens: int) -> Baseline:
-        """The same for embeddings of so many tokens, as tools make them that read chunk by chunk.
-
-        Raises:
-            InputError: they are no whole number of chunks.
-        """
-        if tokens == self.reads:
-            return self
-        if tokens not in self._longer:
-            if tokens % self.reads or not tokens:
-                raise no_length(tokens, self.reads)
-            more = self.embeds if self.empty is None else self.empty
-            chunks = [self.embeds] + [more] * (tokens // self.reads - 1)
-            self._longer[tokens] = replace(self, embeds=torch.cat(chunks, 1))
-        return self._longer[tokens]
-
-    @cached_property
-    def _longer(self) -> dict[int, Baseline]:
-        return {}
-
-    @cached_property
-    def _expected(self) -> tuple[_Expected, ...]:
-        return tuple(_Expected(each) for each in (self.embeds, self.pooled) if each is not None)
-
-    def is_told(self, branch: Branch) -> bool:
-        """Whether the UNet was told just that, but for rounding.
-
-        Raises:
-            InputError: what it was told has no such length.
-        """
-        found = [branch.told[EMBEDS]]
-        if self.pooled is not None:
-            found.append(branch.told["added_cond_kwargs"]["text_embeds"])
-        pairs = zip(self.of(found[0].shape[1])._expected, found, strict=True)
-        return all(expected.is_near(each[branch.rows]) for expected, each in pairs)
-
-    def instead(self, told: Told) -> Told:
-        """The same call, told that.
-
-        Raises:
-            InputError: what it was told has no such length.
-        """
-        embeds = self.of(told[EMBEDS].shape[1]).embeds
-        told = told | {EMBEDS: embeds.to(told[EMBEDS]).expand_as(told[EMBEDS])}
-        if self.pooled is not None:
-            added = told["added_cond_kwargs"]
-            pooled = self.pooled.to(added["text_embeds"]).expand_as(added["text_embeds"])
-            told["added_cond_kwargs"] = {**added, "text_embeds": pooled}
-        return told
-
-
-@dataclass(frozen=True)
-class Branch:
-    """One side of guidance at one step.
-
-    Attributes:
-        told: What the UNet was told, of this side or of both.
-        rows: Which of its samples are this side's.
-        prediction: Its answer for them. # [B, C, H, W]
-    """
-
-    told: Told
-    rows: slice
-    prediction: Tensor
-
-    @property
-    def call(self) -> Told:
-        """What it was told of this side alone."""
-        return _rows(self.told, self.rows)
 
 
 @dataclass(frozen=True)
@@ -243,7 +97,7 @@ class Watch:
     def __post_init__(self) -> None:
         self._norms: list[Tensor] = []
         self._timesteps: list[float] = []
-        self._began: dict[str, _Began] = {}
+        self._began: dict[str, Began] = {}
         self._ran_extra = False
         self._seconds = 0.0
         self._first: tuple[Branch, Tensor, float] | None = None
@@ -286,7 +140,7 @@ class Watch:
         for name, now in (("embeddings", told[EMBEDS]), ("pooled embeddings", pooled)):
             if now is None:
                 continue
-            began = self._began.setdefault(name, _Began(now, first))
+            began = self._began.setdefault(name, Began(now, first))
             if not began.is_still(now, first):
                 raise InputError(
                     f"The {name} of this request's prompts were changed after its first step, by a "
@@ -337,7 +191,7 @@ class Watch:
         """The side of the prompts as it is with the embeddings that are found at this step."""
         rows = sorted(self.embeds)
         against, scale = self._against(cond, uncond)
-        told = _rows(cond.call, rows)
+        told = rows_of(cond.call, rows)
         found = steer(
             float(cond.told["timestep"]),
             told[EMBEDS],
@@ -406,34 +260,15 @@ class Watch:
     def _magnitude(
         self, cond: Branch, against: Tensor, scale: float, rows: list[int], embeds: Tensor
     ) -> Tensor:
-        told = _cloned(_rows(cond.call, rows))
+        told = _cloned(rows_of(cond.call, rows))
         told[EMBEDS] = embeds.to(told[EMBEDS])
         return scale * _norm(self._predict(told), against[rows].clone())
-
-
-def named(args: tuple[Any, ...], kwargs: Told) -> Told:
-    """Arguments of a UNet by name."""
-    names = ("sample", "timestep", EMBEDS)
-    return {**dict(zip(names, args, strict=False)), **kwargs}
 
 
 def _norm(cond: Tensor, uncond: Tensor) -> Tensor:
     """`mnemoscope_export.magnitude` in fewer operations. # [B, C, H, W] each, to [B]"""
     found: Tensor = torch.linalg.vector_norm(cond.float() - uncond.float(), dim=(1, 2, 3))
     return found
-
-
-def _rows(told: Told, rows: slice | list[int]) -> Told:
-    """The same call for some of its samples."""
-    count = len(told["sample"])
-
-    def take(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: take(each) for name, each in value.items()}
-        batched = isinstance(value, Tensor) and value.ndim > 0 and len(value) == count
-        return value[rows] if batched else value
-
-    return {name: take(value) for name, value in told.items()}
 
 
 def _cloned(told: Told) -> Told:
