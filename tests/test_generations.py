@@ -190,6 +190,6 @@ def test_the_command_needs_the_model(run: Run, bundle_dir: Path, model_dir: Path
     failed(run(*args, "--steps", 50), 2, "draws pictures", "--model")
     failed(run(*args, "--model", model_dir), 2, "--steps 1 on --noises 2 gives it nothing")
     result = run(*args, "--steps", 50, "--model", model_dir, "--format", "json")
-    assert result.code == 0, result.err
+    assert result.code == 5, result.err
     assert result.rows[0]["detector"] == "tiled-l2"
     assert -1 <= result.rows[0]["score"] <= 0
