@@ -1,16 +1,12 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import subprocess
 import sys
-import warnings
-from dataclasses import replace
 from pathlib import Path
 from threading import Thread
-from types import ModuleType, SimpleNamespace
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 from cli_support import Run, failed, one_model
@@ -26,7 +22,6 @@ from mnemoscope_runtime import (
 from mnemoscope_runtime.backends.tiles import Profile
 from mnemoscope_runtime.engines import tensorrt
 from mnemoscope_runtime.engines.network import optimization_profile
-from mnemoscope_runtime.engines.products import Library
 from mnemoscope_runtime.engines.tensorrt import BuildOptions, build_engine, check_engine
 
 # options
@@ -213,28 +208,6 @@ def test_checking_writes_nothing(bundle_dir: Path) -> None:
     assert sorted(bundle_dir.rglob("*")) == before
 
 
-@one_model
-@pytest.mark.usefixtures("rtx")
-def test_memory_runs_out(bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def config(library: Library, builder: object, *_: object) -> object:
-        trt = library.trt
-        builder.logger.log(trt.ILogger.Severity.ERROR, "Cuda Runtime (out of memory)")
-        builder.logger.log(trt.ILogger.Severity.ERROR, "Skipping tactic")
-        made = builder.create_builder_config()
-        made.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, 1)
-        return made
-
-    monkeypatch.setattr(tensorrt, "_config", config)
-    monkeypatch.setattr(tensorrt, "optimization_profile", lambda *_: None)
-    monkeypatch.setattr("tensorrt_rtx_bindings.Builder.build_serialized_network", lambda *_: None)
-    monkeypatch.setattr(
-        "tensorrt_rtx_bindings.IBuilderConfig.add_optimization_profile", lambda *_: 0
-    )
-    words = r"\(out of memory\)\. .*two remedies: smaller calls.*--profile 1.*--workspace"
-    with pytest.raises(BackendError, match=words):
-        build_engine(Bundle.open(bundle_dir), "screen", tmp_path)
-
-
 # the path of TensorRT, with TensorRT for RTX in its place and a GPU of numpy
 
 
@@ -298,126 +271,6 @@ def test_options_of_the_other_library(
 ) -> None:
     with pytest.raises(InputError, match=words):
         build_engine(Bundle.open(bundle_dir), "screen", tmp_path, backend=backend, options=options)
-
-
-def test_a_timing_cache_is_kept(tmp_path: Path) -> None:
-    class Config:
-        given: bytes
-
-        def create_timing_cache(self, content: bytes) -> Config:
-            self.given = content
-            return self
-
-        def set_timing_cache(self, cache: Config, ignore_mismatch: bool) -> bool:
-            assert (cache, ignore_mismatch) == (self, False)
-            return fits
-
-        def serialize(self) -> bytes:
-            return self.given + b"measured"
-
-    class Logger:
-        reason = "of another GPU"
-
-    trt = ModuleType("tensorrt")
-    trt.__version__ = "10.3.0"  # type: ignore[attr-defined]
-    library, fits = Library("tensorrt", trt, Logger()), True
-    path = tmp_path / "new" / "cache"
-    for before in (b"", b"measured"):
-        config = Config()
-        with tensorrt._timing_cache(library, config, path):
-            assert config.given == before
-        assert path.read_bytes() == before + b"measured"
-    with (
-        pytest.raises(BackendError, match="--timing-cache"),
-        tensorrt._timing_cache(library, Config(), tmp_path),
-    ):
-        pass
-    fits = False
-    with (
-        pytest.raises(BackendError, match=r"10\.3\.0 cannot use the timing cache .*of another GPU"),
-        tensorrt._timing_cache(library, Config(), path),
-    ):
-        pass
-    assert path.read_bytes() == b"measured" * 2  # as it was
-
-
-@one_model
-@pytest.mark.usefixtures("rtx")
-@pytest.mark.parametrize(
-    ("where", "name", "failure", "words"),
-    [
-        ("Builder", "create_network", None, "cannot make a network"),
-        ("Builder", "create_builder_config", None, "cannot make a builder's configuration"),
-        ("Builder", "create_optimization_profile", None, "cannot make the profile 1-4"),
-        ("IBuilderConfig", "add_optimization_profile", -1, "cannot add the profile 1-4"),
-        ("IBuilderConfig", "set_compute_capability", False, "cannot build for SM89"),
-        ("OnnxParser", "load_initializer", False, "cannot parse text_encoder"),
-        ("OnnxParser", "parse_model_proto", False, "cannot parse text_encoder"),
-        ("Builder", "build_serialized_network", None, "cannot build text_encoder"),
-    ],
-)
-def test_what_the_library_returns_when_it_fails(
-    bundle_dir: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    where: str,
-    name: str,
-    failure: object,
-    words: str,
-) -> None:
-    monkeypatch.setattr(f"tensorrt_rtx_bindings.{where}.{name}", lambda *_: failure)
-    options = BuildOptions(targets=("SM89",))
-    with pytest.raises(BackendError, match=rf"TensorRT for RTX [\d.]+ {words}: no reason given"):
-        build_engine(Bundle.open(bundle_dir), "text_encoder", tmp_path, options=options)
-
-
-@one_model
-@pytest.mark.usefixtures("rtx")
-def test_a_builder_that_does_not_start(
-    bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """pybind has a TypeError for what is null."""
-    import tensorrt_rtx_bindings as trt
-
-    def builder(logger: Any) -> None:
-        logger.log(trt.ILogger.Severity.ERROR, "CUDA initialization failure with error: 35.")
-        raise TypeError("pybind11::init(): factory function returned nullptr")
-
-    monkeypatch.setattr(trt, "Builder", builder)
-    with pytest.raises(BackendUnavailable, match=r"cannot start its Builder: .*error: 35\. `mnem"):
-        build_engine(Bundle.open(bundle_dir), "text_encoder", tmp_path)
-
-
-@one_model
-@pytest.mark.usefixtures("rtx")
-@pytest.mark.parametrize(
-    ("sm", "targets", "words"),
-    [
-        ("SM90", (), "will not run here.*none for NVIDIA X, SM90"),
-        ("SM75", (), "For this one, build with --target SM75"),
-        ("SM89", ("SM86",), "For this one, build with --target SM89"),
-        ("SM89", (), None),
-        ("SM75", ("SM75", "SM86"), None),
-    ],
-)
-def test_the_gpu_that_is_here_will_not_run_it(
-    bundle_dir: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    sm: str,
-    targets: tuple[str, ...],
-    words: str | None,
-) -> None:
-    card = gpu.Gpu("NVIDIA X", sm, 2**30)
-    monkeypatch.setattr(gpu, "driver", lambda: replace(DRIVER, gpus=(card,)))
-    monkeypatch.setattr(tensorrt, "_plan", lambda *_: b"engine")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        options = BuildOptions(targets=targets)
-        build_engine(Bundle.open(bundle_dir), "screen", tmp_path, options=options)
-    said = [str(warning.message) for warning in caught]
-    assert len(said) == (words is not None)
-    assert all(re.search(words or "", text) for text in said)
 
 
 @one_model

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from ..errors import BackendError
+from ..processes import OwnProcess
 
 __all__ = ["OneThread"]
 
@@ -23,7 +23,7 @@ class OneThread:
 
     def __init__(self, name: str) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
-        self._process = os.getpid()
+        self._process = OwnProcess(self)
 
     def run(self, work: Callable[[], Result]) -> Result:
         """What `work` returns or raises. Ctrl-C ends the wait; what has begun is finished there.
@@ -31,11 +31,7 @@ class OneThread:
         Raises:
             BackendError: the thread is closed, or is one of the process that this was forked from.
         """
-        if os.getpid() != self._process:
-            raise BackendError(
-                "This engine was opened before the process was forked, and its thread stayed "
-                "behind. Open the bundle in the process that screens."
-            )
+        self._process.check()
         try:
             future: Future[Result] = self._pool.submit(work)
         except RuntimeError:
@@ -50,5 +46,5 @@ class OneThread:
 
     def close(self) -> None:
         """Wait until everything is done, and end the thread; further calls raise."""
-        if os.getpid() == self._process:
+        if self._process.here:
             self._pool.shutdown()

@@ -90,12 +90,12 @@ class Library:
         return BackendError(f"{text} {remedy}".rstrip())
 
     def check_gpu(self, gpu: Gpu) -> None:
-        """Make sure that the library has code for a GPU.
+        """Make sure that TensorRT for RTX has code for a GPU; TensorRT lists none, and asks itself.
 
         Raises:
             BackendUnavailable: it has not.
         """
-        known = capabilities(self.trt)
+        known = capabilities(self.trt) if self.backend == "tensorrt-rtx" else ()
         if known and gpu.sm not in known:
             raise BackendUnavailable(
                 f"{self.name} has code for compute capabilities {', '.join(known)}, and none for "
