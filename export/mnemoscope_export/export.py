@@ -31,6 +31,7 @@ from .staging import BANK, EMPTY, WEIGHTS, ExportOptions, file_records, publishe
 from .taps import choose
 from .tokens import BundleTokenizer
 from .weights import SharedWeights
+from .witness import check_against_pipeline
 
 __all__ = ["export_bundle"]
 
@@ -101,6 +102,9 @@ def _stage(
     }
     bank = noise_bank(options.noises, model.latent_shape, options.seed)
     np.save(folder / BANK, bank.numpy())
+    progress("diffusers' own pipeline")
+    # one that is handed over may have been changed since it was loaded: its modules are what it is
+    check_against_pipeline(replace(model, source=None) if given else model, options.guidance)
     progress("PyTorch's magnitudes")
     reference = measure_reference(
         model,

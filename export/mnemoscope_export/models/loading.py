@@ -87,6 +87,7 @@ def load(name: str, dtype: torch.dtype, device: str, options: LoadOptions) -> St
         "adapters": adapters,
         "clip_skip": options.clip_skip,
         "negative": options.negative,
+        "source": (name, options),
         "masked": masked,
     }
     if not xl:

@@ -42,6 +42,7 @@ class StableDiffusion:
         clip_skip: How many of the text encoder's last layers are left out for prompts; the
             unconditional branch sees all, as in diffusers' pipelines.
         negative: What the unconditional branch is told instead of the empty prompt.
+        source: What it was loaded from, and how; None if it was put together in memory.
         masked: What an inpainting UNet is given beside noise.
         embeddings: Names of what `embed` returns.
     """
@@ -56,6 +57,7 @@ class StableDiffusion:
     adapters: tuple[AdapterRecord, ...] = field(default=(), kw_only=True)
     clip_skip: int | None = field(default=None, kw_only=True)
     negative: str | None = field(default=None, kw_only=True)
+    source: tuple[str, LoadOptions] | None = field(default=None, kw_only=True, repr=False)
     masked: Masked | None = field(default=None, kw_only=True)
 
     embeddings: ClassVar[tuple[str, ...]] = ("prompt_embeds",)

@@ -1,0 +1,227 @@
+"""diffusers' own pipeline says the same: the witness that knows nothing of our loading.
+
+Every other check compares graphs with PyTorch modules that we loaded, with ids that we made and
+layers that we chose. Here diffusers loads the model itself, by its own rules, and draws: what its
+UNet is told, what it answers, and where the sampler goes from there must be what we say they are.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DiffusionPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
+from torch import Tensor
+
+from mnemoscope_runtime.errors import ExportError
+
+from .gate import PROMPTS
+from .models import StableDiffusion, StableDiffusionXL
+from .models.adapters import add_embeddings, pipeline_of
+from .models.loading import local_folder
+from .models.options import LoadOptions
+from .noise import noise_bank
+from .reference import denoise
+
+__all__ = ["check_against_pipeline"]
+
+_ODD = (
+    "Zo\u00eb's 2,000 \u00bd-price \u6771\u4eac towers &amp; l'\u00e9t\u00e9 x_1 <|endoftext|> !!"
+)
+_TOLERANCE = 1e-4  # of the norm; the same operations in the same precision differ by 1e-6 at most
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a pipeline told its UNet first, and what came of it."""
+
+    timestep: int
+    output: Tensor  # [2 B, C, H, W], without and with the prompt
+    latents: Tensor  # [B, C, H, W], behind the first step
+
+
+@torch.no_grad()
+def check_against_pipeline(model: StableDiffusion, guidance: float) -> None:
+    """Make sure that diffusers' pipeline embeds, predicts and steps as the model does.
+
+    A model that was loaded by us is loaded again by diffusers: text encoders first, then the UNet,
+    so that there are never more than two of a part. Of one that was put together from modules in
+    memory there is nothing else to load, and the pipeline gets those modules: then weights are
+    taken as they are, and all that is done with them is compared.
+
+    Args:
+        model: In float32.
+        guidance: Scale of classifier-free guidance.
+
+    Raises:
+        ExportError: something differs; says what.
+    """
+    prompts = [PROMPTS[0], _ODD]
+    guidance = max(guidance, 2.0)  # at 1 or less a pipeline leaves out the unconditional branch
+    pipeline = _load(model, text=True)
+    told = _embeds(pipeline, model, prompts)
+    told_empty = _embeds(pipeline, model, None)
+    _compare(model, "embedding of a prompt", model.embed(prompts), told)
+    _compare(model, "embedding of the unconditional branch", model.embed_empty(), told_empty)
+    if not _is_whole(model):
+        del pipeline
+        gc.collect()
+        pipeline = _load(model, text=False)
+    noise = noise_bank(1, model.latent_shape, seed=0)
+    one = tuple(each[:1] for each in told)
+    step = next(denoise(model, one, noise, guidance=guidance))
+    both = tuple(torch.cat(pair) for pair in zip(told_empty, one, strict=True))
+    twice, t = torch.cat([noise, noise]), torch.tensor(step.timestep)
+    output = model.predict(twice, t, both)
+    if model.masked is not None:  # its pipeline samples what is behind the mask
+        wanted = replace(model, unet=pipeline.unet).predict(twice, t, both)
+        _compare(model, "UNet's prediction", (output,), (wanted,))
+        return
+    seen = _first_step(pipeline, model, one, told_empty, noise, guidance)
+    if seen.timestep != step.timestep:
+        raise _differ(model, "first timestep", f"{seen.timestep}, not {step.timestep}")
+    _compare(model, "UNet's prediction", (output,), (seen.output,))
+    _compare(model, "first step of sampling", (step.latents,), (seen.latents,))
+
+
+def _is_whole(model: StableDiffusion) -> bool:
+    """One pipeline does for both: it is in memory anyway, or comes out of one file or adapters."""
+    if model.source is None:
+        return True
+    name, options = model.source
+    return Path(name).is_file() or bool(options.loras or options.embeddings)
+
+
+def _load(model: StableDiffusion, *, text: bool) -> Any:
+    """diffusers' pipeline: of one part of a directory at a time, or the whole."""
+    if model.source is None:
+        tokenizers = {name: tokenizer for name, (tokenizer, _) in model.tokenizers.items()}
+        pipeline = pipeline_of({**model.parts, **tokenizers, "scheduler": model.scheduler})
+        if isinstance(model, StableDiffusionXL):
+            zeros = model.force_zeros_for_empty_prompt
+            pipeline.register_to_config(force_zeros_for_empty_prompt=zeros)
+            pipeline.vae_scale_factor = model.pixels
+    else:
+        pipeline = _loaded(*model.source, whole=_is_whole(model), text=text, parts=model.parts)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
+    return pipeline.to(model.unet.device)
+
+
+def _loaded(
+    name: str, options: LoadOptions, *, whole: bool, text: bool, parts: dict[str, Any]
+) -> Any:
+    common: dict[str, Any] = {"torch_dtype": torch.float32}
+    is_xl = "text_encoder_2" in parts
+    if not is_xl:
+        common |= {"safety_checker": None, "feature_extractor": None}
+    if Path(name).is_file():
+        kind: Any = StableDiffusionXLPipeline if is_xl else StableDiffusionPipeline
+        pipeline = kind.from_single_file(
+            name, config=str(options.config), local_files_only=True, **common
+        )
+    else:
+        folder = local_folder(name, options.variant)
+        encoders = [part for part in parts if part != "unet"]
+        left = [] if whole else ["unet", "vae"] if text else encoders
+        left += [] if (folder / "vae").is_dir() else ["vae"]
+        common |= dict.fromkeys(left) | {"variant": options.variant, "use_safetensors": True}
+        pipeline = DiffusionPipeline.from_pretrained(folder, **common)
+    add_embeddings(pipeline, options.embeddings)
+    names = [f"lora_{i}" for i in range(len(options.loras))]
+    for each, lora in zip(names, options.loras, strict=True):
+        pipeline.load_lora_weights(
+            str(lora.file.parent), weight_name=lora.file.name, adapter_name=each,
+            local_files_only=True, use_safetensors=True,
+        )  # fmt: skip
+    if names:  # they stay beside the weights here, where the model has them in the weights
+        pipeline.set_adapters(names, [lora.scale for lora in options.loras])
+    return pipeline
+
+
+def _embeds(
+    pipeline: Any, model: StableDiffusion, prompts: Sequence[str] | None
+) -> tuple[Tensor, ...]:
+    """What the pipeline tells its UNet of prompts, or for None without."""
+    texts, encoder = list(prompts or [""]), pipeline.text_encoder
+    if model.clip_skip is not None and not hasattr(encoder, "text_model"):
+        encoder.__dict__["text_model"] = encoder  # where diffusers looks, before transformers 5.6
+    found = pipeline.encode_prompt(
+        prompt=texts,
+        device=model.unet.device,
+        num_images_per_prompt=1,
+        do_classifier_free_guidance=True,
+        negative_prompt=None if model.negative is None else [model.negative] * len(texts),
+        clip_skip=model.clip_skip,
+    )  # (conditional, unconditional), for XL also both of pooled embeddings
+    return tuple(found[0::2] if prompts else found[1::2])
+
+
+def _first_step(
+    pipeline: Any,
+    model: StableDiffusion,
+    told: Sequence[Tensor],
+    empty: Sequence[Tensor],
+    noise: Tensor,
+    guidance: float,
+) -> _Seen:
+    calls: list[tuple[int, Tensor]] = []
+    latents: list[Tensor] = []
+
+    def watch(_: object, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        timestep = args[1] if len(args) > 1 else kwargs["timestep"]
+        calls.append((int(timestep), output[0].clone()))
+
+    def stop(own: Any, _: int, __: object, kwargs: dict[str, Tensor]) -> dict[str, Tensor]:
+        if not latents:
+            latents.append(kwargs["latents"].clone())
+        own._interrupt = True
+        return kwargs
+
+    names = ("prompt_embeds", "pooled_prompt_embeds")
+    given: dict[str, Any] = dict(zip(names, told, strict=False))
+    given |= {f"negative_{name}": each for name, each in zip(names, empty, strict=False)}
+    size = tuple(side * pipeline.vae_scale_factor for side in model.latent_shape[1:])
+    if isinstance(model, StableDiffusionXL):
+        given |= {"original_size": size, "target_size": size}
+    height, width = (-(-side // 8) * 8 for side in size)  # of nothing: latents are given
+    hook = pipeline.unet.register_forward_hook(watch, with_kwargs=True)
+    try:
+        pipeline(
+            **given, latents=noise.clone(), num_inference_steps=50, guidance_scale=guidance,
+            height=height, width=width, output_type="latent", callback_on_step_end=stop,
+        )  # fmt: skip
+    finally:
+        hook.remove()
+    return _Seen(*calls[0], latents[0])
+
+
+def _compare(
+    model: StableDiffusion, what: str, ours: Sequence[Tensor], theirs: Sequence[Tensor]
+) -> None:
+    for found, wanted in zip(ours, theirs, strict=True):
+        if found.shape != wanted.shape:
+            shapes = f"{tuple(found.shape)}, not {tuple(wanted.shape)}"
+            raise _differ(model, what, shapes)
+        off = float((found.cpu().double() - wanted.cpu().double()).norm())
+        size = float(wanted.double().norm())
+        if not off <= _TOLERANCE * size:  # zeros are the same as zeros
+            raise _differ(model, what, f"off by {off / size if size else off:.1e} of its size")
+
+
+def _differ(model: StableDiffusion, what: str, how: str) -> ExportError:
+    return ExportError(
+        f"{model.id} is not what diffusers' own pipeline makes of it: the {what} is {how}. A "
+        "bundle of it would measure another model than you run, and nothing was written. Install "
+        "the versions in constraints.txt; if it stays so, this model is one that Mnemoscope does "
+        "not read as diffusers does."
+    )
