@@ -3,6 +3,9 @@ PIP = -m pip --disable-pip-version-check --quiet
 DEMO = .venv/demo
 DEV = .venv/dev
 OPTIMUM = .venv/optimum
+LOWEST = .venv/lowest
+LOWEST_TESTS = tests/test_checkpoint.py tests/test_models.py tests/test_agreement.py \
+	tests/test_witness.py::test_the_embedded_model
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
@@ -11,8 +14,9 @@ export TOKENIZERS_PARALLELISM = false
 demo: $(DEMO)/installed ## screen the embedded prompts, without torch
 	$(DEMO)/bin/mnemoscope demo --output out/demo
 
-test: check $(OPTIMUM)/installed ## lint, types and tests
+test: check $(OPTIMUM)/installed $(LOWEST)/installed ## lint, types and tests
 	$(DEV)/bin/python -m pytest -n auto --dist worksteal
+	$(LOWEST)/bin/python -m pytest -q -o cache_dir=$(LOWEST)/.pytest_cache $(LOWEST_TESTS)
 
 check: $(DEV)/installed ## lint, types, import layers
 	$(DEV)/bin/ruff check .
@@ -46,6 +50,12 @@ $(OPTIMUM)/installed: pyproject.toml constraints-optimum.txt ## another diffuser
 	$(PYTHON) -m venv $(OPTIMUM)
 	$(OPTIMUM)/bin/python $(PIP) install -c constraints-optimum.txt -e '.[from-onnx]' \
 		optimum-onnx diffusers accelerate torch
+	touch $@
+
+$(LOWEST)/installed: pyproject.toml constraints-lowest.txt ## the lowest versions that the metadata allows
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python $(PIP) install -c constraints-lowest.txt \
+		-e '.[bench,calibrate,export,from-onnx,openvino,parquet]' filelock hypothesis pytest pytest-timeout
 	touch $@
 
 clean:
