@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from inspect import getfile
@@ -19,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 _SOURCES = ("export", "runtime", "tests/pipelines.py", "tests/onnx_exports.py")
 _TOOLS = ("torch", "diffusers", "transformers", "tokenizers", "numpy", "onnx", "onnx-ir")
 _TOOLS += ("onnxscript", "onnxruntime", "openvino")
+_RUN = 2 * 60 * 60  # seconds; longer than any run takes
 
 Make = Callable[[Path], object]
 Shared = Callable[[str, Make], Path]
@@ -81,7 +83,7 @@ def _version(tool: str) -> str:
 
 
 def _sweep(store: Path, current: Path) -> None:
-    """Drop what other sources or tools made."""
+    """Drop what other sources or tools made, unless a run beside this one may be using it."""
     for folder in store.iterdir():
-        if folder != current:
+        if folder != current and time.time() - folder.stat().st_mtime > _RUN:
             shutil.rmtree(folder, ignore_errors=True)
