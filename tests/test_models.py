@@ -8,8 +8,9 @@ import pytest
 import torch
 from conftest import build_pipeline
 
-from mnemoscope import ExportError
-from mnemoscope_export import StableDiffusion
+from mnemoscope import ExportError, embedded
+from mnemoscope_export import StableDiffusion, magnitudes
+from mnemoscope_runtime import Bundle
 
 
 def test_loads_a_pipeline(model: StableDiffusion) -> None:
@@ -88,3 +89,12 @@ def test_a_name_that_is_neither_path_nor_hub_id(name: str, monkeypatch: pytest.M
     monkeypatch.setattr("mnemoscope_export.models.loading.CLIPTokenizer", None)
     with pytest.raises(ExportError, match="is no directory, and no hub id"):
         StableDiffusion.load(name)
+
+
+def test_the_embedded_model_measures_what_its_bundle_does() -> None:
+    """With whatever versions of transformers and diffusers are installed."""
+    bundle = Bundle.open(embedded.BUNDLE)
+    model, noise = StableDiffusion.load(embedded.MODEL), torch.from_numpy(bundle.noise_bank()[:1])
+    caption = "google icon of tokyo tower, on rings, in zagreb 2020"
+    assert magnitudes(model, [caption], noise).item() == pytest.approx(2.7822, rel=1e-4)
+    assert model.weights_sha256() == bundle.manifest.model.weights_sha256
