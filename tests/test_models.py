@@ -10,6 +10,7 @@ from conftest import build_pipeline
 
 from mnemoscope import ExportError, embedded
 from mnemoscope_export import StableDiffusion, magnitudes
+from mnemoscope_export.records import check_vocabulary
 from mnemoscope_runtime import Bundle
 
 
@@ -81,6 +82,55 @@ def test_the_sampler_does_not_clip(model: StableDiffusion) -> None:
         assert not model.sampler().config.clip_sample
     finally:
         model.scheduler.register_to_config(clip_sample=False)
+
+
+@pytest.mark.parametrize("left", [None, (), ("vocab.json", "tokenizer_config.json")])
+def test_a_model_without_tokenizer_files(
+    model_dir: Path, tmp_path: Path, left: tuple[str, ...] | None
+) -> None:
+    """transformers 5 makes up a tokenizer of two tokens, and all magnitudes are zero."""
+    copy = shutil.copytree(model_dir, tmp_path / "model")
+    shutil.rmtree(copy / "tokenizer")
+    if left is not None:
+        (copy / "tokenizer").mkdir()
+        for name in left:
+            (copy / "tokenizer" / name).write_text("{}")
+    words = r"has neither vocab\.json and merges\.txt nor tokenizer\.json.*save_pretrained"
+    with pytest.raises(ExportError, match=words):
+        StableDiffusion.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "ends", "config", "is_right"),
+    [
+        (49408, (49406, 49407), {"bos_token_id": 0, "eos_token_id": 2}, True),  # as published
+        (49408, (49406, 49407), {}, True),
+        (49408, (49406, 49407), {"vocab_size": 49500, "eos_token_id": 2}, True),  # padding
+        (1924, (1922, 1923), {"bos_token_id": 1922, "eos_token_id": 1923}, True),
+        (2, (0, 1), {"bos_token_id": 0, "eos_token_id": 2}, False),
+        (1924, (1922, 1923), {}, False),
+        (1924, (1922, 1923), {"bos_token_id": 0, "eos_token_id": 2}, False),
+    ],
+)
+def test_the_tokenizer_of_another_model(
+    tokens: int, ends: tuple[int, int], config: dict[str, int], is_right: bool
+) -> None:
+    if is_right:
+        check_vocabulary(tokens, ends, config, "it")
+        return
+    with pytest.raises(ExportError, match="another one's, or only part of it"):
+        check_vocabulary(tokens, ends, config, "it")
+
+
+def test_the_tokenizer_of_another_model_is_not_loaded(model_dir: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(model_dir, tmp_path / "model")
+    words = {"<|startoftext|>": 0, "<|endoftext|>": 1}
+    shutil.rmtree(copy / "tokenizer")
+    (copy / "tokenizer").mkdir()
+    (copy / "tokenizer" / "vocab.json").write_text(json.dumps(words))
+    (copy / "tokenizer" / "merges.txt").write_text("#version: 0.2\n")
+    with pytest.raises(ExportError, match="has 2 tokens for the 1,924 embeddings"):
+        StableDiffusion.load(copy)
 
 
 @pytest.mark.parametrize("name", ["nope", "./nope", "/nope/at/all", "~/nope", "a/b/c", "-/x"])

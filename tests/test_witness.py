@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -10,16 +13,18 @@ from typing import Any
 import pytest
 import torch
 from cli_support import one_model
+from diffusers import StableDiffusionPipeline
 from test_sdxl import build_pipeline as build_xl
 from torch import Tensor
 from transformers import CLIPTextModel
 
 from mnemoscope import embedded
-from mnemoscope_export import ExportOptions, StableDiffusion, export_bundle
+from mnemoscope_export import ExportOptions, LoadOptions, StableDiffusion, export_bundle, noise_bank
 from mnemoscope_export.models import loading
 from mnemoscope_export.models.checkpoint import load_network
+from mnemoscope_export.reference import measure
 from mnemoscope_export.witness import check_against_pipeline
-from mnemoscope_runtime import ExportError
+from mnemoscope_runtime import ExportError, NumericsError
 
 
 def test_what_is_right_passes(model: StableDiffusion) -> None:
@@ -119,3 +124,87 @@ def test_what_is_not_as_the_pipeline_does_is_named(
         return
     with pytest.raises(ExportError, match=rf"not what diffusers' own pipeline .* {words}"):
         check_against_pipeline(changed, 7.5)
+
+
+def edit(file: Path, **fields: Any) -> None:
+    """Change a config; None leaves a field out."""
+    config = json.loads(file.read_text()) | fields
+    file.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+
+
+@pytest.fixture(scope="module")
+def xl_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("witness") / "xl"
+    build_xl().save_pretrained(folder)
+    return folder
+
+
+@one_model
+@pytest.mark.parametrize("task", ["", "Img2Img", "Inpaint"])
+@pytest.mark.parametrize("family", ["StableDiffusion", "StableDiffusionXL"])
+def test_every_pipeline_that_is_covered(
+    model_dir: Path, xl_dir: Path, tmp_path: Path, family: str, task: str
+) -> None:
+    """Also where it names a part without files, which none of them needs."""
+    folder = shutil.copytree(xl_dir if family.endswith("XL") else model_dir, tmp_path / "model")
+    encoder = ["transformers", "CLIPVisionModelWithProjection"]
+    name = f"{family}{task}Pipeline"
+    edit(folder / "model_index.json", _class_name=name, image_encoder=encoder)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*torch_dtype.*")
+        check_against_pipeline(StableDiffusion.load(folder), 7.5)
+
+
+@one_model
+def test_files_of_half_the_precision(model_dir: Path, tmp_path: Path) -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(model_dir, safety_checker=None)
+    pipeline.to(torch.float16).save_pretrained(tmp_path, variant="fp16")
+    check_against_pipeline(StableDiffusion.load(tmp_path, options=LoadOptions("fp16")), 7.5)
+
+
+@one_model
+@pytest.mark.parametrize("length", [None, 200])
+def test_tokenizers_that_do_not_say_what_is_read(
+    model_dir: Path, tmp_path: Path, length: int | None
+) -> None:
+    folder = shutil.copytree(model_dir, tmp_path / "model")
+    edit(folder / "tokenizer/tokenizer_config.json", model_max_length=length)
+    check_against_pipeline(StableDiffusion.load(folder), 7.5)
+
+
+@one_model
+def test_fewer_timesteps_than_a_picture_has_elsewhere(model_dir: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(model_dir, tmp_path / "model")
+    edit(folder / "scheduler/scheduler_config.json", num_train_timesteps=40)
+    model = StableDiffusion.load(folder)
+    check_against_pipeline(model, 7.5, inference_steps=20)
+    assert model.scheduler_record(40).num_train_timesteps == 40
+    with pytest.raises(ExportError, match=r"on 40 timesteps, fewer than the 50 .*--inference-step"):
+        model.scheduler_record(50)
+
+
+@one_model
+def test_what_diffusers_cannot_run_is_no_traceback(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("no such part.\nA second line")
+
+    model = StableDiffusion.load(model_dir)
+    words = r"cannot {} epsilon: no such part\. Nothing shows .* nothing was written\. See that"
+    for name, what in (("from_pretrained", "load"), ("encode_prompt", "embed prompts with"),
+                       ("__call__", "draw with")):  # fmt: skip
+        with monkeypatch.context() as patch:
+            patch.setattr(StableDiffusionPipeline, name, fail)
+            with pytest.raises(ExportError, match=words.format(what)):
+                check_against_pipeline(model, 7.5)
+
+
+@one_model
+def test_what_overflows_is_told_from_what_differs(model_dir: Path) -> None:
+    model = StableDiffusion.load(model_dir)
+    model.unet.conv_out.weight.fill_(1e38)
+    with pytest.raises(ExportError, match=r"prediction of epsilon is NaN or infinite in .*float32"):
+        check_against_pipeline(replace(model, source=None), 7.5)
+    with pytest.raises(NumericsError, match="damaged: give the model as it was"):
+        measure(model, ["a cat"], noise_bank(1, model.latent_shape, seed=0), steps=1)

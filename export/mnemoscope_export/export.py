@@ -104,7 +104,9 @@ def _stage(
     np.save(folder / BANK, bank.numpy())
     progress("diffusers' own pipeline")
     # one that is handed over may have been changed since it was loaded: its modules are what it is
-    check_against_pipeline(replace(model, source=None) if given else model, options.guidance)
+    check_against_pipeline(
+        replace(model, source=None) if given else model, options.guidance, options.inference_steps
+    )
     progress("PyTorch's magnitudes")
     reference = measure_reference(
         model,

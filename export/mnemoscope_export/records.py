@@ -17,6 +17,7 @@ from .configs import refuse, scheduler_problems
 __all__ = [
     "check_clip_skip",
     "check_latent_size",
+    "check_vocabulary",
     "family",
     "prediction_type",
     "scheduler_record",
@@ -34,6 +35,8 @@ _DDIM = {
     "timestep_spacing": "leading",
 }
 
+_PADDING = 128  # tables are filled up to a multiple of this at most
+
 
 def scheduler_record(config: Mapping[str, Any], model: str, inference_steps: int) -> Scheduler:
     """The schedule of a `scheduler_config.json`, sampled with DDIM.
@@ -48,6 +51,12 @@ def scheduler_record(config: Mapping[str, Any], model: str, inference_steps: int
     """
     fields = {name: config.get(name, default) for name, default in _DDIM.items()}
     refuse(model, [f"scheduler: {each}" for each in scheduler_problems(config)])
+    if inference_steps > fields["num_train_timesteps"]:
+        raise ExportError(
+            f"{model} was trained on {fields['num_train_timesteps']} timesteps, fewer than the "
+            f"{inference_steps} steps of a whole image. Give --inference-steps N (in Python "
+            "`inference_steps`) with as many as you draw with."
+        )
     try:
         return msgspec.convert({**fields, "inference_steps": inference_steps}, Scheduler)
     except msgspec.ValidationError as error:
@@ -112,6 +121,34 @@ def check_clip_skip(configs: Mapping[str, Mapping[str, Any]], clip_skip: int | N
         raise InputError(
             f"clip_skip is {clip_skip}; of this text encoder 0 to {most} layers can be left out. "
             "(diffusers counts from 0, other tools from 1.)"
+        )
+
+
+def check_vocabulary(
+    tokens: int, ends: tuple[int, int], config: Mapping[str, Any], origin: str
+) -> None:
+    """Make sure that a tokenizer is that of a text encoder, as far as its config tells.
+
+    Embeddings without a token do no harm (some are padding, others of words that were not saved),
+    if the tokenizer is the right one: start and end are those of the config, which in the older
+    ones are the same whatever they are, or there are about as many tokens as embeddings.
+
+    Args:
+        tokens: How many the tokenizer has.
+        ends: Ids of start and end.
+        config: Of the text encoder.
+        origin: What errors call the tokenizer.
+
+    Raises:
+        ExportError: it is another one.
+    """
+    told = config.get("bos_token_id", 49406), config.get("eos_token_id", 49407)
+    rows = int(config.get("vocab_size", 49408))
+    if ends != told and rows - tokens >= _PADDING:
+        raise ExportError(
+            f"{origin} has {tokens:,} tokens for the {rows:,} embeddings of its text encoder, and "
+            f"prompts between {ends[0]} and {ends[1]}, not {told[0]} and {told[1]}: it is another "
+            "one's, or only part of it. Copy the tokenizer of the model."
         )
 
 

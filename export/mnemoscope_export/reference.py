@@ -217,7 +217,13 @@ def _finite(values: Tensor, model: StableDiffusion, taps: Sequence[str]) -> Tens
         row, *_, which = (~values.isfinite()).nonzero()[0].tolist()
         what = f"tap {taps[which - 1]}" if which else "magnitude"
         raise NumericsError(
-            f"The {what} of prompt {row} is NaN or infinite in {model.unet.dtype}. Use float32."
+            f"The {what} of prompt {row} is NaN or infinite in {model.unet.dtype}. "
+            + (
+                "Its weights or its layers are damaged: give the model as it was before it was "
+                "merged, trained further or converted."
+                if model.unet.dtype == torch.float32
+                else "Use float32."
+            )
         )
     return values
 

@@ -8,19 +8,15 @@ UNet is told, what it answers, and where the sampler goes from there must be wha
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DiffusionPipeline,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-)
-from torch import Tensor
+from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
+from torch import Tensor, nn
 
 from mnemoscope_runtime.errors import ExportError
 
@@ -28,6 +24,7 @@ from .gate import PROMPTS
 from .models import StableDiffusion, StableDiffusionXL
 from .models.adapters import add_embeddings, pipeline_of
 from .models.loading import local_folder
+from .models.messages import first_line
 from .models.options import LoadOptions
 from .noise import noise_bank
 from .reference import denoise
@@ -50,7 +47,9 @@ class _Seen:
 
 
 @torch.no_grad()
-def check_against_pipeline(model: StableDiffusion, guidance: float) -> None:
+def check_against_pipeline(
+    model: StableDiffusion, guidance: float, inference_steps: int = 50
+) -> None:
     """Make sure that diffusers' pipeline embeds, predicts and steps as the model does.
 
     A model that was loaded by us is loaded again by diffusers: text encoders first, then the UNet,
@@ -61,32 +60,38 @@ def check_against_pipeline(model: StableDiffusion, guidance: float) -> None:
     Args:
         model: In float32.
         guidance: Scale of classifier-free guidance.
+        inference_steps: DDIM steps of a whole image.
 
     Raises:
-        ExportError: something differs; says what.
+        ExportError: something differs, or diffusers cannot run the model at all; says what.
     """
     prompts = [PROMPTS[0], _ODD]
     guidance = max(guidance, 2.0)  # at 1 or less a pipeline leaves out the unconditional branch
-    pipeline = _load(model, text=True)
-    told = _embeds(pipeline, model, prompts)
-    told_empty = _embeds(pipeline, model, None)
+    with _by_diffusers(model, "load"):
+        pipeline = _load(model, text=True)
+    with _by_diffusers(model, "embed prompts with"):
+        told = _embeds(pipeline, model, prompts)
+        told_empty = _embeds(pipeline, model, None)
     _compare(model, "embedding of a prompt", model.embed(prompts), told)
     _compare(model, "embedding of the unconditional branch", model.embed_empty(), told_empty)
     if not _is_whole(model):
         del pipeline
         gc.collect()
-        pipeline = _load(model, text=False)
+        with _by_diffusers(model, "load"):
+            pipeline = _load(model, text=False)
     noise = noise_bank(1, model.latent_shape, seed=0)
     one = tuple(each[:1] for each in told)
-    step = next(denoise(model, one, noise, guidance=guidance))
+    step = next(denoise(model, one, noise, inference_steps=inference_steps, guidance=guidance))
     both = tuple(torch.cat(pair) for pair in zip(told_empty, one, strict=True))
     twice, t = torch.cat([noise, noise]), torch.tensor(step.timestep)
     output = model.predict(twice, t, both)
     if model.masked is not None:  # its pipeline samples what is behind the mask
-        wanted = replace(model, unet=pipeline.unet).predict(twice, t, both)
+        with _by_diffusers(model, "run the UNet of"):
+            wanted = replace(model, unet=pipeline.unet).predict(twice, t, both)
         _compare(model, "UNet's prediction", (output,), (wanted,))
         return
-    seen = _first_step(pipeline, model, one, told_empty, noise, guidance)
+    with _by_diffusers(model, "draw with"):
+        seen = _first_step(pipeline, model, one, told_empty, noise, guidance, inference_steps)
     if seen.timestep != step.timestep:
         raise _differ(model, "first timestep", f"{seen.timestep}, not {step.timestep}")
     _compare(model, "UNet's prediction", (output,), (seen.output,))
@@ -114,18 +119,24 @@ def _load(model: StableDiffusion, *, text: bool) -> Any:
         pipeline = _loaded(*model.source, whole=_is_whole(model), text=text, parts=model.parts)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
-    return pipeline.to(model.unet.device)
+    for name, (tokenizer, _) in model.tokenizers.items():  # some do not say, or say too much
+        if getattr(pipeline, name, None) is not None:
+            getattr(pipeline, name).model_max_length = tokenizer.model_max_length
+    for part in pipeline.components.values():
+        if isinstance(part, nn.Module):  # its own method: diffusers' warns of what it would do
+            nn.Module.to(part, model.unet.device, torch.float32)
+    return pipeline
 
 
 def _loaded(
     name: str, options: LoadOptions, *, whole: bool, text: bool, parts: dict[str, Any]
 ) -> Any:
-    common: dict[str, Any] = {"torch_dtype": torch.float32}
     is_xl = "text_encoder_2" in parts
-    if not is_xl:
-        common |= {"safety_checker": None, "feature_extractor": None}
+    # whatever its index names (from image to image, say), it is told of a prompt alone here
+    kind: Any = StableDiffusionXLPipeline if is_xl else StableDiffusionPipeline
+    common: dict[str, Any] = {} if is_xl else {"safety_checker": None}
+    common |= {"feature_extractor": None, "image_encoder": None}
     if Path(name).is_file():
-        kind: Any = StableDiffusionXLPipeline if is_xl else StableDiffusionPipeline
         pipeline = kind.from_single_file(
             name, config=str(options.config), local_files_only=True, **common
         )
@@ -135,7 +146,7 @@ def _loaded(
         left = [] if whole else ["unet", "vae"] if text else encoders
         left += [] if (folder / "vae").is_dir() else ["vae"]
         common |= dict.fromkeys(left) | {"variant": options.variant, "use_safetensors": True}
-        pipeline = DiffusionPipeline.from_pretrained(folder, **common)
+        pipeline = kind.from_pretrained(folder, **common)
     add_embeddings(pipeline, options.embeddings)
     names = [f"lora_{i}" for i in range(len(options.loras))]
     for each, lora in zip(names, options.loras, strict=True):
@@ -173,6 +184,7 @@ def _first_step(
     empty: Sequence[Tensor],
     noise: Tensor,
     guidance: float,
+    inference_steps: int,
 ) -> _Seen:
     calls: list[tuple[int, Tensor]] = []
     latents: list[Tensor] = []
@@ -197,12 +209,29 @@ def _first_step(
     hook = pipeline.unet.register_forward_hook(watch, with_kwargs=True)
     try:
         pipeline(
-            **given, latents=noise.clone(), num_inference_steps=50, guidance_scale=guidance,
-            height=height, width=width, output_type="latent", callback_on_step_end=stop,
+            **given, latents=noise.clone(), num_inference_steps=inference_steps,
+            guidance_scale=guidance, height=height, width=width, output_type="latent",
+            callback_on_step_end=stop,
         )  # fmt: skip
     finally:
         hook.remove()
     return _Seen(*calls[0], latents[0])
+
+
+@contextmanager
+def _by_diffusers(model: StableDiffusion, what: str) -> Iterator[None]:
+    """What diffusers and transformers raise, as an error that says what was asked of them."""
+    try:
+        yield
+    except ExportError:
+        raise
+    except Exception as error:  # diffusers' errors share no base class
+        raise ExportError(
+            f"diffusers' own pipeline cannot {what} {model.id}: {first_line(error)} Nothing shows "
+            "then that a bundle of it measures what you run, so nothing was written. See that "
+            "diffusers draws a picture with it, save it with `pipeline.save_pretrained(DIR)`, and "
+            "export that."
+        ) from error
 
 
 def _compare(
@@ -212,6 +241,12 @@ def _compare(
         if found.shape != wanted.shape:
             shapes = f"{tuple(found.shape)}, not {tuple(wanted.shape)}"
             raise _differ(model, what, shapes)
+        if not found.isfinite().all():
+            raise ExportError(
+                f"The {what} of {model.id} is NaN or infinite in {found.dtype}, so nothing can be "
+                "measured. Its weights are finite and yet too large or too small: give the model "
+                "as it was before it was merged, trained further or converted."
+            )
         off = float((found.cpu().double() - wanted.cpu().double()).norm())
         size = float(wanted.double().norm())
         if not off <= _TOLERANCE * size:  # zeros are the same as zeros

@@ -17,7 +17,7 @@ from mnemoscope_runtime.errors import ExportError, InputError
 from mnemoscope_runtime.manifest import AdapterRecord
 
 from ..configs import check_configs, check_vae, inpaints, is_xl, sample_size
-from ..records import check_clip_skip, check_latent_size
+from ..records import check_clip_skip, check_latent_size, check_vocabulary
 from .adapters import add_embeddings, fuse_loras, pipeline_of
 from .checkpoint import load_network
 from .config_files import read_configs
@@ -102,6 +102,14 @@ def load(name: str, dtype: torch.dtype, device: str, options: LoadOptions) -> St
 def _tokenizers(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     found = {}
     for suffix in ("", "_2") if "text_encoder_2" in configs else ("",):
+        where = folder / f"tokenizer{suffix}"
+        layouts = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+        if not any(all((where / name).is_file() for name in layout) for layout in layouts):
+            raise ExportError(  # transformers would make up one of two tokens
+                f"{where} has neither vocab.json and merges.txt nor tokenizer.json, so there is no "
+                "tokenizer. Copy it from the model, or save the pipeline again with "
+                "`pipeline.save_pretrained(DIR)`."
+            )
         try:
             tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder=f"tokenizer{suffix}")
         except (OSError, ValueError) as error:
@@ -109,7 +117,10 @@ def _tokenizers(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> dict[
                 f"The tokenizer{suffix} of {folder} cannot be loaded: {error} {_NEXT}"
             ) from error
         # a config that does not say how many tokens are read leaves it to the text encoder
-        longest = int(configs[f"text_encoder{suffix}"].get("max_position_embeddings", 77))
+        config = configs[f"text_encoder{suffix}"]
+        ends = tokenizer.bos_token_id, tokenizer.eos_token_id
+        check_vocabulary(len(tokenizer), ends, config, str(where))
+        longest = int(config.get("max_position_embeddings", 77))
         tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
         found[f"tokenizer{suffix}"] = tokenizer
     return found
