@@ -127,7 +127,10 @@ def test_merging_pools_prompts_and_counts_shared_ones_once() -> None:
         zip(whole.prompts, whole.scores, strict=True)
     )
     assert both.threshold == pytest.approx(whole.threshold)
-    assert len(both.positives) == 6
+    assert both.positives == made().positives  # those of both are the same
+    other = replace(made(first=300), positives=(2.0, 0.7))
+    assert sorted(made().merged(other).positives) == [0.1, 0.7, 2.0, 3.0]
+    assert made().merged(made()) == made()
 
 
 @pytest.mark.parametrize(
@@ -137,6 +140,7 @@ def test_merging_pools_prompts_and_counts_shared_ones_once() -> None:
         ({"fit": Fit(((0.0,),), ((1.0,),), (1.0,))}, "cannot become one"),
         ({"fpr": 0.02}, "same --fpr"),
         ({"delta": 0.1}, "same --fpr"),
+        ({"among": 3}, r"chosen among 1 setting\(s\), the other among 3"),
         ({"scores": (5.0, *made().scores[1:])}, "not measured in the same way"),
     ],
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from cli_support import PROMPTS, Fake, Result, Run, command, failed, one_model, shell
+from cli_support import PROMPTS, Fake, Result, Run, calibrate, command, failed, one_model, shell
 from pyarrow import parquet
 
 # screen: where prompts come from
@@ -83,6 +83,21 @@ def test_an_empty_prompt_is_a_prompt(run: Run, bundle_dir: Path) -> None:
     assert result.code == 5
     assert result.rows[0]["prompt"] == ""
     assert result.rows[0]["score"] == pytest.approx(0, abs=1e-3)  # it differs from itself by none
+
+
+@one_model
+def test_an_empty_prompt_is_not_clean(run: Run, bundle_dir: Path, tmp_path: Path) -> None:
+    known = calibrate(bundle_dir, 1e6, tmp_path / "c.json")
+    args = ("screen", "--bundle", bundle_dir, "--calibration", known)
+    assert run(*args, "a cat").code == 0
+    for empty in ("", "   "):
+        result = run(*args, "a cat", empty)
+        assert result.code == 5
+        assert [line[19:28].strip() for line in result.out.splitlines()[1:]] == ["clean", "-"]
+        assert "note: 1 of the prompts are empty" in result.err
+    file = tmp_path / "p.csv"
+    file.write_text("prompt,n\na cat,1\n,2\n")
+    assert run(*args, "--file", file).code == 5
 
 
 @one_model

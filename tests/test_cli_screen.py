@@ -259,6 +259,13 @@ def test_the_prompts_are_never_overwritten(
     result = run("screen", "--file", path, "--output", output, "--bundle", bundle_dir)
     failed(result, 2, "file of prompts itself")
     assert path.read_text() == "a cat\n"
+    beside = tmp_path / "out.jsonl.unfinished"
+    beside.write_text('"a cat"\n')
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(beside)
+    result = run("screen", "--file", link, "--bundle", bundle_dir, "-o", tmp_path / "out.jsonl")
+    failed(result, 2, "file of prompts itself")
+    assert beside.read_text() == '"a cat"\n'
 
 
 @one_model
@@ -271,6 +278,28 @@ def test_a_mistake_leaves_older_results_alone(run: Run, bundle_dir: Path, tmp_pa
     assert output.read_text() == "older results"
     assert run(*args, "a cat").code == 5
     assert json.loads(output.read_text())["prompt"] == "a cat"
+
+
+@one_model
+def test_a_mistake_late_in_a_file_leaves_older_results_alone(
+    run: Run, fake: Fake, bundle_dir: Path, tmp_path: Path
+) -> None:
+    fake(lambda _: 0.1)
+    output, prompts = tmp_path / "out.csv", tmp_path / "p.jsonl"
+    output.write_text("older results")
+    prompts.write_text("".join(f'"cat {i}"\n' for i in range(99)) + "7\n")
+    args = ("screen", "--bundle", bundle_dir, "--output", output, "--file", prompts)
+    result = run(*args)
+    failed(result, 2, "p.jsonl, line 100")
+    unfinished = tmp_path / "out.csv.unfinished"
+    assert f"note: the first 96 results are in {unfinished}, and {output} is what" in result.err
+    assert output.read_text() == "older results"
+    with unfinished.open(newline="") as file:
+        assert [row["prompt"] for row in csv.DictReader(file)] == [f"cat {i}" for i in range(96)]
+    prompts.write_text('"a cat"\n')
+    assert run(*args).code == 5
+    assert not unfinished.exists()
+    assert "a cat" in output.read_text()
 
 
 @one_model

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cli_support import calibrate as calibrated_at
 from cli_support import calibration
 from numpy.typing import NDArray
 
@@ -21,7 +22,7 @@ from mnemoscope import (
     Setting,
     calibrate,
 )
-from mnemoscope_runtime import Bundle, Screener, Tokens
+from mnemoscope_runtime import Bundle, Embeddings, Screener, Tokens
 from mnemoscope_runtime.testing import FakeBackend
 
 # one bundle is enough here
@@ -84,7 +85,21 @@ def test_the_fields_of_a_detection(bundle_dir: Path) -> None:
         "first": None,
         "cleared": False,
         "notes": (),
+        "empty": False,
     }
+
+
+def test_an_empty_prompt_has_no_verdict(bundle_dir: Path, tmp_path: Path) -> None:
+    known = calibrated_at(bundle_dir, 0.1, tmp_path / "c.json", backend="fake")
+    with Detector.load(bundle_dir, backend=constant(0.0), calibration=known) as detector:
+        *empty, other = detector.screen(["", " \t\u3000", "a cat"])
+        told = np.stack([np.zeros((3, 4)), np.ones((3, 4))])
+        assert detector._empty(Embeddings((told,), (told[:1],), True)) == [True, False]
+    assert (other.memorized, other.empty) == (False, False)
+    for each in empty:
+        assert each.empty
+        assert (each.memorized, each.p_value) == (None, None)
+        assert each.notes[0].startswith("It is empty")
 
 
 def test_a_detection_is_frozen(detector: Detector) -> None:

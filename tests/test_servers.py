@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 import pytest
 
@@ -135,3 +136,25 @@ def test_workers_of_uvicorn_open_their_own(tmp_path: Path) -> None:
     with serving(tmp_path, uvicorn(tmp_path), BACKEND="onnxruntime", THREADS="1") as place:
         assert ask(place, TOWER)["memorized"] is True
         assert ask(place, "a cat")["memorized"] is False
+
+
+def test_the_printed_recipe_reads_queries_as_browsers_write_them() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "backends.md").read_text()
+    [text] = [each for each in re.findall(r"```python\n(.*?)```", page, re.S) if "def app(" in each]
+    service: dict[str, Any] = {}
+    exec(text.replace('"my-bundle", ', ""), service)
+
+    def status(query: str) -> str:
+        told: list[str] = []
+        service["app"]({"QUERY_STRING": query}, lambda line, _: told.append(line))
+        return told[0][:3]
+
+    try:
+        for query in (f"prompt={quote(TOWER)}", f"x=1&prompt={quote_plus(TOWER)}"):
+            assert status(query) == "403"
+        assert status(f"prompt=a+cat&prompt={quote(TOWER)}") == "403"
+        assert status("prompt=a+cat") == status("prompt=a%20cat") == "200"
+        for empty in ("", "prompt=", "prompt=+", "a%20cat"):
+            assert status(empty) == "403"
+    finally:
+        service["detector"]().close()

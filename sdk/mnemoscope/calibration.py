@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -252,7 +253,9 @@ class Calibration:
         return Drift(len(scores), float(test.pvalue), level)
 
     def merged(self, other: Calibration) -> Calibration:
-        """Benign prompts of both, measured in the same way; a prompt in both counts once.
+        """Prompts of both, measured in the same way; one in both counts once.
+
+        Positives have no names: those are the same that score the same to the last digit.
 
         Raises:
             CalibrationError: they were measured or fitted differently, or promise other rates.
@@ -268,7 +271,13 @@ class Calibration:
                 "and the other was not, or otherwise. Merge those that were measured, and carry "
                 "the result over."
             )
-        if (self.fpr, self.delta, self.among) != (other.fpr, other.delta, other.among):
+        if self.among != other.among:
+            raise CalibrationError(
+                f"One calibration of {self.setting} was chosen among {self.among} setting(s), the "
+                f"other among {other.among}, so that they share the risk (delta) otherwise. "
+                "Calibrate both with the same --target-tpr and candidates, or both without."
+            )
+        if (self.fpr, self.delta) != (other.fpr, other.delta):
             raise CalibrationError(
                 f"One calibration promises a rate of {self.fpr} (delta {self.delta}), the other "
                 f"{other.fpr} (delta {other.delta}). Calibrate both with the same --fpr and "
@@ -286,7 +295,7 @@ class Calibration:
         return Calibration.of(
             self.setting,
             theirs | mine,
-            positives=self.positives + other.positives,
+            positives=(Counter(self.positives) | Counter(other.positives)).elements(),
             fpr=self.fpr,
             delta=self.delta,
             fit=self.fit,

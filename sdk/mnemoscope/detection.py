@@ -25,7 +25,7 @@ class Detection:
             next two, where the detector was asked for scores without verdicts and the setting is
             not calibrated.
         threshold: Above it a prompt counts as memorized, or None.
-        memorized: score > threshold, or None, which is no verdict.
+        memorized: score > threshold, or None, which is no verdict. None also of an empty prompt.
         truncated: Whether the prompt has more tokens than the bundle reads: its end was not
             screened. A pipeline that cuts it off as well does not see it either; one that reads
             long prompts in chunks does.
@@ -41,6 +41,8 @@ class Detection:
             steps and noises name the second in any case.
         notes: What else to know about it, a sentence each: what was not read, or is read otherwise
             by some pipelines.
+        empty: Whether the model reads the empty prompt there: it is compared with itself, which
+            says nothing, so that there is no p-value and no verdict.
     """
 
     prompt: str
@@ -61,3 +63,4 @@ class Detection:
     first: str | None = None
     cleared: bool = False
     notes: tuple[str, ...] = ()
+    empty: bool = False

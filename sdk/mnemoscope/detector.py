@@ -86,6 +86,7 @@ class Detector:
         self.calibration = calibration
         self.uncalibrated = uncalibrated
         self._found: dict[Setting, Calibration | None] = {}
+        self._nothing = screener.tokenizer.encode([""]).ids  # [1, ids]
 
     @classmethod
     def load(
@@ -346,6 +347,7 @@ class Detector:
                 else in_turn(self.before, stage, told, setting, calibration)
             )
             cut = list(told.truncated)
+        empty = self._empty(told)
         p_values: list[float] | list[None] = [None] * len(looks)
         if calibration is not None:
             p_values = calibration.p_values([look.score for look in looks]).tolist()
@@ -355,15 +357,16 @@ class Detector:
         is_magnitude = self.statistic.name == "magnitude"
         first = None if self.first is None else str(self.first)
         read = self.screener.tokenizer.length - 2  # less start and end
-        for prompt, look, p_value, truncated in zip(prompts, looks, p_values, cut, strict=True):
+        rows = zip(prompts, looks, p_values, cut, empty, strict=True)
+        for prompt, look, p_value, truncated, nothing in rows:
             yield Detection(
                 prompt=prompt,
                 score=look.score,
                 scores=tuple(look.scores),
                 rms=scale * look.score if is_magnitude and not look.cleared else None,
-                p_value=p_value,
+                p_value=None if nothing else p_value,
                 threshold=threshold,
-                memorized=None if threshold is None else look.score > threshold,
+                memorized=None if threshold is None or nothing else look.score > threshold,
                 truncated=truncated,
                 detector=self.statistic.name,
                 backend=setting.backend,
@@ -374,8 +377,19 @@ class Detector:
                 passes=look.passes,
                 first=first,
                 cleared=look.cleared,
-                notes=notes_on(prompt, told, read if truncated else None, literal=literal),
+                notes=notes_on(
+                    prompt, told, read if truncated else None, literal=literal, empty=nothing
+                ),
+                empty=nothing,
             )
+
+    def _empty(self, told: Tokens | Embeddings) -> list[bool]:
+        """Of which rows the model reads the baseline itself, whatever the prompt looks like."""
+        if isinstance(told, Tokens):
+            return [bool(each) for each in (told.ids == self._nothing).all(1)]
+        pairs = zip(told.embeds, told.empty, strict=True)
+        same = [(each == empty).reshape(len(told), -1).all(1) for each, empty in pairs]
+        return [bool(each) for each in np.logical_and.reduce(same)]
 
     def _calibration_of(self, setting: Setting, told: Embeddings) -> Calibration | None:
         """One that applies to embeddings."""

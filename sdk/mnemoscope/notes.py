@@ -9,10 +9,16 @@ from .weighting import weighting
 __all__ = ["notes_on"]
 
 _SHOWN = 3  # pieces
+_EMPTY = "It is empty: there is nothing to compare with the empty prompt, and so no verdict."
 
 
 def notes_on(
-    prompt: str, told: Tokens | Embeddings, cut: int | None, *, literal: bool
+    prompt: str,
+    told: Tokens | Embeddings,
+    cut: int | None,
+    *,
+    literal: bool,
+    empty: bool = False,
 ) -> tuple[str, ...]:
     """Sentences about one prompt.
 
@@ -21,8 +27,9 @@ def notes_on(
         told: What was screened.
         cut: After how many tokens it was cut off; None where it was not.
         literal: Whether the bundle's tokens were read, and not a pipeline's embeddings.
+        empty: Whether the model reads the empty prompt there.
     """
-    notes = []
+    notes = [_EMPTY] if empty else []
     if isinstance(told, Embeddings) and not told.as_tokens:
         notes.append(
             f"It was screened as {told.length} tokens, whose scores are on a scale of their own."

@@ -17,7 +17,7 @@ from mnemoscope_runtime import InputError
 from ..detection import Detection
 from ..text import printable
 
-__all__ = ["Format", "opened", "printable", "writer"]
+__all__ = ["Format", "opened", "printable", "staged", "writer"]
 
 _KEYS = (
     *("prompt", "score", "scores", "rms", "p_value", "threshold", "memorized", "detector"),
@@ -39,6 +39,8 @@ class Format(StrEnum):
 def opened(path: Path | None) -> Iterator[IO[str]]:
     """The output file, or stdout.
 
+    What is written takes the place of an older file once it is whole (`staged`).
+
     Raises:
         InputError: it cannot be written.
     """
@@ -46,12 +48,22 @@ def opened(path: Path | None) -> Iterator[IO[str]]:
         yield sys.stdout
         return
     try:
-        with path.open("w", encoding="utf-8", newline="") as file:
+        beside = staged(path)
+        with beside.open("w", encoding="utf-8", newline="") as file:
             yield file
+        if beside != path:
+            beside.replace(path.resolve())
     except OSError as error:
         raise InputError(
             f"{path} cannot be written: {error.strerror or error}. Choose another --output."
         ) from None
+
+
+def staged(path: Path) -> Path:
+    """Where results are until they are whole: beside the file, or a device or pipe itself."""
+    if path.exists() and not path.is_file():
+        return path
+    return path.resolve().with_name(f"{path.name}.unfinished")
 
 
 def writer(output: Format, file: IO[str]) -> Write:

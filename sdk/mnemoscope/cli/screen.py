@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import shlex
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from mnemoscope_runtime import BackendOptions, InputError
+from mnemoscope_runtime import BackendOptions, InputError, MnemoscopeError
 
 from ..detection import Detection
 from ..detector import Detector
@@ -43,7 +44,7 @@ from ._options import (
     say,
     verdict_code,
 )
-from ._writers import Format, opened, printable, writer
+from ._writers import Format, opened, printable, staged, writer
 
 __all__ = ["EPILOG", "command"]
 
@@ -111,14 +112,14 @@ def command(
     if output is not None and output_format is None:
         _by_ending(output)
     if output is not None:
-        require_place(output, "--output")
+        require_place(output, "--output", replaced=True)
     told: list[str] = []
     source: Iterable[str] = prompts or ()
     if file is not None:
         source = read_prompt_file(file, column=column, quotes=not no_quotes, tell=told.append)
     stages = first_stage(first, first_steps, first_noises, clear)
     flagged = False
-    screened = cleared = passes = truncated = in_chunks = 0
+    screened = cleared = passes = truncated = in_chunks = empty = 0
     weighted: Detection | None = None
     runs, options = open_torch(backend, bundle, model, BackendOptions(threads, device, engines))
     statistic = open_detector(detector, bundle, model)
@@ -141,13 +142,15 @@ def command(
         begun = list(itertools.islice(detections, 1))  # a mistake leaves an older --output alone
         if not begun:
             raise InputError(f"{file} holds no prompts, so there is nothing to say about them.")
-        with opened(output) as stream:
+        with _accounted(output, lambda: screened), opened(output) as stream:
             write = writer(output_format or _by_ending(output), stream)
             for detection in itertools.chain(begun, detections):
                 write(detection)
                 flagged = flagged or bool(detection.memorized)
                 truncated += detection.truncated
-                in_chunks += unjudged is None and detection.memorized is None
+                empty += detection.empty
+                unread = detection.memorized is None and not detection.empty
+                in_chunks += unjudged is None and unread
                 if weighted is None and weighting(detection.prompt):
                     weighted = detection
                 cleared += detection.cleared
@@ -175,11 +178,18 @@ def command(
             f"{in_chunks} of the prompts were read in chunks. Their scores are on a scale of their "
             "own, so that there are no verdicts on them."
         )
+    if empty:
+        say(
+            f"{empty} of the prompts are empty. There is nothing to compare with the empty prompt, "
+            "so that there are no verdicts on them."
+        )
     if weighted is not None:
         say(f"{printable(weighted.prompt, 40)!r}: {printable(weighted.notes[-1])}")
     if prompts:
         _hint_at_quotes(prompts)
-    raise typer.Exit(verdict_code(flagged=flagged, judged=unjudged is None and not in_chunks))
+    raise typer.Exit(
+        verdict_code(flagged=flagged, judged=unjudged is None and not in_chunks + empty)
+    )
 
 
 def _hint_at_quotes(prompts: list[str]) -> None:
@@ -193,9 +203,24 @@ def _hint_at_quotes(prompts: list[str]) -> None:
         )
 
 
+@contextmanager
+def _accounted(output: Path | None, screened: Callable[[], int]) -> Iterator[None]:
+    """Says where results are that were measured before something went wrong."""
+    try:
+        yield
+    except (MnemoscopeError, KeyboardInterrupt):
+        if output is not None and (there := staged(output)) != output:
+            say(
+                f"the first {screened():,} results are in {there}, and {output} is what it was "
+                "before."
+            )
+        raise
+
+
 def _check_different(file: Path, output: Path) -> None:
-    if file.exists() and output.exists() and file.samefile(output):
-        raise InputError(f"{output} is the file of prompts itself. Choose another --output.")
+    for each in (output, staged(output)):
+        if file.exists() and each.exists() and file.samefile(each):
+            raise InputError(f"{each} is the file of prompts itself. Choose another --output.")
 
 
 def _by_ending(output: Path | None) -> Format:

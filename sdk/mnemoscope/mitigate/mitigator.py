@@ -283,7 +283,8 @@ def screen(detector: Detector, prompt: str) -> Detection:
 
 
 def _p_value(detection: Detection) -> float:
-    assert detection.p_value is not None  # `screen` chose a calibrated setting
+    if detection.p_value is None:  # `screen` chose a calibrated setting
+        raise InputError("The prompt is empty, so there is nothing to mitigate. Give one.")
     return detection.p_value
 
 
