@@ -118,7 +118,7 @@ def test_engines_give_no_maps(bundle_dir: Path, name: str) -> None:
         Screener.open(bundle_dir) as screener,
         pytest.raises(BackendUnavailable, match="--backend torch with the bundle's --model"),
     ):
-        Detector(screener, detector=name).screen(["a cat"])
+        Detector(screener, detector=name, uncalibrated="score").screen(["a cat"])
 
 
 @pytest.mark.parametrize("name", ["attention-entropy", "bright-ending"])
