@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
@@ -17,6 +16,7 @@ from ..calibration import digest
 from .drawing import blank
 from .identity import Identity
 from .interposing import around
+from .schedulers import Scheduled
 from .setting import GuardSetting, options
 from .telling import EMBEDS, Baseline, Branch, Told, named
 from .watching import Measured, Watch
@@ -40,8 +40,7 @@ class Access(ABC):
         self._names = [each.name for each in parameters if each.kind is not each.VAR_KEYWORD]
         self.names = frozenset(self._names)
         self._defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-        self._config: Any = None
-        self._scheduler = ""
+        self._scheduled = Scheduled()
 
     def arguments(self, args: tuple[Any, ...], kwargs: Arguments) -> Arguments:
         """Arguments of a call by name, defaults filled in.
@@ -57,14 +56,14 @@ class Access(ABC):
         """The setting of a request.
 
         Raises:
-            InputError: the scheduler's methods are not its own.
+            InputError: a guard cannot tell where the scheduler leads.
         """
         steps = len(measured.timesteps)
         return GuardSetting(
             model=now.model,
             state=now.state,
             pipeline=type(self.pipe).__name__,
-            scheduler=self._scheduler_name(),
+            scheduler=self._scheduled.name(self.pipe.scheduler),
             dtype=measured.dtype,
             latents=measured.latents,
             timesteps=measured.timesteps,
@@ -72,23 +71,6 @@ class Access(ABC):
             negative="none" if negative is None else digest(negative),
             options=options(told, steps, self.pipe.unet.config.time_cond_proj_dim is not None),
         )
-
-    def _scheduler_name(self) -> str:
-        """Its class and a digest of its configuration, which is frozen, and its noise levels."""
-        scheduler = self.pipe.scheduler
-        methods = [name for name in vars(scheduler) if callable(getattr(type(scheduler), name, 0))]
-        if methods:
-            raise InputError(
-                f"{', '.join(methods)} of this scheduler was replaced, so that a guard cannot tell "
-                "where it leads. Make a scheduler from its configuration (`from_config`)."
-            )
-        if scheduler.config is not self._config:
-            self._config = scheduler.config
-            config = {k: v for k, v in self._config.items() if not k.startswith("_")}
-            self._scheduler = json.dumps(config, sort_keys=True, default=repr)
-        levels = getattr(scheduler, "alphas_cumprod", None)
-        values = "" if levels is None else levels.detach().cpu().double().numpy().tobytes().hex()
-        return f"{type(scheduler).__name__} {digest(self._scheduler + values)}"
 
     def free(self) -> None:
         """What the pipeline does at its end, for one that did not get there."""

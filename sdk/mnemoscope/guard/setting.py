@@ -47,7 +47,7 @@ class GuardSetting:
         model: `Identity.model` of the pipeline.
         state: `Identity.state` of it.
         pipeline: Name of its class.
-        scheduler: Name of its class and a digest of its configuration and noise levels.
+        scheduler: Its class, a digest of its configuration, and what differs from those.
         dtype: Of the predictions.
         latents: Their (C, H, W).
         timesteps: Those looked at.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .networks import is_lora, layers, tensors
 
-__all__ = ["Digest", "Strange", "traits"]
+__all__ = ["Digest", "Strange", "text", "traits"]
 
 Digest = Callable[[Tensor], str]  # of a tensor's type, shape and values
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "math", "builtins")
@@ -141,9 +141,9 @@ def _differences(where: str, layer: nn.Module, expected: nn.Module | None) -> di
     """What an attribute is, for all that are not as expected."""
     has = _attributes(layer, where)
     if expected is None:
-        return {where: f"{_name(type(layer))}({_text(has, where)})"}
+        return {where: f"{_name(type(layer))}({text(has, where)})"}
     if type(layer) is not type(expected):
-        return {where: f"{_name(type(layer))}({_text(has, where)})"}
+        return {where: f"{_name(type(layer))}({text(has, where)})"}
     wanted = _attributes(expected, where)
     return {
         f"{where}.{name}": str(has.get(name))
@@ -160,7 +160,7 @@ def _attributes(layer: nn.Module, where: str) -> dict[str, str]:
             continue
         if name.endswith(_NEUTRAL_SUFFIXES) or value is None or _is_own(layer, name, value):
             continue
-        found[name] = _text(value, f"{where}.{name}")
+        found[name] = text(value, f"{where}.{name}")
     chance = max(_number(vars(layer).get(name)) for name in ("p", "dropout"))
     if layer.training and chance > 0:
         raise Strange(f"{where} drops values at random ({chance:g}) in training mode (`eval()`)")
@@ -184,7 +184,7 @@ def _attention(processor: Any, where: str) -> dict[str, str]:
             "that a guard does not know (`pipe.unet.set_default_attn_processor()`)"
         )
     options = {k: v for k, v in vars(processor).items() if k not in ("slice_size", "attention_op")}
-    found = {} if not options else {"processor": _text(options, f"{where}.processor")}
+    found = {} if not options else {"processor": text(options, f"{where}.processor")}
     return found | ({"processor": "fused projections"} if name == FUSED else {})
 
 
@@ -298,7 +298,7 @@ def _summed(part: str, adapters: Mapping[str, Mapping[str, str]]) -> dict[str, s
     return found
 
 
-def _text(value: Any, where: str) -> str:
+def text(value: Any, where: str) -> str:
     """A value in words that two processes agree on.
 
     Raises:
@@ -312,20 +312,20 @@ def _text(value: Any, where: str) -> str:
         raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
         return f"{value.dtype}{tuple(value.shape)} {hashlib.sha256(raw.data).hexdigest()[:8]}"
     if isinstance(value, Mapping):
-        pairs = sorted((_text(k, where), _text(v, where)) for k, v in value.items())
+        pairs = sorted((text(k, where), text(v, where)) for k, v in value.items())
         return "{" + ", ".join(f"{k}: {v}" for k, v in pairs) + "}"
     if isinstance(value, set | frozenset):
-        return "{" + ", ".join(sorted(_text(each, where) for each in value)) + "}"
+        return "{" + ", ".join(sorted(text(each, where) for each in value)) + "}"
     if isinstance(value, list | tuple):  # configurations that were read have lists for tuples
-        return "(" + ", ".join(_text(each, where) for each in value) + ")"
+        return "(" + ", ".join(text(each, where) for each in value) + ")"
     if isinstance(value, functools.partial):
-        return _text((value.func, value.args, value.keywords), where)
+        return text((value.func, value.args, value.keywords), where)
     known = (_module(value) if callable(value) else _module(type(value))).split(".")[0] in LIBRARIES
     if not known or getattr(value, "__closure__", None) or "<lambda>" in _name(value):
         raise Strange(f"{where} is {_name(value if callable(value) else type(value))}")
     if callable(value) and hasattr(value, "__qualname__"):
         return _name(value)
-    return f"{_name(type(value))}({_text(vars(value), where)})"
+    return f"{_name(type(value))}({text(vars(value), where)})"
 
 
 def _module(thing: Any) -> str:
