@@ -111,16 +111,45 @@ def other_width(held: dict[str, torch.Tensor]) -> None:
         held[key] = torch.ones(RANK, 99)
 
 
-@pytest.mark.parametrize("spoil", [drop_half, rename_layer, other_kind, other_width])
+def not_finite(held: dict[str, torch.Tensor]) -> None:
+    held[next(key for key in held if "attn2.to_k.lora_B" in key)][0] = float("nan")
+
+
+def add_scales(held: dict[str, torch.Tensor]) -> None:
+    for key in [key for key in held if "lora_A" in key]:
+        held[key.replace("lora_A.weight", "alpha")] = torch.tensor(8.0)
+
+
+def no_lora(held: dict[str, torch.Tensor]) -> None:
+    held.clear()
+    held["conv_in.weight"] = torch.ones(4)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (drop_half, r"holds one half of these layers only, and not \w.*lora_B\.weight\. Copy it"),
+        (rename_layer, r"one half of these layers only, and not .*attn2.*, \w.*attn7"),
+        (other_kind, r"does not know these of its tensors: .*hada_w1_a"),
+        (other_width, r"Give a LoRA that was trained for its family"),
+        (not_finite, r"values that are NaN or infinite in torch\.float32: \w.*to_k\.lora_B"),
+        (add_scales, r"scales under names that diffusers does not read .*\.alpha"),
+        (no_lora, r"holds no LoRA weights, but conv_in\.weight"),
+        (lambda held: held.update({"bias": torch.ones(2)}), r"beside LoRA weights it holds bias"),
+    ],
+)
 def test_a_lora_that_does_not_fit(
-    one_dir: Path, tmp_path: Path, spoil: Callable[[dict[str, torch.Tensor]], None]
+    one_dir: Path,
+    tmp_path: Path,
+    spoil: Callable[[dict[str, torch.Tensor]], None],
+    words: str,
 ) -> None:
     path = tmp_path / "style.safetensors"
     write_lora(pipeline_of(one_dir), path)
     held = load_file(path)
     spoil(held)
     save_file(held, path)
-    with pytest.raises(ExportError, match=r"style\.safetensors cannot be used"):
+    with pytest.raises(ExportError, match=rf"style\.safetensors .*{words}"):
         StableDiffusion.load(one_dir, options=LoadOptions(loras=(Lora(path),)))
 
 
@@ -189,14 +218,33 @@ def test_a_textual_inversion_is_read_as_the_pipeline_does(
     options = LoadOptions(embeddings=(Embedding(path, token),))
     model = StableDiffusion.load(one_dir, options=options)
     torch.testing.assert_close(model.embed(prompts)[0], embeds, rtol=1e-4, atol=1e-5)
-    assert model.adapters[0].kind == "embedding"
+    record = model.adapters[0]
+    assert (record.kind, record.token, record.vectors) == ("embedding", called, vectors)
     plain = StableDiffusion.load(one_dir).embed(prompts[:1])[0]
     assert (plain - embeds[:1]).abs().max() > 0.05
+
+
+def test_of_several_words_in_a_file_one_is_picked(one_dir: Path, tmp_path: Path) -> None:
+    path, other = tmp_path / "two.safetensors", tmp_path / "one.safetensors"
+    cat = write_embedding(other, 32, vectors=2, key="<cat>")
+    save_file({"<cat>": cat, "<dog>": torch.ones(32)}, path)
+
+    def load(*given: Embedding) -> StableDiffusion:
+        return StableDiffusion.load(one_dir, options=LoadOptions(embeddings=given))
+
+    found, expected = (load(Embedding(path, "<cat>")), load(Embedding(other)))
+    assert torch.equal(found.embed(["a <cat>"])[0], expected.embed(["a <cat>"])[0])
+    assert (found.adapters[0].token, found.adapters[0].vectors) == ("<cat>", 2)
+    assert len(load(Embedding(path, "<cat>"), Embedding(path, "<dog>")).adapters) == 2
+    for token, words in ((None, "Say which with FILE:TOKEN"), ("<cow>", "and not of '<cow>'")):
+        with pytest.raises(ExportError, match=f"of 2 tokens, <cat>, <dog>.*{words}"):
+            load(Embedding(path, token))
 
 
 @pytest.mark.parametrize(
     ("write", "words"),
     [
+        (lambda path: save_file({"x": torch.full((32,), float("nan"))}, path), "NaN .*: x"),
         (lambda path: write_embedding(path, 768), "of incorrect shape"),
         (lambda path: write_embedding(path, 32, key="cat</w>"), "already in tokenizer"),
         (lambda path: save_file({"clip_l": torch.ones(2, 32), "clip_g": torch.ones(2, 32)}, path),

@@ -131,6 +131,33 @@ def test_what_does_not_fit_is_named(
         load_text(text)
 
 
+@pytest.mark.parametrize(
+    ("edit", "remedy"),
+    [
+        (lambda w: w[NORM].fill_(float("nan")), "Copy the model again, or load it in float32"),
+        (
+            lambda w: w.update({key: value[..., :-1] for key, value in w.items()}),
+            r"files \(\S+ \([\d, ]+\), not \([\d, ]+\) and \d+ more\). Its config.json describes",
+        ),
+        (lambda w: w.pop(FIRST), r"or install the versions in constraints\.txt"),
+    ],
+    ids=["nan", "shapes", "missing"],
+)
+def test_the_remedy_is_that_of_the_fault(
+    text: Path, edit: Callable[[Weights], object], remedy: str
+) -> None:
+    change(text / TEXT, edit)
+    with pytest.raises(ExportError, match=remedy) as caught:
+        load_text(text)
+    assert ("constraints" in str(caught.value)) == ("constraints" in remedy)
+
+
+def test_a_git_lfs_pointer_is_told(text: Path) -> None:
+    (text / TEXT).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
+    with pytest.raises(ExportError, match=r"model\.safetensors is a Git LFS pointer.*git lfs pull"):
+        load_text(text)
+
+
 def test_what_float16_cannot_hold_is_named(text: Path) -> None:
     change(text / TEXT, lambda w: w.update({NORM: w[NORM].float() + 1e6}))
     load_text(text)
@@ -212,9 +239,8 @@ def test_two_files_side_by_side(vae: Path) -> None:
         load_network(AutoencoderKL, vae, dtype=torch.float32)
 
 
-@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n"])
-def test_files_that_are_no_safetensors(text: Path, content: bytes) -> None:
-    (text / TEXT).write_bytes(content)
+def test_files_that_are_no_safetensors(text: Path) -> None:
+    (text / TEXT).write_bytes(b"")
     with pytest.raises(ExportError, match=r"model\.safetensors is no safetensors file"):
         load_text(text)
 

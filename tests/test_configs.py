@@ -72,6 +72,24 @@ def test_published_configs_are_covered(family: str) -> None:
     check_configs(base(family), "it")
 
 
+@pytest.mark.parametrize(
+    ("before", "words"),
+    [
+        (b"\xef\xbb\xbf", "begins with a byte-order mark"),
+        (b"\xff\xfe", "is no JSON in UTF-8"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+    ],
+)
+def test_configs_that_the_libraries_cannot_read(tmp_path: Path, before: bytes, words: str) -> None:
+    copy = shutil.copytree(embedded.MODEL, tmp_path / "model")
+    for name in ("text_encoder/config.json", "tokenizer/tokenizer_config.json"):
+        whole = (copy / name).read_bytes()
+        (copy / name).write_bytes(before + whole)
+        with pytest.raises(ExportError, match=f"{name} {words}"):
+            StableDiffusion.load(copy)
+        (copy / name).write_bytes(whole)
+
+
 Change = tuple[str, str, Any, str]  # part, option, value, words of the error
 
 UNETS: list[tuple[str, Any]] = [

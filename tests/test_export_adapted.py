@@ -79,10 +79,18 @@ def test_the_manifest_says_all_of_it(bundle_path: Path, run: Run) -> None:
         ("lora", "style.safetensors", 0.7),
     ]
     assert all(len(a.sha256) == 64 for a in record.adapters)
+    toy = record.adapters[0]
+    assert (toy.token, toy.vectors) == ("<toy>", 3)
     assert (record.clip_skip, record.negative, record.variant) == (1, NEGATIVE, None)
     result = run("inspect", bundle_path)
-    for words in ("lora style.safetensors", "scale 0.7", "embedding toy.safetensors", NEGATIVE):
-        assert words in result.out
+    words = (
+        "lora style.safetensors",
+        "scale 0.7",
+        "embedding toy.safetensors",
+        "'<toy>', 3 vector",
+    )
+    for each in (*words, NEGATIVE):
+        assert each in result.out
 
 
 @torch.no_grad()

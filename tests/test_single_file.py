@@ -17,6 +17,7 @@ from test_sdxl import build_pipeline as build_xl
 
 from mnemoscope import ExportError, InputError
 from mnemoscope_export import LoadOptions, StableDiffusion, load_vae
+from mnemoscope_export.models.messages import first_line
 
 PROMPT = "a photo of a cat on a windowsill"
 ONE = {"num_images_per_prompt": 1}
@@ -98,6 +99,14 @@ REFUSED: dict[str, tuple[Callable[[Path, Path], object], str]] = {
         spoil(lambda h: h.update({"cond_stage_model.transformer.adapter": torch.ones(9) * 7})),
         r"1 weights of the file are not used \(cond_stage_model\.transformer\.adapter\)",
     ),
+    "not finite": (
+        spoil(lambda h: h["model.diffusion_model.out.2.bias"].fill_(float("nan"))),
+        r"NaN or infinite in torch\.float32: model\.diffusion_model\.out\.2\.bias",
+    ),
+    "a Git LFS pointer": (
+        lambda _, target: target.write_text("version https://git-lfs.github.com/spec/v1\n"),
+        "is a Git LFS pointer, .*git lfs pull",
+    ),
     "damaged": (lambda _, target: target.write_bytes(b"PK\x03\x04"), "cannot be read"),
 }  # fmt: skip
 
@@ -113,8 +122,27 @@ def test_refused(sd: tuple[Any, Path, Path], tmp_path: Path, case: str) -> None:
 
 
 def test_configs_of_another_family(sd: tuple[Any, Path, Path], xl: tuple[Any, Path, Path]) -> None:
-    with pytest.raises(ExportError, match="Give"):
+    words = (
+        r": embeddings\.position_embedding\.weight has the shape \S77, 32\S, not \S77, 24\S\. Give"
+    )
+    with pytest.raises(ExportError, match=words) as caught:
         StableDiffusion.load(sd[1], options=LoadOptions(config=xl[2]))
+    assert "ignore_mismatched_sizes" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Cannot load  because a.weight expected shape torch.Size([2, 3]), but got torch.Size([4]). "
+        "If you want to instead overwrite randomly initialized weights, pass both `x`",
+        "Error(s) in loading state_dict for CLIPTextModel:\n\tsize mismatch for a.weight: copying "
+        "a param with shape torch.Size([4]) from checkpoint, the shape in current model is "
+        "torch.Size([2, 3]).\n\tsize mismatch for b",
+    ],
+)
+def test_how_other_shapes_are_told(text: str) -> None:
+    assert first_line(RuntimeError(text)) == "a.weight has the shape [4], not [2, 3]."
+    assert first_line(ValueError("so\nand so")) == "so."
 
 
 def test_options_that_do_not_go_together(sd: tuple[Any, Path, Path], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ UNet is told, what it answers, and where the sampler goes from there must be wha
 from __future__ import annotations
 
 import gc
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -220,9 +221,11 @@ def _first_step(
 
 @contextmanager
 def _by_diffusers(model: StableDiffusion, what: str) -> Iterator[None]:
-    """What diffusers and transformers raise, as an error that says what was asked of them."""
+    """What diffusers raises, as an error that says what was asked of it; its advice is left out."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     except ExportError:
         raise
     except Exception as error:  # diffusers' errors share no base class

@@ -63,12 +63,16 @@ class AdapterRecord:
         file: Name of its file.
         sha256: Of the file.
         scale: How much of a LoRA was added.
+        token: Word that stands for a textual inversion in prompts.
+        vectors: How many embeddings that word is written out to.
     """
 
     kind: Literal["lora", "embedding"]
     file: str
     sha256: str
     scale: float = 1.0
+    token: str | None = None
+    vectors: int | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ there, and nothing else may have changed.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -27,6 +28,8 @@ from .options import Embedding, Lora
 __all__ = ["add_embeddings", "fuse_loras", "pipeline_of"]
 
 _SCALARS = (".alpha",)  # what a rank is divided by: peft keeps it as a number
+_HALF = re.compile(r"(.*lora(?:_linear_layer)?[._])(down|up|A|B)(\..*weight)$")
+_OTHER_HALF = {"down": "up", "up": "down", "A": "B", "B": "A"}
 
 
 def pipeline_of(parts: Mapping[str, Any]) -> Any:
@@ -70,6 +73,7 @@ def fuse_loras(pipeline: Any, loras: Sequence[Lora]) -> tuple[AdapterRecord, ...
         held = Counter(
             content(tensor) for key, tensor in tensors(lora.file) if not key.endswith(_SCALARS)
         )
+        _check_keys(lora.file)
         try:
             pipeline.load_lora_weights(
                 str(lora.file.parent), weight_name=lora.file.name, adapter_name=name,
@@ -95,6 +99,40 @@ def fuse_loras(pipeline: Any, loras: Sequence[Lora]) -> tuple[AdapterRecord, ...
     )
 
 
+def _check_keys(file: Path) -> None:
+    """Make sure that a file holds LoRA weights and nothing else, and both halves of each.
+
+    Raises:
+        ExportError: not so.
+    """
+    keys = [key for key, _ in tensors(file)]
+    others = [key for key in keys if "lora" not in key]
+    if len(others) == len(keys):
+        raise ExportError(
+            f"{file} cannot be used: it holds no LoRA weights, but {shown(others) or 'nothing'}. A "
+            "textual inversion goes with --embedding; a whole checkpoint is exported by itself."
+        )
+    if others and all(key.endswith(_SCALARS) for key in others):
+        raise ExportError(
+            f"{file} cannot be used: it has scales under names that diffusers does not read beside "
+            f"weights in its own ({shown(others)}). Multiply each up (or B) by its alpha / rank, "
+            "leave the scales out, or convert the file to kohya's names."
+        )
+    if others:
+        raise ExportError(
+            f"{file} cannot be used: beside LoRA weights it holds {shown(others)}, which diffusers "
+            "does not read. Merge it into the model with the tool that made it."
+        )
+    held = set(keys)
+    halves = filter(None, map(_HALF.match, keys))
+    twins = [f"{half[1]}{_OTHER_HALF[half[2]]}{half[3]}" for half in halves]
+    if missing := [key for key in twins if key not in held]:
+        raise ExportError(
+            f"{file} cannot be used: it holds one half of these layers only, and not "
+            f"{shown(missing)}. Copy it again; if it stays so, it was damaged when it was saved."
+        )
+
+
 def add_embeddings(pipeline: Any, embeddings: Sequence[Embedding]) -> tuple[AdapterRecord, ...]:
     """Add textual inversions to the tokenizers and text encoders of a pipeline.
 
@@ -103,11 +141,9 @@ def add_embeddings(pipeline: Any, embeddings: Sequence[Embedding]) -> tuple[Adap
     """
     records = []
     for each in embeddings:
-        state = dict(tensors(each.file))
+        token, state = _chosen(each, dict(tensors(each.file)), pipeline)
+        counts = []
         for tokenizer, encoder, vectors in _by_encoder(pipeline, each.file, state):
-            token = each.token
-            if token is None and set(vectors) == {"emb_params"}:
-                token = each.file.stem
             known = set(tokenizer.get_vocab())
             try:
                 pipeline.load_textual_inversion(
@@ -120,8 +156,30 @@ def add_embeddings(pipeline: Any, embeddings: Sequence[Embedding]) -> tuple[Adap
                 ) from None
             added = set(tokenizer.get_vocab()) - known
             _check_vectors(each.file, tokenizer, encoder, added, vectors)
-        records.append(AdapterRecord("embedding", each.file.name, file_sha256(each.file)))
+            counts.append(len(added))
+        sha256 = file_sha256(each.file)
+        records.append(
+            AdapterRecord("embedding", each.file.name, sha256, token=token, vectors=max(counts))
+        )
     return tuple(records)
+
+
+def _chosen(
+    each: Embedding, state: dict[str, Tensor], pipeline: Any
+) -> tuple[str, dict[str, Tensor]]:
+    """The word, and what the file holds of it: all, or of several words the one asked for."""
+    names_none = set(state) in ({"emb_params"}, {"clip_l", "clip_g"})
+    if names_none or "text_encoder_2" in pipeline.components:
+        return each.token or each.file.stem, state
+    if len(state) == 1:
+        return each.token or next(iter(state)), state
+    if each.token not in state:
+        raise ExportError(
+            f"{each.file} holds the vectors of {len(state)} tokens, {shown(sorted(state))}"
+            + (f", and not of {each.token!r}" if each.token else "")
+            + ". Say which with FILE:TOKEN, and give the file once for each that you use."
+        )
+    return each.token, {each.token: state[each.token]}
 
 
 def _by_encoder(

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 from mnemoscope_runtime.errors import ExportError
 
+from .contents import lfs_pointer
+
 __all__ = ["Checkpoint", "canonical", "load_network"]
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -37,6 +39,8 @@ _RENAMED = (
     (re.compile(r"(attentions\.\d+)\.proj_attn\."), r"\1.to_out.0."),
 )
 _SHOWN = 4  # keys in a message
+_SHAPES = "have other shapes in the files"
+_INFINITE = "are NaN or infinite in the files, or in the precision asked for"
 
 
 def load_network(
@@ -142,18 +146,15 @@ class Checkpoint:
         Raises:
             ExportError: not so; names the keys.
         """
+        found = {what: keys for what, keys in self._differences(network).items() if keys}
         problems = [
-            f"{len(keys)} {what} ({_shown(keys)})"
-            for what, keys in self._differences(network).items()
-            if keys
+            f"{len(keys)} {what} ({_shown(keys, 1 if what == _SHAPES else _SHOWN)})"
+            for what, keys in found.items()
         ]
-        if problems:
-            libraries = " and ".join(f"{n} {version(n)}" for n in ("transformers", "diffusers"))
+        if found:
             raise ExportError(
                 f"The weights of {self.part} are not those of its files: {'; '.join(problems)}. "
-                f"Its config.json may describe another network than the files hold, or {libraries} "
-                "may give its weights other names. Save the pipeline again with "
-                "`pipeline.save_pretrained(DIR)`, or install the versions in constraints.txt."
+                + _remedy(set(found))
             )
 
     def _differences(self, network: nn.Module) -> dict[str, list[str]]:
@@ -200,8 +201,8 @@ class Checkpoint:
             ):
                 values.append(key)
         return wrong | {
-            "have other shapes in the files": shapes,
-            "are NaN or infinite in the files, or in the precision asked for": infinite,
+            _SHAPES: shapes,
+            _INFINITE: infinite,
             "have other values than in the files": values,
         }
 
@@ -251,6 +252,7 @@ def _header(path: Path, where: str) -> Sequence[str]:
                 if not _HARMLESS.search(key) and file.get_slice(key).get_dtype() not in _DTYPES
             ]
     except (OSError, SafetensorError) as error:
+        lfs_pointer(path)
         raise ExportError(
             f"{where}/{path.name} is no safetensors file: {error}. Download or copy it again."
         ) from error
@@ -277,6 +279,26 @@ def _adapters(where: str, keys: list[str]) -> str:
     )
 
 
-def _shown(names: Sequence[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+def _remedy(found: set[str]) -> str:
+    """Of what is wrong, by the kinds that there are."""
+    if found == {_INFINITE}:
+        return (
+            "Copy the model again, or load it in float32; if it stays so, it was damaged when it "
+            "was trained, merged or converted."
+        )
+    if _SHAPES in found:
+        return (
+            "Its config.json describes another network than the files hold: copy both from the "
+            "same model."
+        )
+    libraries = " and ".join(f"{name} {version(name)}" for name in ("transformers", "diffusers"))
+    return (
+        f"Its config.json may describe another network than the files hold, or {libraries} may "
+        "give its weights other names. Save the pipeline again with "
+        "`pipeline.save_pretrained(DIR)`, or install the versions in constraints.txt."
+    )
+
+
+def _shown(names: Sequence[str], most: int = _SHOWN) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

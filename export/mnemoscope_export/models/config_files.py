@@ -9,8 +9,11 @@ from typing import Any
 from mnemoscope_runtime.errors import ExportError
 
 from ..configs import PARTS
+from .contents import lfs_pointer
 
 __all__ = ["read_configs"]
+
+_BOM = "\ufeff"
 
 
 def read_configs(folder: Path) -> dict[str, dict[str, Any]]:
@@ -25,10 +28,17 @@ def read_configs(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    lfs_pointer(path)
     try:
-        config = json.loads(path.read_bytes())
+        text = path.read_bytes().decode()
+        if text.startswith(_BOM):
+            raise ExportError(
+                f"{path} begins with a byte-order mark, which diffusers and transformers do not "
+                "read. Save it as UTF-8 without one."
+            )
+        config = json.loads(text)
     except (OSError, ValueError) as error:
-        raise ExportError(f"{path} is no JSON: {error}. Copy the model again.") from None
+        raise ExportError(f"{path} is no JSON in UTF-8: {error}. Copy the model again.") from None
     if not isinstance(config, dict):
         raise ExportError(f"{path} is no config, but a {type(config).__name__}. Copy it again.")
     return config

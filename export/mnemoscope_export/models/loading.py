@@ -21,6 +21,7 @@ from ..records import check_clip_skip, check_latent_size, check_vocabulary
 from .adapters import add_embeddings, fuse_loras, pipeline_of
 from .checkpoint import load_network
 from .config_files import read_configs
+from .contents import lfs_pointer
 from .masked import mask_all
 from .options import LoadOptions
 from .sdxl import StableDiffusionXL
@@ -110,6 +111,8 @@ def _tokenizers(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> dict[
                 "tokenizer. Copy it from the model, or save the pipeline again with "
                 "`pipeline.save_pretrained(DIR)`."
             )
+        for each in {name for layout in layouts for name in layout}:
+            lfs_pointer(where / each)
         try:
             tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder=f"tokenizer{suffix}")
         except (OSError, ValueError) as error:

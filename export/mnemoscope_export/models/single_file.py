@@ -76,7 +76,7 @@ def load_single_file(
         raise InputError(f"{file} is one file, and has no variant {variant!r}. Leave it out.")
     kind: Any = StableDiffusionXLPipeline if xl else StableDiffusionPipeline
     unused: dict[str, Any] = {"vae": None} if xl else {"vae": None, "safety_checker": None}
-    held = _held(file, _UNET, *_TEXT)  # before diffusers: does the file hold a model at all?
+    held = _held(file, dtype, _UNET, *_TEXT)  # before diffusers: does the file hold a model at all?
     try:
         pipeline = kind.from_single_file(
             str(file), config=str(config), torch_dtype=dtype, local_files_only=True, **unused
@@ -98,7 +98,7 @@ def load_single_vae(file: Path, config: Path) -> AutoencoderKL:
     Raises:
         ExportError: the file has none, or another than the configs describe.
     """
-    held = _held(file, _VAE)
+    held = _held(file, torch.float32, _VAE)
     try:
         vae = AutoencoderKL.from_single_file(
             str(file), config=str(config), subfolder="vae", torch_dtype=torch.float32,
@@ -113,11 +113,11 @@ def load_single_vae(file: Path, config: Path) -> AutoencoderKL:
     return vae.eval().requires_grad_(False)
 
 
-def _held(file: Path, first: str, *others: str) -> dict[str, list[Tensor]]:
+def _held(file: Path, dtype: torch.dtype, first: str, *others: str) -> dict[str, list[Tensor]]:
     """What every weight with these prefixes can become, by its key."""
     found = {
         key: list(_forms(key, tensor))
-        for key, tensor in tensors(file)
+        for key, tensor in tensors(file, dtype)
         if key.startswith((first, *others))
     }
     if not any(key.startswith(first) for key in found):

@@ -73,7 +73,7 @@ def _put_in(model: ModelRecord) -> dict[str, str]:
     rows = {
         f"{each.kind} {each.file}": f"scale {each.scale:g}, sha256 {each.sha256[:12]}"
         if each.kind == "lora"
-        else f"sha256 {each.sha256[:12]}"
+        else f"{each.token!r}, {each.vectors} vector(s), sha256 {each.sha256[:12]}"
         for each in model.adapters
     }
     told = {"variant": model.variant, "clip_skip": model.clip_skip, "negative": model.negative}
