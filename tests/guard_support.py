@@ -63,7 +63,8 @@ def counted() -> Iterator[list[int]]:
     original = DDIMScheduler.scale_model_input
 
     def counting(self: Any, *args: Any, **kwargs: Any) -> Any:
-        calls.append(1)
+        if type(self) is DDIMScheduler:  # not in a guard's trial of another one
+            calls.append(1)
         return original(self, *args, **kwargs)
 
     with mock.patch.object(DDIMScheduler, "scale_model_input", counting):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 from torch import Tensor
 
-from mnemoscope_runtime.errors import InputError, MnemoscopeError
+from mnemoscope_runtime.errors import CalibrationError, InputError, MnemoscopeError
 
 from ..calibration import digest
 
@@ -23,8 +24,10 @@ __all__ = [
     "MemorizationBlocked",
     "MemorizationWarning",
     "append",
+    "check_same",
     "named_prompts",
     "number",
+    "texts_of",
     "warning",
 ]
 
@@ -140,6 +143,14 @@ def named_prompts(told: Mapping[str, Any], images: int) -> tuple[list[str], list
     return [n for n in names for _ in range(each)], [t for t in texts for _ in range(each)]
 
 
+def texts_of(told: Mapping[str, Any]) -> Iterator[str]:
+    """Every text that a request has encoded."""
+    for name in ("prompt", "prompt_2", "negative_prompt", "negative_prompt_2"):
+        given = told.get(name)
+        found = [given] if isinstance(given, str) else given
+        yield from (each for each in (found or ()) if isinstance(each, str))
+
+
 def _bytes(value: Tensor) -> bytes:
     return value.detach().float().cpu().numpy().tobytes()
 
@@ -156,3 +167,18 @@ def warning(decision: Decision) -> str:
         f"Image {decision.index} is about to reproduce a training image: {score}, threshold "
         f"{limit}. It was drawn all the same; policy 'block' or 'mitigate' would not."
     )
+
+
+def check_same(before: Sequence[Decision], now: Sequence[Decision]) -> None:
+    """Check that what is drawn anew and was not mitigated is what was decided.
+
+    Raises:
+        CalibrationError: it comes from another noise.
+    """
+    for old, new in zip(before, now, strict=True):
+        if old.action != "mitigate" and not math.isclose(old.score, new.score, rel_tol=1e-3):
+            raise CalibrationError(
+                f"Image {old.index} scored {old.score:.4g}, and {new.score:.4g} when the request "
+                "was drawn anew: it did not come from the same noise, since something else draws "
+                "from torch's generator meanwhile. Give requests a `generator` of their own."
+            )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import threading
 import time
 import warnings
@@ -29,12 +28,14 @@ from .decision import (
     MemorizationBlocked,
     MemorizationWarning,
     append,
+    check_same,
     named_prompts,
+    texts_of,
     warning,
 )
 from .drawing import RandomState
 from .identity import Identified, Identity
-from .mitigation import EmbeddingOptimization, Flagged, GuardMitigation, StepMitigation
+from .mitigation import EmbeddingOptimization, Flagged, GuardMitigation, StepMitigation, checked
 from .pipelines import Guarded, accessed, guarded
 from .refusing import PipelineBusy
 from .telling import Baseline
@@ -128,7 +129,7 @@ class Guard:
         self._identified = Identified(pipe)
         self.identity = self._attached = self._identified.now()
         self._fitting: dict[settings.GuardSetting, Calibration] = {}
-        self._known = _load(calibration, self.identity, steps)
+        self._known = settings.load(calibration, self.identity, steps)
         if self._known is None and policy in ("block", "mitigate"):
             raise CalibrationError(
                 f"Policy {policy!r} needs a threshold, and there is no universal one. Measure "
@@ -141,6 +142,7 @@ class Guard:
         self._mitigation = mitigation or EmbeddingOptimization()
         self._record = None if record is None else Path(record)
         self._keep = keep_prompts
+        self._texts: tuple[str, ...] = ()
         self._baseline: Baseline | None = None
         self._drawing = threading.Lock()
         self._original: type = type(pipe)
@@ -181,14 +183,16 @@ class Guard:
         """One call of the pipeline, if it is still the one that was calibrated."""
         with self._alone():
             self.decisions = ()
+            told = self._access.arguments(args, kwargs)
+            self._texts = (self._negative or "", *texts_of(told))
             self._identify()
-            output = self._watched(args, kwargs)
+            output = self._watched(args, kwargs, told)
             self._check_unchanged()
             return output
 
     def _check_unchanged(self) -> None:
         """Raises CalibrationError if the pipeline is not what it was when the request came."""
-        if self._known is not None and (now := self._identified.now()) != self.identity:
+        if self._known is not None and (now := self._identified.now(self._texts)) != self.identity:
             raise CalibrationError(
                 f"The pipeline was changed while it drew: {self.identity.changes(now)}. What was "
                 "decided was not of all that was drawn, and is not handed out. Change it between "
@@ -202,13 +206,15 @@ class Guard:
             CalibrationError: the guard is not calibrated for it.
             InputError: something of it changes predictions in an unknown way.
         """
-        now = self._identified.now()
+        now = self._identified.now(self._texts)
+        if not self._fits(now):  # what was put back may not show in this request
+            now = self._identified.now(anew=True)
         if now is not self.identity:
             self.identity, self._baseline = now, None
         if self._known is None:
             return
         now.require()
-        if not any(settings.fits(each, now) for each in self._known):
+        if not self._fits(now):
             raise CalibrationError(
                 "The pipeline is not the one any more that the guard is calibrated for: "
                 f"{self._attached.changes(now)}. Put that back, or calibrate the pipeline as it is "
@@ -216,9 +222,15 @@ class Guard:
                 "calibrations of several states."
             )
 
-    def _watched(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _fits(self, now: Identity) -> bool:
+        """Whether a calibration is of this model, where there is one at all."""
+        known = self._known
+        if known is None:
+            return True
+        return now.strange is None and any(settings.fits(each, now) for each in known)
+
+    def _watched(self, args: tuple[Any, ...], kwargs: dict[str, Any], told: Arguments) -> Any:
         """One call of the pipeline, under watch."""
-        told = self._access.arguments(args, kwargs)
         if self._baseline is None:
             self._baseline = self._access.negative(self._negative)
         random = RandomState.of(told.get("generator"))
@@ -260,7 +272,7 @@ class Guard:
         """Decide on every image, and act; raises to stop the pipeline."""
         found = self._judge(measured, told, attempt=int(bool(self.decisions)))
         if self.decisions:  # the second time, only what was mitigated is looked at
-            _check_same(self.decisions, found)
+            check_same(self.decisions, found)
             kept = zip(self.decisions, found, strict=True)
             found = tuple(new if old.action == "mitigate" else old for old, new in kept)
         else:
@@ -351,7 +363,7 @@ class Guard:
                 benign=calibration.ordered,
                 threshold=calibration.threshold,
             )
-            found = _checked(self._mitigation(flagged), flagged.embeds)
+            found = checked(self._mitigation(flagged), flagged.embeds)
         return dict(zip(rows, found, strict=True))
 
     def _steering(self) -> tuple[Steer | None, float]:
@@ -363,50 +375,6 @@ class Guard:
         def steer(t: float, embeds: Tensor, now: Tensor, magnitude: Magnitude) -> Tensor | None:
             with torch.inference_mode(False), torch.enable_grad():
                 found = mitigation.steer(t, embeds.clone(), now, magnitude)
-            return None if found is None else _checked(found, embeds)
+            return None if found is None else checked(found, embeds)
 
         return steer, mitigation.until
-
-
-def _checked(found: Tensor, embeds: Tensor) -> Tensor:
-    """Embeddings that a mitigation found.
-
-    Raises:
-        InputError: they cannot be drawn with.
-    """
-    if found.shape != embeds.shape or not found.isfinite().all():
-        raise InputError(
-            f"The mitigation returned {tuple(found.shape)} for {tuple(embeds.shape)}, "
-            "or NaN. It returns finite embeddings of the same shape."
-        )
-    return found.detach()
-
-
-def _check_same(before: Sequence[Decision], now: Sequence[Decision]) -> None:
-    """Check that what is drawn anew and was not mitigated is what was decided.
-
-    Raises:
-        CalibrationError: it comes from another noise.
-    """
-    for old, new in zip(before, now, strict=True):
-        if old.action != "mitigate" and not math.isclose(old.score, new.score, rel_tol=1e-3):
-            raise CalibrationError(
-                f"Image {old.index} scored {old.score:.4g}, and {new.score:.4g} when the request "
-                "was drawn anew: it did not come from the same noise, since something else draws "
-                "from torch's generator meanwhile. Give requests a `generator` of their own."
-            )
-
-
-def _load(
-    calibration: Calibration | CalibrationFile | str | Path | None,
-    now: Identity,
-    steps: int | None,
-) -> list[Calibration] | None:
-    if calibration is None:
-        return None
-    if isinstance(calibration, str | Path):
-        calibration = CalibrationFile.read(calibration)
-    if isinstance(calibration, Calibration):
-        calibration = CalibrationFile((calibration,))
-    now.require()
-    return settings.known(calibration, now, steps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from mnemoscope_runtime.errors import InputError
 
 from .networks import is_lora, layers, networks, tensors, tokenizers
 from .stamp import TELLS, Stamp, sample, version
+from .tokenizing import read_traits, vocabulary
 from .traits import Strange, traits
 
 __all__ = ["Identified", "Identity"]
@@ -97,16 +98,23 @@ class Identified:
         self._stamp: Stamp | None = None
         self._identity: Identity | None = None
 
-    def now(self) -> Identity:
-        """Which model the pipeline is."""
-        if self._identity is None or not self.unchanged():
-            self._identity = self._find()
+    def now(self, texts: Sequence[str] = (), anew: bool = False) -> Identity:
+        """Which model the pipeline is.
+
+        Args:
+            texts: Prompts whose tokens count.
+            anew: Whether to look at everything, and not just where a `Stamp` sees a change.
+        """
+        if self._identity is None or anew or not self.unchanged(texts):
+            found = self._find()
+            self._identity = self._identity if found == self._identity else found
             self._stamp = Stamp(self._pipe)
+        assert self._identity is not None
         return self._identity
 
-    def unchanged(self) -> bool:
+    def unchanged(self, texts: Sequence[str] = ()) -> bool:
         """Whether nothing was changed since it was found last, by a `Stamp`."""
-        return self._stamp is not None and self._stamp.holds()
+        return self._stamp is not None and self._stamp.holds(texts)
 
     def _find(self) -> Identity:
         weights: dict[str, str] = {}
@@ -123,7 +131,11 @@ class Identified:
             weights[f"{part} configuration"] = _hash(_config(network))
             weights[f"{part} weights"] = self._weights(network)
         for name, tokenizer in tokenizers(self._pipe).items():
-            weights[name] = _hash(_vocabulary(tokenizer))
+            try:
+                weights[name] = _hash(vocabulary(tokenizer))
+            except Strange as error:
+                strange = strange or f"{name}: {error}"
+            found |= {f"{name}.{k}": value for k, value in read_traits(tokenizer).items()}
         return Identity(weights, found, strange)
 
     def _weights(self, network: nn.Module) -> str:
@@ -152,21 +164,6 @@ def _config(network: Any) -> str:
     told = config.to_dict() if hasattr(config, "to_dict") else dict(config)
     kept = {k: v for k, v in told.items() if not k.startswith("_") and k not in _OF_FILES}
     return json.dumps(kept, sort_keys=True, default=repr)
-
-
-def _vocabulary(tokenizer: Any) -> str:
-    """All that decides which tokens a prompt has; not what the last call asked for."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        told = {**tokenizer.get_vocab(), **tokenizer.get_added_vocab()}
-    else:
-        told = json.loads(backend.to_str())
-        told = {k: v for k, v in told.items() if k not in ("truncation", "padding")}
-    about = [
-        getattr(tokenizer, name, None)
-        for name in ("model_max_length", "padding_side", "truncation_side", "pad_token_id")
-    ]
-    return json.dumps([told, about], sort_keys=True, default=repr)
 
 
 def _hash(text: str) -> str:

@@ -201,3 +201,17 @@ def _descended(magnitude: Magnitude, embeds: Tensor, descent: Descent) -> Tensor
     free = start.new_ones(start.shape[1], 1)  # [L, 1]
     free[0] = 0
     return descend(magnitude, start, descent, free=free).value
+
+
+def checked(found: Tensor, embeds: Tensor) -> Tensor:
+    """Embeddings that a mitigation found.
+
+    Raises:
+        InputError: they cannot be drawn with.
+    """
+    if found.shape != embeds.shape or not found.isfinite().all():
+        raise InputError(
+            f"The mitigation returned {tuple(found.shape)} for {tuple(embeds.shape)}, "
+            "or NaN. It returns finite embeddings of the same shape."
+        )
+    return found.detach()

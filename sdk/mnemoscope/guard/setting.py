@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mnemoscope_runtime.errors import CalibrationError, InputError
@@ -17,6 +18,7 @@ __all__ = [
     "find",
     "fits",
     "known",
+    "load",
     "options",
 ]
 
@@ -100,6 +102,28 @@ def options(told: Mapping[str, Any], steps: int, tells_scale: bool) -> str:
     names = _ALWAYS + _LATER * (steps > 1) + ("guidance_scale", "guider") * tells_scale
     found = {name: told[name] for name in names if told.get(name) is not None}
     return ", ".join(f"{name}={value!r}" for name, value in sorted(found.items())) or "none"
+
+
+def load(
+    calibration: Calibration | CalibrationFile | str | Path | None,
+    now: Identity,
+    steps: int | None,
+) -> list[Calibration] | None:
+    """The calibrations that a guard is given; see `known`.
+
+    Raises:
+        CalibrationError: the file cannot be read, or none is of the pipeline as it is.
+        InputError: it is not said at how many steps to look, or the pipeline's predictions cannot
+            be told.
+    """
+    if calibration is None:
+        return None
+    if isinstance(calibration, str | Path):
+        calibration = CalibrationFile.read(calibration)
+    if isinstance(calibration, Calibration):
+        calibration = CalibrationFile((calibration,))
+    now.require()
+    return known(calibration, now, steps)
 
 
 def known(file: CalibrationFile, now: Identity, steps: int | None) -> list[Calibration]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ctypes import c_char
 from operator import attrgetter
 from typing import Any
@@ -13,11 +13,18 @@ from torch import Tensor, nn
 from torch.nn.modules import module as global_hooks
 
 from .networks import networks, tokenizers
+from .tokenizing import Tokenizing
 
 __all__ = ["TELLS", "Stamp", "sample", "version"]
 
 # a pipeline's methods that say what its UNet is told
-TELLS = ("encode_prompt", "prepare_latents", "get_timesteps", "prepare_extra_step_kwargs")
+TELLS = (
+    "encode_prompt",
+    "maybe_convert_prompt",
+    "prepare_latents",
+    "get_timesteps",
+    "prepare_extra_step_kwargs",
+)
 _TALL = 16  # an embedding has so many times more rows than columns ...
 _ROWS = 64  # ... and the last are where textual inversion puts its own
 _VERSION, _DTYPE = attrgetter("_version"), attrgetter("dtype")
@@ -27,14 +34,15 @@ class Stamp:
     """What a pipeline was when this was made.
 
     Compared are: the very objects (networks, their layers, tensors, hooks, processors, tokenizers),
-    every attribute of every layer, and of every tensor its type, its version, which operations in
-    place count up, and, since those on `tensor.data` are not counted, two of its values: whatever
-    changes all values of a tensor changes those.
+    every attribute of every layer, how tokenizers read (`Tokenizing`), and of every tensor its
+    type, its version, which operations in place count up, and, since those on `tensor.data` are not
+    counted, two of its values: whatever changes all values of a tensor changes those.
     """
 
     def __init__(self, pipe: Any) -> None:
         self._pipe = pipe
         self._parts = _parts(pipe)
+        self._tokenizers = [*map(Tokenizing, tokenizers(pipe).values())]
         layers = [layer for network in networks(pipe).values() for layer in network.modules()]
         holders = {id(each): each for layer in layers for each in _containers(layer)}
         self._live = list(holders.values())
@@ -53,8 +61,8 @@ class Stamp:
         self._values = _Values(self._tensors)
         self._read = self._values.read()
 
-    def holds(self) -> bool:
-        """Whether the pipeline is still that."""
+    def holds(self, texts: Sequence[str] = ()) -> bool:
+        """Whether the pipeline is still that, and reads these prompts as it did."""
         try:
             same = self._parts == _parts(self._pipe) and self._live == self._copies
         except RuntimeError:  # tensors, one of which was put in another one's place
@@ -62,7 +70,9 @@ class Stamp:
         hooked = self._hooks == self._hooked if self._hooked else not any(self._hooks)
         same = same and hooked and self._kinds == [*map(type, self._layers)]
         same = same and all(kind.forward is each for kind, each in self._forwards.items())
-        return same and self._holds_weights()
+        if not same or not self._holds_weights():
+            return False
+        return all(each.holds(("", *texts)) for each in self._tokenizers)
 
     def _holds_weights(self) -> bool:
         if self._versions != [*map(_VERSION, self._counting)]:
@@ -126,10 +136,9 @@ def _places(value: Tensor) -> set[int]:
 
 
 def _parts(pipe: Any) -> list[Any]:
-    """The pipeline's parts themselves, and what tokenizers can be asked for at once."""
+    """The pipeline's parts themselves."""
     found: list[Any] = [*networks(pipe).items(), *(vars(pipe).get(name) for name in TELLS)]
-    for name, each in tokenizers(pipe).items():
-        found += (name, each, len(each), each.model_max_length, each.padding_side)
+    found += tokenizers(pipe).items()
     globally = (*global_hooks._global_forward_pre_hooks, *global_hooks._global_forward_hooks)
     return [*found, *globally]
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
+from tokenizers import AddedToken
 from torch import Tensor, nn
 
 from .networks import is_lora, layers, tensors
@@ -305,6 +307,8 @@ def text(value: Any, where: str) -> str:
         Strange: there are none, since what it does is not known.
     """
     if value is None or isinstance(value, str | bytes | int | float | torch.dtype):
+        return repr(value)
+    if isinstance(value, re.Pattern | AddedToken):
         return repr(value)
     if isinstance(value, torch.device):
         return "a device"
