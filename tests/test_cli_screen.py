@@ -387,7 +387,7 @@ def test_what_was_read_in_part_is_not_called_clean() -> None:
     assert verdicts == ["in part  +", "clean     "]
     assert done.code == 0
     assert "75 tokens, and 1 of the prompts had more" in done.err
-    assert "reads long prompts in chunks does: --chunks" in done.err
+    assert "in chunks does: --chunks, of a bundle exported with --any-length" in done.err
 
 
 def test_weights_that_are_read_literally_are_announced() -> None:

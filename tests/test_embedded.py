@@ -120,3 +120,13 @@ def test_engines_agree_with_the_reference() -> None:
         bank = torch.from_numpy(detector.screener.bundle.noise_bank())
     expected = magnitudes(model, prompts, bank, steps=10).numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
+def test_the_documented_embeddings(capsys: pytest.CaptureFixture[str]) -> None:
+    """diffusers' encode_prompt of two prompts returns a baseline for each."""
+    page = Path(__file__).parents[1] / "docs" / "embeddings.md"
+    first = page.read_text().split("```python\n")[1].split("```")[0]
+    exec(compile(first, str(page), "exec"), {})
+    tower, dog = capsys.readouterr().out.splitlines()
+    assert tower.endswith("True")
+    assert dog.endswith("False")

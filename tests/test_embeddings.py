@@ -162,15 +162,27 @@ def test_what_cannot_be_embeddings(
 
 def test_a_bundle_of_one_length_says_how_to_get_one_of_any(bundle_dir: Path) -> None:
     with Detector.load(bundle_dir, uncalibrated="score") as one_length:
-        short = one_length.screen(["a cat"], chunks=True)[0]
-        assert short.score == one_length.screen(["a cat"])[0].score
-        with pytest.raises(InputError, match=r"of 154 tokens, and the bundle takes 77.*any-length"):
-            one_length.screen([LONG], chunks=True)
+        assert "export the bundle with --any-length" in one_length.screen([LONG])[0].notes[0]
+        measured = one_length.stream(["a cat", LONG], chunks=True)
+        with pytest.raises(InputError, match=r"without --any-length .* a prompt of 2 chunks"):
+            next(measured)  # not after all that is short
 
 
 def test_too_many_chunks(scores: Detector) -> None:
-    with pytest.raises(InputError, match=r"read in 34 chunks of 75 tokens; 32 are accepted"):
-        scores.screen(["cat " * 2500], chunks=True)
+    with pytest.raises(InputError, match=r"Prompt 1 is read in 34 chunks of 75 tokens; 32 are"):
+        scores.screen(["a cat", "cat " * 2500], chunks=True)
+
+
+def test_a_baseline_for_each_prompt_is_one_if_they_are_equal(
+    scores: Detector, model: StableDiffusion
+) -> None:
+    embeds, empty = model.embed([TOWER, "a cat"])[0], model.embed(["", ""])[0]
+    one = scores.screen_embeddings(embeds, empty_embeds=empty[:1])
+    each = scores.screen_embeddings(embeds, empty_embeds=empty)
+    assert [d.score for d in each] == [d.score for d in one]
+    assert each[0].notes == ()
+    with pytest.raises(InputError, match=r"Row 1 of empty_embeds is not row 0"):
+        scores.screen_embeddings(embeds, empty_embeds=embeds)
 
 
 def test_an_engine_of_one_length_is_refused(open_dir: Path) -> None:

@@ -93,6 +93,7 @@ def checked(
             "with `mnemoscope export --any-length`."
         )
     empty = _baseline(known, filling[0], embeds, baseline)
+    empty = {name: _one(name, each, rows[0]) for name, each in empty.items()}
     for name, some in embeds.items():
         wanted = (1, *some.shape[1:])
         if some.shape[-1] != known[name].shape[-1] or empty[name].shape != wanted:
@@ -100,10 +101,7 @@ def checked(
                 f"{name} has the shape {some.shape} and its baseline {empty[name].shape}; the UNet "
                 f"takes a width of {known[name].shape[-1]}, and one baseline {wanted} for all."
             )
-    own = length == read and all(
-        np.linalg.norm(empty[name] - known[name]) <= _SAME * np.linalg.norm(known[name])
-        for name in names
-    )
+    own = length == read and all(_same(empty[name], known[name]) for name in names)
     return Embeddings(tuple(embeds.values()), tuple(empty.values()), own)
 
 
@@ -133,6 +131,23 @@ def _baseline(
             "whole, or leave it out for the empty prompt."
         )
     return {name: _array(EMPTY[name], given[name], known[name].ndim) for name in known}
+
+
+def _same(some: Array, other: Array) -> bool:
+    return bool(np.linalg.norm(some - other) <= _SAME * np.linalg.norm(other))
+
+
+def _one(name: str, rows: Array, prompts: int) -> Array:
+    """The row that pipelines repeat for every prompt. # [1, ...], or as given"""
+    if len(rows) == 1 or len(rows) != prompts:
+        return rows
+    for k, row in enumerate(rows):
+        if not _same(row, rows[0]):
+            raise InputError(
+                f"Row {k} of {EMPTY[name]} is not row 0, and all prompts of a call have one "
+                "baseline. Screen those of each negative prompt by themselves."
+            )
+    return rows[:1]
 
 
 def _array(name: str, value: Any, dimensions: int) -> Array:

@@ -388,8 +388,9 @@ class Screener:
             prompt_embeds: What diffusers calls so. # [B, L, D]
             pooled_embeds: For Stable Diffusion XL. # [B, P]
             empty_embeds: The baseline, diffusers' negative_prompt_embeds; by default the bundle's
-                own, with chunks of the empty prompt behind it where there are more. # [1, L, D]
-            empty_pooled_embeds: Its pooled embedding. # [1, P]
+                own, with chunks of the empty prompt behind it where there are more. One row, or the
+                same one for each prompt. # [1, L, D] or [B, L, D]
+            empty_pooled_embeds: Its pooled embedding. # [1, P] or [B, P]
 
         Raises:
             InputError: something is missing, of another shape or not finite, or there are more or

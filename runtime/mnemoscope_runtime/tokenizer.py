@@ -197,11 +197,15 @@ class ClipTokenizer:
         found = self._tokenizer.encode_batch(texts, add_special_tokens=False)
         return [encoding.ids for encoding in found]
 
-    def chunks(self, prompt: str) -> NDArray[np.int64]:
+    def chunks(self, prompt: str, index: int = 0) -> NDArray[np.int64]:
         """All of a prompt, as pipelines read long ones: cut every `length` - 2 ids.
 
         Each chunk has a start and an end of its own. Of two tokenizers the shorter one's ids are
         filled up with chunks of nothing.
+
+        Args:
+            prompt: The prompt.
+            index: What errors call it.
 
         Returns:
             # [n, length] or [n, 2 * length], n >= 1
@@ -215,8 +219,8 @@ class ClipTokenizer:
         count = max(1, *(-(-len(body) // size) for body in bodies))
         if count > MOST_CHUNKS:
             raise InputError(
-                f"A prompt is read in {count} chunks of {size} tokens; {MOST_CHUNKS} are accepted. "
-                "Cut the prompt."
+                f"Prompt {index} is read in {count} chunks of {size} tokens; {MOST_CHUNKS} are "
+                "accepted. Cut the prompt."
             )
         halves = []
         for reader, body in zip(readers, bodies, strict=True):

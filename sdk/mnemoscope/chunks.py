@@ -14,7 +14,22 @@ import numpy as np
 
 from mnemoscope_runtime import Embeddings, InputError, Screener
 
-__all__ = ["embed_chunks"]
+__all__ = ["check_chunks", "embed_chunks"]
+
+
+def check_chunks(screener: Screener) -> None:
+    """Make sure that a bundle takes prompts of several chunks, before one comes.
+
+    Raises:
+        InputError: it does not.
+    """
+    if not screener.bundle.manifest.any_length:
+        length = screener.tokenizer.length
+        raise InputError(
+            f"{screener.bundle.path} was exported without --any-length and takes {length} tokens: "
+            f"a prompt of 2 chunks has {2 * length}. Export the model with `mnemoscope export "
+            "--any-length`, or screen without chunks, so that long prompts are cut."
+        )
 
 
 def embed_chunks(screener: Screener, prompts: Sequence[str]) -> Embeddings:

@@ -27,7 +27,7 @@ from mnemoscope_runtime.options import check_options
 from . import embedded
 from .calibration import Calibration, CalibrationFile, Setting
 from .cascade import First
-from .chunks import embed_chunks
+from .chunks import check_chunks, embed_chunks
 from .detection import Detection
 from .detectors import Features, Statistic, find_statistic
 from .notes import notes_on
@@ -216,14 +216,15 @@ class Detector:
             prompts: A list of prompts.
             steps: Denoising steps to measure: 1 is cheapest, more is surer.
             noises: How many noises of the bundle's bank; all by default.
-            chunks: Read long prompts in chunks (`mnemoscope.chunks`) and cut nothing off. What
-                comes of several chunks is on a scale of its own, so that no calibration applies.
+            chunks: Read long prompts in chunks (`mnemoscope.chunks`) and cut nothing off; of a
+                bundle that was exported with any_length. What comes of several chunks is on a
+                scale of its own, so that no calibration applies.
 
         Returns:
             One detection for each prompt, in order.
 
         Raises:
-            InputError: a prompt, steps or noises cannot be used.
+            InputError: a prompt, steps or noises cannot be used, or the bundle takes no chunks.
             NumericsError: a magnitude is NaN or infinite.
             CalibrationError: the setting has no calibration, unless scores without verdicts were
                 asked for; a cascade or a detector that learns cannot do without in any case.
@@ -244,6 +245,8 @@ class Detector:
                 f"Prompts come in a list, not as {type(prompts).__name__}. "
                 "Wrap the one you have: [prompt]."
             )
+        if chunks:
+            check_chunks(self.screener)
         remaining = iter(prompts)
         done = 0
         while batch := list(itertools.islice(remaining, _BATCH)):
@@ -275,8 +278,9 @@ class Detector:
             prompt_embeds: Of numpy or torch; diffusers' prompt_embeds. # [B, L, D]
             pooled_embeds: Stable Diffusion XL's pooled_prompt_embeds. # [B, P]
             empty_embeds: The baseline, negative_prompt_embeds; by default the bundle's own, with
-                chunks of the empty prompt behind it where there are more. # [1, L, D]
-            empty_pooled_embeds: Its pooled embedding. # [1, P]
+                chunks of the empty prompt behind it where there are more. One row, or the same one
+                for each prompt. # [1, L, D] or [B, L, D]
+            empty_pooled_embeds: Its pooled embedding. # [1, P] or [B, P]
             names: What detections call the prompts.
             steps: As of `screen`.
             noises: As of `screen`.
@@ -313,7 +317,8 @@ class Detector:
         tokens = self.screener.tokenizer.encode(prompts)
         if not chunks or not any(tokens.truncated):
             return self._screen_told(prompts, tokens, steps, noises)
-        counts = [len(self.screener.tokenizer.chunks(prompt)) for prompt in prompts]
+        tokenizer = self.screener.tokenizer
+        counts = [len(tokenizer.chunks(prompt, k)) for k, prompt in enumerate(prompts)]
         found: dict[int, Detection] = {}
         for count in sorted(set(counts)):
             rows = [k for k, each in enumerate(counts) if each == count]
@@ -378,7 +383,12 @@ class Detector:
                 first=first,
                 cleared=look.cleared,
                 notes=notes_on(
-                    prompt, told, read if truncated else None, literal=literal, empty=nothing
+                    prompt,
+                    told,
+                    read if truncated else None,
+                    literal=literal,
+                    any_length=self.screener.bundle.manifest.any_length,
+                    empty=nothing,
                 ),
                 empty=nothing,
             )

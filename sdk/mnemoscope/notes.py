@@ -18,6 +18,7 @@ def notes_on(
     cut: int | None,
     *,
     literal: bool,
+    any_length: bool,
     empty: bool = False,
 ) -> tuple[str, ...]:
     """Sentences about one prompt.
@@ -27,6 +28,7 @@ def notes_on(
         told: What was screened.
         cut: After how many tokens it was cut off; None where it was not.
         literal: Whether the bundle's tokens were read, and not a pipeline's embeddings.
+        any_length: Whether the bundle takes prompts in chunks.
         empty: Whether the model reads the empty prompt there.
     """
     notes = [_EMPTY] if empty else []
@@ -37,7 +39,8 @@ def notes_on(
     if cut is not None:
         notes.append(
             f"Only its first {cut} tokens were screened. If your pipeline reads long prompts in "
-            "chunks, screen them so (--chunks)."
+            f"chunks, {'' if any_length else 'export the bundle with --any-length and '}screen "
+            "them so (--chunks)."
         )
     if literal and (pieces := weighting(prompt)):
         shown = ", ".join(pieces[:_SHOWN]) + (", ..." if len(pieces) > _SHOWN else "")

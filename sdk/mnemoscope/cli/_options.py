@@ -48,6 +48,7 @@ __all__ = [
 EXIT_CODES = """
 [bold]Exit codes[/bold]: 0 nothing flagged, 1 something flagged, 2 usage, 3 environment or backend,
 4 bundle or calibration mismatch, 5 no verdict: nothing is flagged, but not everything was judged.
+A prompt that was cut is judged by what was read: a plain diffusers pipeline reads no more of it.
 """
 
 BundleOption = Annotated[

@@ -86,7 +86,7 @@ def command(
         typer.Option(
             "--chunks",
             help="Read long prompts in chunks, as some pipelines do, and cut nothing off; there "
-            "are scores of those, and no verdicts.",
+            "are scores of those, and no verdicts. Of a bundle exported with --any-length.",
         ),
     ] = False,
     output_format: Annotated[
@@ -157,6 +157,7 @@ def command(
                 passes += detection.passes
                 screened += 1
         reads = screen.screener.tokenizer.length - 2  # less start and end
+        any_length = screen.screener.bundle.manifest.any_length
     for note in told:
         say(note)
     if unjudged is not None:
@@ -171,7 +172,7 @@ def command(
             f"the bundle reads {reads} tokens, and {truncated} of the prompts had more (+ in the "
             "table, `truncated` in JSON and CSV). What came after was not screened. A plain "
             "diffusers pipeline does not read it either; one that reads long prompts in chunks "
-            "does: --chunks."
+            f"does: --chunks{'' if any_length else ', of a bundle exported with --any-length'}."
         )
     if in_chunks:
         say(
