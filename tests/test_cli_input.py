@@ -121,13 +121,13 @@ def test_prompts_that_the_model_does_not_read_to_the_end(run: Run, bundle_dir: P
     prompts = ["a " * 75, "a " * 76]
     table = run("screen", *prompts, "--bundle", bundle_dir)
     assert [line[28:32] for line in table.out.splitlines()[1:]] == ["  a ", "+ a "]
-    assert "note: the model reads 75 tokens, and 1 of the prompts had more" in table.err
+    assert "note: the bundle reads 75 tokens, and 1 of the prompts had more" in table.err
     rows = run("screen", *prompts, "--bundle", bundle_dir, "--format", "json").rows
     assert [row["truncated"] for row in rows] == [False, True]
     text = run("screen", *prompts, "--bundle", bundle_dir, "--format", "csv").out
     found = csv.DictReader(io.StringIO(text))
     assert [row["truncated"] for row in found] == ["False", "True"]
-    assert "the model reads" not in run("screen", prompts[0], "--bundle", bundle_dir).err
+    assert "the bundle reads" not in run("screen", prompts[0], "--bundle", bundle_dir).err
 
 
 @one_model
