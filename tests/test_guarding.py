@@ -382,3 +382,68 @@ def test_a_bundles_calibration_is_none_of_a_guards(pipe: Any) -> None:
 
     with pytest.raises(CalibrationError, match="not of a guard"):
         Guard(pipe, calibration=embedded.BUNDLE / "calibration.json")
+
+
+@pytest.mark.parametrize("empty", ["", "   "])
+def test_an_empty_prompt_is_compared_with_nothing(pipe: Any, everything: Any, empty: str) -> None:
+    """It has no verdict, not even under a threshold that flags all, and is drawn as ever."""
+    bare = draw(pipe, [empty, "a cat"])
+    with Guard(pipe, calibration=everything, policy="block") as guard:
+        images = draw(pipe, [empty, "a cat"])
+        first, second = guard.decisions
+    assert (first.compared, first.memorized, first.p_value, first.action) == (
+        False,
+        None,
+        None,
+        "pass",
+    )
+    assert (second.compared, second.memorized, second.action) == (True, True, "block")
+    assert same(images[0], bare[0])
+
+
+def test_autocast_is_another_precision(pipe: Any, everything: Any, plain: torch.Tensor) -> None:
+    """Whichever comes first, no request is judged by what another precision was told."""
+    with Guard(pipe) as guard:
+        for _ in range(2):
+            with torch.autocast("cpu", torch.bfloat16):
+                draw(pipe, PROMPTS)
+            assert len(guard.decisions) == len(PROMPTS)
+            assert same(draw(pipe, PROMPTS), plain)
+    with (
+        Guard(pipe, calibration=everything),
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(CalibrationError, match="dtype is bfloat16, calibrated was float32"),
+    ):
+        draw(pipe, PROMPTS)
+
+
+def test_calibrations_that_cannot_be_read(pipe: Any, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.json"
+    damaged.write_text("{")
+    missing = tmp_path / "none.json"
+    for path, message in (
+        (missing, "none.json does not exist"),
+        (damaged, "is damaged"),
+        (tmp_path, "is no file"),
+    ):
+        with pytest.raises(CalibrationError, match=f"{message}.*calibrate_guard") as caught:
+            Guard(pipe, calibration=path)
+        assert "Errno" not in str(caught.value)
+        assert "mnemoscope calibrate" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"steps": 1.5},
+        {"steps": True},
+        {"record": 3},
+        {"extra_pass": 1},
+        {"keep_prompts": "no"},
+        {"negative_prompt": ["dark"]},
+    ],
+)
+def test_options_of_other_types(pipe: Any, options: dict[str, Any]) -> None:
+    [name] = options
+    with pytest.raises(InputError, match=f"{name} is "):
+        Guard(pipe, **options)

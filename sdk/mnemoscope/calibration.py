@@ -34,7 +34,7 @@ __all__ = ["Calibration", "CalibrationFile", "Carried", "Drift", "Setting", "dig
 
 _KIND, _SCHEMA, _READABLE = "mnemoscope-calibration", 3, (2, 3)  # 2 knew no cascades
 _NAMED = 4  # settings, in a message
-_AGAIN = "Calibrate the bundle again with `mnemoscope calibrate`."
+AGAIN = "Calibrate the bundle again with `mnemoscope calibrate`."
 
 
 @dataclass(frozen=True)
@@ -290,7 +290,7 @@ class Calibration:
                 raise CalibrationError(
                     f"One prompt scores {mine[prompt]:.5g} in one calibration and "
                     f"{theirs[prompt]:.5g} in the other, so they were not measured in the same "
-                    f"way. {_AGAIN}"
+                    f"way. {AGAIN}"
                 )
         return Calibration.of(
             self.setting,
@@ -324,26 +324,26 @@ class CalibrationFile:
             text = Path(path).read_bytes()
             head = msgspec.json.decode(text, type=dict[str, Any])
             if head.get("kind") != _KIND or head.get("schema") not in _READABLE:
-                raise CalibrationError(f"{path} is no calibration of this version. {_AGAIN}")
+                raise CalibrationError(f"{path} is no calibration of this version. {AGAIN}")
             found = replace(msgspec.json.decode(text, type=cls), schema=_SCHEMA)
         except OSError as error:
             raise CalibrationError(f"{path} cannot be read: {error}.") from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise CalibrationError(f"{path} is damaged: {error}. {_AGAIN}") from None
+            raise CalibrationError(f"{path} is damaged: {error}. {AGAIN}") from None
         for each in found.calibrations:
             gate = () if each.gate is None else (each.gate.level, each.gate.floor)
             values = (*each.scores, *each.positives, each.threshold, *gate)
             if not each.scores or len(each.scores) != len(each.prompts):
-                raise CalibrationError(f"{path} has no usable scores. {_AGAIN}")
+                raise CalibrationError(f"{path} has no usable scores. {AGAIN}")
             promises = 0 < each.fpr < 1 and 0 < each.delta < 1 <= each.among
             if not (np.isfinite(values).all() and promises):
-                raise CalibrationError(f"{path} has no usable threshold. {_AGAIN}")
+                raise CalibrationError(f"{path} has no usable threshold. {AGAIN}")
             if (each.setting.first is None) != (each.gate is None):
-                raise CalibrationError(f"{path} has half a cascade. {_AGAIN}")
+                raise CalibrationError(f"{path} has half a cascade. {AGAIN}")
             if each.threshold < min(each.scores):
-                raise CalibrationError(f"{path} has a threshold below every score. {_AGAIN}")
+                raise CalibrationError(f"{path} has a threshold below every score. {AGAIN}")
         if len({each.setting for each in found.calibrations}) != len(found.calibrations):
-            raise CalibrationError(f"{path} has two calibrations of one setting. {_AGAIN}")
+            raise CalibrationError(f"{path} has two calibrations of one setting. {AGAIN}")
         return found
 
     def write(self, path: str | Path) -> None:

@@ -47,9 +47,12 @@ class Decision:
             `prompt_embeds` one of their bytes.
         score: Mean magnitude over the steps looked at, in eps units, >= 0.
         p_value: Share of benign requests, counting this one, that score as high; None without a
-            calibration. Not the probability that the prompt is benign.
+            calibration, or where nothing was compared. Not the probability that the prompt is
+            benign.
         threshold: Above it the image counts as memorised; None without a calibration.
-        memorized: score > threshold; None without a calibration.
+        memorized: score > threshold; None without a calibration, or where nothing was compared.
+        compared: False for an empty prompt, or one that is the negative prompt: the UNet is told
+            the same on both sides, so that the score says nothing.
         timesteps: What was looked at.
         policy: "warn", "block", "mitigate" or "callback".
         action: What was done with the image. "mitigate" at attempt 0 announces it; at attempt 1 it
@@ -68,6 +71,7 @@ class Decision:
     p_value: float | None
     threshold: float | None
     memorized: bool | None
+    compared: bool
     timesteps: tuple[float, ...]
     policy: str
     action: Action
@@ -157,6 +161,11 @@ def _bytes(value: Tensor) -> bytes:
 
 def warning(decision: Decision) -> str:
     """What to warn of an image that is drawn all the same."""
+    if not decision.compared:
+        return (
+            f"The policy warns of image {decision.index}, whose prompt is empty or the negative "
+            "one, so that nothing was compared. It was drawn; action 'block' would not."
+        )
     score, limit = f"score {decision.score:.4g}", number(decision.threshold)
     if not decision.memorized:
         return (

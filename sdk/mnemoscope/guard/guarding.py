@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mnemoscope_runtime.errors import CalibrationError, InputError
+from mnemoscope_runtime.options import check_options
 
 from ..calibration import Calibration, CalibrationFile
 from . import setting as settings
@@ -119,6 +120,11 @@ class Guard:
             raise InputError(
                 f"There is no policy {policy!r}. Choose warn, block, mitigate, or give a function."
             )
+        check_options("a whole number or None", steps=steps)
+        check_options("a path or None", record=record)
+        check_options("True or False", extra_pass=extra_pass, keep_prompts=keep_prompts)
+        if negative_prompt is not None:
+            check_options("text", negative_prompt=negative_prompt)
         if steps is not None and steps < 1:
             raise InputError(f"A guard looks at one step or more, not at {steps}.")
         if record is not None and not Path(record).absolute().parent.is_dir():
@@ -143,7 +149,7 @@ class Guard:
         self._record = None if record is None else Path(record)
         self._keep = keep_prompts
         self._texts: tuple[str, ...] = ()
-        self._baseline: Baseline | None = None
+        self._baselines: dict[torch.dtype | None, Baseline] = {}
         self._drawing = threading.Lock()
         self._original: type = type(pipe)
         pipe.__class__ = guarded(self._original, pipe, self._draw)
@@ -210,7 +216,7 @@ class Guard:
         if not self._fits(now):  # what was put back may not show in this request
             now = self._identified.now(anew=True)
         if now is not self.identity:
-            self.identity, self._baseline = now, None
+            self.identity, self._baselines = now, {}
         if self._known is None:
             return
         now.require()
@@ -222,6 +228,14 @@ class Guard:
                 "calibrations of several states."
             )
 
+    def _relative_to(self) -> Baseline:
+        """What the UNet is told without a prompt, in the precision of this request."""
+        device = self._pipe._execution_device.type
+        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        if autocast not in self._baselines:
+            self._baselines[autocast] = self._access.negative(self._negative)
+        return self._baselines[autocast]
+
     def _fits(self, now: Identity) -> bool:
         """Whether a calibration is of this model, where there is one at all."""
         known = self._known
@@ -231,8 +245,7 @@ class Guard:
 
     def _watched(self, args: tuple[Any, ...], kwargs: dict[str, Any], told: Arguments) -> Any:
         """One call of the pipeline, under watch."""
-        if self._baseline is None:
-            self._baseline = self._access.negative(self._negative)
+        baseline = self._relative_to()
         random = RandomState.of(told.get("generator"))
         callbacks = (told.get("callback_on_step_end"), told.get("callback"))
         called = any(each is not None for each in callbacks)
@@ -242,7 +255,7 @@ class Guard:
             steer, until = self._steering() if embeds else (None, 0.0)
             watch = Watch(
                 self._access,
-                self._baseline,
+                baseline,
                 self._steps,
                 self._extra_pass,
                 decide=functools.partial(self._decide, told, silenced),
@@ -300,15 +313,17 @@ class Guard:
         seconds = measured.seconds + time.perf_counter() - start
         found = []
         for i, score in enumerate(measured.scores):
-            memorized = None if limit is None else score > limit
+            verdict = calibration is not None and measured.compared[i]
+            memorized = score > limit if verdict and limit is not None else None
             found.append(
                 Decision(
                     index=i,
                     prompt_id=names[i],
                     score=score,
-                    p_value=None if calibration is None else calibration.p_value(score),
+                    p_value=calibration.p_value(score) if verdict and calibration else None,
                     threshold=limit,
                     memorized=memorized,
+                    compared=measured.compared[i],
                     timesteps=measured.timesteps,
                     policy=self._policy if isinstance(self._policy, str) else "callback",
                     action=("block" if memorized else "mitigate") if attempt else "pass",

@@ -10,7 +10,7 @@ from typing import Any
 
 from mnemoscope_runtime.errors import CalibrationError, InputError
 
-from ..calibration import Calibration, CalibrationFile, Setting
+from ..calibration import AGAIN, Calibration, CalibrationFile, Setting
 from .identity import Identity
 
 __all__ = [
@@ -38,6 +38,7 @@ _ALWAYS = (
 )
 # ... and those that change where the later steps go
 _LATER = ("guidance_scale", "guidance_rescale", "guider", "eta")
+_MAKES = "A guard's is made by `calibrate_guard`, and written by `CalibrationFile((...,)).write`."
 _AGAIN = "`calibrate_guard` with the arguments of this request makes one."
 
 
@@ -119,11 +120,27 @@ def load(
     if calibration is None:
         return None
     if isinstance(calibration, str | Path):
-        calibration = CalibrationFile.read(calibration)
+        calibration = _read(Path(calibration))
     if isinstance(calibration, Calibration):
         calibration = CalibrationFile((calibration,))
     now.require()
     return known(calibration, now, steps)
+
+
+def _read(path: Path) -> CalibrationFile:
+    """A guard's calibration file.
+
+    Raises:
+        CalibrationError: it cannot be read; and what makes one for a guard.
+    """
+    if not path.is_file():
+        what = "is no file" if path.exists() else "does not exist"
+        raise CalibrationError(f"The calibration {path} {what}. {_MAKES}")
+    try:
+        return CalibrationFile.read(path)
+    except CalibrationError as error:
+        reason = str(error).removesuffix(AGAIN).rstrip()
+        raise CalibrationError(f"{reason} {_MAKES}") from None
 
 
 def known(file: CalibrationFile, now: Identity, steps: int | None) -> list[Calibration]:

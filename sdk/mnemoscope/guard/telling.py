@@ -47,20 +47,24 @@ class _Expected:
         self._accepted: Tensor | None = None
 
     def is_near(self, found: Tensor) -> bool:
-        """Equal but for rounding, token by token. # [B, (L,) D]"""
-        if found.shape[1:] != self._values.shape[1:]:
-            return False
+        """Whether all are equal but for rounding, token by token. # [B, (L,) D]"""
         last = self._accepted  # requests mostly tell the very same: one pass over it shows that
         alike = last is not None and (last.dtype, last.device) == (found.dtype, found.device)
         if last is not None and alike and torch.equal(last, found):
             return True
-        values, largest = self._values.to(found.device), self._largest.to(found.device)
-        tolerance = 1e-4 if found.dtype == torch.float32 else 1e-2
-        away = (found - values).abs_().amax(-1)  # in fp32, whatever is found
-        near = bool((away <= tolerance * largest).all())
+        near = bool(self.near(found).all())
         if near:
             self._accepted = found.clone()
         return near
+
+    def near(self, found: Tensor) -> Tensor:
+        """The same for each. # [B, (L,) D] to [B]"""
+        if found.shape[1:] != self._values.shape[1:]:
+            return torch.zeros(len(found), dtype=torch.bool)
+        values, largest = self._values.to(found.device), self._largest.to(found.device)
+        tolerance = 1e-4 if found.dtype == torch.float32 else 1e-2
+        away = (found - values).abs_().amax(-1)  # in fp32, whatever is found
+        return (away <= tolerance * largest).reshape(len(found), -1).all(1)
 
 
 @dataclass(frozen=True)
@@ -112,11 +116,23 @@ class Baseline:
         Raises:
             InputError: what it was told has no such length.
         """
+        return all(expected.is_near(each) for expected, each in self._pairs(branch))
+
+    def told_of(self, branch: Branch) -> list[bool]:
+        """The same of each image.
+
+        Raises:
+            InputError: what it was told has no such length.
+        """
+        near = [expected.near(each).tolist() for expected, each in self._pairs(branch)]
+        return [all(each) for each in zip(*near, strict=True)]
+
+    def _pairs(self, branch: Branch) -> list[tuple[_Expected, Tensor]]:
         found = [branch.told[EMBEDS]]
         if self.pooled is not None:
             found.append(branch.told["added_cond_kwargs"]["text_embeds"])
-        pairs = zip(self.of(found[0].shape[1])._expected, found, strict=True)
-        return all(expected.is_near(each[branch.rows]) for expected, each in pairs)
+        rows = (each[branch.rows] for each in found)
+        return [*zip(self.of(found[0].shape[1])._expected, rows, strict=True)]
 
     def instead(self, told: Told) -> Told:
         """The same call, told that.

@@ -37,6 +37,7 @@ class Measured:
         timesteps: Those looked at.
         dtype: Of the predictions.
         latents: Their (C, H, W).
+        compared: Of every image: whether its prompt is something else than the baseline.
         extra_pass: Whether the empty prompt took a pass of its own.
         seconds: What this took on the host.
         embeds: What the UNet was told of the prompts. # [B, L, D]
@@ -49,6 +50,7 @@ class Measured:
     timesteps: tuple[float, ...]
     dtype: str
     latents: tuple[int, ...]
+    compared: tuple[bool, ...]
     extra_pass: bool
     seconds: float
     embeds: Tensor
@@ -251,6 +253,7 @@ class Watch:
             timesteps=tuple(self._timesteps),
             dtype=str(prediction.dtype).removeprefix("torch."),
             latents=tuple(prediction.shape[1:]),
+            compared=tuple(not each for each in self.baseline.told_of(cond)),
             extra_pass=self._ran_extra,
             seconds=self._seconds + time.perf_counter() - start,
             embeds=cond.told[EMBEDS][cond.rows],
