@@ -3,8 +3,10 @@ from __future__ import annotations
 import pytest
 
 from mnemoscope import embedded
+from mnemoscope.cli._loading import load_options, say_if_cut
 from mnemoscope.prompts import read_prompt_file
 from mnemoscope.weighting import weighting
+from mnemoscope_runtime import Bundle, ClipTokenizer
 
 
 @pytest.mark.parametrize(
@@ -113,3 +115,16 @@ def test_the_embedded_prompts_are_prose() -> None:
 )
 def test_long_prompts_take_no_longer_than_they_are(text: str) -> None:
     assert len(weighting(text)) <= text.count("(:1") + 1
+
+
+def test_a_negative_prompt_that_is_not_read_as_it_stands(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    load_options(negative="(blurry:1.3), bad")
+    assert "(blurry:1.3) in the negative prompt is read literally" in capsys.readouterr().err
+    tokenizer = ClipTokenizer.of(Bundle.open(embedded.BUNDLE))
+    say_if_cut("bad " * 90, tokenizer)
+    assert "only the first 75 tokens of the negative prompt" in capsys.readouterr().err
+    load_options(negative="blurry")
+    say_if_cut("blurry", tokenizer)
+    assert capsys.readouterr().err == ""

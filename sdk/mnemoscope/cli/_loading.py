@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mnemoscope_runtime import ClipTokenizer
+
+from ..weighting import weighting
+from ._options import say
+
 if TYPE_CHECKING:
     from mnemoscope_export import LoadOptions
 
@@ -18,6 +23,7 @@ __all__ = [
     "NegativeOption",
     "VariantOption",
     "load_options",
+    "say_if_cut",
 ]
 
 VariantOption = Annotated[
@@ -72,6 +78,9 @@ def load_options(
     """
     from mnemoscope_export import Embedding, LoadOptions, Lora
 
+    if negative and (pieces := weighting(negative)):
+        say(f"{pieces[0]} in the negative prompt is read literally, as diffusers does.")
+
     return LoadOptions(
         variant=variant,
         config=config,
@@ -81,3 +90,12 @@ def load_options(
         clip_skip=clip_skip,
         negative=negative,
     )
+
+
+def say_if_cut(negative: str | None, tokenizer: ClipTokenizer) -> None:
+    """Tell the user that a negative prompt has an end that nothing reads."""
+    if negative and tokenizer.encode([negative]).truncated[0]:
+        say(
+            f"only the first {tokenizer.length - 2} tokens of the negative prompt are read, as "
+            "diffusers does."
+        )

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from mnemoscope_runtime import BackendUnavailable, InputError
+from mnemoscope_runtime import BackendUnavailable, ClipTokenizer, InputError
 from mnemoscope_runtime.engines.products import import_library
 from mnemoscope_runtime.manifest import Follows, Precision
 
@@ -19,6 +19,7 @@ from ._loading import (
     NegativeOption,
     VariantOption,
     load_options,
+    say_if_cut,
 )
 from ._quiet import quiet_libraries
 from .build import check_builds
@@ -177,6 +178,8 @@ def command(
         ) from None
     for graph, figures in bundle.manifest.parity.items():
         typer.echo(f"{graph}: relative error {figures['max_relative_error']:.1e}", err=True)
+    if negative:
+        say_if_cut(negative, ClipTokenizer.of(bundle))
     typer.echo(f"{out}  {bundle.id[:12]}")
     if check:
         check_builds(bundle)
