@@ -84,7 +84,7 @@ def test_the_sampler_does_not_clip(model: StableDiffusion) -> None:
         model.scheduler.register_to_config(clip_sample=False)
 
 
-@pytest.mark.parametrize("left", [None, (), ("vocab.json", "tokenizer_config.json")])
+@pytest.mark.parametrize("left", [None, (), ("vocab.json", "merges.txt")])
 def test_a_model_without_tokenizer_files(
     model_dir: Path, tmp_path: Path, left: tuple[str, ...] | None
 ) -> None:
@@ -94,7 +94,7 @@ def test_a_model_without_tokenizer_files(
     if left is not None:
         (copy / "tokenizer").mkdir()
         for name in left:
-            (copy / "tokenizer" / name).write_text("{}")
+            (copy / "tokenizer" / name).write_text("" if name == "merges.txt" else "{}")
     words = r"has neither vocab\.json and merges\.txt nor tokenizer\.json.*save_pretrained"
     with pytest.raises(ExportError, match=words):
         StableDiffusion.load(copy)
@@ -120,6 +120,25 @@ def test_the_tokenizer_of_another_model(
         return
     with pytest.raises(ExportError, match="another one's, or only part of it"):
         check_vocabulary(tokens, ends, config, "it")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("tokenizer.json", "{}"),
+        ("tokenizer.json", "version"),
+        ("tokenizer_config.json", '{"bos_token": 3}'),
+        ("tokenizer_config.json", '{"eos_token": null}'),
+        ("special_tokens_map.json", "[1]"),
+    ],
+)
+def test_damaged_files_of_a_tokenizer(
+    model_dir: Path, tmp_path: Path, name: str, text: str
+) -> None:
+    copy = shutil.copytree(model_dir, tmp_path / "model")
+    (copy / "tokenizer" / name).write_text(text)
+    with pytest.raises(ExportError, match=r"tokenizer (are no tokenizer's|has no start).* Copy"):
+        StableDiffusion.load(copy)
 
 
 def test_the_tokenizer_of_another_model_is_not_loaded(model_dir: Path, tmp_path: Path) -> None:

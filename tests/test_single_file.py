@@ -122,9 +122,7 @@ def test_refused(sd: tuple[Any, Path, Path], tmp_path: Path, case: str) -> None:
 
 
 def test_configs_of_another_family(sd: tuple[Any, Path, Path], xl: tuple[Any, Path, Path]) -> None:
-    words = (
-        r": embeddings\.position_embedding\.weight has the shape \S77, 32\S, not \S77, 24\S\. Give"
-    )
+    words = r": \S+position_embedding\.weight has the shape \S77, 32\S, not \S77, 24\S\. Give"
     with pytest.raises(ExportError, match=words) as caught:
         StableDiffusion.load(sd[1], options=LoadOptions(config=xl[2]))
     assert "ignore_mismatched_sizes" not in str(caught.value)

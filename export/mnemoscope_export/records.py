@@ -125,7 +125,7 @@ def check_clip_skip(configs: Mapping[str, Mapping[str, Any]], clip_skip: int | N
 
 
 def check_vocabulary(
-    tokens: int, ends: tuple[int, int], config: Mapping[str, Any], origin: str
+    tokens: int, ends: tuple[int | None, int | None], config: Mapping[str, Any], origin: str
 ) -> None:
     """Make sure that a tokenizer is that of a text encoder, as far as its config tells.
 
@@ -144,6 +144,11 @@ def check_vocabulary(
     """
     told = config.get("bos_token_id", 49406), config.get("eos_token_id", 49407)
     rows = int(config.get("vocab_size", 49408))
+    if None in ends:
+        raise ExportError(
+            f"{origin} has no start or no end token, between which CLIP reads prompts. Copy the "
+            "tokenizer of the model."
+        )
     if ends != told and rows - tokens >= _PADDING:
         raise ExportError(
             f"{origin} has {tokens:,} tokens for the {rows:,} embeddings of its text encoder, and "

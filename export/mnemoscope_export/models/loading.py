@@ -23,6 +23,7 @@ from .checkpoint import load_network
 from .config_files import read_configs
 from .contents import lfs_pointer
 from .masked import mask_all
+from .messages import first_line
 from .options import LoadOptions
 from .sdxl import StableDiffusionXL
 from .single_file import configs_for, load_single_file, load_single_vae
@@ -105,7 +106,7 @@ def _tokenizers(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> dict[
     for suffix in ("", "_2") if "text_encoder_2" in configs else ("",):
         where = folder / f"tokenizer{suffix}"
         layouts = (("tokenizer.json",), ("vocab.json", "merges.txt"))
-        if not any(all((where / name).is_file() for name in layout) for layout in layouts):
+        if not any(all(_holds(where / name) for name in layout) for layout in layouts):
             raise ExportError(  # transformers would make up one of two tokens
                 f"{where} has neither vocab.json and merges.txt nor tokenizer.json, so there is no "
                 "tokenizer. Copy it from the model, or save the pipeline again with "
@@ -115,9 +116,10 @@ def _tokenizers(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> dict[
             lfs_pointer(where / each)
         try:
             tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder=f"tokenizer{suffix}")
-        except (OSError, ValueError) as error:
+        except Exception as error:  # of its files' contents: those errors share no base class
             raise ExportError(
-                f"The tokenizer{suffix} of {folder} cannot be loaded: {error} {_NEXT}"
+                f"The files of {where} are no tokenizer's: {type(error).__name__}, "
+                f"{first_line(error)} Copy them again."
             ) from error
         # a config that does not say how many tokens are read leaves it to the text encoder
         config = configs[f"text_encoder{suffix}"]
@@ -127,6 +129,11 @@ def _tokenizers(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> dict[
         tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
         found[f"tokenizer{suffix}"] = tokenizer
     return found
+
+
+def _holds(file: Path) -> bool:
+    """Whether a file is there with anything in it: without merges words fall into letters."""
+    return file.is_file() and file.stat().st_size > 0
 
 
 def _networks(

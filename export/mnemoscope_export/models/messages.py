@@ -28,6 +28,8 @@ def first_line(error: Exception) -> str:
     """Of an error of another library, as a sentence."""
     for pattern in _SHAPES:
         if told := pattern.search(str(error)):
-            found, wanted = (told[name][len("torch.Size(") : -1] for name in ("found", "wanted"))
+            found, wanted = (
+                told[n].removeprefix("torch.Size").strip("()") for n in ("found", "wanted")
+            )
             return f"{told['key']} has the shape {found}, not {wanted}."
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".") + "."
