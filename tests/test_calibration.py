@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from mnemoscope import (
     InputError,
     Setting,
 )
-from mnemoscope.calibration import MARGIN, digest
+from mnemoscope.calibration import MARGIN, Carried, digest
 from mnemoscope.conformal import allowed_above
 from mnemoscope.detectors import Fit
+from mnemoscope.places import require_place
 
 SETTING = Setting("b" * 64, "onnxruntime", "magnitude", 1, 4)
 
@@ -253,6 +255,19 @@ def test_writing_where_nothing_can_be_written(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
+def test_devices_and_pipes_are_no_calibrations(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    for path in (pipe, Path("/dev/zero")):
+        with pytest.raises(InputError, match="is a device or a pipe"):
+            CalibrationFile.read(path)
+        with pytest.raises(InputError, match="is a device or a pipe"):
+            CalibrationFile((made(),)).write(path)
+        with pytest.raises(InputError, match="is a device or a pipe"):
+            require_place(path, "--output", replaced=True)
+    assert pipe.is_fifo()
+
+
 def test_reading_a_file_that_is_not_there(tmp_path: Path) -> None:
     for path in (tmp_path / "none.json", tmp_path):
         with pytest.raises(CalibrationError, match="cannot be read"):
@@ -353,6 +368,24 @@ def test_another_setting_is_not_found_and_the_error_says_what_makes_it(other: Se
         f"mnemoscope calibrate BUNDLE --benign FILE --backend {other.backend} --detector "
         f"{other.detector} --steps {other.steps} --noises {other.noises}" in str(error.value)
     )
+
+
+@pytest.mark.parametrize(
+    ("backend", "carries"),
+    [
+        ("openvino", True),
+        ("openvino:float32", True),
+        ("openvino:bfloat16", False),
+        ("torch", False),
+    ],
+)
+def test_carrying_over_is_advised_where_it_can_do(backend: str, carries: bool) -> None:
+    there = replace(SETTING, backend=backend)
+    for file, wanted in ((made(), there), (made(there), SETTING)):
+        told = str(CalibrationFile((file,)).missing(wanted))
+        assert ("calibration carry" in told) is carries
+    carried = replace(made(there), carried=Carried("onnxruntime", 10, 0.0))
+    assert "calibration carry" not in str(CalibrationFile((carried,)).missing(SETTING))
 
 
 def test_a_new_calibration_replaces_the_old_one_of_its_setting() -> None:

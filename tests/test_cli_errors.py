@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from cli_support import Fake, Result, Run, damaged, failed, foreign, one_model, shell
+from cli_support import Fake, Result, Run, command, damaged, failed, foreign, one_model, shell
 
 from mnemoscope import Detector
 
@@ -22,6 +23,7 @@ from mnemoscope import Detector
         (["--steps", "0"], "Give 1 to 50"),
         (["--steps", "51"], "Give 1 to 50"),
         (["--threads", "0"], "Give 1 or more"),
+        (["--threads", "100000"], "100,000 threads on"),
         (["--backend", "abacus"], "Choose one of: onnxruntime"),
         (["--backend", ""], "Choose one of: onnxruntime"),
     ],
@@ -80,6 +82,20 @@ def test_a_backend_that_is_not_installed_in_a_process_of_its_own(bundle_dir: Pat
         check=False,
     )
     failed(Result(done.returncode, done.stdout.decode(), done.stderr.decode()), 3, "pip install")
+
+
+@pytest.mark.parametrize(("stream", "code"), [(0, 2), (1, 3), (2, 2)])
+def test_streams_that_are_closed(tmp_path: Path, stream: int, code: int) -> None:
+    line = shlex.join(command("screen", "--file", "-" if stream == 0 else tmp_path / "none.txt"))
+    done = subprocess.run(
+        f"{line} {stream}{'<' if stream == 0 else '>'}&-", shell=True, capture_output=True,
+        check=False,
+    )  # fmt: skip
+    result = Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+    if stream == 2:
+        assert (result.code, result.out, result.err) == (code, "", "")
+    else:
+        failed(result, code, "output is closed" if stream else "holds no prompts")
 
 
 @one_model

@@ -164,6 +164,10 @@ def test_what_is_not_read_is_named(run: Run) -> None:
     result = run("explain", "icon " * 75 + "of a rocket", "--no-edits", "--format", "json")
     assert result.rows[0]["unread"] == "of a rocket"
     assert "more tokens than the model reads" in result.err
+    for form in ("heat", "html"):
+        shown = run("explain", "cat " * 75 + "of a rocket", "--no-edits", "--format", form).out
+        assert "in part: score" in shown
+        assert "clean" not in shown
 
 
 @one_model
@@ -241,3 +245,13 @@ def test_replacements_of_ones_own(run: Run, tmp_path: Path) -> None:
     prompts.write_text("google icon of tokyo lamp, on dots\n")
     given = run("explain", PROMPT, "--vocabulary", prompts, "--format", "json")
     assert json.loads(given.out)["edits"]
+
+
+def test_empty_prompts_of_a_file_are_left_out(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "p.csv"
+    file.write_text("prompt,n\na cat,1\n,2\n")
+    result = run("explain", "--file", file, "--no-edits", "--format", "json")
+    assert result.code == 5
+    assert f"1 empty prompts of {file} are left out" in result.err
+    file.write_text("prompt,n\n,2\n")
+    failed(run("explain", "--file", file), 2, "All prompts", "are empty")

@@ -100,6 +100,10 @@ def test_an_empty_prompt_is_not_clean(run: Run, bundle_dir: Path, tmp_path: Path
     assert run(*args, "--file", file).code == 5
 
 
+def test_a_model_that_nothing_looks_at(run: Run, tmp_path: Path) -> None:
+    failed(run("screen", "a cat", "--model", tmp_path), 2, "--model", "would change nothing")
+
+
 @one_model
 def test_single_words_may_be_a_prompt_without_its_quotes(run: Run, bundle_dir: Path) -> None:
     args = ("--bundle", bundle_dir, "--format", "json")

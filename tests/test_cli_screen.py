@@ -367,7 +367,9 @@ def test_a_full_disk(bundle_dir: Path) -> None:
         done = subprocess.run(
             command("inspect", bundle_dir), stdout=full, stderr=subprocess.PIPE, check=False
         )
-    failed(Result(done.returncode, "", done.stderr.decode()), 3, "No space left")
+    failed(
+        Result(done.returncode, "", done.stderr.decode()), 3, "output cannot be", "No space left"
+    )
 
 
 @one_model
@@ -378,6 +380,9 @@ def test_outputs_that_are_not_written(run: Run, bundle_dir: Path, tmp_path: Path
         failed(result, 2, f"not written as {ending.lower()}", ".jsonl or .csv")
         assert not output.exists()
     failed(run("screen", "a cat", "--bundle", bundle_dir, "--column", "x"), 2, "are about --file")
+    output = tmp_path / "results.xyz"
+    failed(run("screen", "a cat", "--output", output), 2, "not written as .xyz", "--format")
+    assert not output.exists()
 
 
 def test_what_was_read_in_part_is_not_called_clean() -> None:

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
+import os
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -231,3 +235,79 @@ def test_a_label_that_is_not_text(save: Save, value: str) -> None:
     path = save("p.jsonl", f'{{"prompt": "a cat", "k": {value}}}')
     with pytest.raises(InputError, match=r"line 1: the label is .*, not text"):
         list(read_labelled_file(path, label="k"))
+
+
+def test_a_column_of_what_has_none(tmp_path: Path) -> None:
+    file = tmp_path / "p.txt"
+    file.write_text("a cat\n")
+    with pytest.raises(InputError, match="has no columns, so there is no 'foo'"):
+        list(read_prompt_file(file, column="foo"))
+    file = tmp_path / "p.jsonl"
+    file.write_text('{"foo": "a cat"}\n"a dog"\n')
+    with pytest.raises(InputError, match="line 2: text, which has no columns"):
+        list(read_prompt_file(file, column="foo"))
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p.jsonl", "p.csv"])
+def test_a_long_prompt_is_named_by_its_line(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    long = "x" * 100_001
+    text = {"p.jsonl": f'"a"\n"{long}"\n', "p.csv": f"prompt\n{long}\n"}
+    file.write_text(text.get(name, f"a\n{long}\n"))
+    with pytest.raises(InputError, match=rf"{name}, line 2: 100,001 characters"):
+        list(read_prompt_file(file, longest=100_000))
+    assert max(map(len, read_prompt_file(file))) == 100_001
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p.jsonl", "p.csv"])
+def test_packed_files_are_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(gzip.compress(b"a cat\n"))
+    with pytest.raises(InputError, match="compressed by gzip"):
+        list(read_prompt_file(tmp_path / name))
+
+
+def test_separators_inside_of_json_are_told(tmp_path: Path) -> None:
+    told: list[str] = []
+    (tmp_path / "p.jsonl").write_text('"a\u2028b"\n', encoding="utf-8")
+    assert list(read_prompt_file(tmp_path / "p.jsonl", tell=told.append)) == ["a\u2028b"]
+    assert "1 of them with U+2028" in told[0]
+
+
+@pytest.mark.parametrize("text", ['[\n"a cat"\n]\n', '["a cat"]\n'])
+def test_arrays_are_no_json_lines(tmp_path: Path, text: str) -> None:
+    (tmp_path / "p.jsonl").write_text(text)
+    with pytest.raises(InputError, match=r"line 1: .*an array, and .*jq"):
+        list(read_prompt_file(tmp_path / "p.jsonl"))
+
+
+def test_long_numbers_beside_a_prompt(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text(f'{{"prompt": "a cat", "n": {"9" * 6000}}}\n')
+    assert list(read_prompt_file(path)) == ["a cat"]
+    path.write_text("9" * 6000)
+    with pytest.raises(InputError, match="neither text nor an object"):
+        list(read_prompt_file(path))
+
+
+def test_columns_are_listed_as_they_are_written(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("Zebra,Ape\n1,2\n")
+    with pytest.raises(InputError, match=r"only \['Zebra', 'Ape'\]"):
+        list(read_prompt_file(tmp_path / "p.csv"))
+
+
+@pytest.mark.parametrize("name", ["pipe", "pipe.parquet"])
+def test_pipes(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+
+    def write() -> None:
+        with suppress(BrokenPipeError):
+            (tmp_path / name).write_text("a cat\n")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    if name == "pipe":
+        assert list(read_prompt_file(tmp_path / name)) == ["a cat"]
+    else:
+        with pytest.raises(InputError, match="is a pipe, and Parquet is read from its end"):
+            list(read_prompt_file(tmp_path / name))
+    writer.join()

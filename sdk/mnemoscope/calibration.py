@@ -29,6 +29,7 @@ from .conformal import (
     statistics,
 )
 from .detectors import Fit
+from .places import require_regular
 
 __all__ = ["Calibration", "CalibrationFile", "Carried", "Drift", "Setting", "digest"]
 
@@ -321,13 +322,17 @@ class CalibrationFile:
             CalibrationError: it cannot be read or is no calibration.
         """
         try:
+            require_regular(Path(path))
             text = Path(path).read_bytes()
             head = msgspec.json.decode(text, type=dict[str, Any])
             if head.get("kind") != _KIND or head.get("schema") not in _READABLE:
                 raise CalibrationError(f"{path} is no calibration of this version. {AGAIN}")
             found = replace(msgspec.json.decode(text, type=cls), schema=_SCHEMA)
         except OSError as error:
-            raise CalibrationError(f"{path} cannot be read: {error}.") from None
+            raise CalibrationError(
+                f"{path} cannot be read: {error.strerror or error}. Make a calibration "
+                "(`mnemoscope calibrate`, `calibrate_guard`), or name another file."
+            ) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise CalibrationError(f"{path} is damaged: {error}. {AGAIN}") from None
         for each in found.calibrations:
@@ -353,6 +358,7 @@ class CalibrationFile:
             InputError: the file cannot be written.
         """
         path = Path(path)
+        require_regular(path)
         staged = path.with_name(f".{path.name}.new")
         try:
             staged.write_bytes(msgspec.json.encode(self) + b"\n")
@@ -412,8 +418,10 @@ class CalibrationFile:
         has += f"; and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
         parts = [f"There is no calibration of {setting}{f', only of: {has}' if has else ''}.", why]
         parts.append(f"`{setting.command}` makes one.")
-        elsewhere = [s.backend for s in known if replace(s, backend=setting.backend) == setting]
-        if elsewhere and setting.first is None:
+        measured = [each.setting for each in self.calibrations if each.carried is None]
+        elsewhere = [s.backend for s in measured if replace(s, backend=setting.backend) == setting]
+        elsewhere = [each for each in elsewhere if _carries(each)]
+        if elsewhere and setting.first is None and _carries(setting.backend):
             parts.append(
                 f"Where {elsewhere[0]} and {setting.backend} agree, `mnemoscope calibration carry "
                 f"BUNDLE --from {elsewhere[0]} --to {setting.backend}` carries its threshold over."
@@ -439,6 +447,12 @@ class CalibrationFile:
             for each in other.calibrations
         ]
         return self.with_(pooled)
+
+
+def _carries(backend: str) -> bool:
+    """Whether thresholds may be carried over from or to it: float32, and opened by its name."""
+    name, _, precision = backend.partition(":")
+    return not name.startswith("torch") and precision in ("", "float32")
 
 
 def digest(prompt: str) -> str:

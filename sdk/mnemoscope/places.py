@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mnemoscope_runtime.errors import InputError
 
-__all__ = ["require_folder", "require_place"]
+__all__ = ["require_folder", "require_place", "require_regular"]
 
 
 def require_place(path: Path, option: str, *endings: str, replaced: bool = False) -> None:
@@ -34,6 +34,8 @@ def require_place(path: Path, option: str, *endings: str, replaced: bool = False
     if endings and path.suffix.lower() not in endings:
         raise InputError(f"{option} writes {', '.join(endings)}, not {path.name}.")
     if path.exists() and not path.is_file():  # a device or a pipe, which nothing takes the place of
+        if replaced:
+            require_regular(path)
         return
     try:
         if path.exists():
@@ -45,6 +47,19 @@ def require_place(path: Path, option: str, *endings: str, replaced: bool = False
             f"{option} {path} cannot be written: {error.strerror or error}. Nothing was measured. "
             "Choose another file, or make this one writable."
         ) from None
+
+
+def require_regular(path: Path) -> None:
+    """Refuse a device or a pipe, where a file is read whole, or another takes its place.
+
+    Raises:
+        InputError: it is one; says what to do.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise InputError(
+            f"{path} is a device or a pipe, and this is a file that is read whole and written "
+            "anew. Name a file."
+        )
 
 
 def require_folder(path: Path, option: str) -> None:

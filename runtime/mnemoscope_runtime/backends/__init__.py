@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ __all__ = [
 
 Arrays = Mapping[str, NDArray[Any]]
 
+_FEW = 4  # threads a core
 _MODULES = {
     "onnxruntime": "onnxruntime",
     "openvino": "openvino",
@@ -83,6 +85,12 @@ class BackendOptions:
         check_options("a path or None", engines=self.engines)
         if self.threads is not None and self.threads < 1:
             raise InputError(f"{self.threads} threads cannot run anything. Give 1 or more.")
+        cores = os.cpu_count() or 1
+        if self.threads is not None and self.threads > (most := max(16, _FEW * cores)):
+            raise InputError(
+                f"{self.threads:,} threads on {cores} core(s) would be busy with each other. Give "
+                f"{most} or fewer, or leave it out."
+            )
         if self.device is not None and self.device < 0:
             raise InputError(f"There is no GPU {self.device}. Count from 0.")
         for option, value in self.given.items():

@@ -11,12 +11,13 @@ import io
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from mnemoscope_runtime import MnemoscopeError, __version__
+from mnemoscope_runtime import InputError, MnemoscopeError, __version__
 
 from . import (
     audit,
@@ -101,6 +102,7 @@ def _options(
 
 def main() -> None:
     """Run the command line; errors of ours become one clear line and an exit code."""
+    _open_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # prompts are in any script, locales are not
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
@@ -110,12 +112,26 @@ def main() -> None:
         _fail(error, error.exit_code)
     except OSError as error:  # stdout on a full disk, for one
         _drop_stdout()
-        _fail(error, 3)
+        if error.filename is not None:
+            _fail(error, 3)
+        why = error.strerror or error
+        _fail(InputError(f"Standard output cannot be written: {why}. Write elsewhere."), 3)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception:  # a defect; Python's exit code would be 1, "something flagged"
         traceback.print_exc()
         sys.exit(3)
+
+
+def _open_closed() -> None:
+    """What a shell closed (`>&-`) is None in Python, and its number is the next file's."""
+    unheard = sys.stdout is None
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  # for good
+    if unheard:
+        told = "Standard output is closed, so that nobody would see a result. Write to /dev/null "
+        _fail(InputError(f"{told}(`>/dev/null`) if that is meant."), 3)
 
 
 def _fail(error: Exception, code: int) -> None:

@@ -22,7 +22,7 @@ from .. import embedded
 from ..detectors import CopySimilarity, Statistic, TiledL2, find_statistic, open_statistic
 from ._quiet import quiet_libraries
 
-__all__ = ["ModelOption", "open_detector", "open_torch", "options_of_each"]
+__all__ = ["ModelOption", "check_model", "open_detector", "open_torch", "options_of_each"]
 
 ModelOption = Annotated[
     str | None,
@@ -32,6 +32,7 @@ ModelOption = Annotated[
     ),
 ]
 _COMPILERS = {"torch": None, "torch-compile": "inductor"}
+_DRAW = (TiledL2.name, CopySimilarity.name)
 
 
 def open_torch(
@@ -87,6 +88,20 @@ def open_torch(
     return opened, BackendOptions()
 
 
+def check_model(model: str | None, backend: str, *detectors: str) -> None:
+    """Refuse a model that nothing would look at.
+
+    Raises:
+        InputError: neither the backend nor a detector takes one.
+    """
+    draw = any(each.partition(":")[0] in _DRAW for each in detectors)
+    if model is not None and backend.partition(":")[0] not in _COMPILERS and not draw:
+        raise InputError(
+            f"{backend} runs the bundle alone, and {', '.join(detectors)} draws nothing, so that "
+            f"--model {model} would change nothing. Leave it out, or pass --backend torch."
+        )
+
+
 def options_of_each(names: Sequence[str], options: BackendOptions) -> dict[str, BackendOptions]:
     """What each of several backends is told: those of the options that it takes.
 
@@ -117,7 +132,7 @@ def open_detector(name: str, bundle: Path | None, model: str | None) -> Statisti
         BackendUnavailable: PyTorch or diffusers is not installed.
         ExportError: the model cannot be loaded.
     """
-    if name.partition(":")[0] not in (TiledL2.name, CopySimilarity.name):
+    if name.partition(":")[0] not in _DRAW:
         return find_statistic(name)
     if bundle is not None and model is None:
         raise InputError(

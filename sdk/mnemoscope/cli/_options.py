@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mnemoscope_runtime import InputError
+from mnemoscope_runtime.tokenizer import LONGEST_PROMPT
 
 from ..cascade import First
 from ..detectors import DETECTORS
@@ -36,6 +37,7 @@ __all__ = [
     "StepsOption",
     "ThreadsOption",
     "first_stage",
+    "named",
     "numbers",
     "progress_bar",
     "prompts_of",
@@ -152,10 +154,17 @@ def prompts_of(file: str, column: str | None = None, *, quotes: bool = True) -> 
     Raises:
         InputError: it cannot be read, or holds none.
     """
-    prompts = list(read_prompt_file(file, column=column, quotes=quotes, tell=say))
+    prompts = list(
+        read_prompt_file(file, column=column, quotes=quotes, longest=LONGEST_PROMPT, tell=say)
+    )
     if not prompts:
-        raise InputError(f"{file} holds no prompts. Give a file with some.")
+        raise InputError(f"{named(file)} holds no prompts. Give a file with some.")
     return prompts
+
+
+def named(file: str | None) -> str:
+    """A file of prompts in a message."""
+    return "Standard input" if file == "-" else str(file)
 
 
 def verdict_code(*, flagged: bool, judged: bool) -> int:

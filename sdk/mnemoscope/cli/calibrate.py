@@ -21,7 +21,7 @@ from ..detector import Detector
 from ..detectors import DETECTORS
 from ..opening import CALIBRATION, open_screener
 from ..report import plot
-from ._backends import ModelOption, open_detector, open_torch
+from ._backends import ModelOption, check_model, open_detector, open_torch
 from ._options import (
     BackendOption,
     ClearOption,
@@ -114,6 +114,7 @@ def command(
 
     Needs `pip install 'mnemoscope\\[calibrate]'`.
     """
+    check_model(model, backend, *(name.strip() for name in detector.split(",")))
     stage = first_stage(first, first_steps, first_noises, clear)
     lengths = numbers(steps, "--steps")
     counts = numbers(noises, "--noises") if noises is not None else None

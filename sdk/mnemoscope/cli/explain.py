@@ -160,6 +160,11 @@ def command(
     prompts = (
         [prompt] if prompt is not None else prompts_of(file or "", column, quotes=not no_quotes)
     )
+    given = len(prompts)
+    if file is not None:
+        prompts = [each for each in prompts if each.strip()]
+        if not prompts:
+            raise InputError(f"All prompts of {file} are empty, so there is nothing to explain.")
     wanted = edits if edits is not None else file is None
     if keep and not wanted:
         raise InputError("--keep says what edits leave alone, and none are looked for: --edits.")
@@ -214,8 +219,10 @@ def command(
             f"{len(truncated)} of the prompts had more tokens than the model reads. What it does "
             "not see is struck out, and `unread` in JSON."
         )
+    if empty := given - len(prompts):
+        say(f"{empty} empty prompts of {file} are left out: there are no words to explain.")
     flagged = any(each.memorized for each in found)
-    raise typer.Exit(verdict_code(flagged=flagged, judged=unjudged is None))
+    raise typer.Exit(verdict_code(flagged=flagged, judged=unjudged is None and not empty))
 
 
 def _gradient(method: str, bundle: Path | None, model: str | None) -> Any:

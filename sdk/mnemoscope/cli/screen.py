@@ -16,12 +16,13 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from mnemoscope_runtime import BackendOptions, InputError, MnemoscopeError
+from mnemoscope_runtime.tokenizer import LONGEST_PROMPT
 
 from ..detection import Detection
 from ..detector import Detector
 from ..prompts import read_prompt_file
 from ..weighting import weighting
-from ._backends import ModelOption, open_detector, open_torch
+from ._backends import ModelOption, check_model, open_detector, open_torch
 from ._options import (
     EXIT_CODES,
     BackendOption,
@@ -40,6 +41,7 @@ from ._options import (
     StepsOption,
     ThreadsOption,
     first_stage,
+    named,
     require_place,
     say,
     verdict_code,
@@ -112,15 +114,18 @@ def command(
     if output is not None and output_format is None:
         _by_ending(output)
     if output is not None:
-        require_place(output, "--output", replaced=True)
+        require_place(output, "--output", replaced=staged(output) != output)
     told: list[str] = []
     source: Iterable[str] = prompts or ()
     if file is not None:
-        source = read_prompt_file(file, column=column, quotes=not no_quotes, tell=told.append)
+        source = read_prompt_file(
+            file, column=column, quotes=not no_quotes, longest=LONGEST_PROMPT, tell=told.append
+        )
     stages = first_stage(first, first_steps, first_noises, clear)
     flagged = False
     screened = cleared = passes = truncated = in_chunks = empty = 0
     weighted: Detection | None = None
+    check_model(model, backend, detector)
     runs, options = open_torch(backend, bundle, model, BackendOptions(threads, device, engines))
     statistic = open_detector(detector, bundle, model)
     with Detector.load(
@@ -141,7 +146,7 @@ def command(
         unjudged = screen.missing(steps=steps, noises=noises)
         begun = list(itertools.islice(detections, 1))  # a mistake leaves an older --output alone
         if not begun:
-            raise InputError(f"{file} holds no prompts, so there is nothing to say about them.")
+            raise InputError(f"{named(file)} holds no prompts: there is nothing to say.")
         with _accounted(output, lambda: screened), opened(output) as stream:
             write = writer(output_format or _by_ending(output), stream)
             for detection in itertools.chain(begun, detections):
@@ -228,12 +233,13 @@ def _by_ending(output: Path | None) -> Format:
     if output is None:
         return Format.table
     ending = output.suffix.lower()
-    if ending in (".parquet", ".tsv", ".xlsx"):
+    endings = {".json": Format.json, ".jsonl": Format.json, ".csv": Format.csv}
+    endings |= {".txt": Format.table, "": Format.table}
+    if ending not in endings:
         raise InputError(
             f"Results are not written as {ending}. Name a .jsonl or .csv file, or pass --format."
         )
-    endings = {".json": Format.json, ".jsonl": Format.json, ".csv": Format.csv}
-    return endings.get(ending, Format.table)
+    return endings[ending]
 
 
 def _shown(detections: Iterable[Detection], to_file: bool) -> Iterator[Detection]:

@@ -166,7 +166,8 @@ def _pieces(explanation: Explanation) -> Iterable[tuple[str, float | None]]:
 
 def _verdict(explanation: Explanation) -> str:
     limit = "" if explanation.threshold is None else f", threshold {explanation.threshold:.4f}"
-    word = {None: "no verdict", True: "memorized", False: "clean"}[explanation.memorized]
+    read = "in part" if explanation.unread else "clean"  # never of what nobody looked at
+    word = {None: "no verdict", True: "memorized", False: read}[explanation.memorized]
     return f"{word}: {_score(explanation)}{limit}; words by {explanation.method}"
 
 

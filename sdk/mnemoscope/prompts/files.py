@@ -26,25 +26,34 @@ def read_prompt_file(
     *,
     column: str | None = None,
     quotes: bool = True,
+    longest: int | None = None,
     tell: Tell = lambda _: None,
 ) -> Iterator[str]:
     """Yield the prompts of a file, in constant memory.
 
     Args:
         path: `.txt` (one prompt a line, blank lines skipped), `.jsonl` (strings or objects),
-            `.csv` or `.tsv` (with a header), `.parquet`, or "-" for standard input (as `.txt`).
+            `.csv` or `.tsv` (with a header), `.parquet`, or "-" for standard input (as `.txt`, like
+            a pipe without an ending).
         column: Key or column that holds the prompt; by default the first of `COLUMNS` present.
         quotes: Whether double quotes hold fields of `.csv` and `.tsv` together; if not, they are
             part of the text, and every row is a line.
+        longest: Characters that a prompt may have.
         tell: Told at the end how many prompts were read, and what was left out.
 
     Raises:
         InputError: the file cannot be read, is not UTF-8, has no such column, or a row holds no
-            text there; says the line.
+            text there or too much; says the line.
         BackendUnavailable: a Parquet file, and pyarrow is not installed.
     """
     for record in _read(path, (_prompt(column),), quotes, tell):
-        yield _strict(record.cells[0], path, record.where)
+        prompt = _strict(record.cells[0], path, record.where)
+        if longest is not None and len(prompt) > longest:
+            raise InputError(
+                f"{_name(path)}, {record.where}: {len(prompt):,} characters; {longest:,} are "
+                "accepted. Cut the prompt."
+            )
+        yield prompt
 
 
 def read_labelled_file(
@@ -138,13 +147,16 @@ def _records(
         ".tsv": partial(table, delimiters="\t"),
         ".parquet": partial(parquet_rows, name=name, columns=columns),
     }
-    reader = readers.get(Path(path).suffix.lower())
+    ending = Path(path).suffix.lower()
+    if not ending and Path(path).exists() and not Path(path).is_file():
+        ending = ".txt"  # a pipe or a device: `<(command)`, as standard input
+    reader = readers.get(ending)
     if reader is None:
         raise InputError(
             f"{path} has an ending that is not known. Give one of: {', '.join(readers)}, or - for "
             "standard input."
         )
-    if not quotes and Path(path).suffix.lower() not in (".csv", ".tsv"):
+    if not quotes and ending not in (".csv", ".tsv"):
         raise InputError(f"--no-quotes is for .csv and .tsv files, and {name} is none.")
     try:
         with Path(path).open("rb") as file:

@@ -25,6 +25,8 @@ from .records import (
 
 __all__ = ["json_lines"]
 
+_ARRAY = "an array, and .jsonl holds a text or an object on each line; `jq -c '.[]'` takes it apart"
+
 
 def json_lines(
     file: IO[bytes], name: str, columns: Sequence[Wanted], tally: Tally
@@ -34,6 +36,7 @@ def json_lines(
         if not line.text.strip():
             tally.blank += 1
             continue
+        tally.separators += len(line.text.splitlines()) > 1
         yield Record(f"line {line.number}", _cells(line.text, columns))
 
 
@@ -42,20 +45,28 @@ def _cells(line: str, columns: Sequence[Wanted]) -> tuple[Cell, ...]:
     if isinstance(found, Broken):
         return broken_row(columns, found)
     try:
-        row = json.loads(line, object_pairs_hook=_Pairs, parse_constant=_no_constant)
+        row = json.loads(
+            line, object_pairs_hook=_Pairs, parse_constant=_no_constant, parse_int=_integer
+        )
     except (ValueError, RecursionError) as error:
-        shown = f"{error!s:.200}"
+        shown = _ARRAY if line.lstrip().startswith("[") else f"{error!s:.200}"
         return broken_row(columns, Broken("not JSON", f"not JSON ({shown}).", line))
     if isinstance(row, str):
         return alone(checked(row, bytes_kept=False), columns)
     if isinstance(row, _Pairs):
         return tuple(_cell(row, column) for column in columns)
-    detail = f"neither text nor an object. {HOW}"
+    how = f": {_ARRAY}." if isinstance(row, list) else f". {HOW}"
+    detail = f"neither text nor an object{how}"
     return broken_row(columns, Broken("neither text nor an object", detail, line))
 
 
 class _Pairs(list[tuple[str, Any]]):
     """An object, with keys that it has twice."""
+
+
+def _integer(digits: str) -> float:
+    """A number that nobody reads, however long: Python's int takes 4,300 digits."""
+    return int(digits) if len(digits) < 4000 else float(digits)
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -14,12 +14,20 @@ from typing import IO
 
 from mnemoscope_runtime.errors import InputError
 
-from .records import Record, Tally, Wanted, alone, checked
+from .records import COLUMNS, Record, Tally, Wanted, alone, checked
 
 __all__ = ["Line", "read_lines", "text"]
 
 LONGEST = 16 * 2**20  # bytes of a line; without an end of line, memory would have none either
 _CHUNK = 2**16
+_PACKED = (  # how files begin that are often taken for text
+    (b"\x1f\x8b", "compressed by gzip"),
+    (b"BZh", "compressed by bzip2"),
+    (b"\xfd7zXZ", "compressed by xz"),
+    (b"\x28\xb5\x2f\xfd", "compressed by zstandard"),
+    (b"PK\x03\x04", "a zip archive (as .xlsx is)"),
+    (b"PAR1", "a Parquet file"),
+)
 _MARKS = (  # the longer first: UTF-32's begins with UTF-16's
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -45,7 +53,16 @@ class Line:
 
 
 def text(file: IO[bytes], name: str, columns: Sequence[Wanted], tally: Tally) -> Iterator[Record]:
-    """Every line that is not blank, as a row."""
+    """Every line that is not blank, as a row.
+
+    Raises:
+        InputError: a column is asked for, or a line is too long or holds a NUL.
+    """
+    if columns[0].names != COLUMNS:
+        raise InputError(
+            f"{name} is text, which has no columns, so there is no {columns[0].names[0]!r}. Leave "
+            "--column out, or give a .jsonl, .csv, .tsv or .parquet file."
+        )
     for line in read_lines(file, name):
         if not line.text.strip():
             tally.blank += 1
@@ -78,6 +95,8 @@ def read_lines(file: IO[bytes], name: str) -> Iterator[Line]:
 
 
 def _line(raw: bytes, number: int, name: str) -> Line:
+    if number == 1 and (kind := next((k for m, k in _PACKED if raw.startswith(m)), None)):
+        raise InputError(f"{name} is {kind}, not text. Unpack it, or give a file of text.")
     if b"\0" in raw:
         raise InputError(
             f"{name}, line {number}: contains a NUL byte, so it is not a text file (UTF-16 without "

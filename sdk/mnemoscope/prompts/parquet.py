@@ -28,6 +28,8 @@ def parquet_rows(file: IO[bytes], name: str, columns: Sequence[Wanted]) -> Itera
         raise BackendUnavailable(
             f"{name} needs pyarrow: {error}. Install it with `pip install 'mnemoscope[parquet]'`."
         ) from None
+    if not file.seekable():
+        raise InputError(f"{name} is a pipe, and Parquet is read from its end. Save it to a file.")
     try:
         table = parquet.ParquetFile(file)
         schema = table.schema_arrow

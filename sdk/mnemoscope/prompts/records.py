@@ -26,6 +26,9 @@ COLUMNS = ("prompt", "caption", "text")  # where a prompt is looked for, in this
 HOW = f"Name the column with --column, or call it one of: {', '.join(COLUMNS)}."
 
 
+_NO_COLUMNS = "text, which has no columns. Leave --column out, or give objects or a table."
+
+
 @dataclass(frozen=True)
 class Wanted:
     """A column: what it holds, the names it may have, and what to do if it has none of them."""
@@ -126,6 +129,8 @@ def checked(text: str, *, bytes_kept: bool = True) -> Cell:
 
 def alone(cell: Cell, columns: Sequence[Wanted]) -> tuple[Cell, ...]:
     """A row that has no columns: the prompt and nothing else."""
+    if columns[0].names != COLUMNS:
+        return broken_row(columns, Broken("text, which has no columns", _NO_COLUMNS))
     for other in columns[1:]:
         raise InputError(
             f"Text without columns, so there is no {other.what} {other.names[0]!r}. Give a .jsonl, "
@@ -136,7 +141,7 @@ def alone(cell: Cell, columns: Sequence[Wanted]) -> tuple[Cell, ...]:
 
 def lacks(names: Iterable[str], wanted: Wanted) -> str:
     """What to say of a file or an object without a column."""
-    found = sorted({name.strip().lower() for name in names})
+    found = list(dict.fromkeys(name.strip() for name in names))
     return f"no column {' or '.join(wanted.names)}, only {found!s:.200}. {wanted.how}"
 
 
