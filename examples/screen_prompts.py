@@ -10,7 +10,7 @@ PROMPTS = [
 
 with Detector.load() as detector:
     for detection in detector.screen(PROMPTS):
-        verdict = "memorized" if detection.memorized else "clean"
+        verdict = {True: "memorized", False: "clean", None: "none"}[detection.memorized]
         print(f"{detection.score:.4f}  {verdict:9}  {detection.prompt}")
         if detection.memorized:
             # ten steps cost more than ten times as much and are surer

@@ -7,6 +7,7 @@ stdout, everything else to stderr.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -112,10 +113,9 @@ def main() -> None:
         _fail(error, error.exit_code)
     except OSError as error:  # stdout on a full disk, for one
         _drop_stdout()
-        if error.filename is not None:
-            _fail(error, 3)
-        why = error.strerror or error
-        _fail(InputError(f"Standard output cannot be written: {why}. Write elsewhere."), 3)
+        if error.errno == errno.ENOSPC and error.filename is None:
+            _fail(InputError(f"Standard output cannot be written: {error.strerror}."), 3)
+        _fail(error, 3)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception:  # a defect; Python's exit code would be 1, "something flagged"
