@@ -119,7 +119,7 @@ def test_usage(run: Run, bundle_dir: Path, benign: Path, tmp_path: Path) -> None
         result = run("calibrate", bundle_dir, "--benign", benign, *to, option, value)
         failed(result, 2, f"{option} takes whole numbers")
     failed(
-        run("calibrate", bundle_dir, "--benign", benign, *to, "--column", "x", "--detector", "y"),
+        run("calibrate", bundle_dir, "--benign", benign, *to, "--detector", "y"),
         2,
         "no detector 'y'",
     )

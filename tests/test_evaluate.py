@@ -58,11 +58,13 @@ def test_tpr_is_scikit_learns_strictly_below_the_rate(
 
 
 @given(scores, scores, rates)
+@example(np.array([1.0]), np.array([0.0, 0, 1, 1, 2, 2]), 0.5)  # 1/3 and 2/3 are equally close
 def test_the_nearest_tpr_is_that_of_scikit_learns_closest_point(
     positives: Scores, negatives: Scores, rate: float
 ) -> None:
     fpr, tpr, _ = roc_curve(*labelled(positives, negatives), drop_intermediate=False)
-    closest = fpr[np.argmin(np.abs(fpr - rate))]
+    distance = np.abs(fpr - rate)
+    closest = fpr[np.isclose(distance, distance.min(), rtol=0, atol=1e-12)].min()
     expected = tpr[fpr == closest].max()
     assert tpr_nearest_fpr(positives, negatives, rate) == pytest.approx(expected)
 

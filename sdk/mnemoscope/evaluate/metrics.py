@@ -23,6 +23,7 @@ __all__ = [
 
 Scores = NDArray[np.floating[Any]]
 Groups = NDArray[np.integer[Any]]
+_EQUAL = 1e-12  # rates are whole numbers over counts: what differs by less differs by rounding
 
 
 def auc(positives: Scores, negatives: Scores) -> float:
@@ -69,7 +70,8 @@ def tpr_nearest_fpr(positives: Scores, negatives: Scores, fpr: float = 0.01) -> 
     false, true = roc(positives, negatives)
     if not 0 < fpr <= 1:
         raise InputError(f"A false-positive rate lies between 0 and 1, {fpr} does not.")
-    closest = false[np.abs(false - fpr).argmin()]
+    distance = np.abs(false - fpr)
+    closest = false[distance <= distance.min() + _EQUAL].min()
     return float(true[false == closest].max())
 
 
