@@ -120,7 +120,8 @@ def test_command(run: Run, bundle_dir: Path, tmp_path: Path) -> None:
     copy = copied(bundle_dir, tmp_path / "copy")
     args = ("parity", bundle_dir, "--reference", copy, *files, "--threads", 1)
     result = run(*args, "--json", "--force")
-    assert (result.code, result.err) == (0, "")
+    assert result.code == 0
+    assert result.err.splitlines() == [f"note: {each}: 100 prompts." for each in files[1::2]]
     found = json.loads(result.out)
     assert (found["prompts"], found["largest_error"]) == (200, 0)
     assert "rank correlation  1.000000" in run(*args).out
