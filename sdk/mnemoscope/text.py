@@ -16,6 +16,8 @@ _IGNORABLE = (
 )
 _BLANK = (
     (0x2800, 0x2800),  # braille without dots
+    (0x2D7F, 0x2D7F),  # Tifinagh consonant joiner
+    (0x1107F, 0x1107F),  # Brahmi number joiner
     (0x13441, 0x13442),  # Egyptian blanks
     (0x16FE4, 0x16FE4),  # Khitan filler
     (0x1D159, 0x1D159),  # a note without a head
