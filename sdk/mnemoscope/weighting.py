@@ -22,6 +22,7 @@ _FORMS = re.compile(
         )
     )
 )
+_ANY = re.compile(r"[()\[\]{}<:\\+-]|__|AND|BREAK")  # without one of these there is nothing
 _WORDS = re.compile(r"(?<!\w)(?:AND|BREAK)(?!\w)")
 _SIGNS = re.compile(r"\\.|[()\[\]{}:|]", re.DOTALL)  # what is escaped is none of them
 _WEIGHT = re.compile(rf"\s*{_NUMBER}(?![\w:])\s*")
@@ -39,6 +40,8 @@ def weighting(prompt: str) -> tuple[str, ...]:
     Returns:
         The pieces, in order; of those within each other the outermost.
     """
+    if _ANY.search(prompt) is None:  # as in most prompts, which need not wait for more
+        return ()
     found = [*_bracketed(prompt), *(match.span() for match in _FORMS.finditer(prompt))]
     if prompt != prompt.upper():  # or it shouts
         found += [match.span() for match in _WORDS.finditer(prompt)]

@@ -23,12 +23,13 @@ MODULAR = "StableDiffusionXLModularPipeline"
 
 
 class Guarded(Interposed):
-    """Marks the class of a pipeline that is guarded, and of no other one."""
+    """Marks the class of a pipeline that is guarded, and of no other one.
 
-    @staticmethod
-    def guarded() -> Any:
-        """The pipeline."""
-        raise NotImplementedError
+    Attributes:
+        guarded: Gives the pipeline.
+    """
+
+    guarded: Callable[[], Any]
 
 
 def guarded(
