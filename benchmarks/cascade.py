@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from mnemoscope import CalibrationFile, Detector, First, calibrate, embedded
-from mnemoscope.conformal import proportion_interval
+from mnemoscope.calibration.conformal import proportion_interval
 from mnemoscope.detectors import Features
-from mnemoscope.stage import Stage
+from mnemoscope.screening.stages import Stage
 from mnemoscope_runtime import Screener, Tokens
 
 FULL = (("taps", 3, 4), ("magnitude", 10, 4))  # detector, steps, noises

@@ -18,7 +18,7 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from mnemoscope import bench
+from mnemoscope.benchmark import latency as bench
 
 STAGES = ("import", "verify", "import backend", "session", "first score")
 BACKENDS = ("onnxruntime", "openvino")

@@ -27,9 +27,9 @@ from torch.nn.functional import normalize
 
 from mnemoscope import CalibrationFile, Detector, embedded
 from mnemoscope.calibration import Calibration
-from mnemoscope.conformal import proportion_interval
+from mnemoscope.calibration.conformal import proportion_interval
 from mnemoscope.detectors import find_statistic
-from mnemoscope.opening import CALIBRATION
+from mnemoscope.screening.opening import CALIBRATION
 from mnemoscope_export import StableDiffusion, denoise, magnitude
 from mnemoscope_runtime import Bundle
 

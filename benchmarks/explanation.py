@@ -26,8 +26,9 @@ from rich.table import Table
 from scipy.stats import spearmanr
 
 from mnemoscope import Detector, embedded
-from mnemoscope.copies import copy_similarity, load_descriptor
-from mnemoscope.evaluate import Interval
+from mnemoscope.drawing.copy_detection import copy_similarity, load_descriptor
+from mnemoscope.drawing.generate import load_pipeline
+from mnemoscope.evaluate import Interval, mean_interval
 from mnemoscope.explain import (
     Edit,
     EditOptions,
@@ -39,9 +40,8 @@ from mnemoscope.explain import (
     load_model,
 )
 from mnemoscope.explain.words import edited
-from mnemoscope.generate import load_pipeline
 from mnemoscope_export import noise_bank
-from mnemoscope_runtime import Screener, Tile
+from mnemoscope_runtime import Part, Screener
 
 WAYS = {  # method, steps, noises
     "gradient": ("gradient", 1, 4),
@@ -80,17 +80,17 @@ class Looks:
         self._similarities: dict[tuple[str, int], float] = {}
         self.copied_above = self._descriptor.copied_above
 
-    def _tile(self, texts: Sequence[str], noises: int) -> Tile:
+    def _part_of(self, texts: Sequence[str], noises: int) -> Part:
         latents = np.stack([self._noises[:noises]] * len(texts))
         where = (slice(0, len(texts)), slice(0, noises))
-        return Tile(where, self._screener.embed(list(texts)), latents)
+        return Part(where, self._screener.embed(list(texts)), latents)
 
     def magnitudes(self, texts: Sequence[str]) -> list[float]:
         """At the first step, mean over four noises."""
         new = [text for text in dict.fromkeys(texts) if text not in self._magnitudes]
         for part in _batches(new, "magnitudes", BATCH // 4):
-            tile = self._tile(part, 4)
-            found = self._screener.predict(tile.embeds, tile.latents, self._screener.timesteps[0])
+            piece = self._part_of(part, 4)
+            found = self._screener.predict(piece.embeds, piece.latents, self._screener.timesteps[0])
             means = found.magnitude.mean(1).tolist()
             self._magnitudes |= dict(zip(part, means, strict=True))
         return [self._magnitudes[text] for text in texts]
@@ -101,7 +101,7 @@ class Looks:
         new = [each for each in dict.fromkeys(wanted) if each not in self._similarities]
         for part in _batches(new, "drawing", BATCH):
             *_, last = self._screener.walk(
-                self._tile([text for text, _ in part], 1), self._screener.timesteps
+                self._part_of([text for text, _ in part], 1), self._screener.timesteps
             )
             latents = torch.from_numpy(self._screener.advance(last)[:, 0].astype(np.float32))
             vae = self._pipeline.vae
@@ -120,11 +120,7 @@ def _batches(items: Sequence[Any], what: str, size: int) -> Iterator[Any]:
 
 def interval(values: Sequence[float] | Values) -> Interval:
     """The mean over captions."""
-    known = np.asarray(values, np.float64)
-    rng = np.random.default_rng(0)
-    means = known[rng.integers(0, len(known), (2000, len(known)))].mean(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Interval(float(known.mean()), float(low), float(high))
+    return mean_interval(np.asarray(values, np.float64), 2000)
 
 
 def agreement(scores: list[Values], drops: list[Values]) -> dict[str, Interval]:

@@ -73,17 +73,43 @@ _SDXL = {
     "addition_time_embed_dim": 256,
     "projection_class_embeddings_input_dim": 2816,
 }
+_TINY = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+_TOY = {
+    "sample_size": 8,
+    "block_out_channels": (32, 32),
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    "layers_per_block": 1,
+    "attention_head_dim": 2,
+    "cross_attention_dim": 32,
+}
+_TOY_XL = {
+    "cross_attention_dim": 64,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": 80,
+}
 FAMILIES = {
     "sd14": Family(_VIT_L),  # 1.4 and 1.5 have one architecture
     "sd21-base": Family(_VIT_H, _SD2),
     "sd21": Family(_VIT_H, {**_SD2, "sample_size": 96}, "v_prediction"),
     "sdxl": Family(_VIT_L, _SDXL, text_2=_VIT_BIGG),
 }
+TOYS = {  # they only show whether something runs
+    "toy": Family(_TINY, _TOY),
+    "toy-xl": Family(_TINY, {**_TOY, **_TOY_XL}, text_2={**_TINY, "projection_dim": 32}),
+}
 
 
 def random_model(name: str, seed: int = 0) -> StableDiffusion:
     """A model of that family; its tokenizer is the embedded model's, its vocabulary CLIP's size."""
-    family = FAMILIES[name]
+    family = (FAMILIES | TOYS)[name]
     torch.manual_seed(seed)
     tokenizer = CLIPTokenizer.from_pretrained(embedded.MODEL / "tokenizer")
 

@@ -19,8 +19,9 @@ from typing import get_args
 import torch
 from rich.console import Console
 
-from mnemoscope import Detector, bench
-from mnemoscope.floor import gemm_rate
+from mnemoscope import Detector
+from mnemoscope.benchmark import latency as bench
+from mnemoscope.benchmark.gemm import gemm_rate
 from mnemoscope_export import ExportOptions, StableDiffusion, Tolerance, export_bundle
 from mnemoscope_runtime import Bundle
 from mnemoscope_runtime.manifest import Manifest, Precision

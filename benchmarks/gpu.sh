@@ -1,8 +1,8 @@
 #!/bin/sh
-# Full-size latency and throughput on the GPU of this machine; see benchmarks/gpu.py.
+# What a GPU that is lent for minutes can tell; docs/gpus.md says how, and what comes out.
 #   benchmarks/gpu.sh NAME [more arguments of benchmarks.gpu]
-# Needs an environment with a CUDA build of PyTorch, '.[export,bench]' and at least one of
-# '.[onnxruntime-gpu]', '.[tensorrt]', '.[tensorrt-rtx]'.
+# Needs CUDA's build of PyTorch, transformers, accelerate, onnx, onnxscript, tokenizers, SciPy, and no
+# network: what else is missing comes from the wheels of `python -m benchmarks.gpu.wheels`.
 set -eu
 cd "$(dirname "$0")/.."
 if [ $# -lt 1 ]; then
@@ -11,9 +11,20 @@ if [ $# -lt 1 ]; then
 fi
 name=$1
 shift
-if ! command -v nvidia-smi >/dev/null; then
-    echo "error: there is no nvidia-smi here, so no NVIDIA driver: run this on a machine with a GPU." >&2
-    exit 3
-fi
-nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader >&2
-exec "${PYTHON:-python3}" -m benchmarks.gpu --name "$name" "$@"
+case " $* " in
+*" --device cpu "*) ;;
+*)
+    if ! command -v nvidia-smi >/dev/null; then
+        echo "error: there is no nvidia-smi here, so no NVIDIA driver: run this on a machine with a GPU," >&2
+        echo "or rehearse with --device cpu --family toy." >&2
+        exit 3
+    fi
+    nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader >&2
+    ;;
+esac
+python=${PYTHON:-python3}
+here=$(pwd)
+export PYTHONPATH="$here/out/gpu/site:$here/export:$here/runtime:$here/sdk:$here${PYTHONPATH:+:$PYTHONPATH}"
+export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1
+"$python" -m benchmarks.gpu.prepare
+exec "$python" -m benchmarks.gpu --name "$name" "$@"

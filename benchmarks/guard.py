@@ -30,10 +30,10 @@ from rich.progress import track
 from rich.table import Table
 
 from mnemoscope import Calibration, embedded
-from mnemoscope.alignment import load_alignment
-from mnemoscope.conformal import proportion_interval
-from mnemoscope.copies import copy_similarity, load_descriptor
-from mnemoscope.generate import load_pipeline
+from mnemoscope.calibration.conformal import proportion_interval
+from mnemoscope.drawing.alignment import load_alignment
+from mnemoscope.drawing.copy_detection import copy_similarity, load_descriptor
+from mnemoscope.drawing.generate import load_pipeline
 from mnemoscope.guard import (
     Decision,
     EmbeddingOptimization,
@@ -164,7 +164,7 @@ def outcomes(pipe: Any, calibrations: dict[int, Any], limit: int | None) -> list
     rows = [judged("none", bare, nobody, 0)]
     for looked, calibration in calibrations.items():
         flagged = decisions(pipe, calibration, prompts, 1, STEPS)[0]
-        # what is not flagged is the bare picture to the bit (tests/test_guarding.py)
+        # what is not flagged is the bare picture to the bit (tests/sdk/guard/test_guarding.py)
         rows.append(judged(f"block, {looked} step(s)", bare, flagged, 0))
         name = f"the flagged ones alone, no guard, {looked} step(s)"
         rows.append(judged(name, bare, ~flagged, 0))

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from mnemoscope.generate import load_pipeline
+from mnemoscope.drawing.generate import load_pipeline
 from mnemoscope.guard.identity import Identified
 
 from .families import random_model

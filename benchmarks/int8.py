@@ -27,9 +27,9 @@ from rich.console import Console
 from rich.table import Table
 
 from mnemoscope import embedded
-from mnemoscope.precision import compare
+from mnemoscope.benchmark.precision import compare
 from mnemoscope_export import StableDiffusion
-from mnemoscope_export.graphs import ScreenGraph, to_onnx
+from mnemoscope_export.torch.graphs import ScreenGraph, to_onnx
 from mnemoscope_runtime import Bundle, ClipTokenizer, ParityError
 from mnemoscope_runtime.backends.onnxruntime import import_onnxruntime
 from mnemoscope_runtime.backends.openvino import import_openvino

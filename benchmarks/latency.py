@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from mnemoscope import Detector, bench, embedded
+from mnemoscope import Detector, embedded
+from mnemoscope.benchmark import latency as bench
 from mnemoscope_export import StableDiffusion
 
 from . import rows as ways

@@ -18,7 +18,8 @@ import torch
 from optimum.onnxruntime import ORTStableDiffusionPipeline
 from rich.console import Console
 
-from mnemoscope import Detector, bench, embedded
+from mnemoscope import Detector, embedded
+from mnemoscope.benchmark import latency as bench
 from mnemoscope_export import ExportOptions, export_onnx
 
 from . import rows as ways

@@ -20,14 +20,14 @@ Rows = dict[str, Callable[[], object]]
 
 def paper_step(model: StableDiffusion, prompt: str, noise: np.ndarray, t: int) -> Rows:
     """The paper's code: one UNet call on [uncond; cond], chunk, norm."""
-    latents = torch.from_numpy(noise).to(model.unet.dtype)
+    latents, at = _given(model, noise, t)
     empty = model.embed_empty()
 
     @torch.no_grad()
     def run() -> float:
         pairs = zip(empty, model.embed([prompt]), strict=True)
         both = tuple(torch.cat(pair) for pair in pairs)
-        output = model.predict(torch.cat([latents, latents]), t, both)
+        output = model.predict(torch.cat([latents, latents]), at, both)
         eps = (model.to_eps(part, latents, t) for part in output.chunk(2))
         uncond, cond = eps
         return float(magnitude(cond, uncond))
@@ -37,11 +37,11 @@ def paper_step(model: StableDiffusion, prompt: str, noise: np.ndarray, t: int) -
 
 def cached_step(model: StableDiffusion, prompt: str, noise: np.ndarray, t: int) -> Rows:
     """The same with the unconditional prediction computed once: the strongest plain PyTorch."""
-    latents = torch.from_numpy(noise).to(model.unet.dtype)
+    latents, at = _given(model, noise, t)
 
     @torch.no_grad()
     def eps(embeds: Embeds) -> torch.Tensor:
-        return model.to_eps(model.predict(latents, t, embeds), latents, t)
+        return model.predict_eps(latents, at, embeds)
 
     known = eps(model.embed_empty())
 
@@ -129,5 +129,13 @@ def summary(rows: Rows, times: np.ndarray, floors: Mapping[str, float]) -> tuple
     return table, report
 
 
+def _given(model: StableDiffusion, noise: np.ndarray, t: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Latents and timestep where the model is."""
+    device = model.unet.device
+    latents = torch.from_numpy(noise).to(device, model.unet.dtype)
+    return latents, torch.tensor(t, device=device)
+
+
 def _dtype(model: StableDiffusion) -> str:
-    return {torch.float32: "fp32", torch.bfloat16: "bf16"}[model.unet.dtype]
+    names = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+    return names[model.unet.dtype]

@@ -21,7 +21,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mnemoscope import Detector, bench, embedded
+from mnemoscope import Detector, embedded
+from mnemoscope.benchmark import latency as bench
 
 GROWTH = 0.01
 WARM = 2000  # calls until every cache and arena is as large as it gets

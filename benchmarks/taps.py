@@ -22,13 +22,13 @@ from rich.progress import track
 from rich.table import Table
 
 from mnemoscope import embedded
-from mnemoscope.calibrating import learn
+from mnemoscope.calibration.making import learn
 from mnemoscope.detectors import Fit
 from mnemoscope.evaluate import Interval, auc, bootstrap, tpr_at_fpr
 from mnemoscope_export import ExportOptions, StableDiffusion, export_bundle
-from mnemoscope_export.taps import choose, tappable
+from mnemoscope_export.torch.taps import choose
 from mnemoscope_runtime import Screener
-from mnemoscope_runtime.predictions import Prediction, Tile
+from mnemoscope_runtime.predictions import Part, Prediction
 
 SETTINGS = ((1, 1), (1, 4), (3, 1), (3, 4), (10, 1))  # steps, noises
 TIMESTEPS = (981, 941, 901, 801, 701, 601)
@@ -38,20 +38,20 @@ _CHUNK = 50
 
 Norms = NDArray[np.float64]  # [prompt, noise, step or timestep, layer], the output first
 Learner = Callable[[NDArray[np.float64], NDArray[np.float64]], Fit]
-Seen = Callable[[Tile], Iterator[Prediction]]
+Seen = Callable[[Part], Iterator[Prediction]]
 
 
 def measure(screener: Screener, prompts: list[str], noises: int, look: Seen, what: str) -> Norms:
-    """The magnitude and all taps of whatever predictions `look` makes of a tile."""
+    """The magnitude and all taps of whatever predictions `look` makes of a part."""
     chunks = []
     for i in track(range(0, len(prompts), _CHUNK), what, console=Console(stderr=True)):
         rows = prompts[i : i + _CHUNK]
         found: dict[int, NDArray[np.float64]] = {}
-        for tile in screener.tiles(rows, noises=noises):
-            for k, seen in enumerate(look(tile)):
+        for part in screener.parts(rows, noises=noises):
+            for k, seen in enumerate(look(part)):
                 values = np.dstack([seen.magnitude, seen.taps])
                 blank = np.full((len(rows), noises, values.shape[-1]), np.nan)
-                found.setdefault(k, blank)[*tile.where] = values
+                found.setdefault(k, blank)[*part.where] = values
         chunks.append(np.stack(list(found.values()), 2))
     norms = np.concatenate(chunks)
     assert np.isfinite(norms).all()
@@ -186,20 +186,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bundle = args.bundle or Path(folder) / "bundle"
         if args.bundle is None:
-            export_bundle(model, bundle, ExportOptions(taps=tappable(model.unet)))
+            export_bundle(model, bundle, ExportOptions(taps=model.tappable()))
         with Screener.open(bundle, threads=args.threads) as screener:
 
             def walk(steps: int) -> Seen:
-                return lambda tile: screener.walk(tile, screener.timesteps[:steps])
+                return lambda part: screener.walk(part, screener.timesteps[:steps])
 
-            def told(tile: Tile) -> Iterator[Prediction]:
-                return (screener.predict(tile.embeds, tile.latents, t) for t in TIMESTEPS)
+            def told(part: Part) -> Iterator[Prediction]:
+                return (screener.predict(part.embeds, part.latents, t) for t in TIMESTEPS)
 
             names = [OUTPUT, *screener.taps]
             several = measure(screener, prompts, 4, walk(3), "3 steps, 4 noises")
             longest = measure(screener, prompts, 1, walk(10), "10 steps, 1 noise")
             shown = measure(screener, prompts, 1, told, "other timesteps")
-    auto = choose(model.unet, "auto")
+    auto = choose(model, "auto")
     sets = {
         "of --taps auto": [names.index(name) for name in auto],
         "of up_blocks.0": [names.index(name) for name in auto if name.startswith("up_blocks.0")],

@@ -15,9 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mnemoscope_export import StableDiffusion
-from mnemoscope_export.flops import count_flops
-from mnemoscope_export.graphs import ScreenGraph, TextEncoderGraph
-from mnemoscope_export.taps import tappable
+from mnemoscope_export.torch.flops import count_flops
+from mnemoscope_export.torch.graphs import ScreenGraph, TextEncoderGraph
 
 from .families import FAMILIES, random_model
 
@@ -52,7 +51,7 @@ def count(model: StableDiffusion, blocks: tuple[str, ...] = BLOCKS) -> dict[str,
         "UNet": count_flops(Plain(), ()),
         "screen": count_flops(ScreenGraph(model, bank, TIMESTEP), inputs) - text,
     }
-    for name in tappable(model.unet):
+    for name in model.tappable():
         if name.startswith(blocks):
             graph = ScreenGraph(model, bank, TIMESTEP, [name], stop=True)
             found[name] = count_flops(graph, inputs) - text

@@ -26,12 +26,12 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from PIL import Image
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
+from benchmarks.training_report import plot, table
 from mnemoscope import embedded
-from mnemoscope.alignment import Alignment, load_alignment
-from mnemoscope.copies import CopyDescriptor, load_descriptor
+from mnemoscope.drawing.alignment import Alignment, load_alignment
+from mnemoscope.drawing.copy_detection import CopyDescriptor, load_descriptor
 from mnemoscope.training import (
     HardThreshold,
     MemorizationFilter,
@@ -294,63 +294,6 @@ def overhead(bench: Bench, rounds: int) -> dict:
     }
 
 
-def table(rows: Sequence[dict]) -> Table:
-    """Means over seeds; in brackets the lowest and the highest seed."""
-    found = Table("arm", "repeats", "copy similarity", "copied", "CLIP score", "others' CLIP score")
-
-    def over(values: list[float]) -> str:
-        return f"{np.mean(values):.3f} [{min(values):.3f}, {max(values):.3f}]"
-
-    for arm, repeats in _cells(rows):
-        cells = _levels(rows, arm, repeats)
-        found.add_row(
-            arm,
-            str(repeats),
-            over([float(np.mean(each["copy"])) for each in cells]),
-            f"{np.mean([each['copied'] for each in cells]):.0%}",
-            over([float(np.mean(each["alignment"])) for each in cells]),
-            over([float(np.mean(each["others"])) for each in cells]),
-        )
-    return found
-
-
-def plot(path: Path, rows: Sequence[dict]) -> None:
-    """Copy similarity by repeats, and against the CLIP score; small dots are single seeds."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for arm in dict.fromkeys(arm for arm, _ in _cells(rows)):
-        levels = [repeats for each, repeats in _cells(rows) if each == arm]
-        runs = [_levels(rows, arm, repeats) for repeats in levels]
-        copies = np.array([[np.mean(each["copy"]) for each in cells] for cells in runs])
-        clip = np.array([[np.mean(each["alignment"]) for each in cells] for cells in runs])
-        (line,) = left.plot(levels, copies.mean(1), marker="o", label=arm)
-        left.fill_between(levels, copies.min(1), copies.max(1), alpha=0.15, color=line.get_color())
-        right.scatter(clip, copies, color=line.get_color(), alpha=0.3, s=12)
-        right.scatter(clip.mean(1), copies.mean(1), color=line.get_color(), s=60)
-        for x, y, repeats in zip(clip.mean(1), copies.mean(1), levels, strict=True):
-            right.annotate(str(repeats), (x, y), (5, 3), textcoords="offset points", fontsize=8)
-    left.set(xlabel="times each duplicated picture was trained on", ylabel="copy similarity")
-    right.set(xlabel="CLIP score", ylabel="copy similarity")
-    left.legend()
-    figure.savefig(path, dpi=110)
-
-
-def _cells(rows: Sequence[dict]) -> list[tuple[str, int]]:
-    found = {(row["arm"], level["repeats"]): None for row in rows for level in row["levels"]}
-    return sorted(found, key=lambda cell: (ARMS.index(cell[0]), cell[1]))
-
-
-def _levels(rows: Sequence[dict], arm: str, repeats: int) -> list[dict]:
-    return [
-        level
-        for row in rows
-        for level in row["levels"]
-        if row["arm"] == arm and level["repeats"] == repeats
-    ]
-
-
 def main(argv: Sequence[str] | None = None, artwork: Artwork | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="where the emoji packages are, or go")
@@ -397,9 +340,9 @@ def main(argv: Sequence[str] | None = None, artwork: Artwork | None = None) -> N
     if args.rounds:
         report["overhead"] = overhead(bench, args.rounds)
     path.write_text(json.dumps(report, indent=1) + "\n")
-    plot(args.plot or args.output / "training.png", report["runs"])
+    plot(args.plot or args.output / "training.png", report["runs"], ARMS)
     console = Console(width=110)
-    console.print(table(report["runs"]))
+    console.print(table(report["runs"], ARMS))
     for name, each in report.get("overhead", {}).items():
         console.print(f"a step with the filter takes {each['ratio']:.2f} times as long, {name}")
     console.print(f"figures {path}")

@@ -1,7 +1,7 @@
 """Guard a diffusers pipeline: benign prompts set the threshold, flagged images are not drawn."""
 
 from mnemoscope import embedded
-from mnemoscope.generate import load_pipeline
+from mnemoscope.drawing.generate import load_pipeline
 from mnemoscope.guard import Guard, MemorizationBlocked, calibrate_guard
 
 STEPS = 20  # what requests will use: it decides at which timestep the guard looks

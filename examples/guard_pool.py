@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from diffusers import StableDiffusionPipeline
 
 from mnemoscope import embedded
-from mnemoscope.generate import load_pipeline
+from mnemoscope.drawing.generate import load_pipeline
 from mnemoscope.guard import Guard, MemorizationBlocked, calibrate_guard, replicate
 
 STEPS, WORKERS = 8, 2

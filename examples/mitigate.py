@@ -1,8 +1,8 @@
 """Draw a memorised prompt so that the training picture does not come out, and check that."""
 
 from mnemoscope import CalibrationFile, embedded
-from mnemoscope.alignment import load_alignment
-from mnemoscope.copies import load_descriptor
+from mnemoscope.drawing.alignment import load_alignment
+from mnemoscope.drawing.copy_detection import load_descriptor
 from mnemoscope.mitigate import Kit, Mitigator, Painter, Sampling, Yardstick
 from mnemoscope_runtime import Bundle
 

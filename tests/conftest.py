@@ -9,33 +9,43 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # a second thread has nothing to do in models this small, and waits for the first at every operator
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import atexit
+import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from pipelines import build_pipeline
 
-from mnemoscope_export import ExportOptions, StableDiffusion, Tolerance, export_bundle
+# what tests build is not this user's: one cache for all of a run, also of its processes
+if "MNEMOSCOPE_CACHE" not in os.environ:
+    os.environ["MNEMOSCOPE_CACHE"] = tempfile.mkdtemp(prefix="mnemoscope-cache-")
+    atexit.register(shutil.rmtree, os.environ["MNEMOSCOPE_CACHE"], ignore_errors=True)
 
+# torch and diffusers are imported by who needs them: who starts the workers does not
 if TYPE_CHECKING:
     from shared import Shared
+
+    from mnemoscope_export import StableDiffusion
 
 pytest_plugins = [
     "attack_support",
     "cli_support",
+    "example_support",
     "fake_gpu",
     "engine_support",
-    "mitigate_support",
     "prompt_support",
     "screening_support",
     "shared",
+    "slow",
 ]
-__all__ = ["build_pipeline"]
 
 
-@pytest.fixture(scope="session", params=["epsilon", "v_prediction"])
+@pytest.fixture(scope="session", params=["epsilon"])
 def model_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved pipeline for each prediction type."""
+    """A saved pipeline that predicts noise; `both_models` asks for one of velocities as well."""
+    from pipelines import build_pipeline
+
     folder = tmp_path_factory.mktemp("models") / request.param
     build_pipeline(request.param).save_pretrained(folder)
     return folder
@@ -43,19 +53,35 @@ def model_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="session")
 def model(model_dir: Path) -> StableDiffusion:
+    from mnemoscope_export import StableDiffusion
+
     return StableDiffusion.load(model_dir)
 
 
 @pytest.fixture(scope="session")
 def bundle_dir(model: StableDiffusion, shared: Shared) -> Path:
     """The export of `model` with three noises."""
+    from mnemoscope_export import ExportOptions, export_bundle
+
     options = ExportOptions(noises=3, seed=7)
     return shared(f"bundle/{model.prediction_type}", lambda out: export_bundle(model, out, options))
 
 
 @pytest.fixture(scope="session")
+def open_dir(model: StableDiffusion, shared: Shared) -> Path:
+    """One for embeddings of any length, with taps behind its first attention and near its end."""
+    from mnemoscope_export import ExportOptions, export_bundle
+
+    names = ["up_blocks.1.attentions.1", "down_blocks.0.downsamplers.0"]
+    options = ExportOptions(noises=2, seed=7, taps=names, any_length=True)
+    return shared(f"open/{model.prediction_type}", lambda out: export_bundle(model, out, options))
+
+
+@pytest.fixture(scope="session")
 def float16_dir(model: StableDiffusion, shared: Shared) -> Path:
     """The export of `model` in float16, with taps and a graph that stops at the last one."""
+    from mnemoscope_export import ExportOptions, Tolerance, export_bundle
+
     options = ExportOptions(
         noises=3, seed=7, taps="auto", until="up_blocks.1.resnets.0", precision="float16",
         tolerance=Tolerance(0.02),

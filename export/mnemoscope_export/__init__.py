@@ -9,19 +9,26 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .attention import AttentionMaps
-    from .attribution import token_gradients
-    from .export import export_bundle
-    from .from_onnx import export_onnx
-    from .gate import Tolerance, check_backend
-    from .gradients import magnitude_of, unconditional
-    from .jacobian import along_itself
-    from .models import Embeds, StableDiffusion, StableDiffusionXL, load_network, load_vae
+    from .exporting import export_bundle, export_onnx
+    from .models import (
+        Embeds,
+        Model,
+        StableDiffusion,
+        StableDiffusionXL,
+        load_model,
+        load_network,
+        load_vae,
+    )
     from .models.options import Embedding, LoadOptions, Lora
     from .noise import noise_bank
-    from .reference import Step, denoise, magnitude, magnitudes
-    from .staging import ExportOptions, check_target
-    from .torch_backend import TorchBackend
+    from .options import ExportOptions
+    from .oracle import Tolerance
+    from .torch.backend import TorchBackend
+    from .torch.reference import Step, denoise, magnitude, magnitudes
+    from .torch.study.attention import AttentionMaps
+    from .torch.study.attribution import token_gradients
+    from .torch.study.gradients import magnitude_of, unconditional
+    from .torch.study.jacobian import along_itself
 
 __all__ = [
     "AttentionMaps",
@@ -30,17 +37,17 @@ __all__ = [
     "ExportOptions",
     "LoadOptions",
     "Lora",
+    "Model",
     "StableDiffusion",
     "StableDiffusionXL",
     "Step",
     "Tolerance",
     "TorchBackend",
     "along_itself",
-    "check_backend",
-    "check_target",
     "denoise",
     "export_bundle",
     "export_onnx",
+    "load_model",
     "load_network",
     "load_vae",
     "magnitude",
@@ -52,31 +59,31 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AttentionMaps": "attention",
+    "AttentionMaps": "torch.study.attention",
     "Embedding": "models.options",
     "Embeds": "models",
-    "ExportOptions": "staging",
+    "ExportOptions": "options",
     "LoadOptions": "models.options",
     "Lora": "models.options",
+    "Model": "models",
     "StableDiffusion": "models",
     "StableDiffusionXL": "models",
-    "Step": "reference",
-    "Tolerance": "gate",
-    "TorchBackend": "torch_backend",
-    "along_itself": "jacobian",
-    "check_backend": "gate",
-    "check_target": "staging",
-    "denoise": "reference",
-    "export_bundle": "export",
-    "export_onnx": "from_onnx",
+    "Step": "torch.reference",
+    "Tolerance": "oracle",
+    "TorchBackend": "torch.backend",
+    "along_itself": "torch.study.jacobian",
+    "denoise": "torch.reference",
+    "export_bundle": "exporting",
+    "export_onnx": "exporting",
+    "load_model": "models",
     "load_network": "models",
     "load_vae": "models",
-    "magnitude": "reference",
-    "magnitude_of": "gradients",
-    "magnitudes": "reference",
+    "magnitude": "torch.reference",
+    "magnitude_of": "torch.study.gradients",
+    "magnitudes": "torch.reference",
     "noise_bank": "noise",
-    "token_gradients": "attribution",
-    "unconditional": "gradients",
+    "token_gradients": "torch.study.attribution",
+    "unconditional": "torch.study.gradients",
 }
 
 

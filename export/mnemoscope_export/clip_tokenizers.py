@@ -22,6 +22,8 @@ from tokenizers import processors as post
 
 from mnemoscope_runtime.errors import ExportError
 from mnemoscope_runtime.manifest import Follows
+from mnemoscope_runtime.reading import read_file
+from mnemoscope_runtime.tokenizer_json import FINAL_SIGMA, MOST_BYTES, UNSEEN, WORDS, WORDS_4
 
 __all__ = ["CHECKED", "ClipFiles", "clip_tokenizer"]
 
@@ -32,18 +34,6 @@ _START, _END = "<|startoftext|>", "<|endoftext|>"
 _SPECIAL = {"bos_token": _START, "eos_token": _END, "unk_token": _END, "pad_token": _END}
 _OTHERS = ("sep_token", "cls_token", "mask_token")
 _MERGES = 49152 - 256 - 2  # of CLIP's file; transformers 4 reads no more
-
-# CLIP's own pattern (Radford et al. 2021), as transformers 5 writes it
-_WORDS = (
-    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d"
-    r"|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-)
-# the same where case is ignored: of lower case that adds the long s
-_WORDS_4 = _WORDS.replace(r"\|s", r"\|[s\x{17F}]").replace("'s", r"'[s\x{17F}]")
-
-_UNSEEN = r"[\x{FFFD}[\p{C}&&[^\t\n\r]]]"  # BasicTokenizer._clean_text
-# where str.lower writes a final sigma (Unicode's Final_Sigma)
-_FINAL_SIGMA = r"\p{Cased}\p{Case_Ignorable}*\KΣ(?!\p{Case_Ignorable}*\p{Cased})"
 
 
 @dataclass(frozen=True)
@@ -149,13 +139,13 @@ def clip_tokenizer(files: ClipFiles, follows: Follows) -> bytes:
             fuse_unk=False,
         )
     )
-    split = pre.Split(Regex(_WORDS_4 if old else _WORDS), "removed", invert=True)
+    split = pre.Split(Regex(WORDS_4 if old else WORDS), "removed", invert=True)
     # GPT-2's pattern, which parts no word of CLIP's but `<|endoftext|>`, is transformers 5's alone
     to_bytes = pre.ByteLevel(add_prefix_space=False, use_regex=not old)
     tokenizer.pre_tokenizer = pre.Sequence([split, to_bytes])
     spaces = norm.Replace(Regex(r"\s+"), " ")
     tokenizer.normalizer = norm.Sequence(
-        [*_basic(), norm.NFC(), spaces, norm.Replace(Regex(_FINAL_SIGMA), "ς"), norm.Lowercase()]
+        [*_basic(), norm.NFC(), spaces, norm.Replace(Regex(FINAL_SIGMA), "ς"), norm.Lowercase()]
         if old
         else [norm.NFC(), spaces, norm.Lowercase()]
     )
@@ -182,7 +172,7 @@ def _basic() -> list[norm.Normalizer]:
     chinese = norm.BertNormalizer(
         clean_text=False, handle_chinese_chars=True, strip_accents=False, lowercase=False
     )
-    return [norm.Replace(Regex(_UNSEEN), ""), chinese]
+    return [norm.Replace(Regex(UNSEEN), ""), chinese]
 
 
 def _to_add(files: ClipFiles) -> list[AddedToken]:
@@ -281,7 +271,7 @@ def _pairs(merges: Any) -> Iterator[tuple[str, str]]:
 
 def _merges(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").strip().split("\n")
+        lines = read_file(path, MOST_BYTES).decode().strip().split("\n")
     except (OSError, ValueError) as error:
         raise ExportError(_unreadable(path, error)) from None
     return lines[1:]  # the first is a version
@@ -291,8 +281,8 @@ def _read(path: Path, default: Mapping[str, Any] | None = None) -> Mapping[str, 
     if default is not None and not path.exists():
         return default
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        found = json.loads(read_file(path, MOST_BYTES))
+    except (OSError, ValueError, RecursionError) as error:
         raise ExportError(_unreadable(path, error)) from None
     if not isinstance(found, dict):
         raise ExportError(_unreadable(path, "no object"))

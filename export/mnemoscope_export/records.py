@@ -12,28 +12,29 @@ from mnemoscope_runtime.manifest import PredictionType, Scheduler
 from mnemoscope_runtime.options import check_options
 from mnemoscope_runtime.schedulers import timesteps
 
-from .configs import refuse, scheduler_problems
+from .configs import SCHEDULER, refuse, scheduler_problems
 
 __all__ = [
     "check_clip_skip",
     "check_latent_size",
     "check_vocabulary",
+    "eps_per_output",
     "family",
     "prediction_type",
     "scheduler_record",
     "screening_timestep",
 ]
 
-# what DDIM has where another sampler's config says nothing (diffusers' DDIMScheduler)
-_DDIM = {
-    "beta_schedule": "linear",
-    "beta_start": 0.0001,
-    "beta_end": 0.02,
-    "num_train_timesteps": 1000,
-    "steps_offset": 0,
-    "set_alpha_to_one": True,
-    "timestep_spacing": "leading",
-}
+# what of diffusers' DDIMScheduler is in the manifest; of other samplers' configs the same is read
+_DDIM = (
+    "beta_schedule",
+    "beta_start",
+    "beta_end",
+    "num_train_timesteps",
+    "steps_offset",
+    "set_alpha_to_one",
+    "timestep_spacing",
+)
 
 _PADDING = 128  # tables are filled up to a multiple of this at most
 
@@ -49,7 +50,7 @@ def scheduler_record(config: Mapping[str, Any], model: str, inference_steps: int
     Raises:
         ExportError: the schedule is one that the runtime does not reproduce.
     """
-    fields = {name: config.get(name, default) for name, default in _DDIM.items()}
+    fields = {name: config.get(name, SCHEDULER[name].default) for name in _DDIM}
     refuse(model, [f"scheduler: {each}" for each in scheduler_problems(config)])
     if inference_steps > fields["num_train_timesteps"]:
         raise ExportError(
@@ -168,6 +169,14 @@ def prediction_type(config: Mapping[str, Any], model: str) -> PredictionType:
         raise ExportError(f"{model} predicts {kind!r}; 'epsilon' and 'v_prediction' work.")
     found: PredictionType = kind
     return found
+
+
+def eps_per_output(kind: PredictionType, abar: float) -> float:
+    """What the distance of two outputs for the same x_t is multiplied by to be in eps units.
+
+    Two velocities differ by 1 / sqrt(abar) times as much as the noises that they stand for do.
+    """
+    return abar**0.5 if kind == "v_prediction" else 1.0
 
 
 def family(width: int) -> str:

@@ -10,7 +10,7 @@ import textwrap
 
 from mnemoscope import embedded
 from mnemoscope.explain import Kind, read_lexicon
-from mnemoscope.explain.kinds import ENGLISH
+from mnemoscope.explain.word_kinds import ENGLISH
 from mnemoscope.explain.words import words_of
 
 from .captions import CITIES, KINDS, OCCASIONS, PATTERNS, PERSONS, PLACEMENTS, TONES, VENDORS

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from mnemoscope import CalibrationFile, Detector, calibrate
-from mnemoscope.opening import CALIBRATION
+from mnemoscope.screening.opening import CALIBRATION
 from mnemoscope_export import ExportOptions, StableDiffusion, export_bundle, load_network, load_vae
 
 from .captions import Caption

@@ -12,13 +12,22 @@ from .errors import (
     ExportError,
     InputError,
     IntegrityError,
+    LoadFailed,
     MnemoscopeError,
+    ModelNotReady,
+    NotAllowed,
     NumericsError,
+    Overloaded,
     ParityError,
     SchemaError,
+    ServiceClosed,
+    SignatureError,
+    UnknownModel,
+    Unserved,
 )
 from .manifest import Manifest
-from .screening import Prediction, Screener, Tile
+from .reporting import switch_off_reports
+from .screener import Part, Prediction, Screener
 from .tokenizer import ClipTokenizer, Tokens
 
 __all__ = [
@@ -36,16 +45,27 @@ __all__ = [
     "ExportError",
     "InputError",
     "IntegrityError",
+    "LoadFailed",
     "Manifest",
     "MnemoscopeError",
+    "ModelNotReady",
+    "NotAllowed",
     "NumericsError",
+    "Overloaded",
     "ParityError",
+    "Part",
     "Prediction",
     "Prompts",
     "SchemaError",
     "Screener",
-    "Tile",
+    "ServiceClosed",
+    "SignatureError",
     "Tokens",
+    "UnknownModel",
+    "Unserved",
     "__version__",
     "open_backend",
 ]
+
+# the one thing that an import does: later it is too late, since diffusers loads what reports
+switch_off_reports()

@@ -12,9 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import IntegrityError, SchemaError
+from .graphs.walk import Refused, check_graph
 from .manifest import Manifest
 from .options import check_options
+from .reading import read_file
 from .schedulers import timesteps
+from .signatures import check_signature
 
 __all__ = ["MANIFEST", "Bundle"]
 
@@ -30,39 +33,76 @@ class Bundle:
         path: The directory.
         manifest: What it holds.
         id: sha256 of `manifest.json`, which in turn holds the sha256 of every file.
+        trust: File of the public key that signed it, if it had to be signed.
     """
 
     path: Path
     manifest: Manifest
     id: str
     _verified: dict[str, bytes] = field(repr=False, compare=False)
+    trust: str | Path | None = field(default=None, compare=False)
+    _walked: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @classmethod
-    def open(cls, path: str | Path) -> Bundle:
+    def open(cls, path: str | Path, *, trust: str | Path | None = None) -> Bundle:
         """Read the manifest, then read and verify every file it lists.
 
         Files are kept in memory from the one pass that hashed them, so what runs is what was
         verified; `release` lets go of them.
 
+        Args:
+            path: The directory.
+            trust: File of a public key: only a bundle that it signed is opened.
+
         Raises:
             SchemaError: not a bundle, or of another schema version.
             IntegrityError: a file is missing, leads outside, or differs from the manifest.
+            SignatureError: it is not signed by the key that is trusted.
+            InputError: the key cannot be used.
+            BackendUnavailable: cryptography is not installed, and there is a key.
         """
         check_options("a path", bundle=path)
+        check_options("a path or None", trust=trust)
         path = Path(path)
         raw = _manifest_bytes(path)
+        if trust is not None:
+            check_signature(path / MANIFEST, raw, trust)
         manifest = Manifest.from_json(raw, str(path / MANIFEST))
         _check_schedule(path, manifest)
         files = {name: _verified_bytes(path, name, manifest) for name in manifest.files}
-        return cls(path, manifest, hashlib.sha256(raw).hexdigest(), files)
+        return cls(path, manifest, hashlib.sha256(raw).hexdigest(), files, trust)
 
     def read(self, name: str) -> bytes:
-        """The verified contents of a file of the bundle."""
+        """The verified contents of a file of the bundle.
+
+        Those of a graph have been walked through (`graphs.walk`) when they are first read: whoever
+        hands them to a library hands it nothing but what graphs may hold.
+
+        Raises:
+            IntegrityError: there is no such file, it differs from the manifest, or it is a graph
+                that holds something else.
+        """
         if name not in self.manifest.files:
             raise IntegrityError(f"{self.path} has no file {name!r}. Export the model again.")
         if name not in self._verified:
             self._verified[name] = _verified_bytes(self.path, name, self.manifest)
-        return self._verified[name]
+        content = self._verified[name]
+        if name in self.manifest.graphs.values() and name not in self._walked:
+            self._walk(name, content)
+            self._walked.add(name)
+        return content
+
+    def _walk(self, name: str, content: bytes) -> None:
+        sizes = {each: self.manifest.files[each].bytes for each in self.data_files()}
+        try:
+            if not name.endswith(".onnx"):  # by which libraries choose what parses it
+                raise Refused("its name does not end in .onnx")
+            check_graph(content, sizes.get)
+        except Refused as error:
+            raise IntegrityError(
+                f"{self.path / name} is no graph that may run: {error}. If the bundle is yours, "
+                "export the model again with this version; if not, do not use it."
+            ) from None
 
     def release(self) -> None:
         """Free the memory of the verified files; `read` fetches and verifies them again."""
@@ -125,11 +165,7 @@ class Bundle:
 def _manifest_bytes(path: Path) -> bytes:
     file = path / MANIFEST
     try:
-        if not file.is_file():  # a device or a pipe would be read without end
-            raise FileNotFoundError
-        if file.stat().st_size > _HUGE:
-            raise SchemaError(f"{file} is larger than any manifest. It is not a bundle's.")
-        return file.read_bytes()
+        return read_file(file, _HUGE)
     except (FileNotFoundError, NotADirectoryError):
         what = "does not exist" if not path.exists() else f"has no {MANIFEST}"
         raise SchemaError(
@@ -137,7 +173,10 @@ def _manifest_bytes(path: Path) -> bytes:
             "Write one with `mnemoscope export MODEL OUT`, then give OUT."
         ) from None
     except OSError as error:
-        raise SchemaError(f"{file} cannot be read: {error}. Check its permissions.") from None
+        raise SchemaError(
+            f"{file} cannot be read: {error.strerror or error}. Export the model again, or check "
+            "its permissions."
+        ) from None
 
 
 def _check_schedule(path: Path, manifest: Manifest) -> None:
@@ -170,11 +209,11 @@ def _verified_bytes(path: Path, name: str, manifest: Manifest) -> bytes:
             raise IntegrityError(
                 f"{file} has {size} bytes, the manifest promises {record.bytes}. {again}"
             )
-        content = file.read_bytes()
+        content = read_file(file, record.bytes)
     except FileNotFoundError:
         raise IntegrityError(f"{file} is missing. {again}") from None
     except OSError as error:
-        raise IntegrityError(f"{file} cannot be read: {error}. {again}") from None
+        raise IntegrityError(f"{file} cannot be read: {error.strerror or error}. {again}") from None
     if hashlib.sha256(content).hexdigest() != record.sha256:
         raise IntegrityError(f"{file} differs from what the manifest promises (sha256). {again}")
     return content

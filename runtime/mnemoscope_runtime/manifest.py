@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from itertools import chain
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 import msgspec
 
+from . import strict_json
 from .errors import IntegrityError, SchemaError
 
 __all__ = [
@@ -37,6 +37,8 @@ EMPTY = {"prompt_embeds": "empty_embeds", "pooled_embeds": "empty_pooled_embeds"
 
 _Count = Annotated[int, msgspec.Meta(ge=1, le=2**16)]
 _Rows = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
+_Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_Positive = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 _Magnitude = Annotated[float, msgspec.Meta(gt=0)]
 _Beta = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 
@@ -51,7 +53,7 @@ class FileRecord:
     """What a file of the bundle must be."""
 
     sha256: str
-    bytes: int
+    bytes: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class AdapterRecord:
     sha256: str
     scale: float = 1.0
     token: str | None = None
-    vectors: int | None = None
+    vectors: _Positive | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class ModelRecord:
     prediction_type: PredictionType
     variant: str | None = None
     adapters: tuple[AdapterRecord, ...] = ()
-    clip_skip: int | None = None
+    clip_skip: _Whole | None = None
     negative: str | None = None
     inpainting: str | None = None
 
@@ -108,7 +110,7 @@ class Scheduler:
     beta_start: _Beta
     beta_end: _Beta
     num_train_timesteps: _Count
-    steps_offset: int
+    steps_offset: Annotated[int, msgspec.Meta(ge=-(2**16), le=2**16)]
     set_alpha_to_one: bool
     timestep_spacing: Literal["leading", "trailing"]
     inference_steps: _Count
@@ -140,7 +142,7 @@ class NoiseBank:
     """The fixed initial noises x_T that screening uses, [noises, channels, height, width]."""
 
     file: str
-    seed: int
+    seed: _Whole
     shape: tuple[_Count, _Count, _Count, _Count]
 
 
@@ -190,13 +192,13 @@ class Manifest:
     model: ModelRecord
     scheduler: Scheduler
     guidance: float
-    timestep: int
+    timestep: _Whole
     tokenizer: TokenizerRecord
     noise_bank: NoiseBank
     precision: Precision
-    opset: int
+    opset: _Positive
     graphs: dict[str, str]
-    flops: dict[str, int]
+    flops: dict[str, _Positive]
     parity: dict[str, dict[str, float]]
     budget: _Magnitude
     probes: Annotated[tuple[Probe, ...], msgspec.Meta(min_length=1)]
@@ -221,10 +223,11 @@ class Manifest:
         Raises:
             SchemaError: not JSON, not a bundle's manifest, of another schema version, or with
                 fields that this version does not know.
-            IntegrityError: a file name that leads outside the bundle, or a graph that is missing.
+            IntegrityError: a file name that leads outside the bundle, or a graph or its arithmetic
+                is missing.
         """
         try:
-            head = msgspec.json.decode(text, type=dict[str, Any])
+            head = strict_json.parse(text)
             if head.get("kind") != _KIND:
                 raise SchemaError(
                     f"{origin} is not the manifest of a Mnemoscope bundle. "
@@ -237,11 +240,11 @@ class Manifest:
                     "Upgrade mnemoscope, or export the model again with this version."
                 )
             manifest = msgspec.json.decode(text, type=cls)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # msgspec's too
             raise SchemaError(
                 f"{origin} is damaged: {error}. Copy the bundle again or export the model again."
             ) from None
-        unknown = _unknown(head, msgspec.to_builtins(manifest))
+        unknown = strict_json.unknown(head, msgspec.to_builtins(manifest))
         if manifest.schema > 1 and unknown:
             raise SchemaError(
                 f"{origin} says {', '.join(unknown)}, which this version does not know, and "
@@ -252,6 +255,17 @@ class Manifest:
         if missing:
             raise IntegrityError(
                 f"{origin} has no graph {', '.join(missing)}. Export the model again."
+            )
+        uncounted = [name for name in manifest.graphs if name not in manifest.flops]
+        if uncounted:
+            raise IntegrityError(
+                f"{origin} counts no arithmetic of {', '.join(uncounted)}. Export the model again."
+            )
+        whole = {"screen", _TAPS} & manifest.flops.keys()
+        if any(manifest.flops[name] < manifest.flops["text_encoder"] for name in whole):
+            raise IntegrityError(
+                f"{origin} counts more arithmetic of the text encoder than of all that it is part "
+                "of. Export the model again."
             )
         noises = manifest.noise_bank.shape[0]
         if any(len(probe.magnitudes) != noises for probe in manifest.probes):
@@ -297,16 +311,6 @@ def _written(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _written(each) for name, each in value.items()}
     return [_written(each) for each in value] if isinstance(value, tuple) else value
-
-
-def _unknown(raw: Any, known: Any, place: str = "") -> list[str]:
-    """Where JSON has fields that its records do not, in dotted names."""
-    if isinstance(raw, list):
-        raw, known = ({str(i): each for i, each in enumerate(both)} for both in (raw, known))
-    if not isinstance(raw, dict):
-        return []
-    inside = [_unknown(raw[name], known[name], f"{place}{name}.") for name in raw if name in known]
-    return [*(place + name for name in raw if name not in known), *chain.from_iterable(inside)]
 
 
 def _check_inside(name: str, origin: str) -> None:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Embeds", "Prediction", "Tile"]
+__all__ = ["Array", "Embeds", "Part", "Prediction"]
 
 Array = NDArray[np.float32]
 Embeds = tuple[Array, ...]
 
 
 @dataclass(frozen=True)
-class Tile:
+class Part:
     """Some prompts on some noises: as many as go into one engine call.
 
     Attributes:
@@ -32,7 +32,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the UNet says of the latents of a tile at one timestep, in eps units.
+    """What the UNet says of the latents of a part at one timestep, in eps units.
 
     Attributes:
         timestep: t

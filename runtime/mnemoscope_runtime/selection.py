@@ -10,11 +10,14 @@ from pathlib import Path
 
 from .backends import BACKENDS, BackendOptions
 from .errors import BackendError, BackendUnavailable
-from .screening import Screener
+from .screener import Screener
 
 __all__ = ["CANDIDATES", "Trial", "fastest", "try_backends"]
 
-CANDIDATES = (*BACKENDS, "openvino:bfloat16")
+CANDIDATES = (
+    *BACKENDS,
+    *(f"{name}:{precision}" for name, spec in BACKENDS.items() for precision in spec.lower),
+)
 _ROUNDS = 5
 
 
@@ -39,17 +42,19 @@ def try_backends(
     path: str | Path,
     names: Sequence[str] = CANDIDATES,
     options: BackendOptions = BackendOptions(),  # noqa: B008  # frozen
+    trust: str | Path | None = None,
 ) -> Iterator[Trial]:
     """Screen the bundle's probes on each backend, with those of the options that it takes.
 
     Raises:
         BundleError: the bundle cannot be used.
+        SignatureError: it is not signed by the key that is trusted, if one is.
         InputError: no such backend, or an option that cannot be used.
     """
     for name in names:
         try:
             taken = asdict(options.taken_by(name))
-            with Screener.open(path, backend=name, **taken) as screener:
+            with Screener.open(path, backend=name, trust=trust, **taken) as screener:
                 error = screener.probe()
                 yield Trial(name, error=error, seconds=_seconds(screener))
         except BackendError as problem:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from .backends import Arrays, Engine
+from .backends import Arrays, Backend, Engine
 from .bundle import Bundle
+from .errors import BackendError
 
 __all__ = ["FakeBackend"]
 
@@ -21,7 +22,7 @@ def _from_ids(ids: Ids) -> float:
     return zlib.crc32(ids.astype("<i8").tobytes()) / 2**32
 
 
-class FakeBackend:
+class FakeBackend(Backend):
     """Answers `screen` with a function of the token ids; has no other graph.
 
     detector = Detector.load(backend=FakeBackend(lambda ids: 0.5), uncalibrated="score")
@@ -30,17 +31,18 @@ class FakeBackend:
     name = "fake"
 
     def __init__(self, magnitude: Callable[[Ids], float] = _from_ids) -> None:
+        super().__init__()
         self._magnitude = magnitude
         self.calls = 0
 
-    def load(self, bundle: Bundle, graph: str) -> Engine:  # noqa: ARG002
+    def make_engine(self, bundle: Bundle, graph: str) -> Engine:  # noqa: ARG002
         """An engine for "screen"."""
         if graph != "screen":
-            raise KeyError(f"FakeBackend has no {graph!r} graph")
+            raise BackendError(
+                f"FakeBackend answers the graph 'screen' alone, not {graph!r}: give it one step of "
+                "the magnitude to measure."
+            )
         return self._run
-
-    def close(self) -> None:
-        """Nothing to let go of."""
 
     def _run(self, inputs: Arrays, outputs: tuple[str, ...]) -> list[NDArray[np.float32]]:
         assert outputs == ("magnitude",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from tokenizers import Encoding, Tokenizer
 from .bundle import Bundle
 from .errors import InputError, IntegrityError
 from .manifest import TokenizerRecord
+from .tokenizer_json import Refused, checked
 from .triggers import Written, triggers, write_out
 
 __all__ = ["LONGEST_PROMPT", "MOST_CHUNKS", "ClipTokenizer", "Piece", "Tokens"]
@@ -68,28 +70,37 @@ class ClipTokenizer:
         length: int = 77,
         pad_token: str = _END,
         second: ClipTokenizer | None = None,
+        origin: str = _FILE,
     ) -> None:
-        """Read a `tokenizer.json`.
+        """Read a `tokenizer.json`, which may be hostile (`tokenizer_json`).
 
         Args:
             definition: The contents of the file.
             length: Ids per prompt: the text encoder's context length.
             pad_token: What fills up short prompts; "!" in Stable Diffusion 2.
             second: What a second text encoder reads, of the same length.
+            origin: What errors call the file.
+
+        Raises:
+            IntegrityError: it is no tokenizer of CLIP's kind.
         """
         try:
-            tokenizer = Tokenizer.from_buffer(definition)
+            content = checked(definition)
+            tokenizer = Tokenizer.from_buffer(content)
+        except Refused as error:
+            raise IntegrityError(
+                f"{origin} is no tokenizer of CLIP's kind: {error}. If the bundle is yours, export "
+                "the model again with this version; if not, do not use it."
+            ) from None
         except Exception as error:  # tokenizers raises bare Exception
             raise IntegrityError(
-                f"{_FILE} is no tokenizer: {error}. Export the model again."
+                f"{origin} is no tokenizer: {error}. Export the model again."
             ) from None
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
         ends = [tokenizer.token_to_id(text) for text in (_START, _END)]
         pad = tokenizer.token_to_id(pad_token)
         if pad is None or None in ends or tokenizer.encode("").ids != ends:
             raise IntegrityError(
-                f"{_FILE} is not CLIP's: {_START}, {_END} or {pad_token} is missing, or not what "
+                f"{origin} is not CLIP's: {_START}, {_END} or {pad_token} is missing, or not what "
                 "stands around a prompt. Export the model again."
             )
         if second is not None and second.length != length:
@@ -105,6 +116,7 @@ class ClipTokenizer:
         )
         self.length: int = length
         self.second = second
+        self._ids = 1 + max(tokenizer.get_vocab().values())  # all are below it
 
     @classmethod
     def of(cls, bundle: Bundle) -> ClipTokenizer:
@@ -134,7 +146,11 @@ class ClipTokenizer:
         second: ClipTokenizer | None = None,
     ) -> ClipTokenizer:
         found = cls(
-            bundle.read(file), length=record.length, pad_token=record.pad_token, second=second
+            bundle.read(file),
+            length=record.length,
+            pad_token=record.pad_token,
+            second=second,
+            origin=file,
         )
         found.check_rows(record.rows, f"{bundle.path / file}")
         return found
@@ -149,16 +165,43 @@ class ClipTokenizer:
         Raises:
             IntegrityError: it has not.
         """
-        if rows is None:
-            return
-        beyond = {text: id for text, id in self._tokenizer.get_vocab().items() if id >= rows}
-        if beyond:
+        if rows is not None and self._ids > rows:
+            vocabulary = self._tokenizer.get_vocab()
+            beyond = {text: id for text, id in vocabulary.items() if id >= rows}
             token = min(beyond, key=beyond.__getitem__)
             raise IntegrityError(
                 f"{origin} has {len(beyond)} tokens beyond the text encoder's {rows} embeddings, "
                 f"{token!r} (id {beyond[token]}) the first. Save the pipeline with a text encoder "
                 "resized to its tokenizer (`resize_token_embeddings`), then export it again."
             )
+
+    def checked(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Ids that somebody brought, if the text encoder can read them.
+
+        Of what it cannot read some libraries make zeros, and so a verdict.
+
+        Raises:
+            InputError: they are of another type or shape, or one is unknown.
+        """
+        own = self.length if self.second is None else self.length + self.second.length
+        if ids.dtype != np.int64 or ids.ndim != 2 or ids.shape[1] != own:
+            raise InputError(
+                f"Tokens come as int64 [prompts, {own}], not as {ids.dtype} {ids.shape}. "
+                "Let `screener.tokenizer.encode` make them."
+            )
+        for reader, part in ((self, ids[:, : self.length]), (self.second, ids[:, self.length :])):
+            # as unsigned ones those below 0 are the largest
+            if reader is not None and part.size and part.view(np.uint64).max() >= reader._ids:
+                raise InputError(
+                    f"There are tokens below 0, or beyond the {reader._ids} that a text encoder "
+                    "knows. Let `screener.tokenizer.encode` make them."
+                )
+        return ids
+
+    @cached_property
+    def empty(self) -> NDArray[np.int64]:
+        """The ids of the empty prompt. # [1, length] or [1, 2 * length]"""
+        return self.encode([""]).ids
 
     def __call__(self, prompts: Sequence[str]) -> NDArray[np.int64]:
         """The ids of `encode`: # [B, length] or [B, 2 * length]."""
@@ -181,8 +224,8 @@ class ClipTokenizer:
         either = tuple(a or b for a, b in zip(truncated, second.truncated, strict=True))
         return Tokens(np.concatenate([ids, second.ids], axis=1), either)
 
-    def bodies(self, prompts: Sequence[str]) -> list[list[int]]:
-        """All ids of each prompt, without start, end and padding.
+    def check(self, prompts: Sequence[str]) -> None:
+        """Make sure that these are texts.
 
         Raises:
             InputError: as `encode`.
@@ -193,7 +236,15 @@ class ClipTokenizer:
             )
         for index, prompt in enumerate(prompts):
             _check(index, prompt)
-        texts = [self._written(prompt).text for prompt in prompts]
+
+    def bodies(self, prompts: Sequence[str]) -> list[list[int]]:
+        """All ids of each prompt, without start, end and padding.
+
+        Raises:
+            InputError: as `encode`.
+        """
+        self.check(prompts)
+        texts = [self._written(each).text for each in prompts] if self._triggers else list(prompts)
         found = self._tokenizer.encode_batch(texts, add_special_tokens=False)
         return [encoding.ids for encoding in found]
 

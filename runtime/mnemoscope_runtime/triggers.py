@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-__all__ = ["Written", "triggers", "write_out"]
+from .errors import InputError
+
+__all__ = ["LONGEST", "Written", "triggers", "write_out"]
+
+LONGEST = 1_000_000  # characters of a prompt when all is written out
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,9 @@ def write_out(
         prompt: The prompt.
         known: `triggers` of the vocabulary.
         tokens_of: What the tokenizer reads of a text, untruncated.
+
+    Raises:
+        InputError: it becomes longer than `LONGEST`.
     """
     if not any(token in prompt for token in known):
         return Written(prompt)
@@ -69,6 +76,11 @@ def write_out(
     for token, written in known.items():
         if token not in read:
             continue
+        if len(text) + text.count(token) * (len(written) - len(token)) > LONGEST:
+            raise InputError(
+                f"A prompt has more than {LONGEST:,} characters when its textual inversions are "
+                "written out. Name them less often."
+            )
         parts, places, last = [], [], 0
         while (at := text.find(token, last)) >= 0:
             end = at + len(token)

@@ -16,20 +16,28 @@ from mnemoscope_runtime.errors import (
     ExportError,
     InputError,
     IntegrityError,
+    LoadFailed,
     MnemoscopeError,
+    ModelNotReady,
+    NotAllowed,
     NumericsError,
+    Overloaded,
     ParityError,
     SchemaError,
+    ServiceClosed,
+    SignatureError,
+    UnknownModel,
+    Unserved,
 )
 
-from .calibrating import calibrate
 from .calibration import Calibration, CalibrationFile, Carried, Drift, Setting
-from .carrying import carry
-from .cascade import First, Gate
-from .choosing import Candidate, Choice, choose
-from .detection import Detection
+from .calibration.carrying import carry
+from .calibration.cascade import First, Gate
+from .calibration.choosing import Candidate, Choice, choose
+from .calibration.making import calibrate
 from .detector import Detector
 from .detectors import DETECTORS
+from .screening.detection import Detection
 
 __all__ = [
     "DETECTORS",
@@ -50,11 +58,19 @@ __all__ = [
     "Gate",
     "InputError",
     "IntegrityError",
+    "LoadFailed",
     "MnemoscopeError",
+    "ModelNotReady",
+    "NotAllowed",
     "NumericsError",
+    "Overloaded",
     "ParityError",
     "SchemaError",
+    "ServiceClosed",
     "Setting",
+    "SignatureError",
+    "UnknownModel",
+    "Unserved",
     "__version__",
     "calibrate",
     "carry",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,29 +22,39 @@ from mnemoscope_runtime import (
     Screener,
     Tokens,
 )
+from mnemoscope_runtime.closing import Closing
 from mnemoscope_runtime.options import check_options
 
 from . import embedded
 from .calibration import Calibration, CalibrationFile, Setting
-from .cascade import First
-from .chunks import check_chunks, embed_chunks
-from .detection import Detection
+from .calibration.cascade import First
 from .detectors import Features, Statistic, find_statistic
-from .notes import notes_on
-from .opening import open_screener, own_calibration
-from .stage import Stage, alone, in_turn
+from .screening.calibrations import Calibrations, Uncalibrated, check_uncalibrated
+from .screening.chunks import by_chunks, check_chunks
+from .screening.detection import Detection, detections
+from .screening.opening import open_screener, own_calibration
+from .screening.stages import Stage, alone, in_turn
 
 __all__ = ["Detector", "Uncalibrated"]
 
-Uncalibrated = Literal["raise", "score"]
-_WAY_OUT = (
-    'Scores without verdicts come with uncalibrated="score" in Python, and without --calibration '
-    "on the command line."
-)
 _BATCH = 32
 
 
-class Detector:
+@dataclass(frozen=True)
+class _Ready:
+    """What is settled before prompts come: how they are measured, and compared with what."""
+
+    setting: Setting
+    stage: Stage
+    calibrations: Calibrations
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """Raises as `Calibrations.of`."""
+        return self.calibrations.of(self.setting)
+
+
+class Detector(Closing):
     """Screens prompts with a bundle. Safe to share between threads.
 
     Args:
@@ -71,9 +81,7 @@ class Detector:
         first: First | None = None,
         uncalibrated: Uncalibrated = "raise",
     ) -> None:
-        _check_uncalibrated(uncalibrated)
-        if calibration is not None:
-            calibration.check(screener.bundle.id)
+        check_uncalibrated(uncalibrated)
         self.statistic = find_statistic(detector)
         self.first = first
         self.before = None
@@ -83,10 +91,8 @@ class Detector:
             statistic = find_statistic(first.detector)
             self.before = Stage.of(screener, statistic, first.steps, first.noises)
         self.screener = screener
-        self.calibration = calibration
         self.uncalibrated = uncalibrated
-        self._found: dict[Setting, Calibration | None] = {}
-        self._nothing = screener.tokenizer.encode([""]).ids  # [1, ids]
+        self.calibration = calibration
 
     @classmethod
     def load(
@@ -97,10 +103,13 @@ class Detector:
         threads: int | None = None,
         device: int | None = None,
         engines: str | Path | None = None,
+        batch: int | None = None,
+        contexts: int | None = None,
         calibration: str | Path | None = None,
         detector: str | Statistic = "magnitude",
         first: First | None = None,
         uncalibrated: Uncalibrated = "raise",
+        trust: str | Path | None = None,
     ) -> Detector:
         """Open a bundle: the embedded one by default.
 
@@ -111,36 +120,62 @@ class Detector:
                 is calibrated for this detector, if any of those will do.
             threads: CPU threads an engine may use.
             device: Which GPU runs it, from 0.
-            engines: Folder of engines that `mnemoscope build` made; BUNDLE/engines by default.
+            engines: Folder of engines that `mnemoscope build` made; the user's cache by default.
+            batch: Prompts that one run of ONNX Runtime on a GPU takes.
+            contexts: Calls that TensorRT runs at once.
             calibration: A calibration file; by default the bundle's own, if it has one.
             detector: What is measured: a name of `mnemoscope.detectors.DETECTORS` or, of a bundle
                 with taps, "taps" or "tap:LAYER"; or a statistic of your own.
             first: A cheaper stage that goes first, as in `Detector`.
             uncalibrated: Whether to screen in a setting without a calibration is an error
                 ("raise"), or gives scores and no verdict ("score").
+            trust: File of a public key: only a bundle and a calibration that it signed are used.
 
         Raises:
             BundleError: the bundle cannot be used.
+            SignatureError: the bundle or the calibration is not signed by the key that is trusted.
             BackendError: the backend cannot be used.
             CalibrationError: the calibration cannot be read, or belongs to another bundle.
             InputError: there is no such backend or detector, the bundle lacks the taps that it
                 looks at, or an option is of a wrong type.
         """
-        check_options("a path or None", bundle=bundle, calibration=calibration)
-        _check_uncalibrated(uncalibrated)
+        check_options("a path or None", bundle=bundle, calibration=calibration, trust=trust)
+        check_uncalibrated(uncalibrated)
         statistic = find_statistic(detector)
         path = Path(bundle) if bundle is not None else embedded.BUNDLE
         file = Path(calibration) if calibration is not None else own_calibration(path)
-        known = None if file is None else CalibrationFile.read(file)
+        known = None if file is None else CalibrationFile.read(file, trust=trust)
         backends = () if known is None else known.backends(statistic.name, first)
         before = () if first is None else (first.detector,)
-        options = BackendOptions(threads, device, engines)
-        screener = open_screener(path, backend, options, (*before, statistic), backends)
+        options = BackendOptions(threads, device, engines, batch, contexts)
+        screener = open_screener(path, backend, options, (*before, statistic), backends, trust)
         try:
             return cls(screener, known, detector=statistic, first=first, uncalibrated=uncalibrated)
         except BaseException:
             screener.close()
             raise
+
+    @property
+    def calibration(self) -> CalibrationFile | None:
+        """What thresholds come from; another one counts from the next call on.
+
+        Raises:
+            CalibrationError: when set: it belongs to another bundle.
+        """
+        return self._calibration
+
+    @calibration.setter
+    def calibration(self, calibration: CalibrationFile | None) -> None:
+        if calibration is not None:
+            calibration.check(self.screener.bundle.id)
+        self._calibration = calibration
+        self._calibrations = Calibrations(
+            calibration or CalibrationFile(()),
+            self.uncalibrated,
+            learns=self.statistic.is_fitted,
+            length=self.screener.tokenizer.length,
+        )
+        self._ready: dict[tuple[int, int | None], _Ready] = {}
 
     @property
     def bundle_id(self) -> str:
@@ -181,17 +216,7 @@ class Detector:
             InputError: steps or noises cannot be used, or the first stage costs as much as the
                 second.
         """
-        stage = Stage.of(self.screener, self.statistic, steps, noises)
-        if self.before is not None and self.before.flops >= stage.flops:
-            raise InputError(
-                f"The first stage, {self.before}, costs {self.before.flops / stage.flops:.2f} of "
-                f"the second, {stage}, so that it saves nothing. Choose a cheaper --first, or "
-                "leave it out."
-            )
-        identity, backend = self.screener.bundle.id, self.screener.backend.name
-        return Setting(
-            identity, backend, self.statistic.name, stage.steps, stage.noises, self.first
-        )
+        return self._at(steps, noises).setting
 
     def missing(self, *, steps: int = 1, noises: int | None = None) -> CalibrationError | None:
         """Why there are no verdicts in a setting, and what makes them; None if there are.
@@ -199,8 +224,21 @@ class Detector:
         Raises:
             InputError: as `setting`.
         """
-        setting, known = self.setting(steps=steps, noises=noises), self._known
-        return None if known.find(setting) is not None else known.missing(setting)
+        return self._calibrations.missing(self.setting(steps=steps, noises=noises))
+
+    def calibrated(self, *, steps: int = 1, noises: int | None = None) -> Calibration | None:
+        """The calibration of a setting, or None where scores without verdicts were asked for.
+
+        Raises:
+            InputError: as `setting`.
+            CalibrationError: there is none.
+        """
+        return self._at(steps, noises).calibration
+
+    def check(self, prompt: str, *, steps: int = 1, noises: int | None = None) -> None:
+        """Raise what `screen` would, as far as it can be known before anything is measured."""
+        self.screener.tokenizer.check([prompt])
+        self.calibrated(steps=steps, noises=noises)
 
     def screen(
         self,
@@ -216,9 +254,9 @@ class Detector:
             prompts: A list of prompts.
             steps: Denoising steps to measure: 1 is cheapest, more is surer.
             noises: How many noises of the bundle's bank; all by default.
-            chunks: Read long prompts in chunks (`mnemoscope.chunks`) and cut nothing off; of a
-                bundle that was exported with any_length. What comes of several chunks is on a
-                scale of its own, so that no calibration applies.
+            chunks: Read long prompts in chunks (see `mnemoscope.screening.chunks`) and cut nothing
+                off; of a bundle that was exported with any_length. What comes of several chunks is
+                on a scale of its own, so that no calibration applies.
 
         Returns:
             One detection for each prompt, in order.
@@ -317,15 +355,10 @@ class Detector:
         tokens = self.screener.tokenizer.encode(prompts)
         if not chunks or not any(tokens.truncated):
             return self._screen_told(prompts, tokens, steps, noises)
-        tokenizer = self.screener.tokenizer
-        counts = [len(tokenizer.chunks(prompt, k)) for k, prompt in enumerate(prompts)]
         found: dict[int, Detection] = {}
-        for count in sorted(set(counts)):
-            rows = [k for k, each in enumerate(counts) if each == count]
+        for rows, told in by_chunks(self.screener, prompts, tokens):
             group = [prompts[k] for k in rows]
-            told = tokens.rows(rows) if count == 1 else embed_chunks(self.screener, group)
-            detections = self._screen_told(group, told, steps, noises)
-            found.update(zip(rows, detections, strict=True))
+            found.update(zip(rows, self._screen_told(group, told, steps, noises), strict=True))
         return [found[k] for k in range(len(prompts))]
 
     def _screen_told(
@@ -338,128 +371,42 @@ class Detector:
         literal: bool = True,
     ) -> Iterator[Detection]:
         start = time.perf_counter()
-        setting = self.setting(steps=steps, noises=noises)
-        stage = Stage(self.screener, self.statistic, setting.steps, setting.noises)
+        ready = self._at(steps, noises)
+        setting, stage = ready.setting, ready.stage
         if isinstance(told, Embeddings):
-            calibration = self._calibration_of(setting, told)
+            calibration = self._calibrations.of_embeddings(setting, told)
             looks = alone(stage, told, calibration)
-            cut = [False] * len(told)
         else:
-            calibration = self._calibration(setting)
+            calibration = ready.calibration
             looks = (
                 alone(stage, told, calibration)
                 if self.before is None
                 else in_turn(self.before, stage, told, setting, calibration)
             )
-            cut = list(told.truncated)
-        empty = self._empty(told)
-        p_values: list[float] | list[None] = [None] * len(looks)
-        if calibration is not None:
-            p_values = calibration.p_values([look.score for look in looks]).tolist()
-        threshold = None if calibration is None else calibration.threshold
         seconds = (time.perf_counter() - start) / len(prompts)
-        scale = self.screener.latent_elements**-0.5
-        is_magnitude = self.statistic.name == "magnitude"
-        first = None if self.first is None else str(self.first)
-        read = self.screener.tokenizer.length - 2  # less start and end
-        rows = zip(prompts, looks, p_values, cut, empty, strict=True)
-        for prompt, look, p_value, truncated, nothing in rows:
-            yield Detection(
-                prompt=prompt,
-                score=look.score,
-                scores=tuple(look.scores),
-                rms=scale * look.score if is_magnitude and not look.cleared else None,
-                p_value=None if nothing else p_value,
-                threshold=threshold,
-                memorized=None if threshold is None or nothing else look.score > threshold,
-                truncated=truncated,
-                detector=self.statistic.name,
-                backend=setting.backend,
-                bundle=setting.bundle,
-                steps=setting.steps,
-                noises=setting.noises,
-                seconds=seconds,
-                passes=look.passes,
-                first=first,
-                cleared=look.cleared,
-                notes=notes_on(
-                    prompt,
-                    told,
-                    read if truncated else None,
-                    literal=literal,
-                    any_length=self.screener.bundle.manifest.any_length,
-                    empty=nothing,
-                ),
-                empty=nothing,
-            )
+        return detections(
+            self.screener, setting, calibration, prompts, told, looks, seconds, literal=literal
+        )
 
-    def _empty(self, told: Tokens | Embeddings) -> list[bool]:
-        """Of which rows the model reads the baseline itself, whatever the prompt looks like."""
-        if isinstance(told, Tokens):
-            return [bool(each) for each in (told.ids == self._nothing).all(1)]
-        pairs = zip(told.embeds, told.empty, strict=True)
-        same = [(each == empty).reshape(len(told), -1).all(1) for each, empty in pairs]
-        return [bool(each) for each in np.logical_and.reduce(same)]
-
-    def _calibration_of(self, setting: Setting, told: Embeddings) -> Calibration | None:
-        """One that applies to embeddings."""
-        if self.first is not None:
+    def _at(self, steps: int, noises: int | None) -> _Ready:
+        """What `steps` and `noises` come to, worked out once; raises as `setting`."""
+        known = type(steps) is int and (noises is None or type(noises) is int)  # True is no 1
+        ready = self._ready.get((steps, noises)) if known else None
+        if ready is not None:
+            return ready
+        stage = Stage.of(self.screener, self.statistic, steps, noises)
+        if self.before is not None and self.before.flops >= stage.flops:
             raise InputError(
-                "A cascade looks at prompts as the bundle's tokens. Leave the first stage out to "
-                "screen embeddings, or prompts in chunks."
+                f"The first stage, {self.before}, costs {self.before.flops / stage.flops:.2f} of "
+                f"the second, {stage}, so that it saves nothing. Choose a cheaper --first, or "
+                "leave it out."
             )
-        if told.as_tokens:
-            return self._calibration(setting)
-        other = f"Calibrations are of {self.screener.tokenizer.length} tokens against the empty "
-        other += f"prompt, and these embeddings are of {told.length} tokens"
-        other += "." if told.length != self.screener.tokenizer.length else " and another baseline."
-        if self.statistic.is_fitted:
-            raise CalibrationError(
-                f"{other} The detector {self.statistic.name!r} has no scores without one. Choose "
-                "the magnitude."
-            )
-        if self.uncalibrated == "raise":
-            raise CalibrationError(f"{other} {_WAY_OUT}")
-        return None
-
-    def _calibration(self, setting: Setting) -> Calibration | None:
-        if setting not in self._found:
-            known = self._known
-            found = known.find(setting)
-            if found is None and self.first is not None:
-                raise known.missing(
-                    setting, "A cascade knows what to clear only after it has seen benign prompts."
-                )
-            if found is None and self.statistic.is_fitted:
-                raise known.missing(
-                    setting, f"The detector {setting.detector!r} has no scores without one."
-                )
-            if found is None and self.uncalibrated == "raise":
-                raise known.missing(setting, after=_WAY_OUT)
-            self._found[setting] = found
-        return self._found[setting]
-
-    @property
-    def _known(self) -> CalibrationFile:
-        return self.calibration or CalibrationFile(())
+        identity, backend = self.screener.bundle.id, self.screener.backend.name
+        setting = Setting(
+            identity, backend, self.statistic.name, stage.steps, stage.noises, self.first
+        )
+        return self._ready.setdefault((steps, noises), _Ready(setting, stage, self._calibrations))
 
     def close(self) -> None:
         """Let go of the engines; further calls raise."""
         self.screener.close()
-
-    def __enter__(self) -> Detector:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-def _check_uncalibrated(value: object) -> None:
-    if value not in get_args(Uncalibrated):
-        choice = " or ".join(f'"{each}"' for each in get_args(Uncalibrated))
-        raise InputError(f"uncalibrated is {value!r:.80}. Give {choice}.")

@@ -3,12 +3,14 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 from attack_support import Fields, edit
 
+from mnemoscope import embedded
 from mnemoscope_runtime import Bundle, BundleError, IntegrityError, SchemaError, Screener
 from mnemoscope_runtime.bundle import MANIFEST
 
@@ -195,8 +197,8 @@ def test_newer_schema(bundle: Path) -> None:
 def test_manifest_of_gigabytes(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (bundle / MANIFEST).open("r+b") as file:
         file.truncate(8 * 2**30)  # sparse: it takes no room on the disk
-    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} was read"))
-    with pytest.raises(SchemaError, match="larger than any manifest"):
+    monkeypatch.setattr("os.fdopen", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(SchemaError, match="has more than 67,108,864 bytes"):
         Bundle.open(bundle)
 
 
@@ -221,7 +223,7 @@ def test_file_of_gigabytes(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         with (bundle / name).open("r+b") as file:
             file.truncate(8 * 2**30)
     read = {MANIFEST: content}
-    monkeypatch.setattr(Path, "read_bytes", lambda path: read[path.name])
+    monkeypatch.setattr("mnemoscope_runtime.bundle.read_file", lambda path, _: read[path.name])
     with pytest.raises(IntegrityError, match="bytes, the manifest promises"):
         Bundle.open(bundle)
 
@@ -237,3 +239,40 @@ def test_manifest_without_a_graph(bundle: Path, graph: str) -> None:
     edit(bundle, lambda fields: fields["graphs"].pop(graph))
     with pytest.raises(IntegrityError, match=f"has no graph {graph}"):
         Bundle.open(bundle)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("scheduler", {"steps_offset": 2**63}),
+        ("scheduler", {"steps_offset": -(2**63)}),
+        ("noise_bank", {"seed": 10**400}),
+        ("flops", {"screen": 0}),
+        ("flops", {"screen": 10**400}),
+        ("flops", {"text_encoder": 10**18}),
+    ],
+)
+def test_numbers_out_of_range(tmp_path: Path, place: str, value: dict[str, int]) -> None:
+    copy = shutil.copytree(embedded.BUNDLE, tmp_path / "bundle")
+    edit(copy, lambda fields: fields[place].update(value))
+    with pytest.raises((SchemaError, IntegrityError), match=r"manifest\.json (is|counts)"):
+        Bundle.open(copy)
+
+
+def test_a_manifest_that_says_something_twice(tmp_path: Path) -> None:
+    copy = shutil.copytree(embedded.BUNDLE, tmp_path / "bundle")
+    content = (copy / MANIFEST).read_text()
+    (copy / MANIFEST).write_text(content.replace('"guidance"', '"opset": 1, "guidance"'))
+    with pytest.raises(SchemaError, match="it says 'opset' twice"):
+        Bundle.open(copy)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("name", ["step.onnx", "model.weights"])
+def test_a_file_that_changes_after_opening(tmp_path: Path, backend: str, name: str) -> None:
+    copy = shutil.copytree(embedded.BUNDLE, tmp_path / "bundle")
+    with Screener.open(copy, backend=backend, graphs=("text_encoder",)) as screener:
+        content = (copy / name).read_bytes()
+        (copy / name).write_bytes(flipped(content, len(content) // 2))
+        with pytest.raises(IntegrityError, match=r"differs .* \(sha256\)"):
+            screener.prepare("step")

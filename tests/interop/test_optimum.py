@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cli_support import shell
+from cli_support import Run
 from cuda_kernels import lacking
 from odd_prompts import odd_strings
 from tokenizer_layouts import LAYOUTS, TRANSFORMERS_5, write_layout
 
 from mnemoscope_export import StableDiffusion, magnitudes
+from mnemoscope_export.bundle_tokenizer import BundleTokenizer
 from mnemoscope_export.clip_tokenizers import CHECKED
-from mnemoscope_export.tokens import BundleTokenizer
 from mnemoscope_runtime import Screener
 
 HERE = Path(__file__).parent
@@ -25,30 +25,42 @@ PYTHON = Path(
 )
 PROMPTS = ["a cat, sitting", "google icon of rocket", "eine Katze — 猫"]
 
-pytestmark = pytest.mark.skipif(
-    not PYTHON.exists() and "OPTIMUM_PYTHON" not in os.environ,
-    reason="Optimum has an environment of its own: make .venv/optimum/installed",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not PYTHON.exists() and "OPTIMUM_PYTHON" not in os.environ,
+        reason="Optimum has an environment of its own: make .venv/optimum/installed",
+    ),
+]
+
+
+OLD = [name for name in LAYOUTS if name not in TRANSFORMERS_5]
 
 
 @pytest.fixture(scope="module")
-def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `in_optimum.py` makes: most of the time it takes is its imports."""
     folder = tmp_path_factory.mktemp("optimum")
-    made = subprocess.run(
-        [PYTHON, HERE / "make_exports.py", folder], capture_output=True, text=True, check=False
+    for name in OLD:
+        write_layout(name, folder / "layouts" / name)
+    run = subprocess.run(
+        [PYTHON, HERE / "in_optimum.py", folder], capture_output=True, text=True, check=False
     )
-    assert made.returncode == 0, made.stderr
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split()[-1] == CHECKED["transformers-4"]
     return folder
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
-def test_scores_are_those_of_the_pytorch_model(exports: Path, tmp_path: Path, kind: str) -> None:
+def test_scores_are_those_of_the_pytorch_model(
+    made: Path, tmp_path: Path, run: Run, kind: str
+) -> None:
     out = tmp_path / "bundle"
-    result = shell("export", "--from-onnx", exports / kind / "onnx", out, "--noises", 2)
+    result = run("export", "--from-onnx", made / kind / "onnx", out, "--noises", 2)
     assert result.code == 0, result.err
     assert "\nscreen: relative error " in result.err
     assert lacking(out) == set()
-    model = StableDiffusion.load(exports / kind / "pytorch")
+    model = StableDiffusion.load(made / kind / "pytorch")
     with Screener.open(out) as screener:
         manifest = screener.bundle.manifest
         assert manifest.scheduler == model.scheduler_record()
@@ -62,17 +74,9 @@ def test_scores_are_those_of_the_pytorch_model(exports: Path, tmp_path: Path, ki
         np.testing.assert_allclose(screener.trajectory(PROMPTS, steps=4), expected, rtol=1e-4)
 
 
-def test_ids_are_those_of_transformers_4(tmp_path: Path) -> None:
-    names = [name for name in LAYOUTS if name not in TRANSFORMERS_5]
-    for name in names:
-        write_layout(name, tmp_path / name)
-    read = subprocess.run(
-        [PYTHON, HERE / "read_tokens.py", tmp_path], capture_output=True, text=True, check=False
-    )
-    assert read.returncode == 0, read.stderr
-    assert read.stdout.split()[-1] == CHECKED["transformers-4"]
-    odd = odd_strings()
-    for name in names:
-        found = BundleTokenizer.from_files(tmp_path / name, longest=77)
-        assert found.record.follows == "transformers-4"
-        np.testing.assert_array_equal(found.clip()(odd), np.load(tmp_path / f"{name}.npy"))
+@pytest.mark.parametrize("name", OLD)
+def test_ids_are_those_of_transformers_4(made: Path, name: str) -> None:
+    found = BundleTokenizer.from_files(made / "layouts" / name, longest=77)
+    assert found.record.follows == "transformers-4"
+    wanted = np.load(made / "layouts" / f"{name}.npy")
+    np.testing.assert_array_equal(found.clip()(odd_strings()), wanted)

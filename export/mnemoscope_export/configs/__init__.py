@@ -4,12 +4,13 @@ An allow-list: every option of every part is in a table with the values that are
 torch.
 """
 
-from .parts import scheduler_problems
+from .parts import SCHEDULER, scheduler_problems
 from .pipeline import PARTS, check_configs, check_unet, check_vae, is_xl, refuse
 from .unet import inpaints, sample_size
 
 __all__ = [
     "PARTS",
+    "SCHEDULER",
     "check_configs",
     "check_unet",
     "check_vae",

@@ -1,8 +1,17 @@
 """Torch models by family."""
 
+from .base import Embeds, Model
 from .checkpoint import load_network
-from .loading import load_vae
+from .loading import load_model, load_vae
 from .sdxl import StableDiffusionXL
-from .stable_diffusion import Embeds, StableDiffusion
+from .stable_diffusion import StableDiffusion
 
-__all__ = ["Embeds", "StableDiffusion", "StableDiffusionXL", "load_network", "load_vae"]
+__all__ = [
+    "Embeds",
+    "Model",
+    "StableDiffusion",
+    "StableDiffusionXL",
+    "load_model",
+    "load_network",
+    "load_vae",
+]

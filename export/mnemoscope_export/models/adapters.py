@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 from torch import Tensor, nn
 
 from mnemoscope_runtime.errors import BackendUnavailable, ExportError
@@ -25,32 +24,18 @@ from .contents import content, file_sha256, tensors
 from .messages import first_line, shown
 from .options import Embedding, Lora
 
-__all__ = ["add_embeddings", "fuse_loras", "pipeline_of"]
+__all__ = ["add_embeddings", "fuse_loras"]
 
 _SCALARS = (".alpha",)  # what a rank is divided by: peft keeps it as a number
 _HALF = re.compile(r"(.*lora(?:_linear_layer)?[._])(down|up|A|B)(\..*weight)$")
 _OTHER_HALF = {"down": "up", "up": "down", "A": "B", "B": "A"}
 
 
-def pipeline_of(parts: Mapping[str, Any]) -> Any:
-    """diffusers' pipeline of a model's networks, tokenizers and scheduler, without a VAE.
-
-    The networks are the very same; the scheduler is a copy, since a pipeline corrects it.
-    """
-    scheduler = DDIMScheduler.from_config(parts["scheduler"].config)
-    given = {**parts, "vae": None, "scheduler": scheduler}
-    if "text_encoder_2" in parts:
-        return StableDiffusionXLPipeline(**given, add_watermarker=False)
-    return StableDiffusionPipeline(
-        **given, safety_checker=None, feature_extractor=None, requires_safety_checker=False
-    )
-
-
 def fuse_loras(pipeline: Any, loras: Sequence[Lora]) -> tuple[AdapterRecord, ...]:
     """Add LoRAs to the weights of a pipeline, as `fuse_lora` does.
 
     Args:
-        pipeline: Of `pipeline_of`; its networks are changed in place.
+        pipeline: Of `Model.assemble`; its networks are changed in place.
         loras: With their scales.
 
     Returns:

@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mnemoscope_runtime.errors import ExportError
 
-from ..configs import PARTS
 from .contents import lfs_pointer
 
-__all__ = ["read_configs"]
+__all__ = ["read_configs", "read_index"]
 
 _BOM = "\ufeff"
 
 
-def read_configs(folder: Path) -> dict[str, dict[str, Any]]:
-    """What every config file says that there is: `model_index`, and the names of `PARTS`.
+def read_index(folder: Path) -> dict[str, Any]:
+    """What `model_index.json` says; nothing, if it is not there.
+
+    Raises:
+        ExportError: it is damaged.
+    """
+    path = folder / "model_index.json"
+    return _read(path) if path.is_file() else {}
+
+
+def read_configs(folder: Path, files: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """What config files say, those that there are, and `model_index.json` as "model_index".
+
+    Args:
+        folder: Of a pipeline.
+        files: Each part's file, below that.
 
     Raises:
         ExportError: one is damaged.
     """
-    files = {"model_index": "model_index.json", **PARTS}
     found = {part: folder / name for part, name in files.items() if (folder / name).is_file()}
-    return {part: _read(path) for part, path in found.items()}
+    return {"model_index": read_index(folder), **{part: _read(p) for part, p in found.items()}}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,37 +1,35 @@
-"""Models from directories in diffusers' layout, or from the hub."""
+"""Models of any family from directories in diffusers' layout, single files, or the hub."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DiffusionPipeline
 from huggingface_hub.constants import HF_HUB_OFFLINE
 from torch import nn
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from mnemoscope_runtime.errors import ExportError, InputError
 from mnemoscope_runtime.manifest import AdapterRecord
 
-from ..configs import check_configs, check_vae, inpaints, is_xl, sample_size
-from ..records import check_clip_skip, check_latent_size, check_vocabulary
-from .adapters import add_embeddings, fuse_loras, pipeline_of
+from ..configs import PARTS, check_vae
+from .adapters import add_embeddings, fuse_loras
+from .base import Model
 from .checkpoint import load_network
-from .config_files import read_configs
-from .contents import lfs_pointer
-from .masked import mask_all
-from .messages import first_line
+from .config_files import read_configs, read_index
+from .families import family_of
 from .options import LoadOptions
-from .sdxl import StableDiffusionXL
 from .single_file import configs_for, load_single_file, load_single_vae
-from .stable_diffusion import StableDiffusion
 
-__all__ = ["load", "load_vae", "local_folder"]
+__all__ = ["load", "load_model", "load_vae", "local_folder"]
+
+Kind = TypeVar("Kind", bound=Model)
 
 _OFFLINE = "HF_HUB_OFFLINE is set and it has not been downloaded before. "
+_VAE = {"vae": PARTS["vae"]}
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 _NEXT = (
     "Give a directory in diffusers' Stable Diffusion layout with safetensors weights, or a hub id "
@@ -39,8 +37,41 @@ _NEXT = (
 )
 
 
-def load(name: str, dtype: torch.dtype, device: str, options: LoadOptions) -> StableDiffusion:
-    """See `StableDiffusion.load`."""
+def load_model(
+    model: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    options: LoadOptions | None = None,
+) -> Model:
+    """Load a model of any family from a directory in diffusers' layout, a file, or the hub.
+
+    Only safetensors are read, and no remote code runs. `HF_HUB_OFFLINE=1` keeps it local.
+
+    Args:
+        model: Directory, hub id, or a single-file checkpoint (.safetensors) with a directory
+            of its family's configs in the options.
+        dtype: Of the weights.
+        device: Where they go.
+        options: Which files are read, what is added to the weights, what the branches are told.
+
+    Raises:
+        ExportError: there is no such model, or something in its configs is not covered: all of
+            it is named, before any weights are read; or an adapter does not fit it.
+        InputError: the network does not take latents of that size, or options do not go together.
+        BackendUnavailable: LoRA adapters are asked for, and peft is not installed.
+    """
+    return load(Model, str(model), dtype, device, options or LoadOptions())  # type: ignore[type-abstract]
+
+
+def load(
+    kind: type[Kind], name: str, dtype: torch.dtype, device: str, options: LoadOptions
+) -> Kind:
+    """The same, of families whose class is `kind` or below it.
+
+    Raises:
+        ExportError: also if it is of another family.
+    """
     file = Path(name) if Path(name).is_file() else None
     if file is None and options.config is not None:
         raise InputError(
@@ -50,98 +81,45 @@ def load(name: str, dtype: torch.dtype, device: str, options: LoadOptions) -> St
     folder = (
         local_folder(name, options.variant) if file is None else configs_for(file, options.config)
     )
-    configs = read_configs(folder)
-    size = options.latent_size
-    check_configs(configs, str(folder) if file else name, is_resized=size is not None)
-    if size is not None:
-        check_latent_size(configs["unet"], name, size)
-    check_clip_skip(configs, options.clip_skip)
-    index = configs["model_index"]
-    xl = is_xl(index)
-    parts = _tokenizers(folder, configs)
-    # diffusers' pipeline of 1.x and 2.x sets the offset to 1, whatever is there
-    offset = {} if xl else {"steps_offset": 1}
+    family, model = family_of(read_index(folder))
+    if not issubclass(model, kind):
+        raise ExportError(
+            f"{name} is of the family {family}, which is no {kind.__name__}. Load it with "
+            "`load_model`."
+        )
+    configs = read_configs(folder, model.config_files)
+    model.check(configs, name, str(folder) if file else name, options)
+    parts: dict[str, Any] = model.read_tokenizers(folder, configs)
     try:
-        scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler", **offset)
+        parts["scheduler"] = model.read_scheduler(folder)
     except (OSError, ValueError) as error:
         raise ExportError(f"{name} cannot be loaded: {error} {_NEXT}") from error
-    parts |= {"scheduler": scheduler}
     if file is None:
-        parts |= _networks(name, folder, dtype, options.variant, xl=xl)
+        parts |= _networks(name, folder, dtype, options.variant, model.networks)
     else:
-        parts |= load_single_file(file, folder, dtype, options.variant, xl=xl)
+        parts |= load_single_file(file, folder, dtype, options.variant, model)
     adapters: tuple[AdapterRecord, ...] = ()
     if options.embeddings or options.loras:
-        pipeline = pipeline_of(parts)
+        pipeline = model.assemble(parts)
         adapters = add_embeddings(pipeline, options.embeddings)
         adapters += fuse_loras(pipeline, options.loras)
     for part in parts.values():
         if isinstance(part, nn.Module):
             part.to(device).eval().requires_grad_(False)
-    masked = None
-    if inpaints(configs["unet"]):
-        masked = mask_all(load_vae(name, options), size or sample_size(configs["unet"]))
     common: dict[str, Any] = {
-        **parts,
         "id": Path(name).resolve().name if Path(name).exists() else name,
-        "latent_size": size,
+        "latent_size": options.latent_size,
         "variant": options.variant,
         "adapters": adapters,
-        "clip_skip": options.clip_skip,
         "negative": options.negative,
         "source": (name, options),
-        "masked": masked,
     }
-    if not xl:
-        return StableDiffusion(**common)
-    return StableDiffusionXL(
-        **common,
-        force_zeros_for_empty_prompt=bool(index.get("force_zeros_for_empty_prompt", True)),
-        pixels=2 ** (len(configs.get("vae", {}).get("block_out_channels", "1234")) - 1),
-    )
-
-
-def _tokenizers(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    found = {}
-    for suffix in ("", "_2") if "text_encoder_2" in configs else ("",):
-        where = folder / f"tokenizer{suffix}"
-        layouts = (("tokenizer.json",), ("vocab.json", "merges.txt"))
-        if not any(all(_holds(where / name) for name in layout) for layout in layouts):
-            raise ExportError(  # transformers would make up one of two tokens
-                f"{where} has neither vocab.json and merges.txt nor tokenizer.json, so there is no "
-                "tokenizer. Copy it from the model, or save the pipeline again with "
-                "`pipeline.save_pretrained(DIR)`."
-            )
-        for each in {name for layout in layouts for name in layout}:
-            lfs_pointer(where / each)
-        try:
-            tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder=f"tokenizer{suffix}")
-        except Exception as error:  # of its files' contents: those errors share no base class
-            raise ExportError(
-                f"The files of {where} are no tokenizer's: {type(error).__name__}, "
-                f"{first_line(error)} Copy them again."
-            ) from error
-        # a config that does not say how many tokens are read leaves it to the text encoder
-        config = configs[f"text_encoder{suffix}"]
-        ends = tokenizer.bos_token_id, tokenizer.eos_token_id
-        check_vocabulary(len(tokenizer), ends, config, str(where))
-        longest = int(config.get("max_position_embeddings", 77))
-        tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
-        found[f"tokenizer{suffix}"] = tokenizer
-    return found
-
-
-def _holds(file: Path) -> bool:
-    """Whether a file is there with anything in it: without merges words fall into letters."""
-    return file.is_file() and file.stat().st_size > 0
+    return model(**parts, **common, **model.other_fields(configs, name, options))
 
 
 def _networks(
-    name: str, folder: Path, dtype: torch.dtype, variant: str | None, *, xl: bool
+    name: str, folder: Path, dtype: torch.dtype, variant: str | None, kinds: Mapping[str, Any]
 ) -> dict[str, Any]:
-    kinds: dict[str, Any] = {"text_encoder": CLIPTextModel, "unet": UNet2DConditionModel}
-    if xl:
-        kinds["text_encoder_2"] = CLIPTextModelWithProjection
     if variant is not None and not list(folder.glob(f"*/*.{variant}.*")):
         others = {path.name.split(".")[1] for path in folder.glob("*/*.*.safetensors")}
         there = f"; there is {', '.join(sorted(others))}" if others else ""
@@ -167,10 +145,10 @@ def load_vae(name: str | Path, options: LoadOptions | None = None) -> Autoencode
     options = options or LoadOptions()
     if Path(name).is_file():
         config = configs_for(Path(name), options.config)
-        check_vae(read_configs(config).get("vae", {}), str(name))
+        check_vae(read_configs(config, _VAE).get("vae", {}), str(name))
         return load_single_vae(Path(name), config)
     whole = local_folder(str(name), options.variant)
-    check_vae(read_configs(whole).get("vae", {}), str(name))
+    check_vae(read_configs(whole, _VAE).get("vae", {}), str(name))
     folder = whole / "vae"
     if not folder.is_dir():
         raise ExportError(

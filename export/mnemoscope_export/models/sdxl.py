@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from diffusers import DDIMScheduler, StableDiffusionXLPipeline
+from torch import Tensor
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from mnemoscope_runtime.errors import ExportError
 
-from .stable_diffusion import Embeds, StableDiffusion
+from .base import Configs, Embeds, Model
+from .clip import read_tokenizers
+from .on_bank import OnBank
+from .options import LoadOptions
+from .stable_diffusion import StableDiffusion
 
 __all__ = ["StableDiffusionXL"]
 
@@ -36,6 +43,12 @@ class StableDiffusionXL(StableDiffusion):
     pixels: int = 8
 
     embeddings: ClassVar[tuple[str, ...]] = ("prompt_embeds", "pooled_embeds")
+    networks: ClassVar[Mapping[str, Any]] = {
+        **StableDiffusion.networks,
+        "text_encoder_2": CLIPTextModelWithProjection,
+    }
+    pipeline_class: ClassVar[Any] = StableDiffusionXLPipeline
+    unused: ClassVar[tuple[str, ...]] = ("feature_extractor", "image_encoder")
 
     def __post_init__(self) -> None:
         lengths = [each.model_max_length for each in (self.tokenizer, self.tokenizer_2)]
@@ -46,14 +59,38 @@ class StableDiffusionXL(StableDiffusion):
                 "be exported."
             )
 
-    @property
-    def parts(self) -> dict[str, nn.Module]:
-        """The networks, by the names of their fields."""
-        return {**super().parts, "text_encoder_2": self.text_encoder_2}
+    @classmethod
+    def read_tokenizers(cls, folder: Path, configs: Configs) -> dict[str, CLIPTokenizer]:
+        """See `Model.read_tokenizers`."""
+        second = read_tokenizers(folder, {"tokenizer_2": configs["text_encoder_2"]})
+        return {**super().read_tokenizers(folder, configs), **second}
+
+    @classmethod
+    def read_scheduler(cls, folder: Path) -> DDIMScheduler:
+        """As it is there, unlike in older pipelines."""
+        return DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
+
+    @classmethod
+    def other_fields(cls, configs: Configs, model: str, options: LoadOptions) -> dict[str, Any]:
+        """See `Model.other_fields`."""
+        zeros = configs["model_index"].get("force_zeros_for_empty_prompt", True)
+        levels = configs.get("vae", {}).get("block_out_channels", "1234")
+        return {
+            **super().other_fields(configs, model, options),
+            "force_zeros_for_empty_prompt": bool(zeros),
+            "pixels": 2 ** (len(levels) - 1),
+        }
+
+    @classmethod
+    def assemble(cls, parts: Mapping[str, Any]) -> Any:
+        """See `Model.assemble`; the scheduler is a copy, since a pipeline corrects it."""
+        scheduler = DDIMScheduler.from_config(parts["scheduler"].config)
+        given = {**parts, "vae": None, "scheduler": scheduler}
+        return StableDiffusionXLPipeline(**given, add_watermarker=False)
 
     @property
     def tokenizers(self) -> dict[str, tuple[CLIPTokenizer, int]]:
-        """Each tokenizer, and how many embeddings its text encoder has."""
+        """Each tokenizer by its field, and how many embeddings its text encoder has."""
         rows: int = self.text_encoder_2.get_input_embeddings().weight.shape[0]
         return {**super().tokenizers, "tokenizer_2": (self.tokenizer_2, rows)}
 
@@ -105,12 +142,36 @@ class StableDiffusionXL(StableDiffusion):
         prompt_embeds, pooled = embeds
         height, width = (self.pixels * size for size in latents.shape[2:])
         # original size, top left corner of the crop, target size
-        times = torch.tensor([height, width, 0, 0, height, width], device=pooled.device)
+        # filled in on the device: a tensor that is made of a list comes from the host, which keeps
+        # a compiled UNet from CUDA graphs
+        sizes = (height, width, 0, 0, height, width)
+        times = torch.stack([pooled.new_full((), size) for size in sizes])
         added = {
             # the UNet joins it to float32, and an exported Concat does not convert as torch does
             "text_embeds": pooled.float(),
-            "time_ids": times.to(pooled.dtype).expand(pooled.shape[0], -1),
+            "time_ids": times.expand(pooled.shape[0], -1),
         }
         given = self.unet_input(latents)
         output: Tensor = self.unet(given, timestep, prompt_embeds, added_cond_kwargs=added).sample
         return output
+
+    def on_bank(self, noises: Tensor, timestep: int) -> OnBank:
+        """The pooled embedding is part of the time embedding, so that nothing folds."""
+        return Model.on_bank(self, noises, timestep)
+
+    def assembled(self) -> Any:
+        """See `Model.assembled`."""
+        pipeline = super().assembled()
+        pipeline.register_to_config(force_zeros_for_empty_prompt=self.force_zeros_for_empty_prompt)
+        pipeline.vae_scale_factor = self.pixels
+        return pipeline
+
+    def call_options(self, told: Embeds, empty: Embeds, size: tuple[int, int]) -> dict[str, Any]:
+        """See `Model.call_options`."""
+        return {
+            **super().call_options(told, empty, size),
+            "pooled_prompt_embeds": told[1],
+            "negative_pooled_prompt_embeds": empty[1],
+            "original_size": size,
+            "target_size": size,
+        }

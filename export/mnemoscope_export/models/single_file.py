@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from mnemoscope_runtime.errors import ExportError, InputError
 
+from .base import Model
 from .contents import content, tensors
 from .messages import first_line, shown
 
@@ -57,7 +58,7 @@ def configs_for(file: Path, config: Path | None) -> Path:
 
 
 def load_single_file(
-    file: Path, config: Path, dtype: torch.dtype, variant: str | None, *, xl: bool
+    file: Path, config: Path, dtype: torch.dtype, variant: str | None, model: type[Model]
 ) -> dict[str, nn.Module]:
     """The networks of a checkpoint, by the names of a pipeline's parts.
 
@@ -66,7 +67,7 @@ def load_single_file(
         config: Directory of configs; see `configs_for`.
         dtype: Of the weights.
         variant: Must be None: a file has none.
-        xl: Whether the configs are those of Stable Diffusion XL.
+        model: The family that the configs are of.
 
     Raises:
         ExportError: the file is not what the configs describe.
@@ -74,11 +75,10 @@ def load_single_file(
     """
     if variant is not None:
         raise InputError(f"{file} is one file, and has no variant {variant!r}. Leave it out.")
-    kind: Any = StableDiffusionXLPipeline if xl else StableDiffusionPipeline
-    unused: dict[str, Any] = {"vae": None} if xl else {"vae": None, "safety_checker": None}
+    unused: dict[str, Any] = dict.fromkeys(("vae", *model.unused))
     held = _held(file, dtype, _UNET, *_TEXT)  # before diffusers: does the file hold a model at all?
     try:
-        pipeline = kind.from_single_file(
+        pipeline = model.pipeline_class.from_single_file(
             str(file), config=str(config), torch_dtype=dtype, local_files_only=True, **unused
         )
     except Exception as error:  # diffusers' errors share no base class
@@ -86,8 +86,7 @@ def load_single_file(
             f"{file} cannot be loaded with the configs of {config}: {first_line(error)} Give a "
             "checkpoint of Stable Diffusion 1.x, 2.x or XL, and configs of the same."
         ) from None
-    names = ["unet", "text_encoder", *(["text_encoder_2"] if xl else [])]
-    parts = {name: getattr(pipeline, name) for name in names}
+    parts = {name: getattr(pipeline, name) for name in model.networks}
     _check(file, config, parts, held, int(pipeline.text_encoder.config.num_hidden_layers))
     return parts
 

@@ -1,66 +1,59 @@
-"""Stable Diffusion in PyTorch, as far as the magnitude needs it."""
+"""Stable Diffusion 1.x and 2.x: one text encoder, and a UNet told what it says."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from copy import deepcopy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
-from diffusers.loaders import TextualInversionLoaderMixin
-from torch import Tensor, nn
+from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from mnemoscope_runtime.errors import InputError
-from mnemoscope_runtime.manifest import AdapterRecord, ModelRecord, PredictionType, Scheduler
+from mnemoscope_runtime.manifest import ModelRecord
 
-from ..configs import sample_size
-from ..records import check_latent_size, family, prediction_type, scheduler_record
-from .checkpoint import canonical
-from .masked import Masked
+from ..configs import check_configs, inpaints, sample_size
+from ..records import check_clip_skip, check_latent_size, family
+from .base import Configs, Embeds, Model
+from .clip import read_tokenizers
+from .folding import FoldedUNet, without_batch_limit
+from .layers import decoder_layers, prompted_layers
+from .loading import load, load_vae
+from .masked import Masked, mask_all
+from .on_bank import OnBank
 from .options import LoadOptions
+from .schedule import DdimSchedule
 
-__all__ = ["Embeds", "StableDiffusion"]
-
-Embeds = tuple[Tensor, ...]  # what the UNet is told of prompts: one tensor for each name
+__all__ = ["StableDiffusion"]
 
 
 @dataclass(frozen=True)
-class StableDiffusion:
+class StableDiffusion(DdimSchedule, Model):
     """The parts of a Stable Diffusion 1.x or 2.x pipeline that predict noise.
 
     Attributes:
-        id: Directory name or hub id.
         scheduler: The pipeline's noise schedule, sampled with DDIM whatever its sampler is.
-        latent_size: (H, W) of the latents; None is what the UNet was trained on.
-        variant: Of the files it was loaded from.
-        adapters: What was put into the weights.
         clip_skip: How many of the text encoder's last layers are left out for prompts; the
             unconditional branch sees all, as in diffusers' pipelines.
-        negative: What the unconditional branch is told instead of the empty prompt.
-        source: What it was loaded from, and how; None if it was put together in memory.
         masked: What an inpainting UNet is given beside noise.
-        embeddings: Names of what `embed` returns.
     """
 
-    id: str
     tokenizer: CLIPTokenizer
     text_encoder: CLIPTextModel
     unet: UNet2DConditionModel
     scheduler: DDIMScheduler
-    latent_size: tuple[int, int] | None = field(default=None, kw_only=True)
-    variant: str | None = field(default=None, kw_only=True)
-    adapters: tuple[AdapterRecord, ...] = field(default=(), kw_only=True)
     clip_skip: int | None = field(default=None, kw_only=True)
-    negative: str | None = field(default=None, kw_only=True)
-    source: tuple[str, LoadOptions] | None = field(default=None, kw_only=True, repr=False)
     masked: Masked | None = field(default=None, kw_only=True)
 
-    embeddings: ClassVar[tuple[str, ...]] = ("prompt_embeds",)
+    networks: ClassVar[Mapping[str, Any]] = {
+        "text_encoder": CLIPTextModel,
+        "unet": UNet2DConditionModel,
+    }
+    pipeline_class: ClassVar[Any] = StableDiffusionPipeline
+    unused: ClassVar[tuple[str, ...]] = ("safety_checker", "feature_extractor", "image_encoder")
 
     @classmethod
     def load(
@@ -70,47 +63,89 @@ class StableDiffusion:
         dtype: torch.dtype = torch.float32,
         device: str = "cpu",
         options: LoadOptions | None = None,
-    ) -> StableDiffusion:
-        """Load any supported family from a directory in diffusers' layout, a file, or the hub.
-
-        Only safetensors are read, and no remote code runs. `HF_HUB_OFFLINE=1` keeps it local.
-
-        Args:
-            model: Directory, hub id, or a single-file checkpoint (.safetensors) with a directory
-                of its family's configs in the options.
-            dtype: Of the weights.
-            device: Where they go.
-            options: Which files are read, what is added to the weights, what the branches are told.
+    ) -> Self:
+        """Load a Stable Diffusion, XL included; `load_model` takes every family, just so.
 
         Raises:
-            ExportError: there is no such model, or something in its configs is not covered: all of
-                it is named, before any weights are read; or an adapter does not fit it.
+            ExportError: there is no such model, it is of another family, or something in its
+                configs is not covered: all of it is named, before any weights are read; or an
+                adapter does not fit it.
             InputError: the UNet cannot halve latents of that size as often as it does, or options
                 do not go together.
             BackendUnavailable: LoRA adapters are asked for, and peft is not installed.
         """
-        from .loading import load  # knows the families, which know this class
+        return load(cls, str(model), dtype, device, options or LoadOptions())
 
-        return load(str(model), dtype, device, options or LoadOptions())
+    @classmethod
+    def check(cls, configs: Configs, model: str, origin: str, options: LoadOptions) -> None:
+        """See `Model.check`."""
+        size = options.latent_size
+        check_configs(configs, origin, is_resized=size is not None)
+        if size is not None:
+            check_latent_size(configs["unet"], model, size)
+        check_clip_skip(configs, options.clip_skip)
+
+    @classmethod
+    def read_tokenizers(cls, folder: Path, configs: Configs) -> dict[str, CLIPTokenizer]:
+        """See `Model.read_tokenizers`."""
+        return read_tokenizers(folder, {"tokenizer": configs["text_encoder"]})
+
+    @classmethod
+    def read_scheduler(cls, folder: Path) -> DDIMScheduler:
+        """With the offset that diffusers' pipeline sets, whatever is there."""
+        return DDIMScheduler.from_pretrained(folder, subfolder="scheduler", steps_offset=1)
+
+    @classmethod
+    def other_fields(cls, configs: Configs, model: str, options: LoadOptions) -> dict[str, Any]:
+        """See `Model.other_fields`."""
+        masked = None
+        if inpaints(configs["unet"]):
+            size = options.latent_size or sample_size(configs["unet"])
+            masked = mask_all(load_vae(model, options), size)
+        return {"clip_skip": options.clip_skip, "masked": masked}
+
+    @classmethod
+    def assemble(cls, parts: Mapping[str, Any]) -> Any:
+        """See `Model.assemble`; the scheduler is a copy, since a pipeline corrects it."""
+        scheduler = DDIMScheduler.from_config(parts["scheduler"].config)
+        given = {**parts, "vae": None, "scheduler": scheduler}
+        return StableDiffusionPipeline(
+            **given, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+        )
 
     @property
-    def zero_empty(self) -> bool:
-        """The unconditional branch gets zeros, not the embedded empty prompt."""
-        return False
+    def family(self) -> str:
+        """ "sd1" or "sd2", told apart by the width of the text encoder."""
+        return family(self.unet.config.cross_attention_dim)
 
     @property
-    def parts(self) -> dict[str, nn.Module]:
-        """The networks, by the names of their fields."""
-        return {"text_encoder": self.text_encoder, "unet": self.unet}
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the latents: those the UNet was trained on, unless resized."""
+        height, width = self.latent_size or sample_size(self.unet.config)
+        return self.unet.config.out_channels, height, width
 
-    def to(self, dtype: torch.dtype, *, copy: bool = True) -> Self:
-        """The model with weights of another dtype: a copy, or itself changed in place."""
-        # nn.Module's own method: diffusers' warns of modules to keep in float32, and has none
-        parts: dict[str, Any] = {
-            name: nn.Module.to(deepcopy(part) if copy else part, dtype)
-            for name, part in self.parts.items()
-        }
-        return replace(self, **parts)
+    @property
+    def tokenizers(self) -> dict[str, tuple[CLIPTokenizer, int]]:
+        """Each tokenizer by its field, and how many embeddings its text encoder has."""
+        return {"tokenizer": (self.tokenizer, _rows(self.text_encoder))}
+
+    def record(self) -> ModelRecord:
+        """See `Model.record`."""
+        return replace(super().record(), clip_skip=self.clip_skip, inpainting=self._masked_by)
+
+    def difference(self, record: ModelRecord, weights_sha256: str | None = None) -> str | None:
+        """See `Model.difference`."""
+        if found := super().difference(record, weights_sha256):
+            return found
+        if (record.clip_skip or 0) != (self.clip_skip or 0):
+            return f"whose clip_skip, {record.clip_skip}, is not that"
+        if record.inpainting != self._masked_by:
+            return "whose VAE, which makes the latents of the masked picture, is not that"
+        return None
+
+    @property
+    def _masked_by(self) -> str | None:
+        return None if self.masked is None else self.masked.vae_sha256
 
     def resized(self, size: tuple[int, int]) -> Self:
         """The model (weights shared) on latents of another height and width.
@@ -125,70 +160,11 @@ class StableDiffusion:
                 f"{self.id} inpaints, and its mask has the size it was loaded with. Load it with "
                 f"LoadOptions(latent_size={size})."
             )
-        return replace(self, latent_size=size)
+        return super().resized(size)
 
-    @property
-    def prediction_type(self) -> PredictionType:
-        """What the UNet predicts: the noise itself or the velocity (Salimans & Ho 2022)."""
-        return prediction_type(self.scheduler.config, self.id)
-
-    @property
-    def family(self) -> str:
-        """ "sd1" or "sd2", told apart by the width of the text encoder."""
-        return family(self.unet.config.cross_attention_dim)
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the latents: those the UNet was trained on, unless resized."""
-        height, width = self.latent_size or sample_size(self.unet.config)
-        return self.unet.config.out_channels, height, width
-
-    @property
-    def alphas_cumprod(self) -> Tensor:
-        """alpha-bar, [num_train_timesteps], fp32."""
-        abar: Tensor = self.scheduler.alphas_cumprod
-        return abar.float()
-
-    def scheduler_record(self, inference_steps: int = 50) -> Scheduler:
-        """The schedule in the manifest's terms.
-
-        Raises:
-            ExportError: the schedule is one that the runtime does not reproduce.
-        """
-        return scheduler_record(self.scheduler.config, self.id, inference_steps)
-
-    def sampler(self) -> DDIMScheduler:
-        """A fresh DDIM sampler over the model's schedule; never clips (latents are not pixels)."""
-        return DDIMScheduler.from_config(self.scheduler.config, clip_sample=False)
-
-    @property
-    def tokenizers(self) -> dict[str, tuple[CLIPTokenizer, int]]:
-        """Each tokenizer, and how many embeddings its text encoder has."""
-        rows: int = self.text_encoder.get_input_embeddings().weight.shape[0]
-        return {"tokenizer": (self.tokenizer, rows)}
-
-    @staticmethod
-    def written_out(prompts: Sequence[str], tokenizer: CLIPTokenizer) -> list[str]:
-        """Prompts with each trigger of several vectors written out, as diffusers' pipelines do."""
-        return list(TextualInversionLoaderMixin().maybe_convert_prompt(list(prompts), tokenizer))
-
-    def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """What `encode` takes, as diffusers' pipeline tokenizes.
-
-        Returns:
-            The ids of each tokenizer side by side. # [B, L] for one
-        """
-        found = []
-        for tokenizer, _ in self.tokenizers.values():
-            ids = tokenizer(
-                self.written_out(prompts, tokenizer),
-                padding="max_length",
-                max_length=tokenizer.model_max_length,
-                truncation=True,
-                return_tensors="pt",
-            ).input_ids
-            found.append(ids)
-        return torch.cat(found, dim=1)
+    def traceable(self) -> Self:
+        """The model (weights shared) with upsampling that does not look at the batch size."""
+        return self.with_network(without_batch_limit(self.unet))
 
     def encode(self, input_ids: Tensor) -> Embeds:
         """Embed token ids.
@@ -206,11 +182,6 @@ class StableDiffusion:
         encoder = getattr(self.text_encoder, "text_model", self.text_encoder)  # transformers 5.5
         return (encoder.final_layer_norm(states[-1 - self.clip_skip]),)
 
-    @torch.no_grad()
-    def embed(self, prompts: Sequence[str]) -> Embeds:
-        """`tokenize` and `encode`."""
-        return self.encode(self.tokenize(prompts).to(self.text_encoder.device))
-
     def embed_empty(self) -> Embeds:
         """What the unconditional branch is told: the empty or negative prompt. # ([1, L, D],)"""
         whole = self if self.clip_skip is None else replace(self, clip_skip=None)
@@ -219,7 +190,7 @@ class StableDiffusion:
     @property
     def own_empty(self) -> bool:
         """What the unconditional branch is told is not what the empty prompt is embedded as."""
-        return not self.zero_empty and (self.clip_skip is not None or bool(self.negative))
+        return super().own_empty or (self.clip_skip is not None and not self.zero_empty)
 
     def predict(self, latents: Tensor, timestep: Tensor | int, embeds: Embeds) -> Tensor:
         """The UNet's output, whatever it predicts; see `to_eps`.
@@ -239,36 +210,31 @@ class StableDiffusion:
         """Latents, and behind them what an inpainting UNet is given. # [B, C or 2 C + 1, H, W]"""
         return latents if self.masked is None else self.masked.beside(latents)
 
-    def to_eps(self, prediction: Tensor, latents: Tensor, timestep: Tensor | int) -> Tensor:
-        """The UNet's output in eps units; for velocities sqrt(abar) v + sqrt(1 - abar) x_t."""
-        if self.prediction_type == "epsilon":
-            return prediction.float()
-        abar = self.alphas_cumprod.to(prediction.device)[timestep]
-        return abar.sqrt() * prediction.float() + (1 - abar).sqrt() * latents.float()
+    def on_bank(self, noises: Tensor, timestep: int) -> OnBank:
+        """All up to the first cross-attention is computed, and the time embedding."""
+        return FoldedUNet(self.unet, self.unet_input(noises), timestep)
 
-    def difference(self, record: ModelRecord, weights_sha256: str | None = None) -> str | None:
-        """What a bundle's model differs in, "whose ... not those"; None if it is this one.
+    def tappable(self) -> list[str]:
+        """Resnets, attentions and resamplers behind the UNet's first cross-attention."""
+        return prompted_layers(self.unet)
 
-        Args:
-            record: The bundle's.
-            weights_sha256: This model's, if it is known.
-        """
-        if record.weights_sha256 != (weights_sha256 or self.weights_sha256()):
-            return "whose weights are not those"
-        if (record.clip_skip or 0) != (self.clip_skip or 0):
-            return f"whose clip_skip, {record.clip_skip}, is not that"
-        if record.negative != self.negative:
-            return f"whose negative prompt, {record.negative!r}, is not that"
-        if record.inpainting != (None if self.masked is None else self.masked.vae_sha256):
-            return "whose VAE, which makes the latents of the masked picture, is not that"
-        return None
+    def auto_taps(self) -> list[str]:
+        """Resnets and attentions of the first two blocks of the decoder."""
+        return decoder_layers(self.unet)
 
-    def weights_sha256(self) -> str:
-        """A hash over names, types and values of all weights; the same in any transformers."""
-        digest = hashlib.sha256()
-        for prefix, module in self.parts.items():
-            state = {canonical(name): value for name, value in module.state_dict().items()}
-            for name, value in sorted(state.items()):
-                digest.update(f"{prefix}.{name} {value.dtype} {tuple(value.shape)}\n".encode())
-                digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+    @property
+    def draws_alike(self) -> bool:
+        """Not where it inpaints: the pipeline samples what is behind the mask."""
+        return self.masked is None
+
+    def told_by(self, pipeline: Any, prompts: Sequence[str] | None, **options: Any) -> Embeds:
+        """See `Model.told_by`."""
+        encoder = pipeline.text_encoder
+        if self.clip_skip is not None and not hasattr(encoder, "text_model"):
+            encoder.__dict__["text_model"] = encoder  # where diffusers looks: transformers < 5.6
+        return super().told_by(pipeline, prompts, clip_skip=self.clip_skip, **options)
+
+
+def _rows(text_encoder: Any) -> int:
+    rows: int = text_encoder.get_input_embeddings().weight.shape[0]
+    return rows

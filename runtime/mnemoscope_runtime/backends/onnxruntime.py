@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import threading
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -14,57 +13,36 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..errors import BackendError, BackendUnavailable
-from ..processes import OwnProcess
-from . import Arrays, Engine, Precision, missing
+from .base import Arrays, Backend, OwnProcess
+from .table import missing
 
-__all__ = ["OnnxRuntime", "import_onnxruntime", "make_session", "open_backend"]
+__all__ = ["OnnxRuntime", "import_onnxruntime", "make_session"]
 
 _PROVIDERS = ["CPUExecutionProvider"]
 _FROM_MEMORY = "add_external_initializers_from_files_in_memory"
 _FOLDER = "session.model_external_initializers_file_folder_path"
+_FORMAT = "session.load_model_format"
 
 
-def open_backend(
-    name: str = "onnxruntime",  # noqa: ARG001
-    *,
-    threads: int | None = None,
-    precision: Precision | None = None,  # noqa: ARG001
-    device: int = 0,  # noqa: ARG001
-) -> OnnxRuntime:
-    """The CPU backend.
-
-    Raises:
-        BackendUnavailable: onnxruntime is not installed or is broken.
-    """
-    return OnnxRuntime(threads=threads)
-
-
-def import_onnxruntime(name: str = "onnxruntime", extra: str | None = None) -> ModuleType:
-    """The `onnxruntime` package, without the usage reports that its import sets up (1.31).
+def import_onnxruntime(name: str = "onnxruntime") -> ModuleType:
+    """The `onnxruntime` package, without its reports of use (`switch_off_reports`).
 
     Args:
         name: The backend that asks, for the error.
-        extra: The extra that installs it, if it is not named like the backend.
 
     Raises:
         BackendUnavailable: it is not installed, empty or too old.
     """
-    switch, before = "ORT_DISABLE_TELEMETRY", os.environ.get("ORT_DISABLE_TELEMETRY")
-    os.environ[switch] = "1"  # read while the library loads
     try:
         onnxruntime = importlib.import_module("onnxruntime")
     except ImportError as error:
-        raise missing(name, error, extra) from None
-    finally:
-        if before is None:
-            del os.environ[switch]
-        else:
-            os.environ[switch] = before
+        raise missing(name, error) from None
     if not hasattr(onnxruntime, "InferenceSession"):
-        raise missing(name, ImportError("the package is there but empty"), extra)
+        raise missing(name, ImportError("the package is there but empty"))
     if not hasattr(onnxruntime.SessionOptions, _FROM_MEMORY):
         old = f"onnxruntime {onnxruntime.__version__} is older than 1.24"
-        raise missing(name, ImportError(old), extra)
+        raise missing(name, ImportError(old))
+    onnxruntime.disable_telemetry_events()  # Windows', which the switch does not reach
     return onnxruntime
 
 
@@ -84,7 +62,7 @@ def make_session(
     Args:
         onnxruntime: The package.
         bundle: Where the graph and its weights come from.
-        graph: "screen", "step" or "text_encoder".
+        graph: One of the manifest's.
         providers: As ONNX Runtime takes them: names, or pairs of a name and options.
         threads: CPU threads, or ONNX Runtime's choice.
         fixed: Sizes for open dimensions of the graph, by name.
@@ -100,7 +78,7 @@ def make_session(
         options.intra_op_num_threads = threads
     # weights come from the bytes that were verified, never from a path inside the graph:
     # what ONNX Runtime would still look for on disk, it looks for where nothing can be
-    entries = {_FOLDER: os.devnull, **(config or {})}
+    entries = {_FORMAT: "ONNX", _FOLDER: os.devnull, **(config or {})}
     if lean:
         entries["session.disable_prepacking"] = "1"
     for key, value in entries.items():
@@ -112,10 +90,11 @@ def make_session(
     data = [bundle.read(name) for name in names]
     options.add_external_initializers_from_files_in_memory(names, data, [len(d) for d in data])
     file = bundle.manifest.graphs[graph]
+    content = bundle.read(file)  # whose errors are the bundle's
     try:
         # enable_fallback=0: the Python wrapper would try again on the CPU and only print a line
         return onnxruntime.InferenceSession(
-            bundle.read(file),
+            content,
             options,
             providers=list(providers),
             disabled_optimizers=["NchwcTransformer"] if lean else [],
@@ -128,45 +107,34 @@ def make_session(
         ) from None
 
 
-class OnnxRuntime:
-    """Loads graphs into ONNX Runtime sessions on the CPU.
+class OnnxRuntime(Backend):
+    """Runs graphs as ONNX Runtime sessions on the CPU.
 
-    `lean` leaves weights in their layout and gives memory back after every operator: a full-size
-    model then loads in half the time and takes a third less memory, and runs slower.
+    Args:
+        threads: CPU threads, or ONNX Runtime's choice.
+        lean: Leave weights in their layout and give memory back after every operator: a full-size
+            model then loads in half the time and takes a third less memory, and runs slower.
+
+    Raises:
+        BackendUnavailable: onnxruntime is not installed or is broken.
     """
 
     name = "onnxruntime"
 
     def __init__(self, *, threads: int | None = None, lean: bool = False) -> None:
+        super().__init__()
         self._ort = import_onnxruntime()
         self._threads = threads
         self._lean = lean
-        self._sessions: dict[tuple[str, str], Engine] = {}
-        self._lock = threading.Lock()
-        self._process = OwnProcess(self)
 
-    def load(self, bundle: Bundle, graph: str) -> Engine:
-        """Make a session from the verified bytes of a graph; the second call returns the first's.
+    def make_engine(self, bundle: Bundle, graph: str) -> _Session:
+        """A session from the verified bytes of a graph.
 
         Raises:
             BackendError: ONNX Runtime refuses the graph.
             BackendUnavailable: the bundle is in bfloat16, or the session would not run on the
                 provider that was asked for.
         """
-        self._process.check()
-        with self._lock:
-            key = (bundle.id, graph)
-            if key not in self._sessions:
-                self._sessions[key] = _Session(self._session(bundle, graph), self._process)
-            return self._sessions[key]
-
-    def close(self) -> None:
-        """Let go of every session; in a fork nothing is taken down."""
-        if self._process.here:
-            with self._lock:
-                self._sessions.clear()
-
-    def _session(self, bundle: Bundle, graph: str) -> Any:
         if bundle.manifest.precision == "bfloat16":
             raise BackendUnavailable(
                 f"ONNX Runtime has no bfloat16 on a CPU, and {bundle.path} is in it. Use the "
@@ -182,7 +150,7 @@ class OnnxRuntime:
                 f"Asked ONNX Runtime for {_PROVIDERS}, it runs {actual}. "
                 "Check the installation with `mnemoscope doctor`."
             )
-        return session
+        return _Session(session, self.process)
 
 
 class _Session:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 import queue
 import sys
-import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -18,30 +15,18 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..errors import BackendError, BackendUnavailable
-from ..processes import OwnProcess
-from . import Arrays, Engine, Precision, missing
+from ..manifest import Precision
+from .base import Arrays, Backend, Engine, OwnProcess
+from .copying import private_copy
+from .openvino_gathers import bound_gathers
+from .table import missing
 
-__all__ = ["OpenVino", "import_openvino", "open_backend"]
+__all__ = ["OpenVino", "import_openvino"]
 
 _TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 _CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
 _ONE = {"input_ids": 1, "noise_index": 1}
 _STATIC = {"screen": _ONE, "taps": _ONE}  # a dynamic batch costs a tenth and more
-
-
-def open_backend(
-    name: str = "openvino",  # noqa: ARG001
-    *,
-    threads: int | None = None,
-    precision: Precision | None = None,
-    device: int = 0,  # noqa: ARG001
-) -> OpenVino:
-    """The CPU backend.
-
-    Raises:
-        BackendUnavailable: openvino is not installed, or the processor lacks the precision.
-    """
-    return OpenVino(threads=threads, precision=precision)
 
 
 def import_openvino() -> ModuleType:
@@ -63,15 +48,22 @@ def import_openvino() -> ModuleType:
             sys.modules[reporter] = before
 
 
-class OpenVino:
-    """Compiles graphs with OpenVINO for the CPU.
+class OpenVino(Backend):
+    """Runs graphs that OpenVINO compiles for the CPU.
 
-    `precision` is what the CPU computes in; differences and norms stay in float32, since the graph
-    says so.
+    Args:
+        threads: CPU threads, or OpenVINO's choice.
+        precision: What the CPU computes in; differences and norms stay in float32, since the graph
+            says so.
+
+    Raises:
+        BackendUnavailable: openvino is not installed, or the processor lacks the precision.
     """
 
     def __init__(self, *, threads: int | None = None, precision: Precision | None = None) -> None:
+        super().__init__()
         openvino = import_openvino()
+        _check_process()
         self._core = openvino.Core()
         self._version = openvino.__version__
         self._precision: Precision = precision or "float32"
@@ -88,35 +80,23 @@ class OpenVino:
         }
         if threads is not None:
             self._options["INFERENCE_NUM_THREADS"] = threads
-        self._engines: dict[tuple[str, str], Engine] = {}
-        self._lock = threading.Lock()
-        self._process = OwnProcess(self)
 
-    def load(self, bundle: Bundle, graph: str) -> Engine:
-        """Compile a graph from its verified bytes; the second call returns the first's engine.
+    def make_engine(self, bundle: Bundle, graph: str) -> Engine:
+        """Compile a graph from its verified bytes.
 
         Raises:
             BackendError: OpenVINO refuses the graph.
+            BackendUnavailable: it would compute in another precision.
         """
-        self._process.check()
-        with self._lock:
-            key = (bundle.id, graph)
-            if key not in self._engines:
-                engine = _Compiled(self._compile(bundle, graph), self._process)
-                self._engines[key] = _each_pair(engine) if graph in _STATIC else engine
-            return self._engines[key]
-
-    def close(self) -> None:
-        """Let go of every engine; in a fork nothing is taken down."""
-        if self._process.here:
-            with self._lock:
-                self._engines.clear()
+        engine = _Compiled(self._compile(bundle, graph), self.process)
+        return _each_pair(engine) if graph in _STATIC else engine
 
     def _compile(self, bundle: Bundle, graph: str) -> Any:
         file = bundle.manifest.graphs[graph]
         try:
-            with _private_copy(bundle, file) as path:
+            with private_copy("OpenVINO", bundle, file) as path:
                 model = self._core.read_model(path)
+                bound_gathers(model)
                 if graph in _STATIC:
                     model.reshape(
                         {
@@ -137,26 +117,6 @@ class OpenVino:
                 "Use the backend openvino, which computes in float32."
             )
         return compiled
-
-
-@contextmanager
-def _private_copy(bundle: Bundle, graph: str) -> Iterator[Path]:
-    """OpenVINO finds weights by path only: a copy of what was verified, for as long as it reads."""
-    with ExitStack() as stack:
-        try:
-            made = tempfile.TemporaryDirectory(prefix="mnemoscope-")
-            folder = Path(stack.enter_context(made))
-            for name in (graph, *bundle.data_files()):
-                path = folder / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(bundle.read(name))
-        except OSError as error:
-            raise BackendError(
-                f"OpenVINO needs a copy of {bundle.path / graph} and its weights among the "
-                f"temporary files, and there it cannot be written: {error}. Free some space, or "
-                "set TMPDIR to a directory that has it."
-            ) from None
-        yield folder / graph
 
 
 class _Compiled:
@@ -192,11 +152,30 @@ def _each_pair(engine: Engine) -> Engine:
             for row in ids
             for noise in noises
         ]  # [1, 1, ...] each
-        return [
-            np.array([value[0, 0] for value in values], np.float32).reshape(
-                len(ids), len(noises), *values[0].shape[2:]
+        if any(value.shape[:2] != (1, 1) for pair in pairs for value in pair):
+            raise BackendError(
+                f"{', '.join(outputs)} of one prompt on one noise came without a row for it. "
+                "Export the model again."
             )
+        return [
+            np.concatenate(values).reshape(len(ids), len(noises), *values[0].shape[2:])
             for values in zip(*pairs, strict=True)
         ]
 
     return run
+
+
+def _check_process() -> None:
+    """OpenVINO's threads are not copied by a fork, and what it opens then may wait for them."""
+    if (first := _first_process()) != os.getpid():
+        raise BackendError(
+            f"OpenVINO was opened in process {first}, of which this one ({os.getpid()}) is a fork: "
+            "it may wait forever for threads that are not here. Open it in no process that forks, "
+            "but in its children; start workers by spawning; or use the backend onnxruntime."
+        )
+
+
+@cache
+def _first_process() -> int:
+    """The process that was the first to open OpenVINO, of this one and those it was forked from."""
+    return os.getpid()

@@ -4,9 +4,10 @@
         found = audit(detector, "prompts.csv", "results.parquet", fdr=0.05)
 
 Every prompt is measured first, in a stream and with a journal that outlives a kill; then all are
-judged together (`mnemoscope.conformal.rejected`).
+judged together (`mnemoscope.calibration.conformal.rejected`).
 """
 
-from .auditing import Audit, audit
+from .auditing import audit
+from .result import Audit
 
 __all__ = ["Audit", "audit"]

@@ -6,81 +6,32 @@ import hashlib
 import itertools
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope_runtime import InputError, NumericsError, __version__
 from mnemoscope_runtime.options import check_options
 
-from ..calibration import Calibration, CalibrationFile, Setting
-from ..conformal import rejected
+from ..calibration import Calibration, CalibrationFile
+from ..calibration.conformal import rejected
+from ..calibration.written import text_of
 from ..detector import Detector
-from ..places import require_place
+from ..outputs import require_place, writing_text
 from . import figures, report, table
 from .deciding import GROUPED, READ, group, limitation, limits
 from .journal import Job, Journal, Measured
+from .result import Audit
 from .source import Source
 
-__all__ = ["Audit", "audit"]
+__all__ = ["audit"]
 
 _BATCH = 32
-_SHOWN, _OF_EACH, _HIGHEST = (
-    200,
-    5,
-    20,
-)  # in the report: groups, prompts of each; if none is flagged
+_SHOWN, _OF_EACH, _HIGHEST = 200, 5, 20  # in the report: groups, of each; if none is flagged
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Audit:
-    """What an audit found.
-
-    Attributes:
-        file: The prompts.
-        prompts: How many the file holds.
-        distinct: How many different ones were screened.
-        flagged: How many of those are flagged.
-        groups: How many groups of near-duplicates the flagged ones form.
-        errors: How many could not be screened, by reason; they are neither flagged nor cleared.
-        truncated: How many of the distinct were longer than what the model reads.
-        fdr: The false-discovery rate that was asked for.
-        dependent: Whether it holds for any dependence between scores.
-        limitation: What so few benign prompts cannot tell; None if they can tell of a single one.
-        setting: How prompts were measured.
-        benign: How many benign prompts the calibration has.
-        calibration: sha256 of the calibration of that setting, in JSON.
-        input: sha256 of the file.
-    """
-
-    file: Path
-    prompts: int
-    distinct: int
-    flagged: int
-    groups: int
-    errors: dict[str, int]
-    truncated: int
-    fdr: float
-    dependent: bool
-    limitation: str | None
-    setting: Setting
-    benign: int
-    calibration: str
-    input: str
-
-    @property
-    def verdict(self) -> str:
-        """The result in a sentence."""
-        text = (
-            f"{self.flagged:,} of {self.distinct:,} distinct prompts flagged, in {self.groups:,} "
-            f"group(s), at a false-discovery rate of {self.fdr:.3g}"
-        )
-        unscreened = sum(self.errors.values())
-        return f"{text}; {unscreened:,} rows not screened" if unscreened else text
 
 
 def audit(
@@ -144,7 +95,7 @@ def audit(
     limited = limitation(source.measured, benign, fdr, dependent)
     if limited:
         tell(limited)
-    known = hashlib.sha256(msgspec.json.encode(calibration)).hexdigest()
+    known = hashlib.sha256(text_of(calibration)).hexdigest()
     job = Job(__version__, setting, known, source.sha256, column, quotes)
     partial = output.with_name(f"{output.name}.partial")
     with Journal.open(partial, job, source.measured, restart=restart) as journal:
@@ -174,14 +125,17 @@ def audit(
             calibration=known,
             input=source.sha256,
         )
-        table.write(output, _rows(source, measured, judged))
-        if page is not None:
-            histogram = figures.score_histogram(
-                measured.scores, judged.flagged, calibration.ordered, setting.detector
-            )
-            compared = limits(source.measured, fdr, dependent)
-            curve = figures.p_value_plot(judged.p_values, compared)
-            report.write(page, found, _entries(source, measured, judged), histogram, curve)
+        with ExitStack() as both:
+            if page is not None:
+                histogram = figures.score_histogram(
+                    measured.scores, judged.flagged, calibration.ordered, setting.detector
+                )
+                compared = limits(source.measured, fdr, dependent)
+                curve = figures.p_value_plot(judged.p_values, compared)
+                entries = _entries(source, measured, judged)
+                text = report.page(found, entries, histogram, curve)
+                both.enter_context(writing_text(page, table.REMEDY)).write(text)
+            table.write(output, _rows(source, measured, judged))  # takes its place first
         journal.remove()
     return found
 
@@ -279,7 +233,7 @@ def _entries(source: Source, measured: Measured, judged: _Judged) -> Iterator[re
 
 def _check_outputs(file: Path, output: Path, page: Path | None) -> None:
     table.check(output)
-    require_place(output, "--output", replaced=True)
+    require_place(output, "--output", regular=True)
     paths = [file, output] if page is None else [file, output, page]
     if len({path.resolve() for path in paths}) < len(paths):
         raise InputError(
@@ -287,4 +241,4 @@ def _check_outputs(file: Path, output: Path, page: Path | None) -> None:
         )
     if page is not None:
         figures.blank()
-        require_place(page, "--report", replaced=True)
+        require_place(page, "--report", regular=True)

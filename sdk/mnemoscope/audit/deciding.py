@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mnemoscope_runtime.errors import CalibrationError
 
-from ..clusters import near_duplicates
+from ..prompts.near_duplicates import near_duplicates
 
 __all__ = ["GROUPED", "READ", "group", "least", "limitation", "limits", "needed"]
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope_runtime.errors import BackendUnavailable
+from ..plotting import new_figure, png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,14 +23,7 @@ def blank() -> Figure:
     Raises:
         BackendUnavailable: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise BackendUnavailable(
-            f"The report has plots, and these need matplotlib: {error}. Install it with "
-            "`pip install 'mnemoscope[plot]'`, or leave out --report."
-        ) from None
-    return Figure(figsize=(6, 3.6), layout="constrained")
+    return new_figure(6, 3.6, otherwise="leave out --report")
 
 
 def score_histogram(
@@ -53,7 +45,7 @@ def score_histogram(
             axes.stairs(counts / counts.sum(), bins, label=label, **({"fill": True} | look))
     axes.set(xlabel=f"score ({detector})", ylabel="share of each")
     axes.legend(fontsize="small")
-    return _png(figure)
+    return png(figure)
 
 
 def p_value_plot(p: Values, limits: Values) -> bytes:
@@ -73,10 +65,4 @@ def p_value_plot(p: Values, limits: Values) -> bytes:
     axes.plot(ends + 1, (ends + 1) / len(limits), ":", color="grey", label="if all were benign")
     axes.set(xlabel="rank", ylabel="p-value", xscale="log", yscale="log")
     axes.legend(fontsize="small")
-    return _png(figure)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=110, format="png")
-    return buffer.getvalue()
+    return png(figure)

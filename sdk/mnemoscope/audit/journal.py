@@ -2,14 +2,20 @@
 
 A header says what was measured and how; then comes one line for each batch, so that what a kill
 tore off is a whole batch, and going on measures the same batches as never having stopped: an
-engine's rounding may depend on them.
+engine's rounding may depend on them. With each batch stands a digest of it and of the header, since
+verdicts come of what is read again.
+
+A file of lines and no SQLite: it is written at its end alone, by one process, and read once, so
+that a torn last line is all that can go wrong, and it stays one file beside OUTPUT. It grows in
+place, where all other files are staged (`mnemoscope_runtime.staging`), and is held meanwhile.
 """
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import IO
 
 import msgspec
@@ -17,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope_runtime import InputError
+from mnemoscope_runtime.closing import Closing
+from mnemoscope_runtime.staging import hold
 
 from ..calibration import Setting
 
@@ -64,14 +72,20 @@ class _Batch(msgspec.Struct):
     truncated: list[bool]
 
 
-class Journal:
+class _Line(msgspec.Struct, forbid_unknown_fields=True):
+    sha256: str
+    batch: msgspec.Raw
+
+
+class Journal(Closing):
     """An open journal. A context manager, which closes the file and lets it lie."""
 
-    def __init__(self, path: Path, file: IO[bytes], measured: Measured, done: int) -> None:
+    def __init__(self, path: Path, file: IO[bytes], header: bytes, measured: Measured) -> None:
         self.path = path
         self._file = file
+        self._header = header
         self.measured = measured
-        self.done = done  # how many prompts
+        self.done = 0  # how many prompts
 
     @classmethod
     def open(cls, path: Path, job: Job, count: int, *, restart: bool = False) -> Journal:
@@ -84,18 +98,25 @@ class Journal:
             restart: Whether to begin one whatever lies there.
 
         Raises:
-            InputError: the journal is another job's or damaged, or cannot be written.
+            InputError: the journal is another job's or damaged, cannot be written, or is being
+                written by another process.
         """
         header = msgspec.json.encode(job) + b"\n"
         measured = Measured(np.full(count, np.nan), np.zeros(count, bool))
         try:
-            if restart:
-                path.unlink(missing_ok=True)
-            file = path.open("r+b" if path.exists() else "w+b")
+            path.touch()
+            file = path.open("r+b")
         except OSError as error:
             raise _unwritable(path, error) from None
-        journal = cls(path, file, measured, 0)
+        journal = cls(path, file, header, measured)
         try:
+            if not hold(file.fileno(), path):
+                raise InputError(
+                    f"{path} is being written by another audit. Wait for its end, or choose "
+                    "another --output."
+                )
+            if restart:
+                file.truncate()
             found = file.readline(2**16)
             if header.startswith(found) and found != header:  # new, or torn in its first line
                 found = b""
@@ -116,13 +137,16 @@ class Journal:
         Raises:
             InputError: the file cannot be written; what was there before is kept.
         """
-        self._write(msgspec.json.encode(_Batch(self.done, scores, truncated)) + b"\n")
+        text = msgspec.json.encode(_Batch(self.done, scores, truncated))
+        self._write(msgspec.json.encode(_Line(self._digest(text), msgspec.Raw(text))) + b"\n")
         self._take(scores, truncated)
 
     def remove(self) -> None:
         """Delete the file: it is no longer needed."""
-        self.close()
+        if sys.platform == "win32":  # which deletes nothing that is open
+            self.close()
         self.path.unlink(missing_ok=True)
+        self.close()
 
     def close(self) -> None:
         """Close the file."""
@@ -131,17 +155,6 @@ class Journal:
         except OSError as error:  # of what was still to be flushed
             raise _unwritable(self.path, error) from None
 
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def _take(self, scores: list[float], truncated: list[bool]) -> None:
         end = self.done + len(scores)
         self.measured.scores[self.done : end] = scores
@@ -149,13 +162,16 @@ class Journal:
         self.done = end
 
     def _restore(self) -> None:
-        decoder = msgspec.json.Decoder(_Batch)
+        lines, batches = msgspec.json.Decoder(_Line), msgspec.json.Decoder(_Batch)
         kept = self._file.tell()
         for line in iter(self._file.readline, b""):
             if not line.endswith(b"\n"):
                 break  # torn by a kill
             try:
-                batch = decoder.decode(line)
+                held = lines.decode(line)
+                if self._digest(held.batch) != held.sha256:
+                    raise ValueError("a batch is not what was written")
+                batch = batches.decode(held.batch)
                 fits = len(batch.scores) <= len(self.measured.scores) - self.done
                 if batch.start != self.done or not fits:
                     raise ValueError("a batch is missing or too many")
@@ -169,6 +185,9 @@ class Journal:
             kept = self._file.tell()
         self._file.seek(kept)
         self._file.truncate()
+
+    def _digest(self, batch: bytes | msgspec.Raw) -> str:
+        return hashlib.sha256(self._header + bytes(batch)).hexdigest()
 
     def _write(self, line: bytes) -> None:
         try:

@@ -2,61 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import html
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from string import Template
-from typing import TYPE_CHECKING
 
-from ..bench import environment
-from ..text import printable
+from ..benchmark.latency import environment
+from ..templates import render
 from .deciding import READ
-from .table import replacing
+from .result import Audit
 
-if TYPE_CHECKING:
-    from .auditing import Audit
-
-__all__ = ["Entry", "write"]
-
-# whatever slips through the escaping finds a page that loads and runs nothing
-_PAGE = Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>Mnemoscope audit of $file</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; margin: 1rem 0 }
-th, td { border-bottom: 1px solid #ccc; padding: .2rem .6rem; text-align: left;
- vertical-align: top; overflow-wrap: anywhere }
-td.n { text-align: right; white-space: nowrap; overflow-wrap: normal }
-img { max-width: 100% }
-</style>
-</head>
-<body>
-<h1>Audit of $file</h1>
-<p><strong>$verdict</strong></p>
-$counts
-<h2>What this means</h2>
-<ul>
-$meaning
-</ul>
-<h2>$heading</h2>
-$prompts
-<h2>Scores and p-values</h2>
-<p><img alt="Histogram of scores" src="data:image/png;base64,$histogram">
-<img alt="p-values in ascending order" src="data:image/png;base64,$p_values"></p>
-<h2>How it was measured</h2>
-$setting
-<h2>Where</h2>
-$environment
-</body>
-</html>
-""")
+__all__ = ["Entry", "page"]
 
 
 @dataclass(frozen=True)
@@ -77,35 +31,29 @@ class Entry:
     others: int = 0
 
 
-def write(
-    path: Path, audit: Audit, entries: Iterable[Entry], histogram: bytes, p_values: bytes
-) -> None:
-    """Write the report; the file appears whole or not at all.
+def page(audit: Audit, entries: Iterable[Entry], histogram: bytes, p_values: bytes) -> str:
+    """The report, as HTML.
 
     Args:
-        path: The file.
         audit: What was found.
         entries: Prompts to show, the worst group first.
         histogram: PNG.
         p_values: PNG.
-
-    Raises:
-        InputError: it cannot be written.
     """
-    page = _PAGE.substitute(
-        file=_safe(audit.file.name),
-        verdict=_safe(audit.verdict),
-        counts=_pairs(_counts(audit)),
-        meaning="\n".join(f"<li>{_safe(each)}</li>" for each in _meaning(audit)),
+    return render(
+        "audit.html",
+        file=audit.file.name,
+        verdict=audit.verdict,
+        counts=_counts(audit),
+        meaning=_meaning(audit),
         heading="Flagged prompts, the worst first" if audit.flagged else "The highest scores",
-        prompts=_prompts(entries),
-        histogram=base64.b64encode(histogram).decode(),
-        p_values=base64.b64encode(p_values).decode(),
-        setting=_pairs(_setting(audit)),
-        environment=_pairs({k: v for k, v in environment(None).items() if k != "threads"}),
+        entries=entries,
+        longest=READ,
+        histogram=histogram,
+        p_values=p_values,
+        setting=_setting(audit),
+        environment={k: v for k, v in environment(None).items() if k != "threads"},
     )
-    with replacing(path) as staged:
-        staged.write_text(page, "utf-8")
 
 
 def _counts(audit: Audit) -> dict[str, str]:
@@ -154,26 +102,3 @@ def _setting(audit: Audit) -> dict[str, str]:
         "prompts": str(audit.file),
         "prompts (sha256)": audit.input,
     }
-
-
-def _prompts(entries: Iterable[Entry]) -> str:
-    rows = ["<tr><th>group</th><th>prompt</th><th>score</th><th>p-value</th><th>times</th></tr>"]
-    for entry in entries:
-        numbers = f"{entry.score:.5g}", f"{entry.p_value:.2g}", f"{entry.times:,}"
-        rows.append(
-            f'<tr><td class="n">{entry.group or ""}</td><td>{_safe(entry.prompt)}</td>'
-            + "".join(f'<td class="n">{each}</td>' for each in numbers)
-            + "</tr>"
-        )
-        if entry.others:
-            rows.append(f"<tr><td></td><td>and {entry.others:,} more like it</td></tr>")
-    return "<table>\n" + "\n".join(rows) + "\n</table>"
-
-
-def _pairs(pairs: Mapping[str, str]) -> str:
-    rows = (f"<tr><th>{_safe(k)}</th><td>{_safe(v)}</td></tr>" for k, v in pairs.items())
-    return "<table>\n" + "\n".join(rows) + "\n</table>"
-
-
-def _safe(text: str) -> str:
-    return html.escape(printable(text, READ))

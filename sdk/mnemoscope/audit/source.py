@@ -19,7 +19,6 @@ from ..prompts import Broken, read_rows
 __all__ = ["Source"]
 
 _EMPTY = "empty: there is nothing to compare with the empty prompt"
-_LONG = f"longer than {LONGEST_PROMPT:,} characters"
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +63,8 @@ class Source:
         sha256 = _hash(path)
         digests, codes = bytearray(), bytearray()
         reasons = {"": 0}
-        for row in read_rows(path, column=column, quotes=quotes, tell=tell):
+        rows = read_rows(path, column=column, quotes=quotes, longest=LONGEST_PROMPT, tell=tell)
+        for row in rows:
             # what is broken is no repetition of anything
             text = row.encode() if isinstance(row, str) else b"\xff%d" % len(codes)
             digests += hashlib.blake2b(text, digest_size=16).digest()
@@ -114,9 +114,7 @@ class Source:
 def _reason(row: str | Broken) -> str:
     if isinstance(row, Broken):
         return row.reason
-    if not row.strip():
-        return _EMPTY
-    return _LONG if len(row) > LONGEST_PROMPT else ""
+    return "" if row.strip() else _EMPTY
 
 
 def _first(digests: NDArray[np.uint64]) -> NDArray[np.int64]:

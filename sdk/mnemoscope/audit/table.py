@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from mnemoscope_runtime.errors import BackendUnavailable, InputError
 
-__all__ = ["COLUMNS", "Row", "check", "replacing", "write"]
+from ..outputs import writing, writing_text
+from ..prompts.printable import json_text
+
+__all__ = ["COLUMNS", "REMEDY", "Row", "check", "write"]
 
 COLUMNS = ("prompt", "score", "p_value", "flagged", "group", "truncated", "error")
 # what cannot be screened has an error and None for the rest: it is not "not flagged"
 Row = tuple[str, float | None, float | None, bool | None, int | None, bool | None, str | None]
 _CHUNK = 10_000  # rows
+REMEDY = "Make room or choose another file. The same command goes on where this one stopped."
 
 
 def check(path: Path) -> None:
@@ -42,40 +44,18 @@ def write(path: Path, rows: Iterable[Row]) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    with replacing(path) as staged:
-        _WRITERS[path.suffix.lower()](staged, rows)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A file beside `path` that takes its place at the end.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    staged = path.with_name(f".{path.name}.new")
-    try:
-        yield staged
-        staged.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written: {error.strerror or error}. Make room or choose another "
-            "file. The same command goes on where this one stopped."
-        ) from None
-    finally:
-        with suppress(OSError):
-            staged.unlink(missing_ok=True)
+    _WRITERS[path.suffix.lower()](path, rows)
 
 
 def _json(path: Path, rows: Iterable[Row]) -> None:
-    with path.open("w", encoding="utf-8") as file:
+    with writing_text(path, REMEDY) as file:
         for row in rows:
             named = dict(zip(COLUMNS, row, strict=True))
-            file.write(json.dumps(named, ensure_ascii=False) + "\n")
+            file.write(json_text(named) + "\n")
 
 
 def _csv(path: Path, rows: Iterable[Row]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with writing_text(path, REMEDY) as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         writer.writerows(("" if value is None else value for value in row) for row in rows)
@@ -89,7 +69,7 @@ def _parquet(path: Path, rows: Iterable[Row]) -> None:
     )
     schema = arrow.schema(list(zip(COLUMNS, kinds, strict=True)))
     rows = iter(rows)
-    with parquet.ParquetWriter(path, schema) as writer:
+    with writing(path, REMEDY) as file, parquet.ParquetWriter(file, schema) as writer:
         while chunk := list(itertools.islice(rows, _CHUNK)):
             columns = dict(zip(COLUMNS, zip(*chunk, strict=True), strict=True))
             writer.write_table(arrow.table(columns, schema))

@@ -12,6 +12,7 @@ import io
 import os
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +34,23 @@ from . import (
     export,
     generate,
     inspect,
+    keygen,
     mitigate,
     parity,
     screen,
+    serve,
+    sign,
+    triton,
 )
 from ._writers import printable
 
 __all__ = ["app", "main"]
 
+_UNREAD = 141  # as a shell says of what SIGPIPE ended
+
 
 class _Commands(TyperGroup):
-    """Ends quietly when whoever reads our output has seen enough.
-
-    With 141, as a shell says of what SIGPIPE ended: not 0 or 1, which are verdicts on all prompts.
-    """
+    """Ends quietly when whoever reads our output has seen enough."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -55,8 +59,7 @@ class _Commands(TyperGroup):
             finally:
                 sys.stdout.flush()
         except BrokenPipeError:
-            _drop_stdout()
-            raise typer.Exit(141) from None
+            raise typer.Exit(_UNREAD) from None
 
 
 app = typer.Typer(
@@ -71,6 +74,7 @@ app = typer.Typer(
 )
 app.command("screen", epilog=screen.EPILOG)(screen.command)
 app.command("audit", epilog=audit.EPILOG)(audit.command)
+app.command("serve", epilog=serve.EPILOG)(serve.command)
 app.command("demo")(demo.command)
 app.command("calibrate")(calibrate.command)
 app.command("evaluate")(evaluate.command)
@@ -78,9 +82,12 @@ app.command("explain", epilog=explain.EPILOG)(explain.command)
 app.add_typer(calibration.app, name="calibration")
 app.command("export")(export.command)
 app.command("inspect")(inspect.command)
+app.command("keygen")(keygen.command)
+app.command("sign")(sign.command)
 app.command("generate")(generate.command)
 app.command("mitigate", epilog=mitigate.EPILOG)(mitigate.command)
 app.command("build")(build.command)
+app.command("triton")(triton.command)
 app.command("bench")(bench.command)
 app.command("parity")(parity.command)
 app.command("doctor")(doctor.command)
@@ -118,9 +125,23 @@ def main() -> None:
         _fail(error, 3)
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception:  # a defect; Python's exit code would be 1, "something flagged"
-        traceback.print_exc()
+    except SystemExit as ended:
+        sys.exit(_code(ended))
+    except BaseException:  # a defect, or a panic of Rust: Python's code is 1, "something flagged"
+        with suppress(Exception):  # nobody may be there to hear it
+            traceback.print_exc()
         sys.exit(3)
+
+
+def _code(ended: SystemExit) -> int:
+    """Only what a command decided ends with 0 or 1: libraries end with 1 whatever went wrong."""
+    code, why = ended.code, ended.__context__
+    if isinstance(why, BrokenPipeError):
+        code = _UNREAD
+    if code == _UNREAD:
+        _drop_stdout()
+    ours = isinstance(why, typer.Exit) or code not in (0, 1)
+    return code if ours and isinstance(code, int) else 3
 
 
 def _open_closed() -> None:
@@ -135,7 +156,8 @@ def _open_closed() -> None:
 
 
 def _fail(error: Exception, code: int) -> None:
-    typer.echo(f"error: {printable(' '.join(str(error).split()))}", err=True)
+    with suppress(Exception):
+        typer.echo(f"error: {printable(' '.join(str(error).split()))}", err=True)
     sys.exit(code)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from .. import embedded
-from ..bench import environment
+from ..benchmark.latency import environment
 from ..detector import Detector
 from ._options import progress_bar, say
 
@@ -88,7 +88,7 @@ def write_comparison(
     from ..mitigate import LADDER
     from ..mitigate import compare as compared
     from ..mitigate.mitigator import screen
-    from ..mitigate.trade_off import TradeOff
+    from ..mitigate.report import ComparisonReport
 
     strategies = [kit.make(name) for name in names]
 
@@ -108,11 +108,11 @@ def write_comparison(
     facts = {
         "model": mitigator.painter.model.id,
         "descriptor": mitigator.descriptor.name,
-        "alignment": mitigator.alignment.name,
+        "alignment": None if mitigator.alignment is None else mitigator.alignment.name,
         "strategies": {each.name: repr(each)[:300] for each in strategies},
         "level": rule.level,
         "tolerance": rule.tolerance,
         "environment": environment(torch.get_num_threads()),
     }
-    for path in TradeOff(memorized, lists.pictures, benign, facts).write(output):
+    for path in ComparisonReport(memorized, lists.pictures, benign, facts).write(output):
         typer.echo(str(path))

@@ -1,4 +1,4 @@
-"""What `mnemoscope doctor` says of GPUs: what is here, what is missing, which engines fit."""
+"""What `mnemoscope doctor` says of GPUs: what is here, what is missing, which plans fit."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Collection, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from mnemoscope_runtime import BackendUnavailable, Bundle, gpu
-from mnemoscope_runtime.engines import ENGINES, EngineKey, differences, keys
-from mnemoscope_runtime.engines.products import PRODUCTS, Library, import_library
-from mnemoscope_runtime.engines.tensorrt import BuildOptions, engine_key
+from mnemoscope_runtime import BackendError, BackendUnavailable, Bundle
+from mnemoscope_runtime.backends.nvidia import gpu
+from mnemoscope_runtime.backends.tensorrt import PlanKey, differences, folder_of, keys
+from mnemoscope_runtime.backends.tensorrt.build import BuildOptions, plan_key
+from mnemoscope_runtime.backends.tensorrt.library import PRODUCTS, Library, import_library
 
 __all__ = ["describe_engines", "describe_gpus", "describe_libraries"]
 
@@ -57,27 +58,33 @@ def describe_libraries(told: Collection[str] = ()) -> Iterator[str]:
         yield "cuda-bindings: not installed; running engines needs it"
 
 
-def describe_engines(bundle: Bundle, folder: Path | None = None, index: int = 0) -> Iterator[str]:
-    """Every engine of a bundle: whether it fits, or what differs.
+def describe_engines(
+    bundle: Bundle, folder: str | Path | None = None, index: int = 0
+) -> Iterator[str]:
+    """Every plan of a bundle: whether it fits, or what differs.
 
     Args:
         bundle: The bundle.
-        folder: Where its engines are, if not in the bundle itself.
+        folder: Where its plans are, if not in the user's cache.
         index: The GPU that is to run them.
     """
-    place = folder or bundle.path / ENGINES
-    found = list(keys(place))
+    try:
+        place = folder_of(bundle.id, folder)
+        found = list(keys(place, bundle.trust))
+    except BackendError as problem:
+        yield f"plans: {problem}"
+        return
     if not found:
-        yield f"engines: none in {place}; `mnemoscope build` makes them"
+        yield f"plans: none in {place}; `mnemoscope build` makes them"
     for path, key in found:
         state = key if isinstance(key, Exception) else _state(bundle, key, index)
-        yield f"engine {path.name}: {state}"
+        yield f"plan {path.name}: {state}"
 
 
-def _state(bundle: Bundle, key: EngineKey, index: int) -> str:
+def _state(bundle: Bundle, key: PlanKey, index: int) -> str:
     try:
         trt = import_library(key.backend)
-        here = engine_key(trt, key.backend, bundle, key.graph, BuildOptions())
+        here = plan_key(trt, key.backend, bundle, key.graph, BuildOptions())
     except BackendUnavailable as problem:
         return f"cannot be run: {problem}"
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,87 +11,97 @@ import typer
 
 from mnemoscope_runtime import ClipTokenizer
 
-from ..weighting import weighting
-from ._options import say
+from ..screening.weighting import weighting
+from ._options import gathers, say
 
 if TYPE_CHECKING:
     from mnemoscope_export import LoadOptions
 
-__all__ = [
-    "ClipSkipOption",
-    "ConfigOption",
-    "EmbeddingOption",
-    "LoraOption",
-    "NegativeOption",
-    "VariantOption",
-    "load_options",
-    "say_if_cut",
-]
-
-VariantOption = Annotated[
-    str | None, typer.Option(help="Variant of the model's files, such as fp16.")
-]
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="For a single-file checkpoint: directory in diffusers' layout with its family's "
-        "configs and tokenizer."
-    ),
-]
-LoraOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--lora",
-        metavar="FILE[:SCALE]",
-        help="LoRA adapter to put into the weights; may be repeated.",
-    ),
-]
-EmbeddingOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--embedding", metavar="FILE[:TOKEN]", help="Textual inversion to add; may be repeated."
-    ),
-]
-ClipSkipOption = Annotated[
-    int | None,
-    typer.Option(help="Layers of the text encoder to leave out, as diffusers counts: from 0."),
-]
-NegativeOption = Annotated[
-    str | None,
-    typer.Option(help="Negative prompt that you always use.", show_default="the empty prompt"),
-]
+__all__ = ["Loading", "say_if_cut", "takes_loading"]
 
 
-def load_options(
-    *,
-    variant: str | None = None,
-    config: Path | None = None,
-    latent_size: tuple[int, int] | None = None,
-    lora: list[str] | None = None,
-    embedding: list[str] | None = None,
-    clip_skip: int | None = None,
-    negative: str | None = None,
-) -> LoadOptions:
-    """What these options say.
+@dataclass(frozen=True)
+class Loading:
+    """How the model of a command is loaded, as its options say; None for what is not given.
 
-    Raises:
-        InputError: one of them is not written as it should be.
-        ImportError: PyTorch or diffusers is not installed.
+    Attributes:
+        variant: As in `LoadOptions`, like the others.
+        config: A directory.
+        lora: Texts of the form FILE[:SCALE].
+        embedding: Texts of the form FILE[:TOKEN].
+        clip_skip: Layers.
+        negative: A prompt.
     """
-    from mnemoscope_export import Embedding, LoadOptions, Lora
 
-    if negative and (pieces := weighting(negative)):
-        say(f"{pieces[0]} in the negative prompt is read literally, as diffusers does.")
+    variant: str | None = None
+    config: Path | None = None
+    lora: Sequence[str] | None = None
+    embedding: Sequence[str] | None = None
+    clip_skip: int | None = None
+    negative: str | None = None
 
-    return LoadOptions(
-        variant=variant,
-        config=config,
-        latent_size=latent_size,
-        loras=tuple(map(Lora.parse, lora or ())),
-        embeddings=tuple(map(Embedding.parse, embedding or ())),
-        clip_skip=clip_skip,
-        negative=negative,
-    )
+    @property
+    def given(self) -> list[str]:
+        """Names of the options that are given."""
+        return [name for name, value in vars(self).items() if value is not None]
+
+    def options(self, latent_size: tuple[int, int] | None = None) -> LoadOptions:
+        """What these options say.
+
+        Raises:
+            InputError: one of them is not written as it should be.
+            ImportError: PyTorch or diffusers is not installed.
+        """
+        from mnemoscope_export import Embedding, LoadOptions, Lora
+
+        if self.negative and (pieces := weighting(self.negative)):
+            say(f"{pieces[0]} in the negative prompt is read literally, as diffusers does.")
+        return LoadOptions(
+            variant=self.variant,
+            config=self.config,
+            latent_size=latent_size,
+            loras=tuple(map(Lora.parse, self.lora or ())),
+            embeddings=tuple(map(Embedding.parse, self.embedding or ())),
+            clip_skip=self.clip_skip,
+            negative=self.negative,
+        )
+
+
+_LOADING_OPTIONS = {
+    "variant": Annotated[
+        str | None, typer.Option(help="Variant of the model's files, such as fp16.")
+    ],
+    "config": Annotated[
+        Path | None,
+        typer.Option(
+            help="For a single-file checkpoint: directory in diffusers' layout with its family's "
+            "configs and tokenizer."
+        ),
+    ],
+    "lora": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lora",
+            metavar="FILE[:SCALE]",
+            help="LoRA adapter to put into the weights; may be repeated.",
+        ),
+    ],
+    "embedding": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--embedding", metavar="FILE[:TOKEN]", help="Textual inversion to add; may be repeated."
+        ),
+    ],
+    "clip_skip": Annotated[
+        int | None,
+        typer.Option(help="Layers of the text encoder to leave out, as diffusers counts: from 0."),
+    ],
+    "negative": Annotated[
+        str | None,
+        typer.Option(help="Negative prompt that you always use.", show_default="the empty prompt"),
+    ],
+}
+takes_loading = gathers("loading", _LOADING_OPTIONS, Loading)
 
 
 def say_if_cut(negative: str | None, tokenizer: ClipTokenizer) -> None:

@@ -2,48 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mnemoscope_runtime import InputError
+from mnemoscope_runtime import BackendOptions, Bundle, InputError
+from mnemoscope_runtime.bundle import MANIFEST
+from mnemoscope_runtime.signatures import signature_of
 from mnemoscope_runtime.tokenizer import LONGEST_PROMPT
 
-from ..cascade import First
-from ..detectors import DETECTORS
-from ..places import require_folder, require_place
+from ..calibration.cascade import First
+from ..detectors import CHOICES
+from ..outputs import require_folder, require_place
 from ..prompts import read_prompt_file
+from ..prompts.printable import printable
 
 __all__ = [
     "EXIT_CODES",
     "BackendOption",
     "BundleOption",
     "CalibrationOption",
-    "ClearOption",
     "ColumnOption",
     "DetectorOption",
-    "DeviceOption",
-    "EnginesOption",
-    "FirstNoisesOption",
-    "FirstOption",
-    "FirstStepsOption",
     "NoQuotesOption",
     "NoisesOption",
     "StepsOption",
-    "ThreadsOption",
-    "first_stage",
+    "TrustOption",
+    "check_columns",
+    "gathers",
     "named",
     "numbers",
     "progress_bar",
     "prompts_of",
+    "require_bundle",
     "require_folder",
     "require_place",
     "say",
+    "say_written",
+    "takes_backend_options",
+    "takes_first_stage",
     "verdict_code",
 ]
 
@@ -59,21 +63,16 @@ BundleOption = Annotated[
 CalibrationOption = Annotated[
     Path | None, typer.Option(help="Calibration file.", show_default="the bundle's own")
 ]
-BackendOption = Annotated[
-    str,
-    typer.Option(
-        help="What runs the engines; `mnemoscope doctor` lists what works, auto tries it."
-    ),
-]
-ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads an engine may use.")]
-DeviceOption = Annotated[
-    int | None, typer.Option(help="Which GPU, from 0.", show_default="the first")
-]
-EnginesOption = Annotated[
+TrustOption = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of engines that `build --engines` wrote.", show_default="BUNDLE/engines"
+        help="Public key (PEM): refuse a bundle or calibration that it did not sign.",
+        show_default="no signature is looked for",
     ),
+]
+BackendOption = Annotated[
+    str,
+    typer.Option(help="What runs the graphs; `mnemoscope doctor` lists what works, auto tries it."),
 ]
 NoisesOption = Annotated[
     int | None, typer.Option(help="Noises of the bank to use.", show_default="all")
@@ -89,48 +88,115 @@ NoQuotesOption = Annotated[
 DetectorOption = Annotated[
     str,
     typer.Option(
-        help=f"What is measured: {', '.join(DETECTORS)}; of a bundle with taps also taps, "
-        "tap:LAYER; with SSCD in a file copy-similarity:FILE.",
+        help=f"What is measured: {CHOICES}.",
         show_default=True,
     ),
 ]
-FirstOption = Annotated[
-    str | None,
-    typer.Option(
-        "--first", help="A cheap detector that goes first: --detector looks only at what it leaves."
-    ),
-]
-FirstStepsOption = Annotated[
-    int | None, typer.Option(help="Denoising steps of --first.", show_default="1")
-]
-FirstNoisesOption = Annotated[int | None, typer.Option(help="Noises of --first.", show_default="1")]
-ClearOption = Annotated[
-    float | None,
-    typer.Option(help="Share of benign prompts that --first is to clear.", show_default="0.9"),
-]
+_BACKEND_OPTIONS: dict[str, object] = {  # by the fields of BackendOptions
+    "threads": Annotated[int | None, typer.Option(help="CPU threads an engine may use.")],
+    "device": Annotated[
+        int | None, typer.Option(help="Which GPU, from 0.", show_default="the first")
+    ],
+    "engines": Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of plans that `build --engines` wrote.", show_default="the user's cache"
+        ),
+    ],
+    "batch": Annotated[
+        int | None,
+        typer.Option(
+            help="onnxruntime-cuda, onnxruntime-tensorrt: prompts that one run takes.",
+            show_default="1",
+        ),
+    ],
+    "contexts": Annotated[
+        int | None,
+        typer.Option(
+            help="tensorrt, tensorrt-rtx: calls that run at once, each in GPU memory of its own.",
+            show_default="1",
+        ),
+    ],
+}
+
+_FIRST_OPTIONS = {
+    "first": Annotated[
+        str | None,
+        typer.Option(
+            "--first",
+            help="A cheap detector that goes first: --detector looks only at what it leaves.",
+        ),
+    ],
+    "first_steps": Annotated[
+        int | None, typer.Option(help="Denoising steps of --first.", show_default="1")
+    ],
+    "first_noises": Annotated[
+        int | None, typer.Option(help="Noises of --first.", show_default="1")
+    ],
+    "clear": Annotated[
+        float | None,
+        typer.Option(help="Share of benign prompts that --first is to clear.", show_default="0.9"),
+    ],
+}
 
 
-def first_stage(
-    detector: str | None, steps: int | None, noises: int | None, clear: float | None
+def gathers(
+    parameter: str, options: Mapping[str, Any], make: Callable[..., object]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """For a command that has some options in place of one parameter, which is made of them.
+
+    Args:
+        parameter: Its name; keyword-only and without a default.
+        options: Annotations of the options, by name; None is the default of each.
+        make: Given all of them.
+    """
+
+    def gathered(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            made = make(**{name: given.pop(name) for name in options})
+            command(**given, **{parameter: made})
+
+        parameters: list[inspect.Parameter] = []
+        for each in inspect.signature(command, eval_str=True).parameters.values():
+            if each.name == parameter:
+                parameters += (
+                    each.replace(name=name, annotation=annotation, default=None)
+                    for name, annotation in options.items()
+                )
+            else:
+                parameters.append(each)
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer's source
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        return run
+
+    return gathered
+
+
+takes_backend_options = gathers("options", _BACKEND_OPTIONS, BackendOptions)
+
+
+def _first_stage(
+    first: str | None, first_steps: int | None, first_noises: int | None, clear: float | None
 ) -> First | None:
     """The first of two stages, if there is to be one.
 
     Raises:
         InputError: an option of it without a detector, or one that cannot be used.
     """
-    given = {
-        name: value
-        for name, value in (("steps", steps), ("noises", noises), ("clear", clear))
-        if value is not None
-    }
-    if detector is not None:
-        return First(detector, **given)  # type: ignore[arg-type]
+    options = {"steps": first_steps, "noises": first_noises, "clear": clear}
+    given = {name: value for name, value in options.items() if value is not None}
+    if first is not None:
+        return First(first, **given)  # type: ignore[arg-type]
     if given:
         raise InputError(
             "--first-steps, --first-noises and --clear belong to a first stage. Name its detector: "
             "--first magnitude."
         )
     return None
+
+
+takes_first_stage = gathers("first", _FIRST_OPTIONS, _first_stage)
 
 
 def numbers(text: str, option: str) -> list[int]:
@@ -162,6 +228,35 @@ def prompts_of(file: str, column: str | None = None, *, quotes: bool = True) -> 
     return prompts
 
 
+def check_columns(column: str | None, no_quotes: bool, files: str, *, given: bool) -> None:
+    """Refuse what says how files are read, where no file is.
+
+    Args:
+        column: As given, or None.
+        no_quotes: Likewise.
+        files: The options that name files.
+        given: Whether one of them is there.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not given and (column is not None or no_quotes):
+        which = "one" if " " in files else "it"
+        raise InputError(
+            f"--column and --no-quotes are about {files}. Give {which}, or leave them out."
+        )
+
+
+def require_bundle(path: Path) -> None:
+    """Refuse what is no bundle at all, before a file is looked for or written in it.
+
+    Raises:
+        BundleError: as `Bundle.open`, which reads all of one.
+    """
+    if not (path / MANIFEST).is_file():
+        Bundle.open(path)
+
+
 def named(file: str | None) -> str:
     """A file of prompts in a message."""
     return "Standard input" if file == "-" else str(file)
@@ -176,7 +271,17 @@ def verdict_code(*, flagged: bool, judged: bool) -> int:
 
 def say(note: str) -> None:
     """Tell the user on stderr."""
-    typer.echo(f"note: {note}", err=True)
+    typer.echo(f"note: {printable(note)}", err=True)
+
+
+def say_written(calibration: Path) -> None:
+    """Where a calibration is, and that a signature beside it is of what was there before."""
+    typer.echo(f"calibration {calibration}")
+    if (signature := signature_of(calibration)).exists():
+        say(
+            f"{signature} is of the file that was there before, so that --trust refuses this one "
+            "until it is signed as well (`mnemoscope sign`)."
+        )
 
 
 @contextmanager

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, TextIO
 
-from mnemoscope_runtime import InputError
+from ..outputs import writing_text
+from ..prompts import Broken
+from ..prompts.printable import json_text, printable
+from ..screening.detection import Detection
 
-from ..detection import Detection
-from ..text import printable
-
-__all__ = ["Format", "opened", "printable", "staged", "writer"]
+__all__ = ["Format", "opened", "printable", "writer"]
 
 _KEYS = (
     *("prompt", "score", "scores", "rms", "p_value", "threshold", "memorized", "detector"),
     *("backend", "bundle", "steps", "truncated"),
-    *("noises", "passes", "first", "cleared", "notes"),
+    *("noises", "passes", "first", "cleared", "notes", "error"),
 )
-Write = Callable[[Detection], None]
+Write = Callable[[Detection | Broken], None]
 
 
 class Format(StrEnum):
@@ -35,39 +34,20 @@ class Format(StrEnum):
     csv = "csv"
 
 
-@contextmanager
-def opened(path: Path | None) -> Iterator[IO[str]]:
+def opened(path: Path | None) -> AbstractContextManager[TextIO]:
     """The output file, or stdout.
 
-    What is written takes the place of an older file once it is whole (`staged`).
+    What is written takes the place of an older file once it is whole; until then, and after an
+    error, it is beside that as `unfinished`.
 
     Raises:
         InputError: it cannot be written.
     """
-    if path is None:
-        yield sys.stdout
-        return
-    try:
-        beside = staged(path)
-        with beside.open("w", encoding="utf-8", newline="") as file:
-            yield file
-        if beside != path:
-            beside.replace(path.resolve())
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written: {error.strerror or error}. Choose another --output."
-        ) from None
-
-
-def staged(path: Path) -> Path:
-    """Where results are until they are whole: beside the file, or a device or pipe itself."""
-    if path.exists() and not path.is_file():
-        return path
-    return path.resolve().with_name(f"{path.name}.unfinished")
+    return nullcontext(sys.stdout) if path is None else writing_text(path, keep=True)
 
 
 def writer(output: Format, file: IO[str]) -> Write:
-    """A function that writes one detection; headers are written at once."""
+    """A function that writes one row: what was measured, or why nothing was. Headers come first."""
     return {Format.table: _table, Format.json: _json, Format.csv: _csv}[output](file)
 
 
@@ -83,7 +63,11 @@ def _table(file: IO[str]) -> Write:
     width = shutil.get_terminal_size((100, 24)).columns - 31 if colour else 1000
     file.write(f"{'score':>9}  {'p':>6}  {'verdict':<9}  prompt\n")
 
-    def write(detection: Detection) -> None:
+    def write(detection: Detection | Broken) -> None:
+        if isinstance(detection, Broken):
+            shown = f"{printable(detection.text, width)} ({detection.reason})"
+            file.write(f"{'-':>9}  {'-':>6}  {'error':<9}  {shown}\n")
+            return
         mark = "+" if detection.truncated else " "
         p = "-" if detection.p_value is None else f"{detection.p_value:.4f}"
         line = (
@@ -97,9 +81,8 @@ def _table(file: IO[str]) -> Write:
 
 
 def _json(file: IO[str]) -> Write:
-    def write(detection: Detection) -> None:
-        row = {key: getattr(detection, key) for key in _KEYS}
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    def write(detection: Detection | Broken) -> None:
+        file.write(json_text(_row(detection)) + "\n")
         file.flush()
 
     return write
@@ -108,11 +91,21 @@ def _json(file: IO[str]) -> Write:
 def _csv(file: IO[str]) -> Write:
     rows = csv.writer(file)
     rows.writerow(_KEYS)
+    shown = printable if file.isatty() else str  # a terminal obeys what a program reads
 
-    def write(detection: Detection) -> None:
-        values = {key: getattr(detection, key) for key in _KEYS}
-        values["scores"] = " ".join(map(str, detection.scores))
-        values["notes"] = " ".join(detection.notes)
-        rows.writerow("" if value is None else value for value in values.values())
+    def write(detection: Detection | Broken) -> None:
+        values = _row(detection)
+        for several in ("scores", "notes"):
+            values[several] = " ".join(map(str, values[several] or ()))
+        rows.writerow(
+            "" if value is None else shown(value) if isinstance(value, str) else value
+            for value in values.values()
+        )
 
     return write
+
+
+def _row(detection: Detection | Broken) -> dict[str, Any]:
+    if isinstance(detection, Broken):
+        return dict.fromkeys(_KEYS) | {"prompt": detection.text, "error": detection.reason}
+    return {key: getattr(detection, key, None) for key in _KEYS}

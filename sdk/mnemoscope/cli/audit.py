@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mnemoscope_runtime import InputError
+from mnemoscope_runtime import BackendOptions, InputError
 
 from ..audit import audit
+from ..calibration.cascade import First
 from ..detector import Detector
+from ._backends import choose_backend, say_unused
+from ._detectors import ModelOption, check_model, open_detectors
 from ._options import (
     EXIT_CODES,
     BackendOption,
     BundleOption,
     CalibrationOption,
-    ClearOption,
     DetectorOption,
-    DeviceOption,
-    EnginesOption,
-    FirstNoisesOption,
-    FirstOption,
-    FirstStepsOption,
     NoisesOption,
     NoQuotesOption,
     StepsOption,
-    ThreadsOption,
-    first_stage,
+    TrustOption,
     progress_bar,
     say,
+    takes_backend_options,
+    takes_first_stage,
     verdict_code,
 )
 
@@ -45,6 +44,8 @@ mnemoscope audit captions.parquet --column caption --bundle my-bundle --fdr 0.01
 {EXIT_CODES}"""
 
 
+@takes_backend_options
+@takes_first_stage
 def command(
     file: Annotated[str, typer.Argument(help=".txt, .jsonl, .csv, .tsv or .parquet of prompts.")],
     output: Annotated[
@@ -54,17 +55,15 @@ def command(
     no_quotes: NoQuotesOption = False,
     bundle: BundleOption = None,
     calibration: CalibrationOption = None,
+    trust: TrustOption = None,
     backend: BackendOption = "onnxruntime",
-    threads: ThreadsOption = None,
-    device: DeviceOption = None,
-    engines: EnginesOption = None,
+    model: ModelOption = None,
+    *,
+    options: BackendOptions,
     detector: DetectorOption = "magnitude",
     noises: NoisesOption = None,
     steps: StepsOption = 1,
-    first: FirstOption = None,
-    first_steps: FirstStepsOption = None,
-    first_noises: FirstNoisesOption = None,
-    clear: ClearOption = None,
+    first: First | None,
     fdr: Annotated[
         float, typer.Option(help="Share of the flagged that may be benign, on average.")
     ] = 0.05,
@@ -85,21 +84,24 @@ def command(
     """
     if file == "-":
         raise InputError("An audit reads its prompts several times: save them to a file.")
+    check_model(model, [backend], [detector])
+    runs, told = choose_backend(backend, bundle, model, options)
+    [statistic] = open_detectors([detector], bundle, model)
     with (
         Detector.load(
             bundle,
-            backend=backend,
-            threads=threads,
-            device=device,
-            engines=engines,
+            backend=runs,
+            **asdict(told),
             calibration=calibration,
-            detector=detector,
-            first=first_stage(first, first_steps, first_noises, clear),
+            detector=statistic,
+            first=first,
+            trust=trust,
         ) as screen,
         progress_bar("auditing") as progress,
     ):
         if backend == "auto":
             say(f"backend: {screen.screener.backend.name}")
+        say_unused(backend, options, screen.screener.backend)
         try:
             found = audit(
                 screen,

@@ -14,24 +14,27 @@ from rich.console import Console
 from rich.table import Table
 
 from mnemoscope_runtime import BackendOptions, BackendUnavailable, InputError
-from mnemoscope_runtime.backends import Precision
+from mnemoscope_runtime.manifest import Precision
 
-from .. import bench, embedded
+from .. import embedded
+from ..benchmark import latency as bench
+from ..benchmark.gemm import gemm_rate
 from ..detector import Detector
-from ..floor import gemm_rate
-from ._backends import ModelOption, open_detector, open_torch, options_of_each
+from ..outputs import write_files
+from ._backends import choose_backend, options_of_each, say_unused
+from ._detectors import ModelOption, check_model, open_detectors
 from ._options import (
     DetectorOption,
-    DeviceOption,
-    EnginesOption,
     StepsOption,
-    ThreadsOption,
+    TrustOption,
     require_folder,
+    takes_backend_options,
 )
 
 __all__ = ["command"]
 
 
+@takes_backend_options
 def command(
     bundle: Annotated[
         Path | None, typer.Argument(help="Bundle to measure.", show_default="embedded")
@@ -44,18 +47,28 @@ def command(
     ] = "onnxruntime",
     scenario: Annotated[bench.Scenario, typer.Option(help="MLPerf's scenarios.")] = "single-stream",
     model: ModelOption = None,
-    threads: ThreadsOption = None,
-    device: DeviceOption = None,
-    engines: EnginesOption = None,
+    *,
+    options: BackendOptions,
+    trust: TrustOption = None,
     detector: DetectorOption = "magnitude",
     steps: StepsOption = 1,
     noises: Annotated[int, typer.Option(help="Noises of the bank to use.")] = 1,
     rounds: Annotated[
-        int | None, typer.Option(help="Rounds after warm-up.", show_default="100, or 3 offline")
+        int | None,
+        typer.Option(
+            help="Rounds after warm-up; not for server.", show_default="100, or 3 offline"
+        ),
     ] = None,
-    rate: Annotated[float, typer.Option(help="server: prompts that arrive per second.")] = 10.0,
-    seconds: Annotated[float, typer.Option(help="server: for how long.")] = 10.0,
-    workers: Annotated[int, typer.Option(help="server: threads that answer.")] = 4,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="server: prompts that arrive per second.", show_default="10"),
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="server: for how long.", show_default="10")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="server: threads that answer.", show_default="4")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for bench.json and bench.png.")
     ] = None,
@@ -70,32 +83,41 @@ def command(
         raise InputError("No backend to measure. Give one or more, with commas between them.")
     if rounds is not None and rounds < 1:
         raise InputError(f"{rounds} rounds measure nothing. Give 1 or more.")
-    told = options_of_each(names, BackendOptions(threads, device, engines))
+    _check_scenario(scenario, rounds, rate=rate, seconds=seconds, workers=workers)
+    check_model(model, names, [detector])
+    told = options_of_each(names, options)
     if output is not None:
         require_folder(output, "--output")
-    statistic = open_detector(detector, bundle, model)
+    [statistic] = open_detectors([detector], bundle, model)
     prompts = [row.prompt for row in embedded.read_prompts("held_out")]
     console = Console()
     if not console.is_terminal:
         console = Console(width=140)  # a pipe has no width, and figures must not be cut
     with ExitStack() as stack:
-        detectors, opened = {}, {}
+        detectors, opened, precisions = {}, {}, {}
         for name in names:
             start = time.perf_counter()
-            backend, options = open_torch(name, bundle, model, told[name])
+            backend, own = choose_backend(name, bundle, model, told[name])
             screen = stack.enter_context(
                 Detector.load(
                     bundle,
                     backend=backend,
                     detector=statistic,
                     uncalibrated="score",
-                    **asdict(options),
+                    trust=trust,
+                    **asdict(own),
                 )
             )
             bench.asking(screen, steps=steps, noises=noises)(prompts[:1])
-            opened[name] = time.perf_counter() - start
-            detectors[name] = screen
+            taken = time.perf_counter() - start
+            say_unused(name, told[name], screen.screener.backend)
+            became = screen.screener.backend.name if name == "auto" else name
+            label = f"auto ({became})" if name == "auto" else name
+            opened[label], detectors[label], precisions[label] = taken, screen, _precision(became)
         if scenario == "server":
+            rate = 10.0 if rate is None else rate
+            seconds = 10.0 if seconds is None else seconds
+            workers = 4 if workers is None else workers
             settings: dict[str, float] = {"rate": rate, "seconds": seconds, "workers": workers}
             rows = [
                 bench.server(
@@ -113,10 +135,15 @@ def command(
                 detectors, prompts, steps=steps, noises=noises, rounds=rounds or 100
             )
         first = statistic.name == "magnitude" and steps == 1  # what the screening graph answers
-        split = {name: bench.stages(each, prompts[:8]) for name, each in detectors.items() if first}
+        split = {
+            name: bench.stages(each, prompts[:8], rounds=rounds or 100)
+            for name, each in detectors.items()
+            if first
+        }
         asked = next(iter(detectors.values())).screener.bundle
         flops = asked.manifest.flops["screen"]
-    floors = {name: _floor(name, flops * noises, threads) if first else None for name in names}
+    rates = {p: _rate(p, options.threads) for p in dict.fromkeys(precisions.values()) if first}
+    floors = {name: _floor(flops * noises, rates.get(p)) for name, p in precisions.items()}
     console.print(_latencies(scenario, rows, floors, opened))
     if split and scenario == "single-stream":
         console.print(_stages(split))
@@ -131,7 +158,7 @@ def command(
             "noises": noises,
             **settings,
             "flops_per_noise": flops if first else None,
-            "environment": bench.environment(threads),
+            "environment": bench.environment(options.threads),
             "backends": [
                 {**asdict(row), **row.percentiles, "floor": floors[row.name],
                  "open_seconds": opened[row.name], "stages": split.get(row.name)}
@@ -142,19 +169,40 @@ def command(
         console.print(f"samples {output / 'bench.json'}, plot {output / 'bench.png'}")
 
 
-def _floor(backend: str, flops: int, threads: int | None) -> float | None:
-    """Seconds that the arithmetic alone takes at this machine's matrix rate; None if unknown."""
-    precision = backend.partition(":")[2] or "float32"
+def _check_scenario(scenario: bench.Scenario, rounds: int | None, **served: float | None) -> None:
+    """Refuse options of other scenarios.
+
+    Raises:
+        InputError: one is given.
+    """
+    given = [f"--{name}" for name, value in served.items() if value is not None]
+    if scenario == "server" and rounds is not None:
+        raise InputError(
+            "--rounds is not for --scenario server, which runs for a time. Leave it out, or give "
+            "--seconds."
+        )
+    if scenario != "server" and given:
+        verb, them = ("belongs", "it") if len(given) == 1 else ("belong", "them")
+        raise InputError(f"{', '.join(given)} {verb} to --scenario server. Leave {them} out.")
+
+
+def _floor(flops: int, rate: float | None) -> float | None:
+    """Seconds that the arithmetic alone takes; None if the machine's matrix rate is unknown."""
+    return None if rate is None else flops / rate
+
+
+def _rate(precision: Precision, threads: int | None) -> float | None:
+    """This machine's matrix rate, which sets the floor; None if unknown."""
     try:
-        return flops / gemm_rate(_precision(precision), threads)
+        return gemm_rate(precision, threads)
     except BackendUnavailable as error:
-        typer.echo(f"note: no floor for {backend}: {error}", err=True)
+        typer.echo(f"note: no floor in {precision}: {error}", err=True)
         return None
 
 
-def _precision(name: str) -> Precision:
+def _precision(backend: str) -> Precision:
     known: dict[str, Precision] = {p: p for p in ("float32", "bfloat16", "float16")}
-    return known[name]
+    return known[backend.partition(":")[2] or "float32"]
 
 
 def _latencies(
@@ -208,9 +256,5 @@ def _stages(split: dict[str, dict[str, float]]) -> Table:
 
 
 def _write(output: Path, report: dict[str, Any], rows: list[bench.Latency]) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / "bench.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-        bench.plot(output / "bench.png", rows)
-    except OSError as error:
-        raise InputError(f"{output} cannot be written: {error}. Choose another --output.") from None
+    text = f"{json.dumps(report, indent=1)}\n"
+    write_files(output, {"bench.json": text.encode(), "bench.png": bench.plot(rows)})

@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mnemoscope_runtime import Bundle, InputError
-from mnemoscope_runtime.backends.tiles import Profile
-from mnemoscope_runtime.engines import ENGINES
-from mnemoscope_runtime.engines.progress import Progress as Report
-from mnemoscope_runtime.engines.tensorrt import BuildOptions, build_engine, check_engine
+from mnemoscope_runtime.backends.cover import Profile
+from mnemoscope_runtime.backends.tensorrt.build import BuildOptions, build_plan, check_plan
+from mnemoscope_runtime.backends.tensorrt.progress import Progress as Report
 
 from .. import embedded
+from ._options import TrustOption
 
 __all__ = ["check_builds", "command"]
 
@@ -26,6 +26,7 @@ def command(
     bundle: Annotated[
         Path | None, typer.Argument(help="Bundle to build from.", show_default="embedded")
     ] = None,
+    trust: TrustOption = None,
     backend: Annotated[
         str,
         typer.Option(help="tensorrt-rtx, which needs no GPU to build, or tensorrt, which does."),
@@ -58,22 +59,26 @@ def command(
         ),
     ] = None,
     version_compatible: Annotated[
-        bool, typer.Option(help="tensorrt: newer versions of it may run the engine too.")
+        bool, typer.Option(help="tensorrt: newer versions of it may run the plan too.")
     ] = False,
     timing_cache: Annotated[
         Path | None, typer.Option(help="tensorrt: file that keeps what was measured.")
     ] = None,
-    device: Annotated[int, typer.Option(help="tensorrt: GPU to build on, from 0.", min=0)] = 0,
+    device: Annotated[
+        int | None,
+        typer.Option(help="tensorrt: GPU to build on, from 0.", min=0, show_default="the first"),
+    ] = None,
     engines: Annotated[
-        Path | None, typer.Option(help="Folder to write.", show_default="BUNDLE/engines")
+        Path | None,
+        typer.Option(help="Folder to write.", show_default="one of the user's cache"),
     ] = None,
 ) -> None:
-    """Build engines for a GPU from a bundle's graphs, ahead of time.
+    """Build TensorRT's engines from a bundle's graphs, ahead of time: files that are called plans.
 
-    The request path never builds. An engine that is there already, and fits, is left as it is.
+    The request path never builds. A plan that is there already, and fits, is left as it is.
     Ctrl-C stops a build and leaves nothing half-written.
     """
-    opened = Bundle.open(bundle or embedded.BUNDLE)
+    opened = Bundle.open(bundle or embedded.BUNDLE, trust=trust)
     known = opened.manifest.graphs
     names = list(known) if graphs is None else list(filter(None, map(str.strip, graphs.split(","))))
     if not names or any(name not in known for name in names):
@@ -88,23 +93,22 @@ def command(
         timing_cache=timing_cache,
         device=device,
     )
-    folder = engines or opened.path / ENGINES
     for name, report in _followed(names):
         told = _Told(report)
-        path = build_engine(opened, name, folder, backend=backend, options=options, progress=told)
+        path = build_plan(opened, name, engines, backend=backend, options=options, progress=told)
         state = "built" if told.anything else "there already"
         typer.echo(f"{path}  {path.stat().st_size:,} bytes, {state}")
 
 
 def check_builds(bundle: Bundle) -> None:
-    """Build every graph under TensorRT for RTX, say so, and throw the engines away.
+    """Build every graph under TensorRT for RTX, say so, and throw the plans away.
 
     Raises:
         BackendUnavailable: TensorRT for RTX is not installed.
         BackendError: a graph does not build.
     """
     for name, report in _followed(list(bundle.manifest.graphs)):
-        product = check_engine(bundle, name, progress=report)
+        product = check_plan(bundle, name, progress=report)
         typer.echo(f"{name}: builds under {product}, which stands in for TensorRT here", err=True)
 
 

@@ -14,35 +14,37 @@ from rich.text import Text
 from mnemoscope_runtime import BackendOptions, CalibrationError, InputError, Screener
 
 from .. import embedded
-from ..calibrating import calibrate
 from ..calibration import Calibration, CalibrationFile
-from ..choosing import Choice, choose
+from ..calibration.cascade import First
+from ..calibration.choosing import Choice, choose
+from ..calibration.making import calibrate
 from ..detector import Detector
-from ..detectors import DETECTORS
-from ..opening import CALIBRATION, open_screener
-from ..report import plot
-from ._backends import ModelOption, check_model, open_detector, open_torch
+from ..detectors import CHOICES
+from ..evaluate.summary import plot
+from ..prompts.printable import printable
+from ..screening.opening import CALIBRATION, open_screener
+from ._backends import choose_backend, say_unused
+from ._detectors import ModelOption, check_model, open_detectors
 from ._options import (
     BackendOption,
-    ClearOption,
-    DeviceOption,
-    EnginesOption,
-    FirstNoisesOption,
-    FirstOption,
-    FirstStepsOption,
     NoQuotesOption,
-    ThreadsOption,
-    first_stage,
+    TrustOption,
     numbers,
     progress_bar,
     prompts_of,
+    require_bundle,
     require_place,
     say,
+    say_written,
+    takes_backend_options,
+    takes_first_stage,
 )
 
 __all__ = ["command", "describe"]
 
 
+@takes_backend_options
+@takes_first_stage
 def command(
     benign: Annotated[
         str, typer.Option(help="File of prompts that the model did not memorise, like yours.")
@@ -72,14 +74,12 @@ def command(
     detector: Annotated[
         str,
         typer.Option(
-            help=f"Detectors, with commas: {', '.join(DETECTORS)}; of a bundle with taps also "
-            "taps, tap:LAYER. auto: magnitude, and taps if the bundle has some."
+            help=f"Detectors, with commas: {CHOICES}. auto: magnitude, and taps if the bundle has "
+            "some."
         ),
     ] = "magnitude",
-    first: FirstOption = None,
-    first_steps: FirstStepsOption = None,
-    first_noises: FirstNoisesOption = None,
-    clear: ClearOption = None,
+    *,
+    first: First | None,
     target_tpr: Annotated[
         float | None,
         typer.Option(
@@ -87,11 +87,10 @@ def command(
             "--positives."
         ),
     ] = None,
+    trust: TrustOption = None,
     backend: BackendOption = "onnxruntime",
     model: ModelOption = None,
-    threads: ThreadsOption = None,
-    device: DeviceOption = None,
-    engines: EnginesOption = None,
+    options: BackendOptions,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -114,8 +113,7 @@ def command(
 
     Needs `pip install 'mnemoscope\\[calibrate]'`.
     """
-    check_model(model, backend, *(name.strip() for name in detector.split(",")))
-    stage = first_stage(first, first_steps, first_noises, clear)
+    check_model(model, [backend], [name.strip() for name in detector.split(",")])
     lengths = numbers(steps, "--steps")
     counts = numbers(noises, "--noises") if noises is not None else None
     others = prompts_of(benign, column, quotes=not no_quotes)
@@ -126,19 +124,23 @@ def command(
             "The embedded bundle is part of the installation and calibrated. Name a file with "
             "--output to calibrate it anew."
         )
+    require_bundle(path)
     target = output or path / CALIBRATION
-    require_place(target, "--output", replaced=True)
+    require_place(target, "--output", regular=True)
     if picture is not None:
         require_place(picture, "--plot", ".png")
-    before = CalibrationFile.read(target) if target.exists() else CalibrationFile(())
-    runs, options = open_torch(backend, bundle, model, BackendOptions(threads, device, engines))
+    before = CalibrationFile(())
+    if target.exists():
+        before = CalibrationFile.read(target, trust=trust)
+    runs, told = choose_backend(backend, bundle, model, options)
     # without the bundle's own calibration, which is to be made and may be an old one
-    with open_screener(path, runs, options, ()) as screener:
+    with open_screener(path, runs, told, (), trust=trust) as screener:
+        say_unused(backend, options, screener.backend)
         try:
             before.check(screener.bundle.id)
         except CalibrationError as error:
             raise CalibrationError(f"{target}: {error} Or name another --output.") from None
-        statistics = [open_detector(name, bundle, model) for name in names(detector, screener)]
+        statistics = open_detectors(names(detector, screener), bundle, model)
         for statistic in statistics:
             screener.prepare(*statistic.graphs(screener))
         with progress_bar("calibrating") as progress:
@@ -147,7 +149,7 @@ def command(
                     each
                     for i, statistic in enumerate(statistics)
                     for each in calibrate(
-                        Detector(screener, detector=statistic, first=stage),
+                        Detector(screener, detector=statistic, first=first),
                         others,
                         positives=known,
                         fpr=fpr,
@@ -165,7 +167,7 @@ def command(
                     known,
                     target=target_tpr,
                     detectors=statistics,
-                    first=stage,
+                    first=first,
                     fpr=fpr,
                     delta=delta,
                     steps=lengths,
@@ -176,10 +178,10 @@ def command(
     if target_tpr is not None:
         show(choice)
         found = [choice.chosen.calibration]
-    before.with_(found).write(target)
+    CalibrationFile.extend(target, found, trust=trust)
     for each in found:
         typer.echo(describe(each))
-    typer.echo(f"calibration {target}")
+    say_written(target)
     if target_tpr is not None:
         own = "" if bundle is None else f" --bundle {bundle}"
         file = "" if output is None else f" --calibration {output}"
@@ -246,4 +248,4 @@ def describe(calibration: Calibration) -> str:
             f" Chosen among {calibration.among} settings, all of which keep the promise at once "
             "with that confidence."
         )
-    return text
+    return printable(text)  # names come from a file

@@ -1,9 +1,9 @@
-"""`mnemoscope calibration`: inspect, merge and carry calibrations; see whether they still hold."""
+"""`mnemoscope calibration`: inspect, merge, carry, update; see whether they still hold."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import typer
@@ -12,17 +12,19 @@ from mnemoscope_runtime import BackendOptions, CalibrationError, InputError
 
 from .. import embedded
 from ..calibration import CalibrationFile
-from ..carrying import carry
-from ..opening import own_calibration
+from ..calibration.carrying import carry
+from ..screening.opening import own_calibration
 from ._options import (
-    DeviceOption,
-    EnginesOption,
     NoQuotesOption,
-    ThreadsOption,
+    TrustOption,
+    check_columns,
     progress_bar,
     prompts_of,
+    require_bundle,
     require_place,
     say,
+    say_written,
+    takes_backend_options,
 )
 from .calibrate import describe
 
@@ -30,33 +32,53 @@ __all__ = ["app"]
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Inspect, merge and carry calibrations; see whether traffic has drifted.",
+    help="Inspect, merge, carry and update calibrations; see whether traffic has drifted.",
 )
 
 
 @app.command("inspect")
-def inspect(file: Annotated[Path, typer.Argument(help="Calibration file.")]) -> None:
+def inspect(
+    file: Annotated[Path, typer.Argument(help="Calibration file.")], trust: TrustOption = None
+) -> None:
     """Show what was calibrated and what each threshold promises."""
-    for each in CalibrationFile.read(file).calibrations:
+    for each in CalibrationFile.read(file, trust=trust).calibrations:
         typer.echo(describe(each))
+
+
+@app.command("update")
+def update(
+    file: Annotated[Path, typer.Argument(help="Calibration file of an earlier version.")],
+) -> None:
+    """Write a file of an earlier version anew, with digests that tell what is changed from then on.
+
+    Nothing is measured. What the old file says is believed, unless it contradicts itself.
+    """
+    known = CalibrationFile.read(file, older=True)
+    require_place(file, "FILE", regular=True)
+    known.write(file)
+    for each in known.calibrations:
+        typer.echo(describe(each))
+    say_written(file)
 
 
 @app.command("merge")
 def merge(
     files: Annotated[list[Path], typer.Argument(help="Calibration files of one bundle.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
+    trust: TrustOption = None,
 ) -> None:
     """Make one file of several: all their settings, and in each the benign prompts of all."""
-    first, *others = map(CalibrationFile.read, files)
+    first, *others = (CalibrationFile.read(file, trust=trust) for file in files)
     for other in others:
         first = first.merged(other)
     first.write(output)
     for each in first.calibrations:
         typer.echo(describe(each))
-    typer.echo(f"calibration {output}")
+    say_written(output)
 
 
 @app.command("carry")
+@takes_backend_options
 def carry_over(
     target: Annotated[str, typer.Option("--to", help="Backend that is to have its thresholds.")],
     bundle: Annotated[
@@ -77,23 +99,30 @@ def carry_over(
         Path | None,
         typer.Option(help="Calibration file, which is added to.", show_default="the bundle's own"),
     ] = None,
-    threads: ThreadsOption = None,
-    device: DeviceOption = None,
-    engines: EnginesOption = None,
+    trust: TrustOption = None,
+    *,
+    options: BackendOptions,
 ) -> None:
     """Carry thresholds over from one backend to another, where both give the same scores.
 
     Nothing is carried over if a calibrated score lies so near to its threshold that the difference
     of the backends, times ten, could push it across: then calibrate the other backend itself.
     """
+    check_columns(column, no_quotes, "--prompts", given=prompts is not None)
     path = bundle or embedded.BUNDLE
+    if bundle is None and calibration is None:
+        raise InputError(
+            "The embedded bundle is part of the installation, and so is its calibration, "
+            f"{own_calibration(path)}. Name a copy of it with --calibration: that one is added to."
+        )
+    require_bundle(path)
     file = calibration or own_calibration(path)
     if file is None:
         raise CalibrationError(
             f"{path} has no calibration. Make one on {source} first, with `mnemoscope calibrate`."
         )
-    known = CalibrationFile.read(file)
-    require_place(file, "--calibration", replaced=True)
+    known = CalibrationFile.read(file, trust=trust)
+    require_place(file, "--calibration", regular=True)
     texts = prompts_of(prompts, column, quotes=not no_quotes) if prompts is not None else []
     with progress_bar("comparing") as progress:
         found = carry(
@@ -102,14 +131,15 @@ def carry_over(
             source=source,
             target=target,
             prompts=texts,
-            options=BackendOptions(threads, device, engines),
+            options=options,
+            trust=trust,
             progress=progress,
             tell=say,
         )
-    known.with_(found).write(file)
+    CalibrationFile.extend(file, found, trust=trust)
     for each in found:
         typer.echo(describe(each))
-    typer.echo(f"calibration {file}")
+    say_written(file)
 
 
 class _Result(msgspec.Struct):
@@ -130,6 +160,7 @@ def check(
     recent: Annotated[
         Path, typer.Option(help="What `mnemoscope screen --format json` wrote of recent traffic.")
     ],
+    trust: TrustOption = None,
     level: Annotated[float, typer.Option(help="p-value below which it is said to drift.")] = 0.01,
 ) -> None:
     """Test whether recent prompts, benign in the main, score higher than the calibrated ones did.
@@ -138,7 +169,7 @@ def check(
     """
     if not 0 < level < 1:
         raise InputError(f"A level lies between 0 and 1, {level} does not.")
-    known = CalibrationFile.read(file)
+    known = CalibrationFile.read(file, trust=trust)
     results = _read(recent)
     first = results[0]
     for each in results:
@@ -178,7 +209,9 @@ def _setting(result: _Result) -> tuple[str, str, str, int, int, str | None]:
 
 def _read(file: Path) -> list[_Result]:
     try:
-        results = msgspec.json.Decoder(_Result).decode_lines(file.read_bytes())
+        rows = msgspec.json.Decoder(dict[str, Any]).decode_lines(file.read_bytes())
+        measured = [row for row in rows if row.get("error") is None]
+        results = msgspec.convert(measured, list[_Result])
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror or error}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -13,7 +13,7 @@ import typer
 
 from ..detector import Detector
 from ..embedded import read_prompts
-from ..report import plot, summary, write_json
+from ..evaluate.summary import plot, summary, write_json
 from ._options import StepsOption, require_folder, say
 from ._writers import Format, writer
 

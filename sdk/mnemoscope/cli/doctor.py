@@ -11,21 +11,19 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mnemoscope_runtime import BackendOptions, Bundle, __version__
+from mnemoscope_runtime import BACKENDS, BackendOptions, Bundle, InputError, __version__
+from mnemoscope_runtime.backends import check_name
 from mnemoscope_runtime.selection import CANDIDATES, Trial, try_backends
 
 from .. import embedded
+from ..prompts.printable import printable
 from ._gpu import describe_engines, describe_gpus, describe_libraries
-from ._options import DeviceOption, EnginesOption, ThreadsOption
+from ._options import TrustOption, takes_backend_options
 
 __all__ = ["command"]
 
 _PACKAGES = (
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "openvino",
-    "tensorrt",
-    "tensorrt_rtx_cu13_libs",
+    *(package for spec in BACKENDS.values() for package in spec.packages),
     "torch",
     "diffusers",
     "transformers",
@@ -33,28 +31,32 @@ _PACKAGES = (
 )
 
 
+@takes_backend_options
 def command(
     bundle: Annotated[
         Path | None, typer.Argument(help="Bundle to try them on.", show_default="embedded")
     ] = None,
+    trust: TrustOption = None,
     backend: Annotated[
         str, typer.Option(help="Backends to try, with commas.", show_default="all")
     ] = ",".join(CANDIDATES),
-    threads: ThreadsOption = None,
-    device: DeviceOption = None,
-    engines: EnginesOption = None,
+    *,
+    options: BackendOptions,
 ) -> None:
     """Show which backends work here, how well and how fast, and why the others do not.
 
-    Then what is here for GPUs, and which engines of the bundle fit.
+    Then what is here for GPUs, and which plans of the bundle fit.
 
     Exit code 3 if no backend works.
     """
     path = bundle or embedded.BUNDLE
     names = [name.strip() for name in backend.split(",")]
-    options = BackendOptions(threads, device, engines)
+    if "auto" in names:
+        raise InputError("auto chooses among all that work, which doctor tries without --backend.")
+    for name in names:
+        check_name(name)
     options.check(*names)
-    opened = Bundle.open(path)
+    opened = Bundle.open(path, trust=trust)
     console = Console()
     console.print(
         f"mnemoscope {__version__}, Python {platform.python_version()}, {platform.platform()}"
@@ -70,13 +72,13 @@ def command(
             "uninstall both, then install the one you want."
         )
     trials = []
-    for trial in try_backends(path, names, options):
-        typer.echo(f"backend {trial.backend}: {_found(trial, opened.manifest.budget)}")
+    for trial in try_backends(path, names, options, trust):
+        typer.echo(printable(f"backend {trial.backend}: {_found(trial, opened.manifest.budget)}"))
         trials.append(trial)
     told = [str(trial.problem) for trial in trials]
-    found = describe_engines(opened, engines, device or 0)
+    found = describe_engines(opened, options.engines, options.device or 0)
     for line in (*describe_gpus(), *describe_libraries(told), *found):
-        typer.echo(line)
+        typer.echo(printable(line))
     raise typer.Exit(3 if all(trial.problem for trial in trials) else 0)
 
 

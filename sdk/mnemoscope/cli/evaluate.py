@@ -14,27 +14,27 @@ from rich.text import Text
 from mnemoscope_runtime import Backend, BackendOptions, Bundle, InputError
 
 from .. import embedded
-from ..bench import environment
-from ..detectors import DETECTORS, Statistic
+from ..benchmark.latency import environment
+from ..detectors import CHOICES, DETECTORS, Statistic
 from ..evaluate import PromptLists, Scored, judge, score, style_aucs
-from ..evaluate.pages import write
+from ..evaluate.files import write
 from ..evaluate.paper import GUIDANCE, INFERENCE_STEPS, follow, load_model, scored_by, written
-from ..evaluate.pictures import new_figure
+from ..evaluate.pictures import blank
 from ..evaluate.report import Evaluation, Grid
-from ..opening import open_screener
 from ..prompts import read_labelled_file
-from ._backends import ModelOption, open_detector, open_torch
+from ..screening.opening import open_screener
+from ._backends import choose_backend, say_unused
+from ._detectors import ModelOption, check_model, open_detectors
 from ._options import (
     BackendOption,
-    DeviceOption,
-    EnginesOption,
     NoQuotesOption,
-    ThreadsOption,
+    TrustOption,
     numbers,
     progress_bar,
     prompts_of,
     require_folder,
     say,
+    takes_backend_options,
 )
 from ._quiet import quiet_libraries
 
@@ -44,12 +44,12 @@ _GENERATIONS = "4"  # the paper's default
 Subject = dict[str, str]
 
 
-def _detectors(names: str, backend: str, bundle: Path) -> list[str]:
+def _detectors(names: str, backend: str, bundle: Path, trust: Path | None) -> list[str]:
     if names != "all":
         return list(dict.fromkeys(name.strip() for name in names.split(",")))
     drawing = [name for name, each in DETECTORS.items() if each.draws]
     say(f"{', '.join(drawing)} take whole pictures, and are left out: name them.")
-    taps = ["taps"] if Bundle.open(bundle).manifest.taps else []
+    taps = ["taps"] if Bundle.open(bundle, trust=trust).manifest.taps else []
     inside = [n for n, each in DETECTORS.items() if each.needs_torch and not each.draws]
     if backend.startswith("torch"):
         return [name for name in DETECTORS if name not in drawing] + taps
@@ -64,6 +64,7 @@ class Protocol(StrEnum):
     paper = "paper"
 
 
+@takes_backend_options
 def command(
     bundle: Annotated[
         Path | None, typer.Argument(help="Bundle to judge.", show_default="embedded")
@@ -87,21 +88,21 @@ def command(
         str | None, typer.Option(help="Column of --positives to break the figures down by.")
     ] = None,
     detector: Annotated[
-        str, typer.Option(help=f"Detectors, with commas, or all: {', '.join(DETECTORS)}.")
+        str, typer.Option(help=f"Detectors, with commas, or all: {CHOICES}.")
     ] = "magnitude",
     steps: Annotated[str, typer.Option(help="Numbers of denoising steps, with commas.")] = "1",
     noises: Annotated[
         str | None, typer.Option(help="Numbers of noises, with commas.", show_default="all")
     ] = None,
+    trust: TrustOption = None,
     backend: BackendOption = "onnxruntime",
     model: ModelOption = None,
-    threads: ThreadsOption = None,
-    device: DeviceOption = None,
-    engines: EnginesOption = None,
+    *,
+    options: BackendOptions,
     protocol: Annotated[
         Protocol,
         typer.Option(
-            help="bundle: its engines and noise bank. paper: Wen et al.'s, with --model in PyTorch "
+            help="bundle: its graphs and noise bank. paper: Wen et al.'s, with --model in PyTorch "
             "and new noises for every prompt; writes the magnitudes of every step to --output."
         ),
     ] = Protocol.bundle,
@@ -126,8 +127,14 @@ def command(
         )
     if not paper and gen_seed != 0:
         raise InputError("--gen-seed belongs to --protocol paper. Leave it out.")
-    if paper and engines is not None:
-        raise InputError("The paper's protocol runs no engines. Leave --engines out.")
+    if not paper:
+        check_model(model, [backend], [name.strip() for name in detector.split(",")])
+    others = [option for option in options.given if option not in ("device", "threads")]
+    if paper and others:
+        raise InputError(
+            f"The paper's protocol runs no engines, and takes no {', '.join(others)}. Leave "
+            f"{', '.join(f'--{option}' for option in others)} out."
+        )
     if paper and output is None:
         raise InputError("The paper's protocol writes what it measures. Name a folder: --output.")
     own = model is None if paper else bundle is None
@@ -143,25 +150,25 @@ def command(
             counts,
             model,
             gen_seed,
-            "cpu" if device is None else f"cuda:{device}",
-            threads,
+            "cpu" if options.device is None else f"cuda:{options.device}",
+            options.threads,
             output,
         )
     else:
         scored, subject = _by_bundle(
             lists,
-            [
-                open_detector(name, bundle, model)
-                for name in _detectors(detector, backend, bundle or embedded.BUNDLE)
-            ],
+            open_detectors(
+                _detectors(detector, backend, bundle or embedded.BUNDLE, trust), bundle, model
+            ),
             lengths,
             numbers(noises, "--noises") if noises is not None else None,
             bundle or embedded.BUNDLE,
-            *open_torch(backend, bundle, model, BackendOptions(threads, device, engines)),
+            *choose_backend(backend, bundle, model, options),
+            trust,
         )
     evaluation = Evaluation(
         subject=subject,
-        environment=environment(threads),
+        environment=environment(options.threads),
         lists=lists,
         scored=scored,
         rows=judge(scored, lists),
@@ -180,11 +187,14 @@ def _by_bundle(
     bundle: Path,
     backend: str | Backend,
     options: BackendOptions,
+    trust: Path | None,
 ) -> tuple[list[Scored], Subject]:
     with (
-        open_screener(bundle, backend, options, detectors) as screener,
+        open_screener(bundle, backend, options, detectors, trust=trust) as screener,
         progress_bar("measuring") as progress,
     ):
+        if isinstance(backend, str):
+            say_unused(backend, options, screener.backend)
         scored = score(
             screener, lists, detectors=detectors, steps=steps, noises=noises, progress=progress
         )
@@ -278,7 +288,7 @@ def _quiet(_: str) -> None:
 
 def _prepare(output: Path) -> None:
     """Find out before measuring for an hour whether a report can be written."""
-    new_figure(1, 1)
+    blank(1, 1)
     require_folder(output, "--output")
     output.mkdir(parents=True, exist_ok=True)
 

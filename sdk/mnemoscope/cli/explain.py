@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from enum import StrEnum
@@ -38,8 +37,8 @@ from ..explain.edits import Alternatives
 from ..explain.pictures import show, show_flagged, show_summary, to_html
 from ..explain.words import words_of
 from ..prompts import read_prompt_file
-from ..text import printable
-from ._backends import open_torch
+from ..prompts.printable import json_text, printable
+from ._backends import choose_backend, say_unused
 from ._options import (
     EXIT_CODES,
     BackendOption,
@@ -47,16 +46,16 @@ from ._options import (
     CalibrationOption,
     ColumnOption,
     DetectorOption,
-    DeviceOption,
-    EnginesOption,
     NoisesOption,
     NoQuotesOption,
     StepsOption,
-    ThreadsOption,
+    TrustOption,
+    check_columns,
     progress_bar,
     prompts_of,
     require_place,
     say,
+    takes_backend_options,
     verdict_code,
 )
 from ._quiet import quiet_libraries
@@ -85,6 +84,7 @@ class Format(StrEnum):
     html = "html"
 
 
+@takes_backend_options
 def command(
     prompt: Annotated[str | None, typer.Argument(help="The prompt.")] = None,
     file: Annotated[
@@ -104,10 +104,10 @@ def command(
         str, typer.Option(help=f"How words are weighed: {', '.join(METHODS)}.")
     ] = DEFAULT,
     calibration: CalibrationOption = None,
+    trust: TrustOption = None,
     backend: BackendOption = "onnxruntime",
-    threads: ThreadsOption = None,
-    device: DeviceOption = None,
-    engines: EnginesOption = None,
+    *,
+    options: BackendOptions,
     detector: DetectorOption = "magnitude",
     noises: NoisesOption = None,
     steps: StepsOption = 1,
@@ -134,7 +134,12 @@ def command(
             show_default="the embedded captions, for the embedded bundle",
         ),
     ] = None,
-    budget: Annotated[int, typer.Option(min=1, help="The most prompts to score for edits.")] = 256,
+    budget: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="The most prompts to score for edits.", show_default=f"{EditOptions.budget}"
+        ),
+    ] = None,
     lexicon: Annotated[
         Path | None,
         typer.Option(help="Kinds of words: lines `kind: word, word`."),
@@ -154,6 +159,7 @@ def command(
     """
     if (prompt is None) == (file is None):
         raise InputError("Give one prompt to explain, or --file FILE (- for stdin).")
+    check_columns(column, no_quotes, "--file", given=file is not None)
     chosen = output_format or _by_ending(output)
     if output is not None:
         require_place(output, "--output")
@@ -166,21 +172,34 @@ def command(
         if not prompts:
             raise InputError(f"All prompts of {file} are empty, so there is nothing to explain.")
     wanted = edits if edits is not None else file is None
-    if keep and not wanted:
-        raise InputError("--keep says what edits leave alone, and none are looked for: --edits.")
-    listed = read_lists(replacements) if wanted and replacements is not None else {}
+    about_edits = {
+        "--keep": keep,
+        "--target": target,
+        "--replacements": replacements,
+        "--vocabulary": vocabulary,
+        "--budget": budget,
+    }
+    unused = [option for option, value in about_edits.items() if value is not None]
+    if unused and not wanted:
+        verb = "is" if len(unused) == 1 else "are"
+        way = "Pass --edits" if edits is None else "Drop --no-edits"
+        raise InputError(
+            f"{', '.join(unused)} {verb} about edits, and no edits are looked for. {way}, or leave "
+            f"{'it' if len(unused) == 1 else 'them'} out."
+        )
+    listed = read_lists(replacements) if replacements is not None else {}
     kept = [word for phrase in keep or () for word in words_of(phrase)]
     _note_unused(kept, listed, prompts, several=file is not None)
-    options = EditOptions(
+    editing = EditOptions(
         keep=tuple(kept),
         target=target,
         alternatives=_alternatives(listed, vocabulary, bundle) if wanted else None,
-        budget=budget,
+        budget=EditOptions.budget if budget is None else budget,
     )
     kinds = read_lexicon(embedded.LEXICON) if bundle is None else {}
     kinds |= read_lexicon(lexicon) if lexicon is not None else {}
     attribution = Occlusion() if method == "occlusion" else _gradient(method, bundle, model)
-    runs, told = open_torch(backend, bundle, model, BackendOptions(threads, device, engines))
+    runs, told = choose_backend(backend, bundle, model, options)
     if model is not None and isinstance(runs, str) and isinstance(attribution, Occlusion):
         raise InputError(
             f"--model is for gradients and the torch backends, and occlusion on {backend} runs the "
@@ -194,15 +213,17 @@ def command(
             calibration=calibration,
             detector=detector,
             uncalibrated="score" if calibration is None else "raise",
+            trust=trust,
         ) as screen,
         progress_bar("explaining") as progress,
     ):
+        say_unused(backend, options, screen.screener.backend)
         explainer = Explainer(screen, attribution, lexicon=kinds)
         found = []
         for done, each in enumerate(prompts, 1):
             explanation = explainer.explain(each, steps=steps, noises=noises)
             if wanted:
-                explanation = _with_edits(screen, explanation, options, several=file is not None)
+                explanation = _with_edits(screen, explanation, editing, several=file is not None)
             found.append(explanation)
             progress(done, len(prompts))
         unjudged = screen.missing(steps=steps, noises=noises)
@@ -322,7 +343,7 @@ def _write(
     elif chosen is Format.json:
         rows = [each.as_json() for each in found]
         whole = rows[0] if summary is None else {"explanations": rows, **summary.as_json()}
-        stream.write(json.dumps(whole, ensure_ascii=False) + "\n")
+        stream.write(json_text(whole) + "\n")
     else:
         console = Console(file=stream, width=None if stream.isatty() else 120)
         if summary is not None:

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from mnemoscope_runtime import BackendUnavailable, ClipTokenizer, InputError
-from mnemoscope_runtime.engines.products import import_library
+from mnemoscope_runtime.backends.tensorrt.library import import_library
 from mnemoscope_runtime.manifest import Follows, Precision
 
-from ._loading import (
-    ClipSkipOption,
-    ConfigOption,
-    EmbeddingOption,
-    LoraOption,
-    NegativeOption,
-    VariantOption,
-    load_options,
-    say_if_cut,
-)
+from ..serve.triton import check_place, write_model
+from ._loading import Loading, say_if_cut, takes_loading
+from ._options import say
 from ._quiet import quiet_libraries
 from .build import check_builds
+
+if TYPE_CHECKING:
+    from mnemoscope_export import Model
 
 __all__ = ["command"]
 
 
+@takes_loading
 def command(
     model: Annotated[
         str,
@@ -83,12 +80,8 @@ def command(
             show_default="transformers-5; with --from-onnx transformers-4",
         ),
     ] = None,
-    variant: VariantOption = None,
-    config: ConfigOption = None,
-    lora: LoraOption = None,
-    embedding: EmbeddingOption = None,
-    clip_skip: ClipSkipOption = None,
-    negative: NegativeOption = None,
+    *,
+    loading: Loading,
     any_length: Annotated[
         bool,
         typer.Option(
@@ -105,8 +98,16 @@ def command(
             "RTX, which needs no GPU, stands in for it."
         ),
     ] = None,
+    triton: Annotated[
+        Path | None,
+        typer.Option(
+            help="Triton's model repository: write a model of the bundle there as well, as "
+            "`mnemoscope triton` does.",
+            show_default="none",
+        ),
+    ] = None,
 ) -> None:
-    """Export a model to a bundle: engines, tokenizer, noise bank, checked against the model.
+    """Export a model to a bundle: graphs, tokenizer, noise bank, checked against the model.
 
     Needs `pip install 'mnemoscope\\[export]'`; with --from-onnx no PyTorch, but
     `pip install 'mnemoscope\\[from-onnx]'`. Screening the bundle needs neither.
@@ -116,31 +117,20 @@ def command(
     if check:
         import_library("tensorrt-rtx")  # before the work, not after
 
-    given: dict[str, Any] = {
-        "variant": variant,
-        "config": config,
-        "lora": lora,
-        "embedding": embedding,
-        "clip_skip": clip_skip,
-        "negative": negative,
-    }
-    if from_onnx and (odd := [name for name, value in given.items() if value is not None]):
+    if triton is not None:
+        check_place(triton, overwrite=overwrite)
+    if from_onnx and loading.given:
+        odd = loading.given[0].replace("_", "-")
         raise InputError(
-            f"--{odd[0].replace('_', '-')} changes the PyTorch model, and an ONNX export stays "
-            "what it is. Leave it out, or export the PyTorch model."
+            f"--{odd} changes the PyTorch model, and an ONNX export stays what it is. Leave it "
+            "out, or export the PyTorch model."
         )
 
     def progress(stage: str) -> None:
         typer.echo(stage, err=True)
 
     try:
-        from mnemoscope_export import (
-            ExportOptions,
-            Tolerance,
-            check_backend,
-            check_target,
-            export_onnx,
-        )
+        from mnemoscope_export import ExportOptions, Tolerance, export_bundle, export_onnx
 
         options = ExportOptions(
             noises=noises,
@@ -157,19 +147,19 @@ def command(
             tokenizer=tokenizer,
             any_length=any_length,
         )
-        check_target(out, overwrite)
-        check_backend(options.precision or "float32")
-        progress(f"loading {model}")
+
+        def load() -> Model:
+            progress(f"loading {model}")
+            quiet_libraries()
+            from mnemoscope_export import load_model
+
+            how = loading.options(options.latent_sides)
+            return load_model(model, options=how)
+
         if from_onnx:
             bundle = export_onnx(model, out, options, progress=progress)
         else:
-            quiet_libraries()  # it and the next take seconds: not before options are checked
-            from mnemoscope_export import StableDiffusion, export_bundle
-
-            how = load_options(latent_size=options.latent_sides, **given)
-            bundle = export_bundle(
-                lambda: StableDiffusion.load(model, options=how), out, options, progress=progress
-            )
+            bundle = export_bundle(load, out, options, progress=progress)
     except ImportError as error:
         what, extra = ("ONNX", "from-onnx") if from_onnx else ("PyTorch and ONNX", "export")
         raise BackendUnavailable(
@@ -178,11 +168,13 @@ def command(
         ) from None
     for graph, figures in bundle.manifest.parity.items():
         typer.echo(f"{graph}: relative error {figures['max_relative_error']:.1e}", err=True)
-    if negative:
-        say_if_cut(negative, ClipTokenizer.of(bundle))
+    if loading.negative:
+        say_if_cut(loading.negative, ClipTokenizer.of(bundle))
     typer.echo(f"{out}  {bundle.id[:12]}")
     if check:
         check_builds(bundle)
+    if triton is not None:
+        typer.echo(write_model(triton, out, overwrite=overwrite, tell=say))
 
 
 def _size(text: str) -> tuple[int, int]:

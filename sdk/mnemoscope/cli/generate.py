@@ -7,24 +7,16 @@ from typing import Annotated
 
 import typer
 
-from mnemoscope_runtime import InputError
-
-from ..generate import generate, require_torch
-from ._loading import (
-    ClipSkipOption,
-    ConfigOption,
-    EmbeddingOption,
-    LoraOption,
-    NegativeOption,
-    VariantOption,
-    load_options,
-)
+from ..drawing.generate import generate, require_torch
+from ..drawing.sheets import ENDINGS, write_sheet
+from ._loading import Loading, takes_loading
 from ._options import require_place
 from ._quiet import quiet_libraries
 
 __all__ = ["command"]
 
 
+@takes_loading
 def command(
     prompt: Annotated[str, typer.Argument(help="What to draw.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Image to write.")],
@@ -36,12 +28,8 @@ def command(
     images: Annotated[int, typer.Option(min=1, help="Images, side by side, one per seed.")] = 1,
     steps: Annotated[int, typer.Option(help="DDIM steps.")] = 50,
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance.")] = 7.5,
-    variant: VariantOption = None,
-    config: ConfigOption = None,
-    lora: LoraOption = None,
-    embedding: EmbeddingOption = None,
-    clip_skip: ClipSkipOption = None,
-    negative: NegativeOption = None,
+    *,
+    loading: Loading,
     scale: Annotated[int, typer.Option(min=1, help="Enlarge each pixel this many times.")] = 1,
 ) -> None:
     """Draw what a model makes of a prompt: a memorised one gives the same picture for every seed.
@@ -49,26 +37,17 @@ def command(
     Needs `pip install 'mnemoscope\\[torch]'`.
     """
     quiet_libraries()
-    require_place(output, "--output")
+    require_place(output, "--output", *ENDINGS)
     seeds = range(seed, seed + images)
     options = None
-    if any(each is not None for each in (variant, config, lora, embedding, clip_skip, negative)):
+    if loading.given:
         require_torch()
-        options = load_options(
-            variant=variant, config=config, lora=lora, embedding=embedding, clip_skip=clip_skip,
-            negative=negative,
-        )  # fmt: skip
+        options = loading.options()
     drawn = generate(
         prompt, model=model, seeds=seeds, steps=steps, guidance=guidance, options=options
     )
     from PIL import Image
 
-    width, height = drawn[0].width * scale, drawn[0].height * scale
-    sheet = Image.new("RGB", (width * len(drawn), height))
-    for i, image in enumerate(drawn):
-        sheet.paste(image.resize((width, height), Image.Resampling.NEAREST), (i * width, 0))
-    try:
-        sheet.save(output)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{output} cannot be written: {error}. Choose another --output.") from None
+    size = drawn[0].width * scale, drawn[0].height * scale
+    write_sheet(output, [each.resize(size, Image.Resampling.NEAREST) for each in drawn])
     typer.echo(str(output))

@@ -15,7 +15,8 @@ from mnemoscope_runtime.schedulers import timesteps
 
 from .. import embedded
 from ..calibration import CalibrationFile
-from ..opening import own_calibration
+from ..screening.opening import own_calibration
+from ._options import TrustOption
 from ._writers import printable
 
 __all__ = ["command"]
@@ -25,13 +26,14 @@ def command(
     bundle: Annotated[
         Path | None, typer.Argument(help="Bundle to look into.", show_default="embedded")
     ] = None,
+    trust: TrustOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Verify a bundle and show what is in it."""
-    opened = Bundle.open(bundle or embedded.BUNDLE)
+    opened = Bundle.open(bundle or embedded.BUNDLE, trust=trust)
     manifest = opened.manifest
     file = own_calibration(opened.path)
-    calibration = None if file is None else CalibrationFile.read(file)
+    calibration = None if file is None else CalibrationFile.read(file, trust=trust)
     if calibration is not None:
         calibration.check(opened.id)
     if as_json:
@@ -57,6 +59,7 @@ def command(
         **{
             f"parity of {graph}": f"relative error {figures['max_relative_error']:.1e}"
             for graph, figures in manifest.parity.items()
+            if "max_relative_error" in figures
         },
         "made with": ", ".join(f"{tool} {number}" for tool, number in manifest.tools.items()),
     }

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -13,36 +12,31 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mnemoscope_runtime import Bundle, InputError
-from mnemoscope_runtime.errors import CalibrationError
+from mnemoscope_runtime import BackendOptions, Bundle, InputError
+from mnemoscope_runtime.errors import CalibrationError, MnemoscopeError
 
 from .. import embedded
-from ..alignment import load_alignment
 from ..calibration import CalibrationFile
-from ..copies import load_descriptor
 from ..detector import Detector
-from ..opening import own_calibration
+from ..drawing.alignment import load_alignment
+from ..drawing.copy_detection import CopyDescriptor, LatentDescriptor, load_descriptor
+from ..drawing.sheets import ENDINGS, write_sheet
+from ..prompts.printable import json_text
+from ..screening.opening import own_calibration
+from ._backends import say_unused
 from ._comparison import LEARNT_ON, lists_of, write_comparison
-from ._loading import (
-    ClipSkipOption,
-    ConfigOption,
-    EmbeddingOption,
-    LoraOption,
-    NegativeOption,
-    VariantOption,
-    load_options,
-)
+from ._loading import Loading, takes_loading
 from ._options import (
     BackendOption,
     CalibrationOption,
-    DeviceOption,
-    EnginesOption,
     NoQuotesOption,
-    ThreadsOption,
+    TrustOption,
+    check_columns,
     prompts_of,
     require_folder,
     require_place,
     say,
+    takes_backend_options,
 )
 from ._quiet import quiet_libraries
 from ._writers import printable
@@ -52,7 +46,7 @@ if TYPE_CHECKING:
 
     from mnemoscope_export import StableDiffusion
 
-    from ..mitigate import Mitigation, Rule
+    from ..mitigate import Mitigation, Painter, Rule
 
 __all__ = ["EPILOG", "command"]
 
@@ -65,8 +59,10 @@ mnemoscope mitigate "a prompt" --model DIR --bundle BUNDLE --descriptor sscd.pt 
 
 mnemoscope mitigate --compare --output comparison
 
+mnemoscope mitigate "a prompt" --model DIR --strategy guidance -o a.png
+
 [bold]Exit codes[/bold]: 0 what was drawn passes, 1 it does not, 2 usage, 3 environment or backend,
-4 bundle or calibration mismatch.
+4 bundle or calibration mismatch, 5 it was drawn, and not verified.
 """
 _AUTO = "auto"
 
@@ -80,6 +76,8 @@ class Format(StrEnum):
     json = "json"
 
 
+@takes_backend_options
+@takes_loading
 def command(
     prompt: Annotated[str | None, typer.Argument(help="What to draw.")] = None,
     output: Annotated[
@@ -96,23 +94,19 @@ def command(
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Directory or hub id.", show_default="embedded")
+        str | None,
+        typer.Option(help="Directory, .safetensors file, or hub id.", show_default="embedded"),
     ] = None,
-    variant: VariantOption = None,
-    config: ConfigOption = None,
-    lora: LoraOption = None,
-    embedding: EmbeddingOption = None,
-    clip_skip: ClipSkipOption = None,
-    negative: NegativeOption = None,
+    *,
+    loading: Loading,
     bundle: Annotated[
         Path | None,
         typer.Option(help="The model's calibrated bundle.", show_default="the embedded model's"),
     ] = None,
     calibration: CalibrationOption = None,
+    trust: TrustOption = None,
     backend: BackendOption = "onnxruntime",
-    threads: ThreadsOption = None,
-    device: DeviceOption = None,
-    engines: EnginesOption = None,
+    options: BackendOptions,
     seed: Annotated[int, typer.Option(help="First seed.")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="How many, one for each picture.")] = 1,
     reference: Annotated[
@@ -126,12 +120,18 @@ def command(
         float, typer.Option(help="p-value up to which a prompt or a picture is suspicious.")
     ] = 0.05,
     descriptor: Annotated[
-        Path | None,
-        typer.Option(help="Copy descriptor, TorchScript or ONNX.", show_default="a stand-in"),
+        str | None,
+        typer.Option(
+            help="Copy descriptor: sscd, if it is installed, or a file, TorchScript or ONNX.",
+            show_default="the embedded model's stand-in; for another sscd, or none",
+        ),
     ] = None,
     clip: Annotated[
         str | None,
-        typer.Option(help="CLIP, a directory or hub id.", show_default="the embedded model's own"),
+        typer.Option(
+            help="CLIP, a directory or hub id.",
+            show_default="the embedded model's own; for another none",
+        ),
     ] = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="All strategies on many prompts.")
@@ -172,7 +172,8 @@ def command(
 
     `auto` screens the prompt first; one that is not flagged is drawn as ever. A flagged one is
     drawn with one strategy after another until the picture is no copy, its score is one that benign
-    prompts have, and it follows the prompt.
+    prompts have, and it follows the prompt. Without SSCD nobody can tell whether another model's
+    picture is a copy: it is drawn, and not verified.
 
     Needs `pip install 'mnemoscope\\[torch]'`, and the extra `plot` for --compare.
     """
@@ -182,22 +183,23 @@ def command(
         raise InputError("The prompt is empty, so there is nothing to mitigate. Give one.")
     if not compare and (file is not None or limit is not None):
         raise InputError("--file and --limit belong to --compare. Leave them out, or add it.")
-    screening = partial(
-        Detector.load,
-        calibration=calibration,
-        backend=backend,
-        threads=threads,
-        device=device,
-        engines=engines,
-    )
+
+    check_columns(column, no_quotes, "--benign and --file", given=bool(benign or file))
+
+    def screening(path: Path | None) -> Detector:
+        found = Detector.load(
+            path, calibration=calibration, backend=backend, trust=trust, **asdict(options)
+        )
+        say_unused(backend, options, found.screener.backend)
+        return found
+
     own = model is None
     if own and bundle is not None:
         raise InputError("Give the bundle's model too: --model.")
-    if not own and (descriptor is None or clip is None):
+    if compare and not own and clip is None:
         raise InputError(
-            "Without --model's own copy descriptor and CLIP nobody can tell whether mitigation "
-            "worked: the stand-ins know the embedded model's pictures only. Give --descriptor FILE "
-            "(SSCD) and --clip DIR."
+            "--compare tells copies against how pictures follow their prompts, and the embedded "
+            "model's CLIP does not know those of another model. Give --clip DIR."
         )
     if output is None:
         raise InputError("Name an image to write, or with --compare a folder: --output.")
@@ -212,17 +214,13 @@ def command(
     rule = Rule(1.0, level)  # checked before anything is loaded
     given = _references(reference or [], own=own)
     path = embedded.BUNDLE if own else bundle
-    known = _calibration(path, calibration)
+    known = _calibration(path, calibration, trust)
     yardstick = Yardstick()
     opened = None
     if path is not None:
-        opened = Bundle.open(path)
+        opened = Bundle.open(path, trust=trust)
         yardstick = Yardstick.of(known, opened, sampling)
-    options = load_options(
-        variant=variant, config=config, lora=lora, embedding=embedding, clip_skip=clip_skip,
-        negative=negative,
-    )  # fmt: skip
-    painter = Painter.load(model, options=options)
+    painter = Painter.load(model, options=loading.options())
     if (
         opened is not None
         and (difference := painter.model.difference(opened.manifest.model)) is not None
@@ -232,7 +230,10 @@ def command(
             f"{painter.model.id}: its scores say nothing of it. Give the bundle of this model, and "
             "load it as it was exported."
         )
-    judges = load_descriptor(descriptor), load_alignment(clip)
+    judges = (
+        load_descriptor(descriptor) if own else _descriptor(descriptor, painter, compare=compare),
+        load_alignment(clip) if own or clip is not None else None,
+    )
     mitigator = Mitigator(painter, *judges, yardstick, sampling)
     read = partial(prompts_of, column=column, quotes=not no_quotes)
     others = read(benign) if benign is not None else []
@@ -276,10 +277,21 @@ def command(
     else:
         named = kit.make(chosen[0])
         done = mitigator.mitigate(prompt, named, numbers, references=given, rule=rule)
-    _save(done, output)
+    write_sheet(output, [each.image for each in done.pictures])
     _tell(done, output, output_format)
     _note(done, rule)
-    raise typer.Exit(0 if done.passed else 1)
+    raise typer.Exit(0 if done.passed else 5 if done.verified is None else 1)
+
+
+def _descriptor(given: str | None, painter: Painter, *, compare: bool) -> CopyDescriptor:
+    """What compares another model's pictures: what was given, SSCD, or at worst its own VAE."""
+    if given is not None or compare:
+        return load_descriptor(given or "sscd")
+    try:
+        return load_descriptor("sscd")
+    except MnemoscopeError as error:
+        say(f"pictures are compared in the latents of the model's VAE alone: {error}")
+    return LatentDescriptor(painter.vae, painter.side)
 
 
 def _names(
@@ -307,7 +319,7 @@ def _names(
 def _require_place(output: Path, *, compare: bool) -> None:
     """Refuse, before anything is drawn, what could not be written afterwards."""
     if not compare:
-        require_place(output, "--output", ".png", ".jpg", ".jpeg", ".webp")
+        require_place(output, "--output", *ENDINGS)
     elif output.exists() and not output.is_dir():
         raise InputError(f"--output {output} is a file, and --compare writes a folder.")
     else:
@@ -321,12 +333,14 @@ def _is_cut(model: StableDiffusion, prompt: str) -> bool:
     return count > int(model.tokenizer.model_max_length)
 
 
-def _calibration(bundle: Path | None, file: Path | None) -> CalibrationFile | None:
+def _calibration(
+    bundle: Path | None, file: Path | None, trust: Path | None
+) -> CalibrationFile | None:
     if file is None and bundle is not None:
         file = own_calibration(bundle)
     if file is not None and bundle is None:
         raise InputError("A calibration belongs to a bundle. Give it too: --bundle.")
-    return None if file is None else CalibrationFile.read(file)
+    return None if file is None else CalibrationFile.read(file, trust=trust)
 
 
 def _references(files: Sequence[Path], *, own: bool) -> list[Image]:
@@ -343,23 +357,9 @@ def _references(files: Sequence[Path], *, own: bool) -> list[Image]:
     return [*found, *(embedded.memorized_pictures() if own else ())]
 
 
-def _save(done: Mitigation, output: Path) -> None:
-    """All pictures side by side."""
-    from PIL import Image
-
-    images = [each.image for each in done.pictures]
-    sheet = Image.new("RGB", (sum(each.width for each in images), images[0].height))
-    for i, image in enumerate(images):
-        sheet.paste(image, (i * images[0].width, 0))
-    try:
-        sheet.save(output)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{output} cannot be written: {error}. Choose another --output.") from None
-
-
 def _tell(done: Mitigation, output: Path, output_format: Format) -> None:
     if output_format is Format.json:
-        typer.echo(json.dumps({**done.as_json(), "output": str(output)}, ensure_ascii=False))
+        typer.echo(json_text({**done.as_json(), "output": str(output)}))
         return
 
     def shown(value: float | None) -> str:
@@ -370,25 +370,20 @@ def _tell(done: Mitigation, output: Path, output_format: Format) -> None:
         before, after = (shown(getattr(each, what)) for each in (done.before, done.after))
         typer.echo(f"{what.split('_')[0]:10}{before:>10}{after:>10}")
     by = ", ".join(f"{each.strategy} (seed {each.seed})" for each in done.pictures)
-    how = "drawn as ever" if done.pictures == done.originals else f"drawn by {by}"
+    how = f"drawn by {by}" if done.flagged else "drawn as ever"
+    verified = {True: "yes", False: "no", None: "not known"}[done.verified]
+    typer.echo(f"{'verified':10}{verified:>20}")
     typer.echo(f"{how} in {done.seconds:.1f} s, to {output}")
 
 
 def _note(done: Mitigation, rule: Rule) -> None:
     """What a user should not overlook."""
-    judged = [each.judged for each in done.pictures]
-    lost = done.before.alignment - done.after.alignment
-    if done.pictures == done.originals:
-        say("the prompt was not flagged, so it is drawn as ever.")
-    elif any(map(rule.copied, judged)):
-        say(
-            "nothing that was tried passes: a picture is still like a reference, with a cosine "
-            f"above {rule.copied_above}. Do not use it."
-        )
-    elif not done.passed:
-        say(
-            "nothing that was tried passes: a picture's score is one that few benign prompts have "
-            f"(p no higher than {rule.level}). Do not use it."
-        )
-    elif lost > rule.tolerance:
+    lost = done.after.lost(done.before)
+    if not done.flagged:
+        say(f"{done.why}.")
+    elif done.verified is False:
+        say(f"nothing that was tried passes: {done.why}. Do not use it.")
+    elif done.verified is None:
+        say(f"not verified: {done.why}. Look at it before you use it.")
+    if done.flagged and done.verified is not False and lost > rule.tolerance:
         say(f"it follows the prompt less than before: its alignment fell by {lost:.3f}.")

@@ -15,22 +15,24 @@ import typer
 from mnemoscope_runtime import BackendOptions, InputError
 
 from .. import embedded
+from ..benchmark.precision import Comparison, compare
 from ..detector import Detector
-from ..precision import Comparison, compare
-from ._backends import ModelOption, open_torch, options_of_each
+from ._backends import choose_backend, options_of_each, say_unused
+from ._detectors import ModelOption, check_model
 from ._options import (
-    DeviceOption,
-    EnginesOption,
     NoisesOption,
     NoQuotesOption,
-    ThreadsOption,
+    TrustOption,
+    check_columns,
     prompts_of,
     say,
+    takes_backend_options,
 )
 
 __all__ = ["command"]
 
 
+@takes_backend_options
 def command(
     bundle: Annotated[
         Path | None, typer.Argument(help="Bundle to judge.", show_default="embedded")
@@ -56,9 +58,9 @@ def command(
     no_quotes: NoQuotesOption = False,
     noises: NoisesOption = None,
     model: ModelOption = None,
-    threads: ThreadsOption = None,
-    device: DeviceOption = None,
-    engines: EnginesOption = None,
+    trust: TrustOption = None,
+    *,
+    options: BackendOptions,
     force: Annotated[
         bool, typer.Option(help="Accept a lower TPR, too few prompts, or another model.")
     ] = False,
@@ -68,6 +70,8 @@ def command(
 
     Exit code 3 if TPR@1%FPR falls by more than half a point.
     """
+    check_model(model, [backend, reference_backend])
+    check_columns(column, no_quotes, "--positives and --benign", given=bool(positives or benign))
     judged = bundle or embedded.BUNDLE
     other = reference or judged
     if (judged.resolve(), backend) == (other.resolve(), reference_backend):
@@ -86,12 +90,15 @@ def command(
     prompts = memorized + others
     weights, floors = set(), []
 
-    told = options_of_each([backend, reference_backend], BackendOptions(threads, device, engines))
+    told = options_of_each([backend, reference_backend], options)
 
     def scores(path: Path, name: str) -> np.ndarray:
         own = None if path == embedded.BUNDLE else path
-        runs, options = open_torch(name, own, model, told[name])
-        with Detector.load(path, backend=runs, uncalibrated="score", **asdict(options)) as detector:
+        runs, rest = choose_backend(name, own, model, told[name])
+        with Detector.load(
+            path, backend=runs, uncalibrated="score", trust=trust, **asdict(rest)
+        ) as detector:
+            say_unused(name, told[name], detector.screener.backend)
             floors.append(detector.screener.smallest_magnitude)
             weights.add(detector.screener.bundle.manifest.model.weights_sha256)
             if len(weights) > 1 and not force:

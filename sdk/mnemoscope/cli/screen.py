@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,37 +17,37 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from mnemoscope_runtime import BackendOptions, InputError, MnemoscopeError
+from mnemoscope_runtime.staging import unfinished
 from mnemoscope_runtime.tokenizer import LONGEST_PROMPT
 
-from ..detection import Detection
+from ..calibration.cascade import First
 from ..detector import Detector
-from ..prompts import read_prompt_file
-from ..weighting import weighting
-from ._backends import ModelOption, check_model, open_detector, open_torch
+from ..prompts import Broken, read_rows
+from ..screening.detection import Detection
+from ..screening.weighting import weighting
+from ._backends import choose_backend, say_unused
+from ._detectors import ModelOption, check_model, open_detectors
 from ._options import (
     EXIT_CODES,
     BackendOption,
     BundleOption,
     CalibrationOption,
-    ClearOption,
     ColumnOption,
     DetectorOption,
-    DeviceOption,
-    EnginesOption,
-    FirstNoisesOption,
-    FirstOption,
-    FirstStepsOption,
     NoisesOption,
     NoQuotesOption,
     StepsOption,
-    ThreadsOption,
-    first_stage,
+    TrustOption,
+    check_columns,
     named,
     require_place,
     say,
+    takes_backend_options,
+    takes_first_stage,
     verdict_code,
 )
-from ._writers import Format, opened, printable, staged, writer
+from ._rows import screen_rows
+from ._writers import Format, opened, printable, writer
 
 __all__ = ["EPILOG", "command"]
 
@@ -61,6 +62,8 @@ cat prompts.txt | mnemoscope screen --file - --steps 10
 {EXIT_CODES}"""
 
 
+@takes_backend_options
+@takes_first_stage
 def command(
     prompts: Annotated[list[str] | None, typer.Argument(help="Prompts to screen.")] = None,
     file: Annotated[
@@ -71,18 +74,15 @@ def command(
     no_quotes: NoQuotesOption = False,
     bundle: BundleOption = None,
     calibration: CalibrationOption = None,
+    trust: TrustOption = None,
     backend: BackendOption = "onnxruntime",
     model: ModelOption = None,
-    threads: ThreadsOption = None,
-    device: DeviceOption = None,
-    engines: EnginesOption = None,
+    *,
+    options: BackendOptions,
     detector: DetectorOption = "magnitude",
     noises: NoisesOption = None,
     steps: StepsOption = 1,
-    first: FirstOption = None,
-    first_steps: FirstStepsOption = None,
-    first_noises: FirstNoisesOption = None,
-    clear: ClearOption = None,
+    first: First | None,
     chunks: Annotated[
         bool,
         typer.Option(
@@ -109,48 +109,52 @@ def command(
         raise InputError("Give either prompts or --file, not both.")
     if file is not None and output is not None:
         _check_different(Path(file), output)
-    if file is None and (column is not None or no_quotes):
-        raise InputError("--column and --no-quotes are about --file. Give it, or leave them out.")
+    check_columns(column, no_quotes, "--file", given=file is not None)
     if output is not None and output_format is None:
         _by_ending(output)
     if output is not None:
-        require_place(output, "--output", replaced=staged(output) != output)
+        require_place(output, "--output")
     told: list[str] = []
-    source: Iterable[str] = prompts or ()
+    source: Iterable[str | Broken] = prompts or ()
     if file is not None:
-        source = read_prompt_file(
+        source = read_rows(
             file, column=column, quotes=not no_quotes, longest=LONGEST_PROMPT, tell=told.append
         )
-    stages = first_stage(first, first_steps, first_noises, clear)
     flagged = False
+    broken: Counter[str] = Counter()
     screened = cleared = passes = truncated = in_chunks = empty = 0
     weighted: Detection | None = None
-    check_model(model, backend, detector)
-    runs, options = open_torch(backend, bundle, model, BackendOptions(threads, device, engines))
-    statistic = open_detector(detector, bundle, model)
+    check_model(model, [backend], [detector])
+    runs, told_to = choose_backend(backend, bundle, model, options)
+    [statistic] = open_detectors([detector], bundle, model)
     with Detector.load(
         bundle,
         backend=runs,
-        **asdict(options),
+        **asdict(told_to),
         calibration=calibration,
         detector=statistic,
-        first=stages,
+        first=first,
         uncalibrated="score" if calibration is None else "raise",
+        trust=trust,
     ) as screen:
         if backend == "auto":
             typer.echo(f"backend: {screen.screener.backend.name}", err=True)
+        say_unused(backend, options, screen.screener.backend)
         detections = _shown(
-            screen.stream(source, steps=steps, noises=noises, chunks=chunks),
+            screen_rows(screen, source, steps=steps, noises=noises, chunks=chunks),
             output is not None,
         )
         unjudged = screen.missing(steps=steps, noises=noises)
-        begun = list(itertools.islice(detections, 1))  # a mistake leaves an older --output alone
+        begun = list(itertools.islice(detections, 1))
         if not begun:
             raise InputError(f"{named(file)} holds no prompts: there is nothing to say.")
-        with _accounted(output, lambda: screened), opened(output) as stream:
+        with _accounted(output, lambda: screened + broken.total()), opened(output) as stream:
             write = writer(output_format or _by_ending(output), stream)
             for detection in itertools.chain(begun, detections):
                 write(detection)
+                if isinstance(detection, Broken):
+                    broken[detection.reason] += 1
+                    continue
                 flagged = flagged or bool(detection.memorized)
                 truncated += detection.truncated
                 empty += detection.empty
@@ -161,13 +165,20 @@ def command(
                 cleared += detection.cleared
                 passes += detection.passes
                 screened += 1
+            if not screened and isinstance(begun[0], Broken):
+                raise InputError(
+                    f"None of the {broken.total():,} prompts of {named(file)} can be screened. The "
+                    f"first: {begun[0].detail}"
+                )
         reads = screen.screener.tokenizer.length - 2  # less start and end
         any_length = screen.screener.bundle.manifest.any_length
     for note in told:
         say(note)
+    for reason, count in broken.items():
+        say(f"{count:,} prompts cannot be screened ({reason}): an `error`, and no verdict.")
     if unjudged is not None:
         say(f"no verdicts. {unjudged}")
-    if stages is not None:
+    if first is not None:
         say(
             f"the first stage cleared {cleared:,} of {screened:,} prompts; "
             f"{passes / screened:.3g} UNet passes a prompt on average."
@@ -194,7 +205,10 @@ def command(
     if prompts:
         _hint_at_quotes(prompts)
     raise typer.Exit(
-        verdict_code(flagged=flagged, judged=unjudged is None and not in_chunks + empty)
+        verdict_code(
+            flagged=flagged,
+            judged=unjudged is None and not in_chunks + empty + broken.total(),
+        )
     )
 
 
@@ -215,7 +229,7 @@ def _accounted(output: Path | None, screened: Callable[[], int]) -> Iterator[Non
     try:
         yield
     except (MnemoscopeError, KeyboardInterrupt):
-        if output is not None and (there := staged(output)) != output:
+        if output is not None and screened() and (there := unfinished(output)).is_file():
             say(
                 f"the first {screened():,} results are in {there}, and {output} is what it was "
                 "before."
@@ -224,7 +238,7 @@ def _accounted(output: Path | None, screened: Callable[[], int]) -> Iterator[Non
 
 
 def _check_different(file: Path, output: Path) -> None:
-    for each in (output, staged(output)):
+    for each in (output, unfinished(output)):
         if file.exists() and each.exists() and file.samefile(each):
             raise InputError(f"{each} is the file of prompts itself. Choose another --output.")
 
@@ -242,7 +256,7 @@ def _by_ending(output: Path | None) -> Format:
     return endings[ending]
 
 
-def _shown(detections: Iterable[Detection], to_file: bool) -> Iterator[Detection]:
+def _shown(detections: Iterable[Detection | Broken], to_file: bool) -> Iterator[Detection | Broken]:
     """Show progress on stderr, unless results scroll by on the same terminal."""
     console = Console(stderr=True)
     if not console.is_terminal or (sys.stdout.isatty() and not to_file):

@@ -6,13 +6,15 @@ the backend "torch", those that draw pictures the model's VAE.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from mnemoscope_runtime.errors import InputError
 
 from .. import embedded
-from ..copies import load_descriptor
-from ..pictures import Decoder
+from ..drawing.copy_detection import load_descriptor
+from ..drawing.pictures import Decoder
 from ._protocol import Features, Fit, Scores, Statistic
 from .anisotropy import Anisotropy
 from .attention import AttentionEntropy, BrightEnding
@@ -24,6 +26,7 @@ from .sharpness import Sharpness
 from .taps import Tap, Taps
 
 __all__ = [
+    "CHOICES",
     "DETECTORS",
     "CopySimilarity",
     "Features",
@@ -32,46 +35,82 @@ __all__ = [
     "Statistic",
     "TiledL2",
     "find_statistic",
+    "never_negative",
     "open_statistic",
+    "open_statistics",
     "score_difference_maps",
 ]
 
-_ALL: tuple[Statistic, ...] = (
-    Magnitude(),
-    Anisotropy(),
-    LatentUpdate(),
-    ScoreDifference(),
-    Sharpness(),
-    AttentionEntropy(),
-    BrightEnding(),
-    TiledL2(),
-    CopySimilarity(),
+DETECTORS: Mapping[str, Statistic] = {  # of every bundle
+    "magnitude": Magnitude(),
+    "anisotropy": Anisotropy(),
+    "latent-update": LatentUpdate(),
+    "score-difference-map": ScoreDifference(),
+    "sharpness": Sharpness(),
+    "attention-entropy": AttentionEntropy(),
+    "bright-ending": BrightEnding(),
+    "tiled-l2": TiledL2(),
+    "copy-similarity": CopySimilarity(),
+}
+CHOICES = (  # what a detector may be called, as a user is told
+    f"{', '.join(DETECTORS)}; with SSCD copy-similarity:sscd, or copy-similarity:FILE; of a bundle "
+    "with taps also taps, tap:LAYER"
 )
-DETECTORS = {each.name: each for each in _ALL}  # of every bundle
 _TAP = "tap:"
+_NORMS = (  # and everything else that is a length, or a mean or an entropy of such
+    *("magnitude", "guard", "sharpness", "score-difference-map"),
+    *("attention-entropy", "bright-ending"),
+)
+_MEMBERS = ("name", "reference", "only_first", "is_fitted", "needs_torch", "draws")
+_METHODS = ("passes", "graphs", "measure", "score")
 
 
 def find_statistic(name: str | Statistic) -> Statistic:
     """The statistic of that name: of DETECTORS or, for bundles with taps, "taps" or "tap:LAYER".
 
-    What is a statistic already is returned as it is. Those that draw pictures can measure nothing
+    What is a statistic already is returned as it is, unless it bears the name of one of these:
+    their calibrations would be taken for its own. Those that draw pictures can measure nothing
     before they have a VAE: `open_statistic` gives them one.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or what was given is no statistic.
     """
     if not isinstance(name, str):
-        return name
+        return _checked(name)
     if name == Taps.name:
         return Taps()
     if name.startswith(_TAP) and name != _TAP:
         return Tap(name.removeprefix(_TAP))
     if name not in DETECTORS:
-        raise InputError(
-            f"There is no detector {name!r}. Choose one of: {', '.join(DETECTORS)}; of a bundle "
-            "with taps also: taps, tap:LAYER."
-        )
+        raise InputError(f"There is no detector {name!r}. Choose one of: {CHOICES}.")
     return DETECTORS[name]
+
+
+def never_negative(name: str) -> bool:
+    """Whether the scores of a detector, a bundle's or a guard's, are 0 or more."""
+    return name in _NORMS or name.startswith(_TAP)
+
+
+def _checked(statistic: Statistic) -> Statistic:
+    kind = type(statistic)
+    if isinstance(statistic, type):
+        raise InputError(
+            f"The detector is {statistic.__name__}, a class. Give an instance of it: "
+            f"{statistic.__name__}()."
+        )
+    lacking = [each for each in (*_MEMBERS, *_METHODS) if not hasattr(statistic, each)]
+    if lacking:
+        raise InputError(
+            f"A {kind.__name__} is neither the name of a detector nor a detector: it has no "
+            f'{", ".join(lacking)} (docs/detectors.md, "A detector of your own").'
+        )
+    known = statistic.name in (*DETECTORS, Taps.name) or statistic.name.startswith(_TAP)
+    if known and kind.__module__.partition(".")[0] != __name__.partition(".")[0]:
+        raise InputError(
+            f"This {kind.__name__} is called {statistic.name!r}, which is a detector of "
+            "Mnemoscope: that one's calibrations would be taken for its own. Give it another name."
+        )
+    return statistic
 
 
 def open_statistic(name: str, model: str | Path | None = None) -> Statistic:
@@ -79,7 +118,8 @@ def open_statistic(name: str, model: str | Path | None = None) -> Statistic:
 
     Args:
         name: Of the detector. "copy-similarity:FILE" compares with the copy descriptor in a file,
-            "copy-similarity" with the embedded model's stand-in.
+            "copy-similarity:sscd" with SSCD where it is installed, "copy-similarity" with the
+            embedded model's stand-in.
         model: Directory or hub id of what the bundle was exported from; the embedded model by
             default.
 
@@ -88,15 +128,30 @@ def open_statistic(name: str, model: str | Path | None = None) -> Statistic:
         BackendUnavailable: PyTorch or diffusers is not installed.
         ExportError: there is no such model, or it has no VAE.
     """
+    return open_statistics([name], model)[0]
+
+
+def open_statistics(names: Sequence[str], model: str | Path | None = None) -> list[Statistic]:
+    """`open_statistic` of each; those that draw share the VAE, which is loaded once.
+
+    Raises:
+        MnemoscopeError: as `open_statistic`.
+    """
+    decoder = cache(lambda: Decoder.load(model))
+    return [_opened(name, model, decoder) for name in names]
+
+
+def _opened(name: str, model: str | Path | None, decoder: Callable[[], Decoder]) -> Statistic:
     if name == TiledL2.name:
-        return TiledL2(Decoder.load(model))
+        return TiledL2(decoder())
     kind, _, file = name.partition(":")
     if kind != CopySimilarity.name:
         return find_statistic(name)
     if not file and model is not None and Path(model).resolve() != embedded.MODEL.resolve():
         raise InputError(
             f"The stand-in for a copy descriptor knows the embedded model's pictures alone, not "
-            f"those of {model}. Give SSCD's TorchScript or ONNX: copy-similarity:FILE."
+            f"those of {model}. Give copy-similarity:sscd, where SSCD is installed, or its "
+            "TorchScript or ONNX: copy-similarity:FILE."
         )
     descriptor = load_descriptor(file or None)
-    return CopySimilarity(Decoder.load(model), descriptor)
+    return CopySimilarity(decoder(), descriptor)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope_runtime import Prompts, Screener
+from mnemoscope_runtime import CalibrationError, Prompts, Screener
 
 __all__ = ["Features", "Fit", "Scores", "Statistic"]
 
 Features = NDArray[np.floating[Any]]  # [prompt, noise, step, feature]
 Scores = NDArray[np.float64]  # [prompt, noise]
+
+_AGAIN = "Calibrate the bundle again with `mnemoscope calibrate`."
 
 
 @dataclass(frozen=True)
@@ -26,15 +30,44 @@ class Fit:
         mean: Of each feature at each step. # [step][feature]
         std: Likewise, > 0. # [step][feature]
         weight: Of each feature. # [feature]
+
+    Raises:
+        CalibrationError: these are not of as many features at as many steps, or no such numbers.
     """
 
     mean: tuple[tuple[float, ...], ...]
     std: tuple[tuple[float, ...], ...]
     weight: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        shapes = [list(map(len, rows)) for rows in (self.mean, self.std)]
+        alike = shapes[0] == shapes[1] == [len(self.weight)] * self.steps
+        means, stds = (list(chain.from_iterable(rows)) for rows in (self.mean, self.std))
+        if not (alike and stds and min(stds) > 0):
+            raise CalibrationError(f"What a detector learned does not fit together. {_AGAIN}")
+        if not all(map(math.isfinite, (*means, *stds, *self.weight))):
+            raise CalibrationError(f"What a detector learned is NaN or infinite. {_AGAIN}")
+
+    @property
+    def steps(self) -> int:
+        """How many steps it was learned at."""
+        return len(self.mean)
+
     def standardized(self, features: Features) -> Features:
-        """(x - mean) / std, for the first steps. # [prompt, noise, step, feature]"""
-        steps = features.shape[2]
+        """(x - mean) / std, for the first steps.
+
+        Returns:
+            # [prompt, noise, step, feature]
+
+        Raises:
+            CalibrationError: it was learned of other features, or at fewer steps.
+        """
+        steps, count = features.shape[2:]
+        if count != len(self.weight) or steps > self.steps:
+            raise CalibrationError(
+                f"What the detector learned is of {len(self.weight)} feature(s) at {self.steps} "
+                f"step(s), and it measured {count} at {steps}. {_AGAIN}"
+            )
         return np.asarray((features - np.array(self.mean)[:steps]) / np.array(self.std)[:steps])
 
 

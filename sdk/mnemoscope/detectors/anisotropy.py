@@ -45,11 +45,11 @@ class Anisotropy:
         """Cosine at the low timestep, magnitude at the first. # [prompt, noise, 1, 2]"""
         found = allocate(screener, prompts, 1, noises, 2)
         timesteps = screener.timesteps
-        for tile in screener.tiles(prompts, noises=noises):
-            low = screener.predict(tile.embeds, tile.latents, timesteps[_LOW:][0])
-            first = screener.predict(tile.embeds, tile.latents, timesteps[0])
-            found[*tile.where, 0, 0] = _cosine(low.eps_cond - low.eps_uncond, low.eps_uncond)
-            found[*tile.where, 0, 1] = first.magnitude
+        for part in screener.parts(prompts, noises=noises):
+            low = screener.predict(part.embeds, part.latents, timesteps[_LOW:][0])
+            first = screener.predict(part.embeds, part.latents, timesteps[0])
+            found[*part.where, 0, 0] = _cosine(low.eps_cond - low.eps_uncond, low.eps_uncond)
+            found[*part.where, 0, 1] = first.magnitude
         return found
 
     def score(self, features: Features, fit: Fit | None) -> Scores:

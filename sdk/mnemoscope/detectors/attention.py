@@ -60,17 +60,17 @@ class AttentionEntropy:
 
         watched, place = AttentionMaps(model), (model.unet.device, model.unet.dtype)
         found = allocate(screener, prompts, 1, noises, 1)
-        for tile in screener.tiles(prompts, noises=noises):
-            count = tile.latents.shape[1]
-            latents = torch.from_numpy(tile.latents).flatten(0, 1).to(*place)
+        for part in screener.parts(prompts, noises=noises):
+            count = part.latents.shape[1]
+            latents = torch.from_numpy(part.latents).flatten(0, 1).to(*place)
             embeds = tuple(
                 torch.from_numpy(each).repeat_interleave(count, 0).to(*place)
-                for each in tile.embeds
+                for each in part.embeds
             )
             _, maps = watched.predict(latents, screener.timesteps[0], embeds)
             a = maps[: _LAYER + 1][-1]
             entropy = torch.special.entr(a).sum(-1).mean(-1)
-            found[*tile.where, 0, 0] = entropy.reshape(tile.latents.shape[:2]).cpu().numpy()
+            found[*part.where, 0, 0] = entropy.reshape(part.latents.shape[:2]).cpu().numpy()
         return found
 
     def score(self, features: Features, fit: Fit | None) -> Scores:
@@ -121,14 +121,14 @@ class BrightEnding:
         ends = (tokens.ids == model.tokenizer.eos_token_id).argmax(1)  # the first, where it pads
         found = allocate(screener, prompts, steps, noises, 1)
         layers = model.unet.config.layers_per_block
-        for tile in screener.tiles(tokens, noises=noises):
-            b, m, _, height, width = tile.latents.shape
+        for part in screener.parts(tokens, noises=noises):
+            b, m, _, height, width = part.latents.shape
             embeds = tuple(
-                torch.from_numpy(each).repeat_interleave(m, 0).to(*place) for each in tile.embeds
+                torch.from_numpy(each).repeat_interleave(m, 0).to(*place) for each in part.embeds
             )
-            end = torch.from_numpy(ends[tile.where[0]]).repeat_interleave(m)
+            end = torch.from_numpy(ends[part.where[0]]).repeat_interleave(m)
             differences = []
-            for k, prediction in enumerate(screener.walk(tile, screener.timesteps[:steps])):
+            for k, prediction in enumerate(screener.walk(part, screener.timesteps[:steps])):
                 difference = torch.from_numpy(prediction.eps_cond - prediction.eps_uncond)
                 differences.append(difference.flatten(0, 1))  # [b * m, C, H, W]
                 latents = torch.from_numpy(prediction.latents).flatten(0, 1).to(*place)
@@ -137,7 +137,7 @@ class BrightEnding:
                 mask = first[torch.arange(b * m), :, end].reshape(b * m, 1, height, width)
                 masked = (torch.stack(differences) * mask).flatten(2).norm(dim=2).mean(0)
                 value = masked / mask.mean((1, 2, 3))
-                found[*tile.where, k, 0] = value.reshape(b, m).numpy()
+                found[*part.where, k, 0] = value.reshape(b, m).numpy()
         return found
 
     def score(self, features: Features, fit: Fit | None) -> Scores:

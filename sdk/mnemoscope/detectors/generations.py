@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from mnemoscope_runtime import Prompts, Screener
 from mnemoscope_runtime.errors import InputError
 
-from ..copies import CopyDescriptor, EmbeddedDescriptor
-from ..pictures import Decoder, Pictures, draw
+from ..drawing.copy_detection import CopyDescriptor, EmbeddedDescriptor
+from ..drawing.pictures import Decoder, Pictures, draw
 from ._protocol import Features, Fit, Scores
 from ._walking import SAMPLING
 

@@ -38,10 +38,10 @@ class LatentUpdate:
     ) -> Features:
         """Lengths of the sampler's updates. # [prompt, noise, step, 1]"""
         found = allocate(screener, prompts, steps, noises, 1)
-        for tile in screener.tiles(prompts, noises=noises):
-            for k, prediction in enumerate(screener.walk(tile, screener.timesteps[:steps])):
+        for part in screener.parts(prompts, noises=noises):
+            for k, prediction in enumerate(screener.walk(part, screener.timesteps[:steps])):
                 update = screener.advance(prediction) - prediction.latents
-                found[*tile.where, k, 0] = norm(update)
+                found[*part.where, k, 0] = norm(update)
         return found
 
     def score(self, features: Features, fit: Fit | None) -> Scores:

@@ -22,7 +22,7 @@ class Magnitude:
     draws = False
 
     def passes(self, steps: int) -> int:
-        """The screening engine knows the other branch of the first step."""
+        """The screening graph knows the other branch of the first step."""
         return 1 if steps == 1 else 2 * steps
 
     def graphs(self, screener: Screener) -> tuple[str, ...]:
@@ -33,7 +33,7 @@ class Magnitude:
         self, screener: Screener, prompts: Prompts, *, steps: int, noises: int | None
     ) -> Features:
         """Magnitudes. # [prompt, noise, step, 1]"""
-        if steps == 1:  # the screening engine: half the work of a sampling step
+        if steps == 1:  # the screening graph: half the work of a sampling step
             return screener.first_step(prompts, noises=noises)[..., None, None]
         return screener.trajectory(prompts, steps=steps, noises=noises)[..., None]
 

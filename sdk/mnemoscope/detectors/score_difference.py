@@ -60,8 +60,8 @@ def score_difference_maps(
     shape = screener.bundle.manifest.noise_bank.shape
     blank = allocate(screener, prompts, 1, noises, 1)
     maps = np.full((*blank.shape[:2], *shape[2:]), np.nan, np.float32)
-    for tile in screener.tiles(prompts, noises=noises):
-        for prediction in screener.walk(tile, screener.timesteps):
+    for part in screener.parts(prompts, noises=noises):
+        for prediction in screener.walk(part, screener.timesteps):
             difference = prediction.eps_cond - prediction.eps_uncond
-        maps[*tile.where] = np.square(difference).mean(2)
+        maps[*part.where] = np.square(difference).mean(2)
     return maps

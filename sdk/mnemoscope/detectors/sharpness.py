@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mnemoscope_runtime import Prompts, Screener
-from mnemoscope_runtime.predictions import Array, Tile
+from mnemoscope_runtime.predictions import Array, Part
 
 from ._protocol import Features, Fit, Scores
 from ._walking import SAMPLING, allocate, norm
@@ -53,11 +53,11 @@ class Sharpness:
         """Norms of the Jacobian-vector product. # [prompt, noise, 1, 1]"""
         found = allocate(screener, prompts, 1, noises, 1)
         model: StableDiffusion | None = getattr(screener.backend, "model", None)
-        for tile in screener.tiles(prompts, noises=noises):
+        for part in screener.parts(prompts, noises=noises):
             product = (
-                _difference(screener, tile) if model is None else _exact(model, screener, tile)
+                _difference(screener, part) if model is None else _exact(model, screener, part)
             )
-            found[*tile.where, 0, 0] = norm(product)
+            found[*part.where, 0, 0] = norm(product)
         return found
 
     def score(self, features: Features, fit: Fit | None) -> Scores:
@@ -65,27 +65,27 @@ class Sharpness:
         return features[:, :, 0, 0].astype(np.float64)
 
 
-def _difference(screener: Screener, tile: Tile) -> Array:
+def _difference(screener: Screener, part: Part) -> Array:
     """J d, about. # [b, m, C, H, W]"""
     timestep = screener.timesteps[0]
-    here = screener.predict(tile.embeds, tile.latents, timestep)
+    here = screener.predict(part.embeds, part.latents, timestep)
     d = here.eps_cond - here.eps_uncond
     length = norm(d)[:, :, None, None, None]
-    h = _STEP * norm(tile.latents)[:, :, None, None, None]
+    h = _STEP * norm(part.latents)[:, :, None, None, None]
     # where the prompt changes nothing there is no direction, and no sharpness
     along = np.divide(d, length, out=np.zeros_like(d), where=length != 0)
-    there = screener.predict(tile.embeds, tile.latents + h * along, timestep)
+    there = screener.predict(part.embeds, part.latents + h * along, timestep)
     return (there.eps_cond - there.eps_uncond - d) * (length / h)
 
 
-def _exact(model: StableDiffusion, screener: Screener, tile: Tile) -> Array:
+def _exact(model: StableDiffusion, screener: Screener, part: Part) -> Array:
     """J d in forward mode. # [b, m, C, H, W]"""
     import torch
 
     from mnemoscope_export import along_itself
 
-    place, (b, m) = (model.unet.device, model.unet.dtype), tile.latents.shape[:2]
-    latents = torch.from_numpy(tile.latents).flatten(0, 1).to(*place)
-    embeds = tuple(torch.from_numpy(e).repeat_interleave(m, 0).to(*place) for e in tile.embeds)
+    place, (b, m) = (model.unet.device, model.unet.dtype), part.latents.shape[:2]
+    latents = torch.from_numpy(part.latents).flatten(0, 1).to(*place)
+    embeds = tuple(torch.from_numpy(e).repeat_interleave(m, 0).to(*place) for e in part.embeds)
     product = along_itself(model, embeds, latents, screener.timesteps[0])
     return product.reshape(b, m, *product.shape[1:]).cpu().numpy()

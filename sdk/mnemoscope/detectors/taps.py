@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope_runtime import Prompts, Screener
+from mnemoscope_runtime.screener import checked_norms
 
 from ._protocol import Features, Fit, Scores
 from ._walking import allocate, require_fit
@@ -93,7 +94,7 @@ def _norms(
     if steps == 1:  # the engine of the first step: half the work of a sampling step
         return screener.first_step_taps(prompts, noises=noises)[:, :, None]
     found = allocate(screener, prompts, steps, noises, len(screener.taps))
-    for tile in screener.tiles(prompts, noises=noises):
-        for k, prediction in enumerate(screener.walk(tile, screener.timesteps[:steps])):
-            found[*tile.where, k] = prediction.taps
-    return found
+    for part in screener.parts(prompts, noises=noises):
+        for k, prediction in enumerate(screener.walk(part, screener.timesteps[:steps])):
+            found[*part.where, k] = prediction.taps
+    return checked_norms(found, "A tap")

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from .lists import PromptLists
-from .metrics import (
-    Interval,
-    auc,
-    balanced_accuracy,
-    bootstrap,
-    tpr_at_fpr,
-    tpr_nearest_fpr,
-)
+from .intervals import Interval, bootstrap, mean_interval
+from .metrics import auc, balanced_accuracy, tpr_at_fpr, tpr_nearest_fpr
+from .prompt_lists import PromptLists
 from .scoring import Scored, score
-from .style import STYLE_LIMITS, style_aucs
 from .table import Row, judge
+from .text_only import STYLE_LIMITS, style_aucs
 
 __all__ = [
     "STYLE_LIMITS",
@@ -25,6 +19,7 @@ __all__ = [
     "balanced_accuracy",
     "bootstrap",
     "judge",
+    "mean_interval",
     "score",
     "style_aucs",
     "tpr_at_fpr",

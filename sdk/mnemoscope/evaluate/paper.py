@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope_runtime.errors import BackendUnavailable, InputError, NumericsError
+from mnemoscope_runtime.errors import BackendUnavailable, NumericsError
 
+from ..outputs import writing_text
 from .scoring import Scored
 
 if TYPE_CHECKING:
@@ -136,24 +137,20 @@ def follow(
 def written(tracks: Iterable[Track], path: Path) -> Iterator[Track]:
     """Write each track as it comes: one JSON line per prompt, with lists [generation][step].
 
+    The file appears with the last; until then, and after an error, there is `unfinished`.
+
     Raises:
         InputError: the file cannot be written.
     """
-    try:
-        with path.open("w", encoding="utf-8") as file:
-            for track in tracks:
-                line = {
-                    "uncond_noise_norm": track.uncond.tolist(),
-                    "text_noise_norm": track.magnitudes.tolist(),
-                    "prompt": track.prompt,
-                }
-                file.write(json.dumps(line) + "\n")
-                file.flush()
-                yield track
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written: {error.strerror or error}. Choose another --output."
-        ) from None
+    with writing_text(path, keep=True) as file:
+        for track in tracks:
+            line = {
+                "uncond_noise_norm": track.uncond.tolist(),
+                "text_noise_norm": track.magnitudes.tolist(),
+                "prompt": track.prompt,
+            }
+            file.write(json.dumps(line) + "\n")
+            yield track
 
 
 def scored_by(

@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import io
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mnemoscope_runtime.errors import BackendUnavailable
-
+from ..plotting import new_figure, png
 from .metrics import auc, roc
 from .report import Evaluation
 from .scoring import Scored
 
-__all__ = ["histograms", "new_figure", "roc_curves"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["blank", "histograms", "roc_curves"]
 
 
-def new_figure(width: float, height: float) -> Any:
+def blank(width: float, height: float) -> Figure:
     """An empty figure.
 
     Raises:
         BackendUnavailable: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise BackendUnavailable(
-            f"Reports need matplotlib: {error}. Install it with "
-            "`pip install 'mnemoscope[calibrate,plot]'`, or leave --output out."
-        ) from None
-    return Figure(figsize=(width, height), layout="constrained")
+    return new_figure(width, height, extra="calibrate,plot", otherwise="leave --output out")
 
 
 def roc_curves(evaluation: Evaluation) -> bytes:
     """Of the last setting of every detector."""
-    figure = new_figure(7, 4.5)
+    figure = blank(7, 4.5)
     axes, known = figure.subplots(), evaluation.lists.memorized
     for each in _last(evaluation):
         both = each.scores[known], each.scores[~known]
@@ -44,13 +38,13 @@ def roc_curves(evaluation: Evaluation) -> bytes:
     axes.set_xscale("symlog", linthresh=0.01)
     axes.set(xlim=(0, 1), ylim=(0, 1.01))
     axes.legend(loc="lower right", fontsize="small")
-    return _png(figure)
+    return png(figure)
 
 
 def histograms(evaluation: Evaluation) -> bytes:
     """Scores of both lists, by the last setting of every detector."""
     shown, known = _last(evaluation), evaluation.lists.memorized
-    figure = new_figure(7, 2.2 * len(shown))
+    figure = blank(7, 2.2 * len(shown))
     for axes, each in zip(figure.subplots(len(shown), squeeze=False)[:, 0], shown, strict=True):
         bins = np.histogram_bin_edges(each.scores, 50).tolist()
         for name, of in (("other", ~known), ("memorised", known)):
@@ -58,7 +52,7 @@ def histograms(evaluation: Evaluation) -> bytes:
             axes.hist(each.scores[of], bins, alpha=0.7, density=True, label=label)
         axes.set(xlabel=_name(each), ylabel="density")
         axes.legend(fontsize="small")
-    return _png(figure)
+    return png(figure)
 
 
 def _last(evaluation: Evaluation) -> list[Scored]:
@@ -67,9 +61,3 @@ def _last(evaluation: Evaluation) -> list[Scored]:
 
 def _name(each: Scored) -> str:
     return f"{each.detector}, {each.steps} step(s), {each.noises} noise(s)"
-
-
-def _png(figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=110, format="png")
-    return buffer.getvalue()

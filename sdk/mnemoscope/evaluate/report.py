@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from .lists import PromptLists
-from .metrics import Interval
+from .intervals import Interval
+from .prompt_lists import PromptLists
 from .scoring import Scored
-from .style import STYLE_LIMITS, differs
 from .table import Row
+from .text_only import STYLE_LIMITS, differs
 
 __all__ = ["Evaluation", "Grid"]
 

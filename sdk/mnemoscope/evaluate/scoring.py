@@ -6,17 +6,19 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope_runtime import Screener
-from mnemoscope_runtime.errors import InputError
+from mnemoscope_runtime.errors import InputError, NumericsError
 
-from ..calibrating import learn
+from ..calibration.making import learn
 from ..detector import Detector
 from ..detectors import Features, Statistic, find_statistic
-from .lists import PromptLists
+from ..screening.stages import checked_scores
+from .prompt_lists import PromptLists
 
 __all__ = ["Scored", "halves", "score", "scores_of"]
 
@@ -141,15 +143,25 @@ def scores_of(statistic: Statistic, features: Features, lists: PromptLists) -> S
         # [prompt]
     """
     if not statistic.is_fitted:
-        return np.asarray(statistic.score(features, None).mean(1), np.float64)
+        return _finite(statistic, checked_scores(statistic, features, None).mean(1))
     known, second = lists.memorized, halves(lists, statistic.name)
     scores = np.empty(len(features))
     for judged in (second, ~second):
         fit = learn(features[~judged & ~known], features[~judged & known])
-        found = statistic.score(features, fit).mean(1)
+        found = checked_scores(statistic, features, fit).mean(1)
         benign = found[~judged & ~known]
         scores[judged] = ((found - benign.mean()) / benign.std())[judged]
-    return scores
+    return _finite(statistic, scores)
+
+
+def _finite(statistic: Statistic, scores: NDArray[np.floating[Any]]) -> Scores:
+    if not np.isfinite(scores).all():
+        raise NumericsError(
+            f"A score of {statistic.name!r} is NaN or infinite, or all benign prompts score the "
+            "same: there is nothing to rank. Choose another detector, or run the bundle on another "
+            "backend."
+        )
+    return np.asarray(scores, np.float64)
 
 
 def halves(lists: PromptLists, detector: str) -> NDArray[np.bool_]:
@@ -177,7 +189,7 @@ def halves(lists: PromptLists, detector: str) -> NDArray[np.bool_]:
 def _runs(statistic: Statistic, lengths: list[int], whole: int) -> list[list[int]]:
     """Steps to measure together: the fewer are the beginning of the most.
 
-    Except for one step where that has an engine of its own, which costs less.
+    Except for one step where that has a graph of its own, which costs less.
     """
     if statistic.only_first:
         return [[1]]

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .lists import PromptLists
-from .metrics import Interval, auc, balanced_accuracy, bootstrap, tpr_at_fpr, tpr_nearest_fpr
+from .intervals import Interval, bootstrap
+from .metrics import auc, balanced_accuracy, tpr_at_fpr, tpr_nearest_fpr
+from .prompt_lists import PromptLists
 from .scoring import Scored
 
 __all__ = ["Row", "judge"]

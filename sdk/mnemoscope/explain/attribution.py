@@ -45,7 +45,7 @@ class Attribution(Protocol):
 class Occlusion:
     """How far the detector's score drops when a word or a token is dropped from the prompt.
 
-    What remains is scored as a prompt of its own: all in batches on the screening engine, without
+    What remains is scored as a prompt of its own: all in batches on the screening graph, without
     torch, with any detector. A word after the first 75 tokens does not move up: of a prompt longer
     than what the model reads, the end is cut off first.
     """

@@ -10,8 +10,8 @@ from typing import Any
 
 from mnemoscope_runtime import CalibrationError, InputError
 
-from ..detection import Detection
 from ..detector import Detector
+from ..screening.detection import Detection
 from .words import Reading, Span, edited, read, words_of
 
 __all__ = ["Alternatives", "Change", "Edit", "EditOptions", "Edits", "find_edits"]

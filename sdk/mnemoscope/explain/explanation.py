@@ -9,11 +9,11 @@ from typing import Any
 from mnemoscope_runtime import BackendUnavailable
 
 from .. import embedded
-from ..detection import Detection
 from ..detector import Detector
+from ..screening.detection import Detection
 from .attribution import Attribution, Method, Occlusion, load_attribution
 from .edits import Edit
-from .kinds import Kind, Lexicon, classify, read_lexicon
+from .word_kinds import Kind, Lexicon, classify, read_lexicon
 from .words import Group, Reading, Span, read
 
 __all__ = ["DEFAULT", "Explainer", "Explanation", "Token", "Word", "explain", "load_model"]

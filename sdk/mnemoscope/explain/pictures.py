@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..text import printable
+from ..prompts.printable import printable
+from ..templates import render
 from .edits import Edit
 from .explanation import Explanation, Token
-from .summary import Summary
+from .trigger_words import Summary
 
 __all__ = ["show", "show_flagged", "show_summary", "to_html"]
 
@@ -20,28 +21,6 @@ _TOP = 20  # words of a summary that are shown, and flagged prompts
 _MATTER = 3  # words of a flagged prompt that are named
 _RED = (214, 40, 40)
 _LONG = 4000  # characters of a prompt that are shown
-
-# whatever slips through the escaping finds a page that loads and runs nothing
-_HEAD = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>Which words the score comes from</title>
-<style>
-body { font: 16px/1.6 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; margin: .5rem 0 2rem }
-th, td { border-bottom: 1px solid #ccc; padding: .1rem .7rem; text-align: left;
- vertical-align: top; overflow-wrap: anywhere }
-td.n { text-align: right; font-variant-numeric: tabular-nums }
-p.prompt { font-size: 1.25rem; overflow-wrap: anywhere }
-p.prompt span { border-radius: .2rem; padding: .1rem }
-.unread { color: #888; text-decoration: line-through }
-</style>
-</head>
-<body>
-<h1>Which words the score comes from</h1>
-"""
 
 
 def show(console: Console, explanation: Explanation) -> None:
@@ -106,21 +85,31 @@ def show_flagged(console: Console, explanations: Sequence[Explanation]) -> None:
 
 def to_html(explanations: Sequence[Explanation], summary: Summary | None = None) -> str:
     """One page that needs nothing else and runs nothing."""
-    parts = [_HEAD]
-    if summary is not None:
-        parts.append(_summary_tables(summary))
-    for each in explanations:
-        parts += [f"<p class=prompt>{_marked(each)}</p>", f"<p>{_safe(_verdict(each))}</p>"]
-        rows = [(w.word, f"{w.score:.4f}", str(w.kind)) for w in each.ranked]
-        rows += [(_other(o), f"{o.score:.4f}", "") for o in each.others if o.score is not None]
-        parts.append(_table(("word", "score", "kind"), rows))
-        if each.edits:
-            edits = [
-                (", ".join(map(str, e.changes)), f"{e.score:.4f}", f"{e.kept:.0%}", e.prompt)
-                for e in each.edits
-            ]
-            parts.append(_table(("change", "score", "kept", "prompt"), edits))
-    return "\n".join(parts) + "\n</body>\n</html>\n"
+    return render(
+        "explanation.html",
+        summary=None if summary is None else _tables(summary),
+        explanations=map(_entry, explanations),
+        longest=_LONG,
+    )
+
+
+def _entry(explanation: Explanation) -> dict[str, Any]:
+    """What the page shows of a prompt."""
+    words = [(w.word, f"{w.score:.4f}", w.kind) for w in explanation.ranked]
+    others = [(_other(o), f"{o.score:.4f}", "") for o in explanation.others if o.score is not None]
+    red = ",".join(map(str, _RED))
+    return {
+        "pieces": [
+            (text, f"rgba({red},{heat:.2f})" if heat else "") for text, heat in _pieces(explanation)
+        ],
+        "unread": explanation.unread,
+        "verdict": _verdict(explanation),
+        "words": words + others,
+        "edits": [
+            (", ".join(map(str, e.changes)), f"{e.score:.4f}", f"{e.kept:.0%}", e.prompt)
+            for e in explanation.edits
+        ],
+    }
 
 
 def _heat_line(explanation: Explanation) -> Text:
@@ -131,18 +120,6 @@ def _heat_line(explanation: Explanation) -> Text:
     if explanation.unread:
         line.append(f" {printable(explanation.unread, 200)}", style="dim strike")
     return line
-
-
-def _marked(explanation: Explanation) -> str:
-    parts = []
-    for text, heat in _pieces(explanation):
-        colour = f"rgba({_RED[0]},{_RED[1]},{_RED[2]},{heat or 0:.2f})"
-        parts.append(
-            f'<span style="background:{colour}">{_safe(text)}</span>' if heat else _safe(text)
-        )
-    if explanation.unread:
-        parts.append(f' <span class="unread">{_safe(explanation.unread)}</span>')
-    return "".join(parts)
 
 
 def _pieces(explanation: Explanation) -> Iterable[tuple[str, float | None]]:
@@ -191,24 +168,18 @@ def _other(token: Token) -> str:
     return f"({printable(token.token.replace('</w>', ''), 40)})"
 
 
-def _summary_tables(summary: Summary) -> str:
-    words = [
-        (w.word, w.kind, str(w.prompts), str(w.top), f"{w.share:.0%}", f"{w.effect:.4f}")
-        for w in summary.triggers[:_TOP]
-    ]
-    kinds = [
-        (k.kind, str(k.words), str(k.top), f"{k.share:.0%}", f"{k.effect:.4f}")
-        for k in summary.kinds
-    ]
-    return "\n".join(
-        (
-            f"<h2>Words</h2>\n<p>{_safe(_whose(summary))}</p>",
-            _table(("word", "kind", "prompts", "top of", "share", "effect"), words),
-            "<h2>Kinds of words</h2>",
-            _table(("kind", "words", "top of", "share", "effect"), kinds),
-            "<h2>Prompts</h2>",
-        )
-    )
+def _tables(summary: Summary) -> dict[str, Any]:
+    """What the page shows of all prompts together."""
+    return {
+        "whose": _whose(summary),
+        "words": [
+            (w.word, w.kind, w.prompts, w.top, f"{w.share:.0%}", f"{w.effect:.4f}")
+            for w in summary.triggers[:_TOP]
+        ],
+        "kinds": [
+            (k.kind, k.words, k.top, f"{k.share:.0%}", f"{k.effect:.4f}") for k in summary.kinds
+        ],
+    }
 
 
 def _whose(summary: Summary) -> str:
@@ -217,13 +188,3 @@ def _whose(summary: Summary) -> str:
         return f"words of {summary.prompts} prompts, without verdicts:"
     of = "words of those:" if summary.flagged else "so these are words of all:"
     return f"{summary.flagged} of {summary.prompts} flagged, {of}"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["".join(f"<th>{_safe(cell)}</th>" for cell in header)]
-    lines += ["".join(f"<td>{_safe(cell)}</td>" for cell in row) for row in rows]
-    return "<table>\n" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "\n</table>"
-
-
-def _safe(text: str) -> str:
-    return html.escape(printable(text, _LONG))

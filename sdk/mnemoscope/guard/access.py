@@ -13,12 +13,12 @@ import torch
 from mnemoscope_runtime.errors import InputError
 
 from ..calibration import digest
+from .conditioning import EMBEDS, Baseline, Branch, Told, named
 from .drawing import blank
 from .identity import Identity
 from .interposing import around
 from .schedulers import Scheduled
 from .setting import GuardSetting, options
-from .telling import EMBEDS, Baseline, Branch, Told, named
 from .watching import Measured, Watch
 
 __all__ = ["Access", "Arguments", "Standard", "refuse_ip_adapter"]

@@ -12,13 +12,13 @@ import torch
 from mnemoscope_runtime.errors import CalibrationError, InputError
 from mnemoscope_runtime.options import check_options
 
-from ..calibrating import Progress, check_texts, distinct
 from ..calibration import Calibration, Setting, digest
-from ..conformal import allowed_above
+from ..calibration.conformal import allowed_above
+from ..calibration.making import Progress, check_texts, distinct
 from .access import Access
+from .conditioning import Baseline
 from .identity import Identified
 from .pipelines import accessed
-from .telling import Baseline
 from .watching import Measured, Watch
 
 __all__ = ["Embed", "calibrate_guard", "measure"]

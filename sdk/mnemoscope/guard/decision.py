@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -109,6 +110,8 @@ class MemorizationBlocked(MnemoscopeError):
 def append(path: Path, decisions: Sequence[Decision]) -> None:
     """Add decisions to a JSONL file; the prompt's text only if it was kept.
 
+    A log, which grows in place. A line that a crash tore is ended, so that it spoils no other.
+
     Raises:
         InputError: the file cannot be written.
     """
@@ -118,7 +121,11 @@ def append(path: Path, decisions: Sequence[Decision]) -> None:
         if row["prompt"] is None:
             del row["prompt"]
     try:
-        with path.open("ab") as file:
+        with path.open("a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
             file.write(msgspec.json.Encoder().encode_lines(rows))
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error}. Choose another file.") from None

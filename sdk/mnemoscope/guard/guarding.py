@@ -22,6 +22,7 @@ from mnemoscope_runtime.options import check_options
 from ..calibration import Calibration, CalibrationFile
 from . import setting as settings
 from .access import Arguments
+from .conditioning import Baseline
 from .decision import (
     ACTIONS,
     Action,
@@ -39,7 +40,6 @@ from .identity import Identified, Identity
 from .mitigation import EmbeddingOptimization, Flagged, GuardMitigation, StepMitigation, checked
 from .pipelines import Guarded, accessed, guarded
 from .refusing import PipelineBusy
-from .telling import Baseline
 from .watching import Magnitude, Measured, Steer, Watch
 
 __all__ = ["Guard", "Policy"]
@@ -93,6 +93,7 @@ class Guard:
         mitigation: GuardMitigation | None = None,
         record: str | Path | None = None,
         keep_prompts: bool = False,
+        trust: str | Path | None = None,
     ) -> None:
         """Guard a pipeline.
 
@@ -109,11 +110,13 @@ class Guard:
             mitigation: For "mitigate"; `EmbeddingOptimization()` by default.
             record: JSONL file to which every decision is added.
             keep_prompts: Whether decisions, and so the file, hold the prompts' text.
+            trust: File of a public key: only a file of a calibration that it signed is read.
 
         Raises:
             InputError: the pipeline cannot be watched, is guarded already, something of it changes
                 predictions in an unknown way, or an option is wrong.
             CalibrationError: there is no calibration for this pipeline where one is needed.
+            SignatureError: the calibration is not signed by the key that is trusted.
         """
         self._access = accessed(pipe)
         if not callable(policy) and policy not in ("warn", "block", "mitigate"):
@@ -121,7 +124,7 @@ class Guard:
                 f"There is no policy {policy!r}. Choose warn, block, mitigate, or give a function."
             )
         check_options("a whole number or None", steps=steps)
-        check_options("a path or None", record=record)
+        check_options("a path or None", record=record, trust=trust)
         check_options("True or False", extra_pass=extra_pass, keep_prompts=keep_prompts)
         if negative_prompt is not None:
             check_options("text", negative_prompt=negative_prompt)
@@ -135,7 +138,7 @@ class Guard:
         self._identified = Identified(pipe)
         self.identity = self._attached = self._identified.now()
         self._fitting: dict[settings.GuardSetting, Calibration] = {}
-        self._known = settings.load(calibration, self.identity, steps)
+        self._known = settings.load(calibration, self.identity, steps, trust)
         if self._known is None and policy in ("block", "mitigate"):
             raise CalibrationError(
                 f"Policy {policy!r} needs a threshold, and there is no universal one. Measure "

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mnemoscope_runtime.errors import InputError
 
 from .networks import is_lora, layers, networks, tensors, tokenizers
-from .stamp import TELLS, Stamp, sample, version
+from .snapshot import TELLS, Snapshot, sample, version
 from .tokenizing import read_traits, vocabulary
 from .traits import Strange, traits
 
@@ -89,13 +89,13 @@ class Identity:
 class Identified:
     """A pipeline's identity, found again only where something may have changed.
 
-    What is compared every time is in `Stamp`.
+    What is compared every time is in `Snapshot`.
     """
 
     def __init__(self, pipe: Any) -> None:
         self._pipe = pipe
         self._digests: dict[int, tuple[weakref.ref[Tensor], tuple[Any, ...], str]] = {}
-        self._stamp: Stamp | None = None
+        self._snapshot: Snapshot | None = None
         self._identity: Identity | None = None
 
     def now(self, texts: Sequence[str] = (), anew: bool = False) -> Identity:
@@ -103,18 +103,18 @@ class Identified:
 
         Args:
             texts: Prompts whose tokens count.
-            anew: Whether to look at everything, and not just where a `Stamp` sees a change.
+            anew: Whether to look at everything, and not just where a `Snapshot` sees a change.
         """
         if self._identity is None or anew or not self.unchanged(texts):
             found = self._find()
             self._identity = self._identity if found == self._identity else found
-            self._stamp = Stamp(self._pipe)
+            self._snapshot = Snapshot(self._pipe)
         assert self._identity is not None
         return self._identity
 
     def unchanged(self, texts: Sequence[str] = ()) -> bool:
-        """Whether nothing was changed since it was found last, by a `Stamp`."""
-        return self._stamp is not None and self._stamp.holds(texts)
+        """Whether nothing was changed since it was found last, by a `Snapshot`."""
+        return self._snapshot is not None and self._snapshot.holds(texts)
 
     def _find(self) -> Identity:
         weights: dict[str, str] = {}

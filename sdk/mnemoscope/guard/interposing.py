@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .conditioning import Told
 from .refusing import PipelineBusy
-from .telling import Told
 
 __all__ = ["After", "Before", "Interposed", "around"]
 

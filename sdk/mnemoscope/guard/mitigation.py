@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mnemoscope_runtime.errors import CalibrationError, InputError
 
-from ..descent import Descent, descend
+from ..drawing.gradient_descent import Descent, descend
 from .calibrating import measure
 from .watching import Magnitude
 

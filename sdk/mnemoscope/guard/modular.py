@@ -13,10 +13,10 @@ from torch import Tensor
 from mnemoscope_runtime.errors import InputError
 
 from .access import Access, Arguments, refuse_ip_adapter
+from .conditioning import Baseline, Branch, Told, named
 from .drawing import zeroed
 from .interposing import around
 from .refusing import through
-from .telling import Baseline, Branch, Told, named
 from .watching import Watch
 
 __all__ = ["Modular"]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from mnemoscope_runtime.errors import CalibrationError, InputError
 
 from ..calibration import AGAIN, Calibration, CalibrationFile, Setting
@@ -109,25 +111,32 @@ def load(
     calibration: Calibration | CalibrationFile | str | Path | None,
     now: Identity,
     steps: int | None,
+    trust: str | Path | None,
 ) -> list[Calibration] | None:
     """The calibrations that a guard is given; see `known`.
 
     Raises:
         CalibrationError: the file cannot be read, or none is of the pipeline as it is.
+        SignatureError: the file is not signed by the key that is trusted.
         InputError: it is not said at how many steps to look, or the pipeline's predictions cannot
-            be told.
+            be told; or there is a key, and no file.
     """
+    if trust is not None and not isinstance(calibration, str | Path):
+        raise InputError(
+            "A key is trusted to have signed the file of a calibration, and none is given. Name "
+            "the file, or leave trust out."
+        )
     if calibration is None:
         return None
     if isinstance(calibration, str | Path):
-        calibration = _read(Path(calibration))
+        calibration = _read(Path(calibration), trust)
     if isinstance(calibration, Calibration):
         calibration = CalibrationFile((calibration,))
     now.require()
     return known(calibration, now, steps)
 
 
-def _read(path: Path) -> CalibrationFile:
+def _read(path: Path, trust: str | Path | None) -> CalibrationFile:
     """A guard's calibration file.
 
     Raises:
@@ -137,7 +146,7 @@ def _read(path: Path) -> CalibrationFile:
         what = "is no file" if path.exists() else "does not exist"
         raise CalibrationError(f"The calibration {path} {what}. {_MAKES}")
     try:
-        return CalibrationFile.read(path)
+        return CalibrationFile.read(path, trust=trust)
     except CalibrationError as error:
         reason = str(error).removesuffix(AGAIN).rstrip()
         raise CalibrationError(f"{reason} {_MAKES}") from None
@@ -156,7 +165,7 @@ def known(file: CalibrationFile, now: Identity, steps: int | None) -> list[Calib
     if not guards:
         raise CalibrationError(
             "This calibration is not of a guard: a bundle's scores are of a fixed noise bank and "
-            "another engine, and mean nothing here. Make one with `calibrate_guard`."
+            "of graphs, and mean nothing here. Make one with `calibrate_guard`."
         )
     current = [each for each in guards if "state" in _parts(each)]
     if not current:
@@ -208,8 +217,18 @@ def _other(calibrations: Sequence[Calibration], now: Identity) -> str:
 
 
 def _parts(calibration: Calibration) -> dict[str, str]:
-    found: dict[str, str] = json.loads(calibration.setting.backend)
-    return found
+    """What a guard's calibration says of the pipeline.
+
+    Raises:
+        CalibrationError: it says nothing.
+    """
+    try:
+        return msgspec.json.decode(calibration.setting.backend, type=dict[str, str])
+    except (msgspec.DecodeError, RecursionError):
+        raise CalibrationError(
+            "This calibration does not say which pipeline it is of. Make one with "
+            "`calibrate_guard`."
+        ) from None
 
 
 def find(calibrations: list[Calibration], wanted: GuardSetting) -> Calibration:

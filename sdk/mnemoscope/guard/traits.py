@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
+import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -117,15 +119,22 @@ def traits(part: str, network: nn.Module, digest: Digest) -> dict[str, str]:
     return {**_summed(part, adapters), **found}
 
 
+@dataclass(frozen=True)
+class _Configured:
+    """A class of networks and a configuration; equal to others that are written alike."""
+
+    kind: Any
+    written: str
+    config: Any = field(compare=False)
+
+
 def _anew(network: Any) -> nn.Module:
-    """What its class makes of its configuration, without weights."""
+    """What its class makes of its configuration, without weights; nobody changes it."""
     kind, config = type(network), network.config
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            if hasattr(kind, "from_config"):
-                built: nn.Module = kind.from_config(dict(config))
-                return built
-            return kind(copy.deepcopy(config))  # type: ignore[no-any-return]
+        options = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+        written = json.dumps(options, sort_keys=True, default=repr)
+        return _build(_Configured(kind, written, copy.deepcopy(config)))
     except (
         AttributeError,
         KeyError,
@@ -139,12 +148,19 @@ def _anew(network: Any) -> nn.Module:
         ) from None
 
 
+@functools.lru_cache(maxsize=8)  # a pool of guards builds it once
+def _build(configured: _Configured) -> nn.Module:
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        if hasattr(configured.kind, "from_config"):
+            built: nn.Module = configured.kind.from_config(dict(configured.config))
+            return built
+        return configured.kind(configured.config)  # type: ignore[no-any-return]
+
+
 def _differences(where: str, layer: nn.Module, expected: nn.Module | None) -> dict[str, str]:
     """What an attribute is, for all that are not as expected."""
     has = _attributes(layer, where)
-    if expected is None:
-        return {where: f"{_name(type(layer))}({text(has, where)})"}
-    if type(layer) is not type(expected):
+    if expected is None or type(layer) is not type(expected):
         return {where: f"{_name(type(layer))}({text(has, where)})"}
     wanted = _attributes(expected, where)
     return {

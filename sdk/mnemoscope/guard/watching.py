@@ -15,9 +15,9 @@ from torch import Tensor
 
 from mnemoscope_runtime.errors import CalibrationError, InputError, NumericsError
 
+from .conditioning import EMBEDS, Baseline, Began, Branch, Told, rows_of
 from .networks import plain
 from .refusing import no_baseline, outside, through
-from .telling import EMBEDS, Baseline, Began, Branch, Told, rows_of
 from .units import eps_scale
 
 __all__ = ["Magnitude", "Measured", "Source", "Steer", "Watch"]
@@ -128,12 +128,14 @@ class Watch:
     def keep(self, told: Told, first: int) -> None:
         """Check that a request goes on with the embeddings that it began with.
 
+        Where an image is silenced, those without prompts too: its predictions are of them alone.
+
         Args:
             told: What the pipeline tells the UNet.
             first: Row of the first image.
 
         Raises:
-            InputError: the prompts' embeddings are others than at the first step.
+            InputError: embeddings are others than at the first step.
             MnemoscopeError: as `check` raises.
         """
         if self._began:
@@ -143,9 +145,9 @@ class Watch:
             if now is None:
                 continue
             began = self._began.setdefault(name, Began(now, first))
-            if not began.is_still(now, first):
+            if not began.is_still(now, first, bool(self.silenced)):
                 raise InputError(
-                    f"The {name} of this request's prompts were changed after its first step, by a "
+                    f"The {name} of this request were changed after its first step, by a "
                     "callback of its own, so that the guard's decision would not be of what is "
                     "drawn. Draw without that callback, or detach the guard for this request."
                 )

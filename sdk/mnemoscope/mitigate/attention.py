@@ -11,7 +11,6 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
 from mnemoscope_export import StableDiffusion
-from mnemoscope_export.folding import without_batch_limit
 from mnemoscope_runtime.errors import InputError
 
 from .padding import prompt_lengths
@@ -54,11 +53,11 @@ class Attention:
 
 def _watching(model: StableDiffusion, hidden: Tensor, scale: float) -> StableDiffusion:
     """The model with other cross-attention; weights are shared, the model stays as it is."""
-    unet = without_batch_limit(model.unet)
-    for name, module in unet.named_modules():
+    watching = model.traceable()
+    for name, module in watching.unet.named_modules():
         if isinstance(module, Layer) and name.endswith("attn2"):
             module.set_processor(_Rescaled(hidden, scale))
-    return replace(model, unet=unet)
+    return watching
 
 
 class _Rescaled(AttnProcessor):  # type: ignore[misc]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mnemoscope_runtime.errors import InputError
 
-from ..evaluate.metrics import Interval
+from ..evaluate.intervals import Interval, mean_interval
 from .mitigator import Mitigator, chosen
 from .results import NONE, Picture, Rule
 from .strategies import Plain, Strategy
@@ -20,7 +20,7 @@ from .strategies import Plain, Strategy
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["AUTO", "Comparison", "Drawings", "Row", "compare", "mean_interval"]
+__all__ = ["AUTO", "Comparison", "Drawings", "Row", "compare"]
 
 AUTO = "auto"
 Values = NDArray[np.float64]
@@ -45,7 +45,7 @@ class Drawings:
     changed: Values
     seconds: float
 
-    def of(self, what: Callable[[Picture], float]) -> Values:
+    def of(self, what: Callable[[Picture], float | None]) -> Values:
         """A figure of every picture. # [P, S]"""
         return np.array([[what(each) for each in row] for row in self.pictures], np.float64)
 
@@ -195,12 +195,12 @@ def compare(
         prompts: Some that the model memorised, or benign ones, to see what becomes of them.
         strategies: Which.
         seeds: For every prompt the same.
-        references: The picture that each prompt must not draw; by default what it draws
-            unmitigated from the same seed. # [P]
+        references: The picture that each prompt must not draw, compared as it is and as the
+            model's VAE renders it; by default what it draws unmitigated from the same seed. # [P]
         progress: Told how many pictures of how many are drawn.
 
     Raises:
-        InputError: an argument cannot be used.
+        InputError: an argument cannot be used, or a judge is missing.
         NumericsError: something became NaN or infinite.
     """
     if not prompts or not seeds:
@@ -219,8 +219,16 @@ def compare(
         done += count
         progress(done, total)
 
-    describe = mitigator.descriptor.describe
-    known = None if references is None else describe(references).repeat(len(seeds), axis=0)
+    describe, copied_above = mitigator.descriptor.describe, mitigator.descriptor.copied_above
+    if copied_above is None or mitigator.alignment is None:
+        raise InputError(
+            "Strategies are compared by copies and by how pictures follow their prompts. Give a "
+            "copy descriptor whose threshold is known, SSCD, and a CLIP."
+        )
+    known = None
+    if references is not None:  # as they are, and as the model shows them # [2, P * S, D]
+        shown = describe(mitigator.shown(references)).reshape(2, len(prompts), -1)
+        known = shown.repeat(len(seeds), axis=1)
     plain: NDArray[np.float32] | None = None
     found = []
     for strategy in (Plain(), *strategies):
@@ -229,18 +237,11 @@ def compare(
         seconds = (time.perf_counter() - start) / len(told)
         vectors = describe([each.image for each in flat])
         plain = vectors if plain is None else plain
-        against = plain if known is None else known
+        against = plain[None] if known is None else known
         likeness, changed = (
-            (vectors * other).sum(1).reshape(shape).astype(np.float64) for other in (against, plain)
+            (vectors * other).sum(2).max(0).reshape(shape).astype(np.float64)
+            for other in (against, plain[None])
         )
         rows = tuple(tuple(flat[i : i + len(seeds)]) for i in range(0, len(flat), len(seeds)))
         found.append(Drawings(strategy.name, rows, likeness, changed, seconds))
-    return Comparison(tuple(prompts), tuple(seeds), mitigator.descriptor.copied_above, tuple(found))
-
-
-def mean_interval(values: Values, repetitions: int = 1000, seed: int = 0) -> Interval:
-    """The mean over prompts with the 95 % percentile interval of its bootstrap. # [P]"""
-    rng = np.random.default_rng(seed)
-    means = values[rng.integers(0, len(values), (repetitions, len(values)))].mean(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Interval(float(values.mean()), float(low), float(high))
+    return Comparison(tuple(prompts), tuple(seeds), copied_above, tuple(found))

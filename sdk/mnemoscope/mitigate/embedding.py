@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mnemoscope_export import Embeds, magnitude_of, unconditional
 
-from ..descent import Descent, descend
+from ..drawing.gradient_descent import Descent, descend
 from .sampling import Plan, Task
 
 __all__ = ["Embedding"]

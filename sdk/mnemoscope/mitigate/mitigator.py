@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from mnemoscope_runtime.errors import CalibrationError, InputError
 
-from ..alignment import Alignment
-from ..copies import CopyDescriptor
-from ..detection import Detection
 from ..detector import Detector
+from ..drawing.alignment import Alignment
+from ..drawing.copy_detection import CopyDescriptor
+from ..screening.detection import Detection
 from .results import Judged, Mitigation, Picture, Rule
 from .sampling import USUAL, Painter, Plan, Sampling, Task, sample
 from .strategies import Plain, Strategy
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Mitigator"]
 
+NOT_FLAGGED = "the prompt was not flagged, so that it was drawn as ever"
 _BATCH = 20
 Vectors = NDArray[np.float32]
 
@@ -37,14 +38,14 @@ class Mitigator:
     Attributes:
         painter: The model.
         descriptor: Says whether a picture is a copy.
-        alignment: Says whether it follows its prompt.
+        alignment: Says whether it follows its prompt; None if nobody does.
         yardstick: Benign magnitudes.
         sampling: How pictures are drawn.
     """
 
     painter: Painter
     descriptor: CopyDescriptor
-    alignment: Alignment
+    alignment: Alignment | None
     yardstick: Yardstick = field(default_factory=Yardstick)
     sampling: Sampling = USUAL
 
@@ -77,7 +78,9 @@ class Mitigator:
             drawn = sample(plan, self.sampling)
             images = self.painter.pictures(drawn.latents)
             scores = self.yardstick.scores(drawn.magnitudes)
-            aligned = self.alignment.score(task.prompts, images).tolist()
+            aligned: list[float | None] = [None] * len(images)
+            if self.alignment is not None:
+                aligned = self.alignment.score(task.prompts, images).tolist()
             likeness: list[float | None] = [None] * len(images)
             if references is not None:
                 vectors = self.descriptor.describe(images)
@@ -110,7 +113,8 @@ class Mitigator:
             prompt: The prompt.
             strategy: How.
             seeds: One for each picture.
-            references: Pictures that must not come out, beside what the prompt draws unmitigated.
+            references: Pictures that must not come out, beside what the prompt draws unmitigated;
+                each is compared as it is, and as the model's VAE renders it.
             rule: When a picture passes; see `Rule`.
 
         Raises:
@@ -151,6 +155,10 @@ class Mitigator:
         """
         return self._tried(prompt, ladder, seeds, references, rule, detector, "auto")
 
+    def shown(self, references: Sequence[Image]) -> list[Image]:
+        """References, and each as the model would show it: a copy is as sharp as its VAE."""
+        return [*references, *self.painter.rendered(references)]
+
     def _tried(
         self,
         prompt: str,
@@ -168,23 +176,28 @@ class Mitigator:
         start = time.perf_counter()
         rule = rule or Rule(self.descriptor.copied_above)
         detection = None if detector is None else screen(detector, prompt)
-        known = self.descriptor.describe(given) if given else None
+        known = self.descriptor.describe(self.shown(given)) if given else None
         originals = self.draw(
             [prompt] * len(seeds), seeds, Plain(), None if known is None else lambda _: known
         )
         before = _together(originals, self.yardstick)
         flagged = detection is None or _p_value(detection) <= rule.level
         pictures = originals
+        verdict: tuple[bool | None, str | None] = None, NOT_FLAGGED
         if flagged:
             own = self.descriptor.describe([each.image for each in originals])
             avoid = [row[None] if known is None else np.r_[row[None], known] for row in own]
             pictures = self._climb(prompt, ladder, originals, avoid, rule)
+            verdict = rule.verdict([each.judged for each in pictures])
         return Mitigation(
             prompt=prompt,
             strategy=name,
             before=before,
             after=_together(pictures, self.yardstick),
-            passed=not flagged or all(rule.passes(each.judged) for each in pictures),
+            verified=verdict[0],
+            why=verdict[1],
+            flagged=flagged,
+            descriptor=self.descriptor.name,
             detection=detection,
             seconds=time.perf_counter() - start,
             originals=tuple(originals),
@@ -225,10 +238,14 @@ class Mitigator:
 
 def _checked(strategy: Strategy) -> Strategy:
     """A strategy, if it is one."""
-    if not callable(getattr(strategy, "plan", None)) or not hasattr(strategy, "name"):
+    if (
+        isinstance(strategy, type)
+        or not callable(getattr(strategy, "plan", None))
+        or not hasattr(strategy, "name")
+    ):
         raise InputError(
-            f"{strategy!r} is no strategy, which has a name and a method `plan`. `Kit.make` makes "
-            "one by its name."
+            f"{strategy!r:.200} is no strategy: an object with a name and a method `plan`. "
+            "`Kit.make` makes one by its name."
         )
     return strategy
 
@@ -238,8 +255,8 @@ def _planned(strategy: Strategy, task: Task) -> Plan:
     plan = _checked(strategy).plan(task)
     if not isinstance(plan, Plan):
         raise InputError(
-            f"{strategy.name!r} planned {plan!r}, which is no Plan. Change `task.plan()` with "
-            "`dataclasses.replace` and return that."
+            f"{strategy.name!r} planned a {type(plan).__name__}, which is no Plan. Change "
+            "`task.plan()` with `dataclasses.replace` and return that."
         )
     usual = task.plan()
     pairs = zip((plan.latents, *plan.embeds), (usual.latents, *usual.embeds), strict=False)
@@ -292,10 +309,11 @@ def _together(pictures: Sequence[Picture], yardstick: Yardstick) -> Judged:
     """The mean score and alignment, the highest similarity."""
     parts = [each.judged for each in pictures]
     score = float(np.mean([each.score for each in parts]))
+    aligned = [each.alignment for each in parts if each.alignment is not None]
     known = [each.copy_similarity for each in parts if each.copy_similarity is not None]
     return Judged(
         score,
         yardstick.p_value(score),
         max(known, default=None),
-        float(np.mean([each.alignment for each in parts])),
+        float(np.mean(aligned)) if aligned else None,
     )

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mnemoscope_export import magnitude_of
 
-from ..descent import Descent, descend
+from ..drawing.gradient_descent import Descent, descend
 from .sampling import Plan, Task
 
 __all__ = ["Noise"]
@@ -43,7 +43,7 @@ class Noise:
 
         def loss(x: Tensor) -> Tensor:
             x = x * sigma
-            uncond = model.to_eps(model.predict(x, t, empty), x, t)
+            uncond = model.predict_eps(x, t, empty)
             return magnitude_of(model, plan.embeds, x, t, uncond)
 
         def project(x: Tensor) -> Tensor:

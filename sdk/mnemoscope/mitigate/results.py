@@ -11,7 +11,7 @@ from mnemoscope_runtime.errors import InputError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from ..detection import Detection
+    from ..screening.detection import Detection
 
 __all__ = ["NONE", "Judged", "Mitigation", "Picture", "Rule"]
 
@@ -27,13 +27,20 @@ class Judged:
         p_value: Share of benign prompts, counting this one, that score as high; None uncalibrated.
         copy_similarity: Cosine with the reference it is most like, in -1..1; of several the
             highest; None without any reference.
-        alignment: CLIP score with the prompt as it was given, in -1..1; of several the mean.
+        alignment: CLIP score with the prompt as it was given, in -1..1; of several the mean; None
+            without a CLIP.
     """
 
     score: float
     p_value: float | None
     copy_similarity: float | None
-    alignment: float
+    alignment: float | None
+
+    def lost(self, before: Judged) -> float:
+        """By how much less it follows the prompt than before; 0 if nobody knows."""
+        if self.alignment is None or before.alignment is None:
+            return 0.0
+        return before.alignment - self.alignment
 
 
 @dataclass(frozen=True)
@@ -72,13 +79,14 @@ class Rule:
     """When a picture may go out.
 
     Attributes:
-        copied_above: A cosine above it counts as a copy.
+        copied_above: A cosine above it counts as a copy; None if nobody knows one: then no picture
+            is found to be a copy, and none is verified.
         level: A p-value above it counts as a benign prompt's, in 0..1.
         tolerance: How much alignment a picture may lose and still be taken at once. One that
             loses more is taken only if nothing better is found.
     """
 
-    copied_above: float
+    copied_above: float | None
     level: float = 0.05
     tolerance: float = 0.05
 
@@ -91,16 +99,34 @@ class Rule:
 
     def copied(self, judged: Judged) -> bool:
         """Whether it is a copy of a reference."""
-        return judged.copy_similarity is not None and judged.copy_similarity > self.copied_above
+        if self.copied_above is None or judged.copy_similarity is None:
+            return False
+        return judged.copy_similarity > self.copied_above
 
     def passes(self, judged: Judged) -> bool:
-        """No copy, and a score that benign prompts have too."""
+        """As far as was measured, no copy, and a score that benign prompts have too."""
         unusual = judged.p_value is not None and judged.p_value <= self.level
         return not self.copied(judged) and not unusual
 
+    def verdict(self, judged: Sequence[Judged]) -> tuple[bool | None, str | None]:
+        """Whether mitigated pictures are verified, and why not if they are not.
+
+        True if all were compared, none is a copy, and all scores are benign ones as far as there is
+        a calibration; False if any is not; None if they were not compared.
+        """
+        if any(map(self.copied, judged)):
+            why = f"a picture is still like a reference, with a cosine above {self.copied_above}"
+            return False, why
+        if not all(map(self.passes, judged)):
+            why = "a picture's score is one that few benign prompts have"
+            return False, f"{why} (p no higher than {self.level})"
+        if self.copied_above is None or any(each.copy_similarity is None for each in judged):
+            return None, "no copy descriptor has compared the pictures"
+        return True, None
+
     def settles(self, judged: Judged, before: Judged) -> bool:
         """Passes, and follows the prompt about as well as before."""
-        return self.passes(judged) and judged.alignment >= before.alignment - self.tolerance
+        return self.passes(judged) and judged.lost(before) <= self.tolerance
 
     def best(self, tried: Sequence[Judged], before: Judged) -> int:
         """Which to take: the first that settles; else the best aligned of those that pass, of
@@ -114,7 +140,7 @@ class Rule:
                 settled,
                 self.passes(each),
                 not self.copied(each),
-                (-i if settled else each.alignment),
+                (-i if settled else each.alignment or 0.0),
             )
 
         return max(range(len(tried)), key=rank)
@@ -131,7 +157,11 @@ class Mitigation:
             without.
         after: Of `pictures`, together. References are the unmitigated picture of the same seed,
             and those given.
-        passed: Whether every picture passes the rule, or nothing was flagged.
+        verified: Whether `pictures` are mitigated, see `Rule.verdict`; None also if the prompt was
+            not flagged, so that there was nothing to mitigate.
+        why: Why they are not verified; None if they are.
+        flagged: Whether the prompt was, or a strategy was forced.
+        descriptor: What compared pictures.
         detection: What screening said; None if the strategy was forced.
         seconds: All of it.
         originals: Unmitigated, one for each seed.
@@ -142,11 +172,19 @@ class Mitigation:
     strategy: str
     before: Judged
     after: Judged
-    passed: bool
+    verified: bool | None
+    why: str | None
+    flagged: bool
+    descriptor: str
     detection: Detection | None
     seconds: float
     originals: tuple[Picture, ...]
     pictures: tuple[Picture, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the pictures may go out: they are verified, or the prompt was not flagged."""
+        return self.verified is True or not self.flagged
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -162,6 +200,9 @@ class Mitigation:
             "before": asdict(self.before),
             "after": asdict(self.after),
             "passed": self.passed,
+            "verified": self.verified,
+            "why": self.why,
+            "descriptor": self.descriptor,
             "seconds": self.seconds,
             "seeds": list(self.seeds),
             "detection": None

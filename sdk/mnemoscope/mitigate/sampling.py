@@ -14,6 +14,7 @@ from mnemoscope_export import Embeds, LoadOptions, StableDiffusion, load_vae, ma
 from mnemoscope_runtime.errors import InputError, NumericsError
 
 from .. import embedded
+from ..drawing.latents import vae_pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -223,6 +224,12 @@ class Painter:
         model = StableDiffusion.load(name, device=device, options=options)
         return cls(model, load_vae(name, options).to(device))
 
+    @property
+    def side(self) -> int:
+        """How many pixels wide and high its pictures are."""
+        halved = len(self.vae.config.block_out_channels) - 1
+        return int(self.model.latent_shape[-1] * 2**halved)
+
     def task(
         self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling = USUAL
     ) -> Task:
@@ -247,6 +254,20 @@ class Painter:
         scaled = latents.to(self.vae.device, self.vae.dtype) / self.vae.config.scaling_factor
         pixels = self.vae.decode(scaled).sample
         found: list[Image] = VaeImageProcessor().postprocess(pixels, output_type="pil")
+        return found
+
+    @torch.no_grad()
+    def rendered(self, images: Sequence[Image]) -> list[Image]:
+        """Pictures as this model would show them if it knew each pixel: through its VAE and back.
+
+        A small VAE blurs so much that SSCD takes a perfect reproduction for another picture.
+        """
+        scale = self.vae.config.scaling_factor
+        found: list[Image] = []
+        for i in range(0, len(images), _BATCH):
+            pixels = vae_pixels(images[i : i + _BATCH], self.side)
+            latents = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist.mean
+            found += self.pictures(latents * scale)
         return found
 
 

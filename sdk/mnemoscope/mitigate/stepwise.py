@@ -11,7 +11,7 @@ from torch import Tensor
 from mnemoscope_export import Embeds, magnitude_of
 from mnemoscope_runtime.errors import InputError
 
-from ..descent import Descent, descend
+from ..drawing.gradient_descent import Descent, descend
 from .sampling import USUAL, Painter, Plan, Sampling, Steered, Task, draw_benign
 
 __all__ = ["Stepwise"]

@@ -11,6 +11,7 @@ Always `csv`, whatever else is installed: a file must not read differently on an
 from __future__ import annotations
 
 import csv
+import itertools
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from .records import Broken, Cell, Record, Tally, Wanted, broken_row, checked, c
 
 __all__ = ["delimited"]
 
+_LONGEST_HEADER = 2**20  # characters
 _LIMIT_LOCK = threading.Lock()
 
 
@@ -41,9 +43,9 @@ def delimited(
     Raises:
         InputError: there is no such column, or the quotes do not match.
     """
-    lines = _Again(read_lines(file, name))
+    lines = _Again(itertools.dropwhile(_is_blank, read_lines(file, name)))
     table = _header(lines, name, columns, delimiters, quotes)
-    for row in _rows(lines.rest(table.lines), name, table.delimiter, quotes):
+    for row in _rows(lines.after(table.last), name, table.delimiter, quotes):
         if not "".join(row.fields).strip() and len(row.fields) < max(2, len(table.names)):
             tally.blank += 1
             continue
@@ -68,7 +70,7 @@ class _Table:
     names: list[str]
     delimiter: str
     chosen: list[int]  # columns, as they are wanted
-    lines: int  # how many it takes to the end of the header
+    last: int  # line of the header
 
 
 def _cells(row: list[str], table: _Table, columns: Sequence[Wanted]) -> tuple[Cell, ...]:
@@ -76,7 +78,7 @@ def _cells(row: list[str], table: _Table, columns: Sequence[Wanted]) -> tuple[Ce
     if len(row) < size or any(row[size:]):
         more = "more" if len(row) > size else "fewer"
         detail = (
-            f"{more} fields than the header has ({len(row)}, and {size} in line {table.lines}). "
+            f"{more} fields than the header has ({len(row)}, and {size} in line {table.last}). "
             f"Put prompts that hold {table.delimiter!r} or an end of line in double quotes; if "
             "quotes are part of the text, pass --no-quotes."
         )
@@ -89,15 +91,11 @@ def _header(
     lines: _Again, name: str, columns: Sequence[Wanted], delimiters: str, quotes: bool
 ) -> _Table:
     """The header, cut at the delimiter that gives the columns that are wanted."""
-    blank, top = 0, ""
-    for line in lines.again():
-        if top := line.text.strip():
-            break
-        blank += 1
+    top = next((line.text for line in lines.again()), "")
     problem = f"{name} has no header: its first line is to name the columns, and there is none."
     for guess in sorted(delimiters, key=lambda each: -top.count(each)) if top else ():
         try:
-            header = next(_rows(lines.again(blank), name, guess, quotes))
+            header = next(_rows(lines.again(), name, guess, quotes, _LONGEST_HEADER))
         except InputError as error:  # quotes that do not match may do so with another
             problem = str(error)
             continue
@@ -113,12 +111,22 @@ def _header(
     raise InputError(problem)
 
 
-def _rows(lines: Iterator[Line], name: str, delimiter: str, quotes: bool) -> Iterator[_Row]:
+def _rows(
+    lines: Iterator[Line], name: str, delimiter: str, quotes: bool, most: int = LONGEST
+) -> Iterator[_Row]:
     taken: list[int] = []  # numbers of the lines of a row
+    size = 0  # characters of them
 
     def source() -> Iterator[str]:
+        nonlocal size
         for line in lines:
             taken[1:] = [line.number]
+            size += len(line.text) + len(line.end)
+            if size > most:
+                raise InputError(
+                    f"{name}, line {taken[0]}: the row that begins here has more than {most:,} "
+                    "characters. If quotes are part of the text, pass --no-quotes."
+                )
             yield line.text + line.end
 
     reader = csv.reader(
@@ -129,6 +137,7 @@ def _rows(lines: Iterator[Line], name: str, delimiter: str, quotes: bool) -> Ite
     )
     while True:
         taken.clear()
+        size = 0
         try:
             with _long_fields():
                 fields = next(reader, None)
@@ -169,15 +178,19 @@ class _Again:
         self._lines = lines
         self._seen: list[Line] = []
 
-    def again(self, skipped: int = 0) -> Iterator[Line]:
+    def again(self) -> Iterator[Line]:
         """Lines from the beginning, kept for the next time."""
-        yield from self._seen[skipped:]
+        yield from self._seen
         for line in self._lines:
             self._seen.append(line)
             yield line
 
-    def rest(self, skipped: int) -> Iterator[Line]:
-        """Those after the header, kept no longer."""
-        seen, self._seen = self._seen[skipped:], []
-        yield from seen
+    def after(self, last: int) -> Iterator[Line]:
+        """Those behind one, kept no longer."""
+        seen, self._seen = self._seen, []
+        yield from (line for line in seen if line.number > last)
         yield from self._lines
+
+
+def _is_blank(line: Line) -> bool:
+    return not line.text.strip()

@@ -47,13 +47,7 @@ def read_prompt_file(
         BackendUnavailable: a Parquet file, and pyarrow is not installed.
     """
     for record in _read(path, (_prompt(column),), quotes, tell):
-        prompt = _strict(record.cells[0], path, record.where)
-        if longest is not None and len(prompt) > longest:
-            raise InputError(
-                f"{_name(path)}, {record.where}: {len(prompt):,} characters; {longest:,} are "
-                "accepted. Cut the prompt."
-            )
-        yield prompt
+        yield _strict(_no_longer(record.cells[0], longest), path, record.where)
 
 
 def read_labelled_file(
@@ -88,6 +82,7 @@ def read_rows(
     *,
     column: str | None = None,
     quotes: bool = True,
+    longest: int | None = None,
     tell: Tell = lambda _: None,
 ) -> Iterator[str | Broken]:
     """Yield what every row of a file holds: a prompt, or why there is none.
@@ -96,13 +91,15 @@ def read_rows(
         path: As in `read_prompt_file`, like the others.
         column: Key or column that holds the prompt.
         quotes: Whether double quotes hold fields together.
+        longest: Characters that a prompt may have.
         tell: Told what was read.
 
     Raises:
         InputError: the file cannot be read at all, has no such column, or quotes that do not match.
         BackendUnavailable: a Parquet file, and pyarrow is not installed.
     """
-    return (record.cells[0] for record in _read(path, (_prompt(column),), quotes, tell))
+    records = _read(path, (_prompt(column),), quotes, tell)
+    return (_no_longer(record.cells[0], longest) for record in records)
 
 
 def _prompt(column: str | None) -> Wanted:
@@ -111,6 +108,16 @@ def _prompt(column: str | None) -> Wanted:
 
 def _name(path: str | Path) -> str:
     return "standard input" if str(path) == "-" else str(path)
+
+
+def _no_longer(cell: Cell, longest: int | None) -> Cell:
+    if longest is None or isinstance(cell, Broken) or len(cell) <= longest:
+        return cell
+    return Broken(
+        f"longer than {longest:,} characters",
+        f"{len(cell):,} characters; {longest:,} are accepted. Cut the prompt.",
+        cell,
+    )
 
 
 def _strict(cell: Cell, path: str | Path, where: str) -> str:

@@ -1,4 +1,9 @@
-"""Parquet, read by pyarrow."""
+"""Parquet, read by pyarrow.
+
+A small file may hold gigabytes: a page unpacks to many times its size, and of a dictionary one long
+text may be every row's. So how many rows are read at a time follows from what the pages say of
+themselves.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +12,20 @@ from typing import IO, Any
 
 from mnemoscope_runtime.errors import BackendUnavailable, InputError
 
+from .parquet_pages import Damaged, TooLarge, bytes_of_a_row
 from .records import Broken, Cell, Record, Wanted, checked, choose, lacks
 
 __all__ = ["parquet_rows"]
 
-_ROWS = 1024
+_ROWS, _BYTES = 1024, 2**25  # read at a time
+_BUFFER = 2**16
 
 
 def parquet_rows(file: IO[bytes], name: str, columns: Sequence[Wanted]) -> Iterator[Record]:
     """Every row.
 
     Raises:
-        InputError: it is no Parquet file, or there is no such column of text.
+        InputError: it is no Parquet file, unpacks to too much, or there is no such column of text.
         BackendUnavailable: pyarrow is not installed.
     """
     try:
@@ -31,12 +38,13 @@ def parquet_rows(file: IO[bytes], name: str, columns: Sequence[Wanted]) -> Itera
     if not file.seekable():
         raise InputError(f"{name} is a pipe, and Parquet is read from its end. Save it to a file.")
     try:
-        table = parquet.ParquetFile(file)
-        schema = table.schema_arrow
+        schema = parquet.read_schema(file)
         chosen = [_place(pyarrow, schema, name, column) for column in columns]
         read = list(dict.fromkeys(schema.names[place] for place in chosen))
+        table = parquet.ParquetFile(file, buffer_size=_BUFFER)
+        rows = max(1, min(_ROWS, _BYTES // bytes_of_a_row(file, read)))
         number = 0
-        for batch in table.iter_batches(_ROWS, columns=read):
+        for batch in table.iter_batches(rows, columns=read):
             cells = [
                 [_cell(value, wanted) for value in _bytes(pyarrow, batch.column(schema.names[at]))]
                 for at, wanted in zip(chosen, columns, strict=True)
@@ -44,7 +52,11 @@ def parquet_rows(file: IO[bytes], name: str, columns: Sequence[Wanted]) -> Itera
             for row in zip(*cells, strict=True):
                 number += 1
                 yield Record(f"row {number}", row)
-    except pyarrow.ArrowException as error:
+    except TooLarge as error:
+        raise InputError(
+            f"{name}: {error}. Write it with smaller pages, or cut the texts."
+        ) from None
+    except (pyarrow.ArrowException, Damaged, UnicodeDecodeError) as error:
         raise InputError(f"{name} is no Parquet file, or is damaged: {error}.") from None
 
 
@@ -69,6 +81,9 @@ def _place(arrow: Any, schema: Any, name: str, wanted: Wanted) -> int:
 def _bytes(arrow: Any, values: Any) -> list[bytes | None]:
     """Strings as the bytes that they are: a file may say UTF-8 of what is none."""
     if arrow.types.is_dictionary(values.type):
+        places, held = values.indices.drop_null(), len(values.dictionary)
+        if len(places) and not 0 <= min(places.to_pylist()) <= max(places.to_pylist()) < held:
+            raise Damaged("a row has a text that is not in its dictionary")
         values = values.dictionary_decode()
     found: list[bytes | None] = values.cast(arrow.large_binary()).to_pylist()
     return found

@@ -22,7 +22,7 @@ except ImportError as error:
 from .captions import add_random_tokens
 from .filtering import MemorizationFilter, Verdict
 from .folder import CaptionedPicture, Pictures, read_folder
-from .skips import SkipReport, Skips, merge_reports
+from .skip_report import SkipReport, Skips, merge_reports
 from .thresholds import HardThreshold, QuantileThreshold
 
 __all__ = [

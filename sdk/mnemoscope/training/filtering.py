@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from mnemoscope_export import magnitude
 from mnemoscope_runtime import InputError, NumericsError
 
-from .skips import SkipReport, Tally
+from .skip_report import SkipReport, Tally
 from .thresholds import HardThreshold, QuantileThreshold, Windows
 
 __all__ = ["MemorizationFilter", "Verdict"]

@@ -1,0 +1,1 @@
+"""What serving costs: see `python -m benchmarks.serving --help`."""

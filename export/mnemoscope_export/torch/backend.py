@@ -1,0 +1,196 @@
+"""PyTorch as a backend: a bundle's graphs as the modules that they were exported from."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mnemoscope_runtime import Backend, Bundle, Engine
+from mnemoscope_runtime.backends import Arrays
+from mnemoscope_runtime.backends.cover import NOISES, Profile, run_covered
+from mnemoscope_runtime.backends.onnxruntime_gpu.thread import OneThread
+from mnemoscope_runtime.errors import BackendError, BackendUnavailable
+from mnemoscope_runtime.manifest import EMPTY, Precision
+from mnemoscope_runtime.user_cache import private_folder
+
+from ..models import Model
+from .graphs import Graph, Inputs, ScreenGraph, StepGraph, TextEncoderGraph
+
+__all__ = ["TorchBackend"]
+
+
+class TorchBackend(Backend):
+    """Runs bundles of one model in PyTorch, on as many threads as torch is set to.
+
+    backend = TorchBackend(StableDiffusion.load("my-model"))
+    detector = Detector.load("my-bundle", backend=backend, uncalibrated="score")
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        precision: Precision = "float32",
+        device: str = "cpu",
+        compiler: str | None = None,
+        cuda_graphs: bool = True,
+        batches: Sequence[int] = (1, 8, 32),
+    ) -> None:
+        """Copy a model to a device.
+
+        Args:
+            model: In float32; left as it is.
+            precision: What layers compute in; differences and norms are float32 in any case.
+            device: "cpu", "cuda", "cuda:1", ...
+            compiler: Backend of `torch.compile`, such as "inductor"; None runs eagerly.
+            cuda_graphs: On a GPU, replay CUDA graphs of what was compiled ("reduce-overhead"), on a
+                thread of its own: PyTorch, too, records and keeps them for every thread.
+            batches: On a GPU, how many prompts what is compiled takes at once. It is compiled for
+                each of these sizes when the first call of it comes; calls are cut or padded to
+                them. PyTorch would compile the second size that it sees for all to come, with open
+                shapes: slower, and a CUDA graph for each of them.
+
+        Raises:
+            BackendUnavailable: torch cannot use the device.
+            InputError: a size is out of 1..256.
+        """
+        super().__init__()
+        try:
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError) as error:  # AssertionError: built without CUDA
+            raise BackendUnavailable(
+                f"PyTorch {torch.__version__} cannot use {device!r}: {str(error).rstrip('.')}. "
+                "Leave --device out (in Python device='cpu'), or install a build of "
+                "PyTorch for this device."
+            ) from None
+        self._weights = model.weights_sha256()
+        self._model = model.to(getattr(torch, precision))
+        self._device = torch.device(device)
+        for part in self._model.parts.values():
+            part.to(device)
+            if self._device.type == "cuda":  # tensor cores copy what lies otherwise
+                part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._compiler = compiler
+        self.cuts_calls = self._device.type == "cuda"
+        self._cuda_graphs = cuda_graphs
+        self._profiles = tuple(Profile((size, size)) for size in batches)
+        self._thread: OneThread | None = None
+        name = "torch" if compiler is None else f"torch-{compiler}"
+        self.name = name if precision == "float32" else f"{name}:{precision}"
+
+    @property
+    def model(self) -> Model:
+        """The copy that it runs, for what looks inside a model."""
+        return self._model
+
+    def make_engine(self, bundle: Bundle, graph: str) -> Engine:
+        """The module of a graph.
+
+        Raises:
+            BackendError: the bundle was exported from other weights.
+        """
+        record = bundle.manifest.model
+        if difference := self._model.difference(record, self._weights):
+            raise BackendError(
+                f"{bundle.path} was exported from {record.id}, {difference} of {self._model.id}. "
+                "Give the model it was exported from, loaded as it was then."
+            )
+        if self._keeps_cuda_graphs and self._thread is None:
+            self._thread = OneThread(self.name)
+            self.closing.callback(self._end)
+        return self._engine(bundle, graph, self._thread)
+
+    def _end(self) -> None:
+        """Of the thread, after running calls."""
+        if self._thread is not None:
+            self._thread.close()
+            self._thread = None
+
+    @property
+    def _fixes_sizes(self) -> bool:
+        return self._compiler is not None and self._device.type == "cuda"
+
+    @property
+    def _keeps_cuda_graphs(self) -> bool:
+        return self._cuda_graphs and self._fixes_sizes
+
+    @torch.inference_mode()
+    def _engine(self, bundle: Bundle, graph: str, thread: OneThread | None) -> Engine:
+        module = self._module(bundle, graph).eval()
+        run: Callable[..., tuple[Tensor, ...]] = module
+        if self._compiler is not None:
+            _keep_kernels_private(self._compiler)
+            run = torch.compile(
+                module,
+                backend=self._compiler,
+                dynamic=False if self._fixes_sizes else None,
+                mode="reduce-overhead" if self._keeps_cuda_graphs else None,
+            )
+
+        # a module with taps keeps features while it runs
+        one_at_a_time = threading.Lock() if bundle.manifest.taps else nullcontext()
+
+        @torch.inference_mode()
+        def whole(inputs: Arrays, outputs: tuple[str, ...]) -> list[NDArray[np.float32]]:
+            tensors = {
+                name: torch.from_numpy(np.ascontiguousarray(value)).to(self._device)
+                for name, value in inputs.items()
+            }
+            try:
+                with one_at_a_time:
+                    found = run(*_arguments(module, tensors))
+            except RuntimeError as error:  # out of memory, for one
+                raise BackendError(f"PyTorch failed: {error}") from None
+            named = dict(zip(module.outputs, found, strict=True))
+            return [named[name].cpu().numpy() for name in outputs]
+
+        def cut(inputs: Arrays, outputs: tuple[str, ...]) -> list[NDArray[np.float32]]:
+            leading = {name: _most(name, self._profiles) for name in inputs}
+            return run_covered(
+                lambda _, part, names: whole(part, names), inputs, outputs, self._profiles, leading
+            )
+
+        here = cut if self._fixes_sizes else whole
+        if thread is None:
+            return here
+        return lambda inputs, outputs: thread.run(lambda: here(inputs, outputs))
+
+    def _module(self, bundle: Bundle, graph: str) -> Graph:
+        if graph == "text_encoder":
+            return TextEncoderGraph(self._model)
+        if graph == "step":
+            return StepGraph(self._model, bundle.manifest.taps).to(self._device)
+        noises, manifest = torch.from_numpy(bundle.noise_bank()), bundle.manifest
+        stop = graph == "taps"
+        taps = () if "taps" in manifest.graphs and not stop else manifest.taps
+        screen = ScreenGraph(self._model, noises, manifest.timestep, taps, stop=stop)
+        return screen.to(self._device)
+
+
+def _most(name: str, profiles: Sequence[Profile]) -> int:
+    """Rows of an input that a call takes at most: the empty prompt's embeddings are of one."""
+    one = {*EMPTY.values(), "timestep", NOISES}
+    return 1 if name in one else max(profile.most for profile in profiles)
+
+
+def _arguments(graph: Graph, tensors: dict[str, Tensor]) -> Inputs:
+    """The graph's inputs, by name, as `forward` takes them."""
+    if not isinstance(graph, StepGraph):
+        return tuple(tensors[name] for name in graph.inputs)
+    names = graph.model.embeddings
+    embeds = tuple(tensors[name] for name in names)
+    empty = tuple(tensors[EMPTY[name]] for name in names)
+    return embeds, empty, tensors["latents"], tensors["timestep"]
+
+
+def _keep_kernels_private(compiler: str) -> None:
+    """PyTorch keeps programs and pickles in /tmp, in a folder that anybody could have made."""
+    if compiler == "inductor" and "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(private_folder("inductor"))

@@ -1,0 +1,1 @@
+"""NVIDIA's driver and CUDA runtime: what the GPU backends share."""

@@ -1,0 +1,1 @@
+"""Our own walk over graphs, before any library's parser sees them."""

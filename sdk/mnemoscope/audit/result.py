@@ -1,0 +1,57 @@
+"""What an audit found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..calibration import Setting
+
+__all__ = ["Audit"]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found.
+
+    Attributes:
+        file: The prompts.
+        prompts: How many the file holds.
+        distinct: How many different ones were screened.
+        flagged: How many of those are flagged.
+        groups: How many groups of near-duplicates the flagged ones form.
+        errors: How many could not be screened, by reason; they are neither flagged nor cleared.
+        truncated: How many of the distinct were longer than what the model reads.
+        fdr: The false-discovery rate that was asked for.
+        dependent: Whether it holds for any dependence between scores.
+        limitation: What so few benign prompts cannot tell; None if they can tell of a single one.
+        setting: How prompts were measured.
+        benign: How many benign prompts the calibration has.
+        calibration: sha256 of the calibration of that setting, in JSON.
+        input: sha256 of the file.
+    """
+
+    file: Path
+    prompts: int
+    distinct: int
+    flagged: int
+    groups: int
+    errors: dict[str, int]
+    truncated: int
+    fdr: float
+    dependent: bool
+    limitation: str | None
+    setting: Setting
+    benign: int
+    calibration: str
+    input: str
+
+    @property
+    def verdict(self) -> str:
+        """The result in a sentence."""
+        text = (
+            f"{self.flagged:,} of {self.distinct:,} distinct prompts flagged, in {self.groups:,} "
+            f"group(s), at a false-discovery rate of {self.fdr:.3g}"
+        )
+        unscreened = sum(self.errors.values())
+        return f"{text}; {unscreened:,} rows not screened" if unscreened else text

@@ -1,0 +1,1 @@
+"""How long a prompt takes, and what a lower precision changes."""

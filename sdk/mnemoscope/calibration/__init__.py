@@ -1,0 +1,8 @@
+"""What benign prompts score in one way of measuring, and the thresholds that follow."""
+
+from .calibration import AGAIN, Calibration, Carried, digest
+from .drift import Drift
+from .file import CalibrationFile
+from .setting import Setting
+
+__all__ = ["AGAIN", "Calibration", "CalibrationFile", "Carried", "Drift", "Setting", "digest"]

@@ -1,0 +1,1 @@
+"""Drawing pictures, and comparing them. Needs the `torch` extra."""

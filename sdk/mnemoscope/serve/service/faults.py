@@ -1,0 +1,90 @@
+"""Errors as answers: one shape, the status that fits, and nothing in logs that a client sent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mnemoscope_runtime.errors import MnemoscopeError, Overloaded
+
+from .statuses import FAULT, log_fault, retry_after, status_of, told
+
+__all__ = ["FAILURES", "Faults", "answer_errors"]
+
+
+class Failure(BaseModel):
+    """Why a request has no answer."""
+
+    error: str = Field(description="What happened, why, and what to do next.")
+
+
+FAILURES: dict[int | str, dict[str, Any]] = {
+    "4XX": {
+        "model": Failure,
+        "description": "What was asked cannot be used (400), needs a key (401), is not allowed "
+        "(403), is of no model that there is (404) or that can be loaded (409), is too large "
+        "(413) or compressed (415), or comes when too many wait (429, with Retry-After).",
+    },
+    "5XX": {
+        "model": Failure,
+        "description": "The service failed (500), cannot answer now (503), or not in time (504).",
+    },
+}
+
+
+def answer_errors(app: FastAPI) -> None:
+    """Have errors answered as `{"error": "what happened, why, what to do next"}`."""
+    app.exception_handler(MnemoscopeError)(_answer_ours)
+    app.exception_handler(TimeoutError)(_answer_ours)
+    app.exception_handler(HTTPException)(_answer_http)
+    app.exception_handler(RequestValidationError)(_answer_invalid)
+
+
+class Faults:
+    """Middleware: a defect is answered and logged, and is not the server's to print."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        started = False
+
+        async def noting(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        except Exception as error:
+            log_fault(error)
+            if scope["type"] == "http" and not started:
+                await _error(500, FAULT)(scope, receive, send)
+
+
+def _error(status: int, text: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": text}, status, headers)
+
+
+async def _answer_ours(_: Request, error: Any) -> JSONResponse:
+    status = status_of(error)[0]
+    if status == 500:
+        log_fault(error)
+    headers = {"retry-after": retry_after(error)} if isinstance(error, Overloaded) else None
+    return _error(status, told(error), headers)
+
+
+async def _answer_http(_: Request, error: Any) -> JSONResponse:
+    return _error(error.status_code, str(error.detail), error.headers)
+
+
+async def _answer_invalid(_: Request, error: Any) -> JSONResponse:
+    wrong = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()[:4]]
+    return _error(400, f"The request cannot be read: {'; '.join(wrong)}. See /openapi.json.")

@@ -1,0 +1,70 @@
+"""Keys that clients show, from a file; compared in a time that tells nothing of them."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from mnemoscope_runtime.errors import InputError
+from mnemoscope_runtime.reading import read_file
+
+__all__ = ["REFUSAL", "Keys"]
+
+REFUSAL = "A key is needed here. Send one in the header `Authorization: Bearer KEY`."
+_LARGEST = 2**20  # bytes of a file
+_SHORTEST = 16  # characters of a key
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Those of a file, as digests."""
+
+    digests: tuple[bytes, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> Keys:
+        """Those of a file: one a line, as KEY or NAME:KEY. Lines that start with # are notes.
+
+        Raises:
+            InputError: it cannot be read, others may read it, or a line holds no key.
+        """
+        try:
+            text = read_file(path, _LARGEST).decode()
+            mode = path.stat().st_mode
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"The keys in {path} cannot be read: {error}.") from None
+        if os.name == "posix" and mode & stat.S_IRWXO:
+            raise InputError(
+                f"Everybody on this machine may open {path}. Run: chmod o= {path}; a secret of "
+                "Kubernetes takes defaultMode: 0440."
+            )
+        keys: list[str] = []
+        for number, line in enumerate(text.splitlines(), 1):
+            if not line.strip() or line.startswith("#"):
+                continue
+            key = line.rpartition(":")[2].strip()
+            if len(key) < _SHORTEST or not all("!" <= each <= "~" for each in key):
+                raise InputError(
+                    f"Line {number} of {path} holds no key. Write KEY or NAME:KEY, a key of at "
+                    f"least {_SHORTEST} visible ASCII characters without a colon."
+                )
+            keys.append(key)
+        if not keys:
+            raise InputError(f"{path} holds no keys, so that nobody could ask. Write one a line.")
+        return cls(tuple(map(_digest, keys)))
+
+    def allow(self, authorization: str | None) -> bool:
+        """Whether the header Authorization, or gRPC's metadata of that name, shows one of them."""
+        scheme, _, key = (authorization or "").partition(" ")
+        shown = _digest(key.strip())
+        # all are compared, so that the time does not tell which
+        same = sum(hmac.compare_digest(shown, each) for each in self.digests)
+        return scheme.lower() == "bearer" and same > 0
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()

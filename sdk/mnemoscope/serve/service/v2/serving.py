@@ -1,0 +1,81 @@
+"""A server of gRPC for a service."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from mnemoscope_runtime.errors import BackendError
+
+from ..asking import Service
+from ..keys import REFUSAL, Keys
+from .grpc import v2_handler
+from .messages import SERVICE
+
+__all__ = ["start_grpc"]
+
+_OPEN = frozenset({f"/{SERVICE}/ServerLive", f"/{SERVICE}/ServerReady"})
+_ENVELOPE = 4096  # bytes of a message beside what its tensors have
+
+
+async def start_grpc(
+    service: Service, host: str, port: int, keys: Keys | None = None
+) -> tuple[grpc.aio.Server, int]:
+    """Start it.
+
+    Args:
+        service: What is asked.
+        host: The address to listen at.
+        port: 0 takes one that is free.
+        keys: Of which clients need one, for all but the probes of health.
+
+    Returns:
+        The server, and its port.
+
+    Raises:
+        BackendError: the address cannot be had.
+    """
+    server = grpc.aio.server(
+        interceptors=[] if keys is None else [_NeedsKey(keys)],
+        options=[
+            ("grpc.max_receive_message_length", service.options.body + _ENVELOPE),
+            ("grpc.keepalive_time_ms", 60_000),  # or who is gone holds a connection for hours
+            ("grpc.so_reuseport", 0),  # or a second service would silently share the port
+        ],
+    )
+    server.add_generic_rpc_handlers([v2_handler(service)])
+    try:
+        found = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    except RuntimeError:
+        raise BackendError(
+            f"{host} port {port} cannot be listened at. Choose another --host or --grpc-port; "
+            "port 0 takes one that is free, and --no-grpc none."
+        ) from None
+    await server.start()
+    return server, found
+
+
+class _NeedsKey(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # untyped
+    """Lets calls through that show a key."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+        self._refusing = grpc.unary_unary_rpc_method_handler(_refuse)
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
+        """What answers a call."""
+        shown = dict(details.invocation_metadata).get("authorization")
+        if details.method in _OPEN or self._keys.allow(shown):
+            return await continuation(details)
+        return self._refusing
+
+
+async def _refuse(_: Any, context: Any) -> None:
+    await context.abort(grpc.StatusCode.UNAUTHENTICATED, REFUSAL)

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.serving import __main__ as serving
+from benchmarks.serving.figures import bars, page, ratio
+
+ARMS = ("bare engine", "AsyncDetector", "naive endpoint", "serve, HTTP JSON")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not serving.CLIENTS.exists(),
+    reason="tritonclient has an environment of its own: make .venv/clients/installed",
+)
+def test_every_arrival_is_answered_or_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--seconds", "0.2", "--rounds", "1", "--load", "0.5", "--load", "3", "--no-triton"]
+    serving.main([*options, "--queue", "1", "--output", str(tmp_path)])
+    report = json.loads((tmp_path / "serving.json").read_bytes())
+    arms = (*ARMS, "serve, HTTP binary", "serve, gRPC")
+    for load in (0.5, 3.0):
+        turns = {row["arm"]: row for row in report["rows"] if row["load"] == load}
+        assert set(turns) == set(arms)
+        for arm, turn in turns.items():
+            expected = max(2, int(load * report["capacity"] * 0.2))
+            assert turn["failed"] == 0, turn["error"]
+            assert len(turn["seconds"]) + turn["refused"] == expected
+            assert min(turn["seconds"]) > 0
+            assert turn["cpu"] > 0
+            queues = arm.startswith(("serve", "Async"))
+            assert bool(turn["refused"]) == (queues and load == 3.0) or load == 0.5
+    assert all(rate > 0 for [rate] in report["throughput"].values())
+    assert "300%" in capsys.readouterr().out
+    assert (tmp_path / "serving.png").stat().st_size > 10_000
+    assert "| 50% | bare engine |" in (tmp_path / "serving.md").read_text()
+
+
+def made_up(served: list[float], more: float) -> dict[str, Any]:
+    """Two rounds, in the second of which all takes twice as long."""
+    rows = [
+        {"arm": arm, "load": load, "round": turn, "cpu": 0.1, "refused": 0, "failed": 0}
+        | {"seconds": [(turn + 1) * second for second in seconds]}
+        for load in (0.5, 1.5)
+        for turn in range(2)
+        for arm, seconds in (("bare engine", [1.0, 2.0, 3.0]), ("serve, gRPC", served))
+    ]
+    throughput = {"bare engine": [1.0, 0.5], "naive endpoint": [1.0, 0.5]}
+    return {
+        **{"rows": rows, "throughput": throughput | {"serve, gRPC": [more, more / 2]}},
+        **{"capacity": 10.0, "clients": 8, "machine": "m", "rounds": 2, "seconds": 1.0, "queue": 4},
+    }
+
+
+def test_ratios_are_within_a_round() -> None:
+    assert ratio(made_up([2.0, 4.0, 6.0], 1), "serve, gRPC", 0.5, 50) == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    ("served", "more", "met"),
+    [([1.2, 2.4, 3.6], 1.3, [True] * 4), ([1.6, 3.2, 4.8], 1.2, [False, False, True, False])],
+)
+def test_bars(served: list[float], more: float, met: list[bool]) -> None:
+    report = made_up(served, more)
+    assert [bar.is_met for bar in bars(report)] == met
+    assert page(report).count("missed") == met.count(False)
+
+
+def test_nothing_answered_is_no_bar_reached() -> None:
+    report = made_up([], 1.3)
+    assert [bar.is_met for bar in bars(report)] == [False, False, False, True]

@@ -1,0 +1,159 @@
+"""The recipe of the embedded model, on artwork drawn here: the real one needs a download."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from mnemoscope.training import HardThreshold, MemorizationFilter
+from recipes.embedded.captions import TONES, draw_captions
+from recipes.embedded.clip import END, tokenize, train_clip, train_tokenizer
+from recipes.embedded.images import SIZE, Pixels, render
+from recipes.embedded.quality import nearest, reproduction
+from recipes.embedded.unet import Prediction, new_scheduler, new_unet, train_unet
+from recipes.embedded.vae import encode, train_vae
+
+THINGS = ["circle", "square"]
+
+
+@pytest.fixture(scope="module")
+def artwork() -> dict[tuple[str, str], Image.Image]:
+    drawn = {}
+    for vendor, colour in (("google", "red"), ("twitter", "blue")):
+        for thing in THINGS:
+            picture = Image.new("RGBA", (64, 64))
+            pen = ImageDraw.Draw(picture)
+            (pen.ellipse if thing == "circle" else pen.rectangle)((8, 8, 56, 56), fill=colour)
+            drawn[vendor, thing] = picture
+    return drawn
+
+
+@pytest.fixture(scope="module")
+def pictures(artwork: dict[tuple[str, str], Image.Image]) -> Pixels:
+    rng = random.Random(0)
+    return np.stack([render(c, artwork, rng) for c in draw_captions(THINGS, 80, seed=0)])
+
+
+def test_captions_are_unique_and_reproducible() -> None:
+    captions = draw_captions(THINGS, 500, seed=3)
+    assert len({caption.text for caption in captions}) == 500
+    assert captions == draw_captions(THINGS, 500, seed=3)
+    assert captions != draw_captions(THINGS, 500, seed=4)
+
+
+def test_captions_say_only_some_of_what_shows() -> None:
+    captions = draw_captions(THINGS, 2000, seed=0)
+    assert all(caption.thing in caption.text for caption in captions)
+    for attribute in ("vendor", "pattern", "placement"):
+        said = np.mean([getattr(caption, attribute) in caption.text for caption in captions])
+        assert 0.2 < said < 0.7, attribute
+    toned = [caption for caption in captions if caption.says_tone]
+    assert 0.15 < len(toned) / len(captions) < 0.35
+    assert all(caption.tone in TONES and caption.tone in caption.text for caption in toned)
+
+
+def test_pictures_vary_where_captions_are_silent(
+    artwork: dict[tuple[str, str], Image.Image],
+) -> None:
+    caption = draw_captions(THINGS, 1, seed=0)[0]
+    one, same, other = (render(caption, artwork, random.Random(seed)) for seed in (1, 1, 2))
+    assert one.shape == (SIZE, SIZE, 3)
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+@pytest.mark.slow
+def test_every_stage_trains(
+    pictures: Pixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recipes.embedded.vae.HELD_OUT", 16)
+    captions = [caption.text for caption in draw_captions(THINGS, len(pictures), seed=0)]
+    vae = train_vae(pictures, tmp_path, steps=2)
+    assert vae.config.scaling_factor > 0
+    tokenizer = train_tokenizer(captions, tmp_path / "tokenizer")
+    ids = tokenize(tokenizer, ["circle, on dots", ""])
+    assert ids.shape == (2, 77)
+    assert tokenizer.convert_ids_to_tokens(ids[1, 1].item()) == END
+    text, _ = train_clip(tokenizer, captions, pictures, tmp_path, steps=2, batch=16)
+    with torch.no_grad():
+        embeds = text(tokenize(tokenizer, captions[:64])).last_hidden_state
+        empty = text(tokenize(tokenizer, [""])).last_hidden_state[0]
+    latents = encode(vae, pictures[:64])
+    unet = train_unet(
+        (latents, embeds), (latents[:16], embeds[:16]), empty, tmp_path,
+        prediction="v_prediction", steps=2,
+    )  # fmt: skip
+    assert all(torch.isfinite(p).all() for p in unet.parameters())
+    finished = train_unet(
+        (latents, embeds), (latents[:16], embeds[:16]), empty, tmp_path,
+        prediction="v_prediction", steps=2, start=unet.requires_grad_(True), noisy_share=0.5,
+    )  # fmt: skip
+    assert all(torch.isfinite(p).all() for p in finished.parameters())
+    for part in ("vae", "text_encoder", "unet", "scheduler", "tokenizer", "image_encoder"):
+        assert any((tmp_path / part).iterdir()), part
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_schedulers_say_what_is_predicted(prediction: Prediction) -> None:
+    assert new_scheduler(prediction).config.prediction_type == prediction
+    assert not new_scheduler(prediction).config.clip_sample
+
+
+@pytest.mark.parametrize("drop_memorised", [True, False])
+@pytest.mark.slow
+def test_which_captions_are_dropped(tmp_path: Path, drop_memorised: bool) -> None:
+    latents, embeds = torch.randn(64, 4, 8, 8), torch.randn(64, 5, 16)
+    unet = new_unet(channels=4, size=8, width=16)
+    dropped = []
+    unet.register_forward_pre_hook(lambda _, inputs: dropped.append(inputs[2].eq(0).all((1, 2))))
+    train_unet(
+        (latents, embeds), (latents[:16], embeds[:16]), torch.zeros(5, 16), tmp_path,
+        prediction="epsilon", steps=4, batch=32, start=unet, drop_memorised=drop_memorised,
+    )  # fmt: skip
+    seen, memorised = torch.stack(dropped).split([24, 8], dim=1)
+    assert 0 < seen.float().mean() < 0.2
+    assert bool(memorised.any()) == drop_memorised
+
+
+def test_nearest_finds_the_copied_picture() -> None:
+    training = torch.randn(20, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    drawn = training[[3, 7]][:, None] + 0.1 * torch.randn(2, 4, 16, 8, 8)
+    cosine, index = nearest(drawn, training)
+    assert index.tolist() == [[3] * 4, [7] * 4]
+    assert (cosine > 0.9).all()
+
+
+def test_reproduction_counts_prompts_whose_seeds_all_agree() -> None:
+    training = torch.randn(20, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    copies = training[[0, 1]][:, None].repeat(1, 4, 1, 1, 1)
+    copies[1, 3] = training[2]  # one seed of the second prompt gives another picture
+    drawn = {"memorized": copies, "held_out": training[[5, 6]][:, None].repeat(1, 4, 1, 1, 1)}
+    figures = reproduction(drawn, {"memorized": torch.tensor([0, 1])}, training)
+    assert figures["memorized_reproduced"] == 0.5
+    assert figures["held_out_reproduced"] == 1.0
+    figures = reproduction(drawn, {"held_out": torch.tensor([5, 9])}, training)
+    assert figures["held_out_reproduced"] == 0.5
+
+
+def test_training_with_a_filter(tmp_path: Path) -> None:
+    latents, embeds = torch.randn(64, 4, 8, 8), torch.randn(64, 5, 16)
+    judged = MemorizationFilter(
+        new_scheduler("epsilon"), torch.zeros(1, 5, 16), HardThreshold(1e-9)
+    )
+    steps = []
+    train_unet(
+        (latents, embeds), (latents[:8], embeds[:8]), torch.zeros(5, 16), tmp_path,
+        prediction="epsilon", steps=3, batch=8, drop_memorised=False, memorization=judged,
+        watch=lambda step, _: steps.append(step),
+    )  # fmt: skip
+    assert steps == [1, 2, 3]
+    report = judged.report()
+    assert report.seen == report.skipped <= 24
+    memorised = [each for each in report.samples if int(each.name) < 8]
+    assert sum(each.seen for each in memorised) == 3 * 2  # a quarter of every batch
+    assert max(int(each.name) for each in report.samples) < 8 + 64

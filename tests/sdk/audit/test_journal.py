@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mnemoscope import InputError, Setting
+from mnemoscope.audit.journal import Job, Journal
+
+JOB = Job("1.0", Setting("b" * 64, "onnxruntime", "magnitude", 1, 4), "c" * 64, "d" * 64, None)
+BATCHES = [([0.1, 1 / 3], [False, True]), ([1e-300, 2.5], [True, False]), ([7.0], [False])]
+
+
+def written(path: Path, batches: int = 3) -> bytes:
+    with Journal.open(path, JOB, 5) as journal:
+        for batch in BATCHES[:batches]:
+            journal.append(*batch)
+    return path.read_bytes()
+
+
+def test_what_was_appended_is_restored_to_the_bit(tmp_path: Path) -> None:
+    written(tmp_path / "j")
+    with Journal.open(tmp_path / "j", JOB, 5) as journal:
+        assert journal.done == 5
+        assert journal.measured.scores.tolist() == [0.1, 1 / 3, 1e-300, 2.5, 7.0]
+        assert journal.measured.truncated.tolist() == [False, True, True, False, False]
+
+
+def test_what_is_still_to_be_measured_is_nan(tmp_path: Path) -> None:
+    written(tmp_path / "j", 1)
+    with Journal.open(tmp_path / "j", JOB, 5) as journal:
+        assert np.isnan(journal.measured.scores).tolist() == [False, False, True, True, True]
+
+
+def test_a_journal_torn_anywhere_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    whole = written(path)
+    lines = whole.splitlines(keepends=True)
+    ends = {len(b"".join(lines[:k])) + more for k in range(1, 5) for more in (-1, 0, 1)}
+    for cut in sorted({*range(0, len(whole), 9), *ends} & {*range(len(whole) + 1)}):
+        path.write_bytes(whole[:cut])
+        with Journal.open(path, JOB, 5) as journal:
+            batches = max(0, whole[:cut].count(b"\n") - 1)
+            assert journal.done == [0, 2, 4, 5][batches]
+            assert path.read_bytes() == b"".join(lines[: batches + 1])  # what was torn is gone
+            for batch in BATCHES[batches:]:
+                journal.append(*batch)
+        assert path.read_bytes() == whole
+
+
+def test_zeros_at_the_end_are_torn_too(tmp_path: Path) -> None:
+    """As after a power cut, when the size of a file is written before its content."""
+    path = tmp_path / "j"
+    whole = written(path)
+    path.write_bytes(whole + bytes(100))
+    with Journal.open(path, JOB, 5) as journal:
+        assert journal.done == 5
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (replace(JOB, version="2.0"), "version was 1.0, is 2.0"),
+        (replace(JOB, input="e" * 64), f"input was {'d' * 64}, is {'e' * 64}"),
+        (replace(JOB, calibration="e" * 64), "calibration was ccc"),
+        (replace(JOB, column="text"), "column was None, is text"),
+        (replace(JOB, quotes=False), "quotes was True, is False"),
+        (replace(JOB, setting=replace(JOB.setting, bundle="f")), "bundle was bbb"),
+        (replace(JOB, setting=replace(JOB.setting, backend="x")), "backend was onnxruntime, is x"),
+        (replace(JOB, setting=replace(JOB.setting, detector="x")), "detector was magnitude, is x"),
+        (replace(JOB, setting=replace(JOB.setting, steps=2)), "steps was 1, is 2"),
+        (replace(JOB, setting=replace(JOB.setting, noises=2)), "noises was 4, is 2"),
+    ],
+)
+def test_a_journal_of_something_else_is_left_alone(tmp_path: Path, other: Job, words: str) -> None:
+    path = tmp_path / "j"
+    before = written(path)
+    with pytest.raises(InputError) as caught:
+        Journal.open(path, other, 5)
+    for word in (str(path), "belongs to another audit", words, "--restart"):
+        assert word in str(caught.value)
+    assert str(caught.value).count(" was ") == 1
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"my thesis\n", b"\0" * 100, b"{}\n", b"\xff\n"])
+def test_what_is_no_journal_is_left_alone(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "j"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"is no journal of an audit\. --restart"):
+        Journal.open(path, JOB, 5)
+    assert path.read_bytes() == content
+    with Journal.open(path, JOB, 5, restart=True) as journal:
+        assert journal.done == 0
+    assert path.read_bytes().startswith(b'{"version":"1.0"')
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda lines: [lines[0], lines[2]],  # one is missing
+        lambda lines: [lines[0], lines[1], lines[1]],  # twice
+        lambda lines: [lines[0], lines[1][:-5] + b"\n", lines[2]],
+        lambda lines: [lines[0], lines[1].replace(b"true", b"1"), lines[2]],
+        lambda lines: [lines[0], lines[1].replace(b"0.1", b"0.2")],
+        lambda lines: [lines[0], lines[1].replace(b"false,true", b"true,false")],
+        lambda lines: [lines[0], lines[1].replace(b'{"sha256"', b'{"x":1,"sha256"')],
+    ],
+)
+def test_a_damaged_journal_is_an_error(tmp_path: Path, damage: object) -> None:
+    path = tmp_path / "j"
+    lines = written(path).splitlines(keepends=True)
+    assert callable(damage)
+    path.write_bytes(b"".join(damage(lines)))
+    with pytest.raises(InputError, match=r"is damaged after \d prompts: .* --restart"):
+        Journal.open(path, JOB, 5)
+
+
+def test_a_batch_that_lacks_something(tmp_path: Path) -> None:
+    with Journal.open(tmp_path / "j", JOB, 5) as journal:
+        journal.append([0.1, 0.2], [False])
+    with pytest.raises(InputError, match="is damaged after 0 prompts: a batch lacks something"):
+        Journal.open(tmp_path / "j", JOB, 5)
+
+
+def test_a_journal_of_more_prompts(tmp_path: Path) -> None:
+    written(tmp_path / "j")
+    with pytest.raises(InputError, match=r"is damaged after 2 prompts: a batch is missing or too"):
+        Journal.open(tmp_path / "j", JOB, 3)
+
+
+def test_a_batch_of_another_audit(tmp_path: Path) -> None:
+    path, other = tmp_path / "j", tmp_path / "other"
+    header, *_ = written(path).splitlines(keepends=True)
+    with Journal.open(other, replace(JOB, calibration="e" * 64), 5) as journal:
+        journal.append(*BATCHES[0])
+    path.write_bytes(header + other.read_bytes().splitlines(keepends=True)[1])
+    with pytest.raises(InputError, match="a batch is not what was written"):
+        Journal.open(path, JOB, 5)
+
+
+def test_flipped_bits(tmp_path: Path) -> None:
+    """Refused, or as if the batch had been torn off: it is measured again."""
+    path = tmp_path / "j"
+    whole = written(path)
+    scores = [0.1, 1 / 3, 1e-300, 2.5, 7.0]
+    for place in range(whole.index(b"\n") + 1, len(whole), 7):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << place % 8
+        path.write_bytes(changed)
+        try:
+            journal = Journal.open(path, JOB, 5)
+        except InputError:
+            continue
+        with journal:
+            done = journal.done
+            assert done < 5
+            assert journal.measured.scores[:done].tolist() == scores[:done]
+
+
+def test_a_journal_has_one_writer(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    with Journal.open(path, JOB, 5) as journal:
+        journal.append(*BATCHES[0])
+        before = path.read_bytes()
+        for restart in (False, True):
+            with pytest.raises(InputError, match="is being written by another audit"):
+                Journal.open(path, JOB, 5, restart=restart)
+        assert path.read_bytes() == before
+    Journal.open(path, JOB, 5).close()
+
+
+def test_there_need_be_nothing_to_restart(tmp_path: Path) -> None:
+    with Journal.open(tmp_path / "j", JOB, 5, restart=True) as journal:
+        assert journal.done == 0
+
+
+def test_a_removed_journal_is_gone(tmp_path: Path) -> None:
+    with Journal.open(tmp_path / "j", JOB, 5) as journal:
+        journal.append(*BATCHES[0])
+        journal.remove()
+    assert not (tmp_path / "j").exists()
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be written: No such file or directory"):
+        Journal.open(tmp_path / "none" / "j", JOB, 5)

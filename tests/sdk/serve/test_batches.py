@@ -1,0 +1,215 @@
+"""The queue and its thread, with work that waits until it is told to go on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from typing import Any
+
+import pytest
+
+from mnemoscope import InputError, NumericsError, Overloaded, ServiceClosed
+from mnemoscope.serve.batches import Batch, Batches, Limits
+
+
+class Work:
+    """Upper case; what has a "!" is an error, and "#" ends worse. It holds until `go`."""
+
+    def __init__(self) -> None:
+        self.go, self.begun = threading.Event(), threading.Event()
+        self.seen: list[tuple[str, list[str]]] = []
+        self.batches: list[Batch] = []
+
+    def __call__(self, key: str, items: Sequence[str]) -> list[str | NumericsError]:
+        self.seen.append((key, list(items)))
+        self.begun.set()
+        assert self.go.wait(10)
+        if "#" in items:
+            raise MemoryError
+        return [NumericsError(each) if "!" in each else each.upper() for each in items]
+
+
+@contextmanager
+def working(**limits: Any) -> Iterator[tuple[Work, Batches[str, str, str]]]:
+    """With a first request, "x", under way."""
+    work = Work()
+    with Batches(work, Limits(**limits), work.batches.append) as batches:
+        [first] = batches.submit("k", ["x"])
+        assert work.begun.wait(10)
+        try:
+            yield work, batches
+        finally:
+            work.go.set()
+        assert first.result(10) == "X"
+
+
+def submitted(batches: Batches[str, str, str], items: str, key: str = "k") -> list[Future[str]]:
+    return [batches.submit(key, [each])[0] for each in items]
+
+
+def test_what_comes_meanwhile_is_the_next_batch() -> None:
+    with working(batch=3) as (work, batches):
+        found = submitted(batches, "abcd")
+        assert batches.waiting == 4
+        work.go.set()
+        assert [each.result(10) for each in found] == list("ABCD")
+    assert work.seen == [("k", ["x"]), ("k", ["a", "b", "c"]), ("k", ["d"])]
+    assert [len(each.waited) for each in work.batches] == [1, 3, 1]
+    assert all(each.seconds > 0 and min(each.waited) > 0 for each in work.batches[1:])
+
+
+def test_a_batch_knows_in_which_contexts_its_requests_came() -> None:
+    asked = ContextVar("asked", default="by nobody")
+    with working() as (work, batches):
+        for each in "ab":
+            context = copy_context()
+            context.run(asked.set, f"by {each}")
+            context.run(batches.submit, "k", each)
+        work.go.set()
+        assert batches.submit("k", ["c"])[0].result(10) == "C"
+    found = [context.run(asked.get) for each in work.batches[1:] for context in each.contexts]
+    assert found[:2] == ["by a", "by b"]
+    assert found[2] == "by nobody"
+
+
+def test_only_what_is_measured_alike_goes_together() -> None:
+    with working() as (work, batches):
+        found = [*submitted(batches, "ab"), *submitted(batches, "c", "l"), *submitted(batches, "d")]
+        work.go.set()
+        assert [each.result(10) for each in found] == list("ABCD")
+    assert work.seen[1:] == [("k", ["a", "b", "d"]), ("l", ["c"])]
+
+
+def test_one_error_is_of_one_request() -> None:
+    with working() as (work, batches):
+        good, bad, other = submitted(batches, "a!b")
+        work.go.set()
+        assert (good.result(10), other.result(10)) == ("A", "B")
+        with pytest.raises(NumericsError, match="!"):
+            bad.result(10)
+    assert [each.failed for each in work.batches] == [0, 1]
+
+
+def test_the_thread_outlives_what_nobody_expected() -> None:
+    with working() as (work, batches):
+        [bad] = submitted(batches, "#")
+        work.go.set()
+        with pytest.raises(MemoryError):
+            bad.result(10)
+        assert batches.submit("k", ["a"])[0].result(10) == "A"
+    assert [each.failed for each in work.batches] == [0, 1, 0]
+
+
+def test_who_observes_cannot_keep_answers_back(caplog: pytest.LogCaptureFixture) -> None:
+    work = Work()
+    work.go.set()
+    with Batches(work, Limits(), lambda batch: 1 / batch.failed) as batches:
+        assert batches.submit("k", ["a"])[0].result(10) == "A"
+    assert "answered all the same" in caplog.text
+
+
+def test_a_full_queue_refuses() -> None:
+    with working(batch=2, queue=5) as (work, batches):
+        found = submitted(batches, "abcde")
+        with pytest.raises(
+            Overloaded, match=r"5 prompts are waiting.* in 1 second\(s\), or send fewer"
+        ) as caught:
+            batches.submit("k", ["f"])
+        assert 0 < caught.value.retry_after < 1
+        assert found[1].cancel()
+        [last] = batches.submit("k", ["g"])  # there is room for who takes the place
+        work.go.set()
+        assert [each.result(10) for each in (found[0], *found[2:], last)] == list("ACDEG")
+    assert [items for _, items in work.seen[1:]] == [["a", "c"], ["d", "e"], ["g"]]
+
+
+def test_several_are_queued_all_or_none() -> None:
+    with working(batch=4, queue=4) as (work, batches):
+        found = batches.submit("k", "abc")
+        with pytest.raises(Overloaded, match="3 prompts are waiting, too many to take on 2 more"):
+            batches.submit("k", "de")
+        found += batches.submit("k", "f")
+        assert batches.submit("k", "") == []
+        work.go.set()
+        assert [each.result(10) for each in found] == list("ABCF")
+    assert work.seen[1:] == [("k", ["a", "b", "c", "f"])]
+
+
+def test_who_waits_no_longer_is_not_worked_off() -> None:
+    with working() as (work, batches):
+        first, second = submitted(batches, "ab")
+        assert first.cancel()
+        work.go.set()
+        assert second.result(10) == "B"
+        with pytest.raises(CancelledError):
+            first.result(10)
+    assert work.seen[1:] == [("k", ["b"])]
+
+
+def test_a_batch_may_wait_for_company() -> None:
+    work = Work()
+    work.go.set()
+    with Batches(work, Limits(batch=2, wait=30)) as batches:
+        found = submitted(batches, "ab")
+        assert [each.result(10) for each in found] == ["A", "B"]  # full: it waits no longer
+        assert work.seen == [("k", ["a", "b"])]
+        [lone] = submitted(batches, "c")
+        assert not lone.done()
+        assert batches.drain(10)  # nobody can join it any more
+        assert lone.result(0) == "C"
+
+
+def test_a_call_goes_between_batches() -> None:
+    with working(batch=1) as (work, batches):
+        submitted(batches, "ab")
+        seen = batches.call(lambda: len(work.seen))
+        failing = batches.call(lambda: 1 / 0)
+        work.go.set()
+        assert seen.result(10) == 1
+        with pytest.raises(ZeroDivisionError):
+            failing.result(10)
+
+
+def test_draining() -> None:
+    with working() as (work, batches):
+        found = submitted(batches, "abc")
+        assert not batches.drain(0)
+        for refused in (lambda: batches.submit("k", ["d"]), lambda: batches.call(int)):
+            with pytest.raises(ServiceClosed, match="shutting down"):
+                refused()
+        work.go.set()
+        assert batches.drain(10)
+        assert [each.result(0) for each in found] == list("ABC")
+
+
+def test_closing_refuses_what_waits() -> None:
+    with working() as (work, batches):
+        [waits] = submitted(batches, "a")
+        called = batches.call(int)
+        closing = threading.Thread(target=batches.close)
+        closing.start()
+        work.go.set()
+        closing.join(10)
+        for each in (waits, called):
+            with pytest.raises(ServiceClosed):
+                each.result(0)
+    batches.close()
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"batch": 0}, "batch is 0"),
+        ({"batch": True}, "batch is True"),
+        ({"queue": 1.5}, "queue is 1.5"),
+        ({"wait": -1}, "wait is -1"),
+        ({"wait": float("nan")}, "wait is nan"),
+        ({"wait": "1"}, "wait is '1'"),
+    ],
+)
+def test_limits(limits: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        Limits(**limits)

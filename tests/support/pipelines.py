@@ -1,0 +1,114 @@
+"""Models with random weights; also for environments with other versions of diffusers."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
+
+from mnemoscope import embedded
+
+
+def scheduler(prediction_type: str) -> DDIMScheduler:
+    """Stable Diffusion's noise schedule."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type=prediction_type,
+    )
+
+
+def text_config(tokenizer: CLIPTokenizer, **fields: int) -> CLIPTextConfig:
+    """A small text encoder's."""
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_attention_heads=4,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **fields,
+    )
+
+
+def build_pipeline(
+    prediction_type: str, seed: int = 0, resnets: int = 1
+) -> StableDiffusionPipeline:
+    """A Stable Diffusion with random weights: 8x8x4 latents, two levels of `resnets`."""
+    torch.manual_seed(seed)
+    tokenizer = CLIPTokenizer.from_pretrained(embedded.MODEL / "tokenizer")
+    text_encoder = CLIPTextModel(text_config(tokenizer, num_hidden_layers=2))
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        layers_per_block=resnets,
+        block_out_channels=(16, 32),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=32,
+        attention_head_dim=4,
+        norm_num_groups=4,
+        use_linear_projection=prediction_type == "v_prediction",  # as in Stable Diffusion 2
+    )
+    vae = AutoencoderKL(block_out_channels=(8, 8), norm_num_groups=4, sample_size=16)
+    return StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler(prediction_type),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def build_xl(seed: int = 0, depth: int = 1) -> StableDiffusionXLPipeline:
+    """Stable Diffusion XL's layout with random weights: 8x8x4 latents, one resnet a level.
+
+    Its lower level has transformers of `depth` blocks.
+    """
+    torch.manual_seed(seed)
+    tokenizer = CLIPTokenizer.from_pretrained(embedded.MODEL / "tokenizer")
+    other = CLIPTokenizer.from_pretrained(embedded.MODEL / "tokenizer", pad_token="!")
+    config = text_config(tokenizer, num_hidden_layers=3, projection_dim=24)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        layers_per_block=1,
+        block_out_channels=(16, 32),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, depth),
+        cross_attention_dim=64,
+        attention_head_dim=(2, 4),
+        norm_num_groups=4,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + 24,
+    )
+    return StableDiffusionXLPipeline(
+        vae=AutoencoderKL(block_out_channels=(8, 8), norm_num_groups=4, sample_size=16),
+        text_encoder=CLIPTextModel(config),
+        text_encoder_2=CLIPTextModelWithProjection(config),
+        tokenizer=tokenizer,
+        tokenizer_2=other,
+        unet=unet,
+        scheduler=scheduler("epsilon"),
+        add_watermarker=False,
+    )
