@@ -23,6 +23,7 @@ import onnx
 
 from mnemoscope import Calibration, CalibrationFile, Detection, Detector, Setting, embedded
 from mnemoscope.audit.journal import Job, Journal
+from mnemoscope.audit.measuring import Score
 from mnemoscope.calibration.written import encode, text_of
 from mnemoscope.cli import inspect
 from mnemoscope.prompts import Broken, read_rows
@@ -247,16 +248,15 @@ def journal(folder: Path) -> Target:
     """What was measured, from its beginning on, as far as it goes."""
     path, job = folder / "journal", Job("1.0", SETTING, "c" * 64, "d" * 64, None)
 
-    def read(content: bytes) -> list[tuple[float, bool]]:
+    def read(content: bytes) -> list[tuple[int, list[Score]]]:
         path.write_bytes(content)
-        with Journal.open(path, job, 30) as found:
-            held = found.measured
-            pairs = zip(held.scores.tolist(), held.truncated.tolist(), strict=True)
-            return list(pairs)[: found.done]
+        with Journal.open(path, job) as found:
+            return list(found.read("measure", Score))
 
-    with Journal.open(path, job, 30) as begun:
-        for start in range(0, 30, 6):
-            begun.append([1 / (start + k + 1) for k in range(6)], [k == 2 for k in range(6)])
+    with Journal.open(path, job) as begun:
+        for number in range(5):
+            scores = [Score(1 / (6 * number + k + 1), k == 2) for k in range(6)]
+            begun.append("measure", number, scores)
     return Target((path.read_bytes(),), read, lambda found, all_: found == all_[: len(found)])
 
 

@@ -6,14 +6,14 @@ import hashlib
 import itertools
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope_runtime import InputError, NumericsError, __version__
+from mnemoscope_runtime import InputError, __version__
 from mnemoscope_runtime.options import check_options
 
 from ..calibration import Calibration, CalibrationFile
@@ -23,15 +23,15 @@ from ..detector import Detector
 from ..outputs import require_place, writing_text
 from . import figures, report, table
 from .deciding import GROUPED, READ, group, limitation, limits
-from .journal import Job, Journal, Measured
+from .journal import Job, Journal
+from .measuring import Measured, collect, measuring
 from .result import Audit
 from .source import Source
+from .stages import Here, Progress, run
 
 __all__ = ["audit"]
 
-_BATCH = 32
 _SHOWN, _OF_EACH, _HIGHEST = 200, 5, 20  # in the report: groups, of each; if none is flagged
-Progress = Callable[[int, int], None]
 
 
 def audit(
@@ -98,18 +98,17 @@ def audit(
     known = hashlib.sha256(text_of(calibration)).hexdigest()
     job = Job(__version__, setting, known, source.sha256, column, quotes)
     partial = output.with_name(f"{output.name}.partial")
-    with Journal.open(partial, job, source.measured, restart=restart) as journal:
-        if journal.done:
-            tell(f"going on after {journal.done:,} of {source.measured:,} prompts in {partial}.")
-        _measure(detector, source, journal, steps, setting.noises, progress)
+    stage = measuring(source, lambda: nullcontext(detector), setting)
+    with Journal.open(partial, job, restart=restart) as journal:
+        found = run(stage, journal, Here(), progress=progress, tell=tell)
+        measured = collect(found, source.measured)
         try:
             source.check()
         except InputError:
             journal.remove()
             raise
-        measured = journal.measured
         judged = _judge(source, measured, calibration, fdr, dependent, tell)
-        found = Audit(
+        audited = Audit(
             file=file,
             prompts=len(source.place),
             distinct=source.measured,
@@ -133,11 +132,11 @@ def audit(
                 compared = limits(source.measured, fdr, dependent)
                 curve = figures.p_value_plot(judged.p_values, compared)
                 entries = _entries(source, measured, judged)
-                text = report.page(found, entries, histogram, curve)
+                text = report.page(audited, entries, histogram, curve)
                 both.enter_context(writing_text(page, table.REMEDY)).write(text)
             table.write(output, _rows(source, measured, judged))  # takes its place first
         journal.remove()
-    return found
+    return audited
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,28 +145,6 @@ class _Judged:
     flagged: NDArray[np.bool_]  # [distinct]
     groups: NDArray[np.int64]  # [distinct], 0 for those that are not flagged or not grouped
     shown: dict[int, str]  # the flagged, or the highest if there are none: the worst first
-
-
-def _measure(
-    detector: Detector,
-    source: Source,
-    journal: Journal,
-    steps: int,
-    noises: int,
-    progress: Progress,
-) -> None:
-    prompts = itertools.islice(source.prompts(), journal.done, None)
-    progress(journal.done, source.measured)
-    while batch := list(itertools.islice(prompts, _BATCH)):
-        try:
-            found = detector.screen(batch, steps=steps, noises=noises)
-        except (InputError, NumericsError) as error:
-            raise type(error)(
-                f"{error} (Counted from distinct prompt {journal.done:,}. What was measured before "
-                f"it is in {journal.path}.)"
-            ) from None
-        journal.append([each.score for each in found], [each.truncated for each in found])
-        progress(journal.done, source.measured)
 
 
 def _judge(

@@ -1,11 +1,10 @@
-"""What was measured so far, in a file that outlives the process.
+"""What was done so far, in a file that outlives the process.
 
-A header says what was measured and how; then comes one line for each batch, so that what a kill
-tore off is a whole batch, and going on measures the same batches as never having stopped: an
-engine's rounding may depend on them. With each batch stands a digest of it and of the header, since
+A header says what is audited and how; then comes one line for each batch of a stage, so that what a
+kill tore off is a whole batch. With each batch stands a digest of it and of the header, since
 verdicts come of what is read again.
 
-A file of lines and no SQLite: it is written at its end alone, by one process, and read once, so
+A file of lines and no SQLite: it is written at its end alone, by one process, and read in order, so
 that a torn last line is all that can go wrong, and it stays one file beside OUTPUT. It grows in
 place, where all other files are staged (`mnemoscope_runtime.staging`), and is held meanwhile.
 """
@@ -13,14 +12,14 @@ place, where all other files are staged (`mnemoscope_runtime.staging`), and is h
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from mnemoscope_runtime import InputError
 from mnemoscope_runtime.closing import Closing
@@ -28,12 +27,14 @@ from mnemoscope_runtime.staging import hold
 
 from ..calibration import Setting
 
-__all__ = ["Job", "Journal", "Measured"]
+__all__ = ["Job", "Journal"]
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Job:
-    """What has to be the same for measurements to be taken over.
+    """What has to be the same for results to be taken over.
 
     Attributes:
         version: Of Mnemoscope.
@@ -50,26 +51,13 @@ class Job:
     input: str
     column: str | None
     quotes: bool = True
-    kind: str = "mnemoscope-audit"
+    kind: str = "mnemoscope-audit-2"
 
 
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """What was measured of each distinct prompt.
-
-    Attributes:
-        scores: # [prompt]
-        truncated: Whether its end did not fit into what the model reads. # [prompt]
-    """
-
-    scores: NDArray[np.float64]
-    truncated: NDArray[np.bool_]
-
-
-class _Batch(msgspec.Struct):
-    start: int
-    scores: list[float]
-    truncated: list[bool]
+class _Batch(msgspec.Struct, forbid_unknown_fields=True):
+    stage: str
+    number: int
+    results: msgspec.Raw
 
 
 class _Line(msgspec.Struct, forbid_unknown_fields=True):
@@ -80,21 +68,19 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
 class Journal(Closing):
     """An open journal. A context manager, which closes the file and lets it lie."""
 
-    def __init__(self, path: Path, file: IO[bytes], header: bytes, measured: Measured) -> None:
+    def __init__(self, path: Path, file: IO[bytes], header: bytes) -> None:
         self.path = path
         self._file = file
         self._header = header
-        self.measured = measured
-        self.done = 0  # how many prompts
+        self._numbers: dict[str, set[int]] = {}  # of the batches of each stage
 
     @classmethod
-    def open(cls, path: Path, job: Job, count: int, *, restart: bool = False) -> Journal:
+    def open(cls, path: Path, job: Job, *, restart: bool = False) -> Journal:
         """Go on with a journal, or begin one.
 
         Args:
             path: The file.
-            job: What is to be measured.
-            count: How many prompts.
+            job: What results are of.
             restart: Whether to begin one whatever lies there.
 
         Raises:
@@ -102,13 +88,12 @@ class Journal(Closing):
                 written by another process.
         """
         header = msgspec.json.encode(job) + b"\n"
-        measured = Measured(np.full(count, np.nan), np.zeros(count, bool))
         try:
             path.touch()
             file = path.open("r+b")
         except OSError as error:
             raise _unwritable(path, error) from None
-        journal = cls(path, file, header, measured)
+        journal = cls(path, file, header)
         try:
             if not hold(file.fileno(), path):
                 raise InputError(
@@ -119,8 +104,7 @@ class Journal(Closing):
                 file.truncate()
             found = file.readline(2**16)
             if header.startswith(found) and found != header:  # new, or torn in its first line
-                found = b""
-                file.seek(0)
+                file.truncate(0)
                 journal._write(header)
             elif found != header:
                 raise InputError(f"{path} {_difference(found, job)} {_AGAIN}")
@@ -131,15 +115,47 @@ class Journal(Closing):
             raise
         return journal
 
-    def append(self, scores: list[float], truncated: list[bool]) -> None:
-        """Add a batch.
+    def append(self, stage: str, number: int, results: Sequence[object]) -> None:
+        """Add a batch of a stage.
 
         Raises:
             InputError: the file cannot be written; what was there before is kept.
         """
-        text = msgspec.json.encode(_Batch(self.done, scores, truncated))
+        batch = _Batch(stage, number, msgspec.Raw(msgspec.json.encode(results)))
+        text = msgspec.json.encode(batch)
         self._write(msgspec.json.encode(_Line(self._digest(text), msgspec.Raw(text))) + b"\n")
-        self._take(scores, truncated)
+        self._numbers.setdefault(stage, set()).add(number)
+
+    def read(self, stage: str, result: type[Result]) -> Iterator[tuple[int, list[Result]]]:
+        """The batches of a stage as they were appended, and their numbers.
+
+        Args:
+            stage: As it was appended.
+            result: What msgspec makes of each result.
+
+        Raises:
+            InputError: results are of another kind.
+        """
+        if stage not in self._numbers:
+            return
+        decoder = msgspec.json.Decoder(list[result])  # type: ignore[valid-type]
+        place, end = len(self._header), self._file.seek(0, os.SEEK_END)
+        while place < end:
+            self._file.seek(place)
+            line = self._file.readline()
+            place += len(line)
+            batch = _BATCHES.decode(_LINES.decode(line).batch)
+            if batch.stage != stage:
+                continue
+            try:
+                results = decoder.decode(batch.results)
+            except msgspec.DecodeError as error:
+                raise self.damaged(str(error)) from None
+            yield batch.number, results
+
+    def damaged(self, why: str) -> InputError:
+        """The error that a journal which cannot be right is met with."""
+        return InputError(f"{self.path} is damaged: {why}. {_AGAIN}")
 
     def remove(self) -> None:
         """Delete the file: it is no longer needed."""
@@ -155,48 +171,39 @@ class Journal(Closing):
         except OSError as error:  # of what was still to be flushed
             raise _unwritable(self.path, error) from None
 
-    def _take(self, scores: list[float], truncated: list[bool]) -> None:
-        end = self.done + len(scores)
-        self.measured.scores[self.done : end] = scores
-        self.measured.truncated[self.done : end] = truncated
-        self.done = end
-
     def _restore(self) -> None:
-        lines, batches = msgspec.json.Decoder(_Line), msgspec.json.Decoder(_Batch)
         kept = self._file.tell()
         for line in iter(self._file.readline, b""):
             if not line.endswith(b"\n"):
                 break  # torn by a kill
             try:
-                held = lines.decode(line)
+                held = _LINES.decode(line)
                 if self._digest(held.batch) != held.sha256:
                     raise ValueError("a batch is not what was written")
-                batch = batches.decode(held.batch)
-                fits = len(batch.scores) <= len(self.measured.scores) - self.done
-                if batch.start != self.done or not fits:
-                    raise ValueError("a batch is missing or too many")
-                if len(batch.scores) != len(batch.truncated):
-                    raise ValueError("a batch lacks something")
-                self._take(batch.scores, batch.truncated)
+                batch = _BATCHES.decode(held.batch)
+                numbers = self._numbers.setdefault(batch.stage, set())
+                if batch.number in numbers:
+                    raise ValueError("a batch is there twice")
+                numbers.add(batch.number)
             except ValueError as error:  # msgspec's too
-                raise InputError(
-                    f"{self.path} is damaged after {self.done:,} prompts: {error}. {_AGAIN}"
-                ) from None
+                raise self.damaged(str(error)) from None
             kept = self._file.tell()
-        self._file.seek(kept)
-        self._file.truncate()
+        self._file.truncate(kept)
 
     def _digest(self, batch: bytes | msgspec.Raw) -> str:
         return hashlib.sha256(self._header + bytes(batch)).hexdigest()
 
     def _write(self, line: bytes) -> None:
         try:
+            self._file.seek(0, os.SEEK_END)
             self._file.write(line)
             self._file.flush()
         except OSError as error:
             raise _unwritable(self.path, error) from None
 
 
+_LINES = msgspec.json.Decoder(_Line)
+_BATCHES = msgspec.json.Decoder(_Batch)
 _AGAIN = "--restart deletes it and measures all prompts again; or choose another --output."
 
 

@@ -194,7 +194,7 @@ def test_a_stop_anywhere_and_a_resumption_give_the_same_bytes(tmp_path: Path) ->
         steps: list[tuple[int, int]] = []
         progress = partial(_note, steps)
         _, told = run(detector, files, progress=progress)
-        assert told[-1].startswith(f"going on after {32 * stop} of 150 prompts in ")
+        assert told[-1].startswith(f"going on after {32 * stop} of 150 distinct prompts in ")
         assert steps[0] == (32 * stop, 150)
         assert steps[-1] == (150, 150)
         assert backend.calls < calls
