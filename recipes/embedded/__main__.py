@@ -27,13 +27,24 @@ def _texts(captions: list[Caption]) -> list[str]:
 
 
 def _vae(work: Path, data: Dataset, args: argparse.Namespace) -> None:
-    train_vae(data.seen_images, work, steps=args.vae_steps, seed=args.seed)
+    if args.vae is None:
+        train_vae(data.seen_images, work, steps=args.vae_steps, seed=args.seed)
+    else:
+        load_network(AutoencoderKL, args.vae, dtype=torch.float32).save_pretrained(work / "vae")
 
 
 def _clip(work: Path, data: Dataset, args: argparse.Namespace) -> None:
     captions = _texts(data.seen)
     tokenizer = train_tokenizer(captions, work / "tokenizer")
-    train_clip(tokenizer, captions, data.seen_images, work, steps=args.clip_steps, seed=args.seed)
+    train_clip(
+        tokenizer,
+        captions,
+        data.seen_images,
+        work,
+        steps=args.clip_steps,
+        layers=args.encoder_layers,
+        seed=args.seed,
+    )
 
 
 @torch.no_grad()
@@ -51,6 +62,7 @@ def _unet(work: Path, data: Dataset, args: argparse.Namespace) -> None:
         work,
         prediction=args.prediction,
         steps=args.unet_steps,
+        memorised_share=args.memorised_share,
         seed=args.seed,
     )
 
@@ -64,6 +76,7 @@ def _finish(work: Path, data: Dataset, args: argparse.Namespace) -> None:
             work,
             prediction=args.prediction,
             steps=args.finish_steps,
+            memorised_share=args.memorised_share,
             seed=args.seed + cycle,
             rate=5e-4,
             start=load_network(UNet2DConditionModel, work / "unet", dtype=torch.float32),
@@ -101,6 +114,12 @@ def main() -> None:
     parser.add_argument(
         "--pictures", type=Path, default=Path("out/embedded"), help="contact sheets"
     )
+    usual = Sizes()
+    for split in ("memorised", "seen", "calibration"):
+        parser.add_argument(f"--{split}", type=int, default=getattr(usual, split), help="captions")
+    parser.add_argument("--memorised-share", type=float, default=0.25, help="of every batch")
+    parser.add_argument("--encoder-layers", type=int, default=3, help="of the text encoder")
+    parser.add_argument("--vae", type=Path, help="one that is trained, in place of training one")
     parser.add_argument("--vae-steps", type=int, default=4500)
     parser.add_argument("--clip-steps", type=int, default=1500)
     parser.add_argument("--unet-steps", type=int, default=12_000)
@@ -110,7 +129,8 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     args.work.mkdir(parents=True, exist_ok=True)
-    data = build_dataset(args.data or args.work / "data", Sizes(), args.seed)
+    sizes = Sizes(memorised=args.memorised, seen=args.seen, calibration=args.calibration)
+    data = build_dataset(args.data or args.work / "data", sizes, args.seed)
     run = {
         "vae": _vae,
         "clip": _clip,

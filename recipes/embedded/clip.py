@@ -76,14 +76,14 @@ def tokenize(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> Tensor:
     return ids
 
 
-def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """Three layers of width 128."""
+def new_text_encoder(tokenizer: CLIPTokenizer, layers: int = 3) -> CLIPTextModel:
+    """Of width 128."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
             hidden_size=WIDTH,
             intermediate_size=4 * WIDTH,
-            num_hidden_layers=3,
+            num_hidden_layers=layers,
             num_attention_heads=4,
             max_position_embeddings=LENGTH,
             projection_dim=WIDTH,
@@ -101,13 +101,14 @@ def train_clip(
     work: Path,
     *,
     steps: int,
+    layers: int = 3,
     batch: int = 128,
     rate: float = 1.5e-3,
     seed: int = 0,
 ) -> tuple[CLIPTextModel, ImageEncoder]:
     """Symmetric InfoNCE between captions and pictures + 0.5 next-token cross-entropy."""
     torch.manual_seed(seed)
-    text, vision = new_text_encoder(tokenizer), ImageEncoder()
+    text, vision = new_text_encoder(tokenizer, layers), ImageEncoder()
     project = nn.Linear(WIDTH, WIDTH, bias=False)
     scale = nn.Parameter(torch.tensor(10.0).log())
     parameters = [*text.parameters(), *vision.parameters(), *project.parameters(), scale]

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import random
 import subprocess
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +79,8 @@ def build_dataset(folder: Path, sizes: Sizes, seed: int) -> Dataset:
 
     memorised, held_out = take(sizes.memorised), take(sizes.held_out)
     calibration, seen = take(sizes.calibration), take(sizes.seen)
-    cache = folder / f"pictures-{seed}-{sizes.memorised}-{sizes.seen}.npy"
+    counts = "-".join(str(count) for count in astuple(sizes))  # every one moves the pictures
+    cache = folder / f"pictures-{seed}-{counts}.npy"
     if not cache.exists():
         rng = random.Random(seed + 1)
         pictures = np.empty((sizes.memorised + sizes.seen, SIZE, SIZE, 3), np.uint8)

@@ -31,6 +31,10 @@ SEEN = 300  # seen captions that ship, to judge false positives by
 JUDGED = 100  # captions of each kind that are drawn
 DETECTORS, STEPS, NOISES = ("magnitude", "taps"), (1, 10), (1, 4)  # settings that are calibrated
 GRID = 10  # pictures a row in memorized.png
+ARGUMENTS = (  # that change what is trained
+    *("seed", "prediction", "memorised", "seen", "calibration", "memorised_share"),
+    *("encoder_layers", "vae_steps", "clip_steps", "unet_steps", "finish_steps", "finish_cycles"),
+)
 
 
 def pack(work: Path, data: Dataset, args: argparse.Namespace) -> None:
@@ -76,10 +80,7 @@ def judge(work: Path, data: Dataset, args: argparse.Namespace) -> None:
     figures = _judge(StableDiffusion.load(model_dir), model_dir, data, args)
     provenance = {
         "command": "python -m recipes.embedded",
-        "arguments": {
-            k: v for k, v in vars(args).items() if k.endswith(("steps", "cycles", "seed"))
-        }
-        | {"prediction": args.prediction},
+        "arguments": {name: vars(args)[name] for name in ARGUMENTS},
         "data": {package: {"sha512": digest} for package, digest in PACKAGES.values()},
         "licences": "see NOTICE.md",
         "tools": {name: version(name) for name in ("torch", "diffusers", "transformers")},
@@ -97,7 +98,7 @@ def judge(work: Path, data: Dataset, args: argparse.Namespace) -> None:
 
 def _shipped_seen(data: Dataset, seed: int) -> list[int]:
     """Which seen captions ship."""
-    return sorted(random.Random(seed).sample(range(len(data.seen)), SEEN))
+    return sorted(random.Random(seed).sample(range(len(data.seen)), min(SEEN, len(data.seen))))
 
 
 def _save_half(work: Path, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The UNet: on frozen latents and text encoder; a quarter of each batch is memorised."""
+"""The UNet: on frozen latents and text encoder; a share of each batch is memorised."""
 
 from __future__ import annotations
 
@@ -57,6 +57,7 @@ def train_unet(
     *,
     prediction: Prediction,
     steps: int,
+    memorised_share: float = 0.25,
     batch: int = 32,
     rate: float = 1e-3,
     seed: int = 0,
@@ -69,16 +70,16 @@ def train_unet(
 ) -> UNet2DConditionModel:
     """Train on (latents [N, 16, 8, 8], embeddings [N, 77, 128]); returns the averaged weights.
 
-    A quarter of each batch is memorised captions; a tenth of all captions is dropped (replaced by
-    `empty` [77, 128]). For epsilon the loss weight is clamp(SNR^-0.5, 1, 8): high noise levels,
-    where the first denoising step happens, are learnt within a short run. For v it is 1, which
-    weighs them alike.
+    `memorised_share` of each batch is memorised captions; a tenth of all captions is dropped
+    (replaced by `empty` [77, 128]). For epsilon the loss weight is clamp(SNR^-0.5, 1, 8): high
+    noise levels, where the first denoising step happens, are learnt within a short run. For v it is
+    1, which weighs them alike.
 
     `start` continues from those weights. A share `noisy_share` of the timesteps is drawn from
     700..999, where the first denoising step happens and memorisation arrives last. With
     `drop_memorised=False` only the seen captions are dropped: the unconditional branch then learns
     the whole population, of which memorised pictures are a vanishing share, as in real training
-    sets, and not a quarter, as in these batches.
+    sets, and not as large a one as in these batches.
 
     `memorization` leaves samples out of the loss; to it the memorised captions come first, then the
     seen ones. `watch` is called after every step with the number of steps and the averaged weights.
@@ -93,9 +94,9 @@ def train_unet(
     weight = torch.ones(1000)
     if prediction == "epsilon":
         weight = (1 / scheduler.alphas_cumprod - 1).sqrt().clamp(1, 8)
-    quarter = batch // 4
-    many = shuffled(len(seen[0]), batch - quarter, rng)
-    few = shuffled(len(memorised[0]), quarter, rng)
+    part = round(batch * memorised_share)
+    many = shuffled(len(seen[0]), batch - part, rng)
+    few = shuffled(len(memorised[0]), part, rng)
     horizon = steps * 13 // 12  # the rate ends at 1.5 % of its peak, not at nothing
     report = Log(work / log)
     for step in range(steps):
@@ -105,7 +106,7 @@ def train_unet(
         x0 = torch.cat([seen[0][i], memorised[0][j]]).float()
         context = torch.cat([seen[1][i], memorised[1][j]]).float()
         dropped = torch.rand(batch) < 0.1
-        dropped[-quarter:] &= drop_memorised
+        dropped[-part:] &= drop_memorised
         context[dropped] = empty
         t = torch.randint(0, 1000, (batch,))
         t = torch.where(torch.rand(batch) < noisy_share, torch.randint(700, 1000, (batch,)), t)
@@ -131,8 +132,8 @@ def train_unet(
             watch(step + 1, average)
         report(
             step,
-            seen=error[:-quarter].mean().detach(),
-            memorised=error[-quarter:].mean().detach(),
+            seen=error[:-part].mean().detach(),
+            memorised=error[-part:].mean().detach(),
         )
         if (step + 1) % 1000 == 0:
             average.save_pretrained(work / "unet")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image, ImageDraw
 from mnemoscope.training import HardThreshold, MemorizationFilter
 from recipes.embedded.captions import TONES, draw_captions
 from recipes.embedded.clip import END, tokenize, train_clip, train_tokenizer
+from recipes.embedded.dataset import Sizes, build_dataset
 from recipes.embedded.images import SIZE, Pixels, render
 from recipes.embedded.quality import nearest, reproduction
 from recipes.embedded.unet import Prediction, new_scheduler, new_unet, train_unet
@@ -67,6 +69,23 @@ def test_pictures_vary_where_captions_are_silent(
     assert not np.array_equal(one, other)
 
 
+def test_pictures_are_kept_for_these_very_captions(
+    artwork: dict[tuple[str, str], Image.Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many are held out decides which captions are trained on."""
+    monkeypatch.setattr("recipes.embedded.dataset.fetch_packages", lambda _: {})
+    monkeypatch.setattr("recipes.embedded.dataset.load_artwork", lambda *_: artwork)
+    sizes = Sizes(things=2, memorised=3, seen=5, held_out=4, calibration=6)
+    one = build_dataset(tmp_path, sizes, 7)
+    assert (len(one.memorised), len(one.seen)) == (3, 5)
+    assert (len(one.held_out), len(one.calibration)) == (4, 6)
+    again = build_dataset(tmp_path, sizes, 7)
+    assert np.array_equal(one.seen_images, again.seen_images)
+    other = build_dataset(tmp_path, replace(sizes, held_out=5), 7)
+    assert other.seen != one.seen
+    assert not np.array_equal(one.seen_images, other.seen_images)
+
+
 @pytest.mark.slow
 def test_every_stage_trains(
     pictures: Pixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -79,7 +98,8 @@ def test_every_stage_trains(
     ids = tokenize(tokenizer, ["circle, on dots", ""])
     assert ids.shape == (2, 77)
     assert tokenizer.convert_ids_to_tokens(ids[1, 1].item()) == END
-    text, _ = train_clip(tokenizer, captions, pictures, tmp_path, steps=2, batch=16)
+    text, _ = train_clip(tokenizer, captions, pictures, tmp_path, steps=2, layers=2, batch=16)
+    assert text.config.num_hidden_layers == 2
     with torch.no_grad():
         embeds = text(tokenize(tokenizer, captions[:64])).last_hidden_state
         empty = text(tokenize(tokenizer, [""])).last_hidden_state[0]
@@ -104,18 +124,21 @@ def test_schedulers_say_what_is_predicted(prediction: Prediction) -> None:
     assert not new_scheduler(prediction).config.clip_sample
 
 
-@pytest.mark.parametrize("drop_memorised", [True, False])
+@pytest.mark.parametrize(("drop_memorised", "share", "few"), [(True, 0.25, 8), (False, 0.4, 13)])
 @pytest.mark.slow
-def test_which_captions_are_dropped(tmp_path: Path, drop_memorised: bool) -> None:
+def test_which_captions_are_dropped(
+    tmp_path: Path, drop_memorised: bool, share: float, few: int
+) -> None:
     latents, embeds = torch.randn(64, 4, 8, 8), torch.randn(64, 5, 16)
     unet = new_unet(channels=4, size=8, width=16)
     dropped = []
     unet.register_forward_pre_hook(lambda _, inputs: dropped.append(inputs[2].eq(0).all((1, 2))))
     train_unet(
         (latents, embeds), (latents[:16], embeds[:16]), torch.zeros(5, 16), tmp_path,
-        prediction="epsilon", steps=4, batch=32, start=unet, drop_memorised=drop_memorised,
+        prediction="epsilon", steps=4, memorised_share=share, start=unet,
+        drop_memorised=drop_memorised,
     )  # fmt: skip
-    seen, memorised = torch.stack(dropped).split([24, 8], dim=1)
+    seen, memorised = torch.stack(dropped).split([32 - few, few], dim=1)
     assert 0 < seen.float().mean() < 0.2
     assert bool(memorised.any()) == drop_memorised
 
