@@ -96,7 +96,7 @@ $(LITELLM)/installed: constraints-litellm.txt ## LiteLLM's proxy, and OpenAI's c
 $(LOWEST)/installed: pyproject.toml constraints-lowest.txt ## the lowest versions that the metadata allows
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python $(PIP) install -c constraints-lowest.txt \
-		-e '.[bench,calibrate,export,from-onnx,openvino,parquet,sign]' filelock hypothesis pytest pytest-timeout
+		-e '.[bench,calibrate,export,from-onnx,images,openvino,parquet,sign]' filelock hypothesis pytest pytest-timeout
 	touch $@
 
 clean:
