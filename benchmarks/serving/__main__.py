@@ -40,7 +40,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="of arrivals in each turn")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--load", type=float, action="append", help="shares of capacity")
-    parser.add_argument("--queue", type=int, default=16, help="of what is ours: who comes then")
+    parser.add_argument("--queue", type=int, default=16, help="of what is ours: prompts in it")
+    parser.add_argument("--lanes", type=int, default=2, help="likewise: batches at a time")
+    parser.add_argument("--patience", type=float, default=0.025, help="likewise: seconds in it")
     parser.add_argument("--clients", type=Path, default=CLIENTS, help="Python with tritonclient")
     parser.add_argument("--no-triton", action="store_true")
     parser.add_argument("--output", type=Path, default=Path("out/bench"))
@@ -48,13 +50,15 @@ def main(arguments: list[str] | None = None) -> None:
     if not args.clients.exists():
         parser.error(f"{args.clients} is missing: make .venv/clients/installed, or give --clients")
     args.output.mkdir(parents=True, exist_ok=True)
+    limits = {"queue": args.queue, "lanes": args.lanes, "patience": args.patience}
     with TemporaryDirectory() as temporary, ExitStack() as stack:
         folder = Path(temporary)
-        own = stack.enter_context(servers.ours(args.queue))
+        told = [part for name, value in limits.items() for part in (f"--{name}", value)]
+        own = stack.enter_context(servers.ours(*told))
         naive = stack.enter_context(servers.naive())
         places = {
             "bare engine": "",
-            "AsyncDetector": str(args.queue),
+            "AsyncDetector": json.dumps(limits),
             "naive endpoint": naive.http,
             "serve, HTTP JSON": own.http,
             "serve, HTTP binary": own.http,
@@ -72,7 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
     report = {
         "machine": f"{machine['processor']}, {machine['cores']} cores",
         "environment": machine,
-        **{"rounds": args.rounds, "seconds": args.seconds, "queue": args.queue},
+        **{"rounds": args.rounds, "seconds": args.seconds, **limits},
         **found,
     }
     (args.output / "serving.json").write_text(json.dumps(report) + "\n")

@@ -6,6 +6,7 @@ Runs in the environment of tritonclient (`make .venv/clients/installed`).
 from __future__ import annotations
 
 import asyncio
+import json
 import queue
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -57,9 +58,9 @@ async def bare(_: str) -> AsyncIterator[Ask]:
 
 
 @asynccontextmanager
-async def embedded(limit: str) -> AsyncIterator[Ask]:
+async def embedded(limits: str) -> AsyncIterator[Ask]:
     """`AsyncDetector`, in the process that asks."""
-    async with AsyncDetector.load(limits=Limits(queue=int(limit)), threads=1) as detector:
+    async with AsyncDetector.load(limits=Limits(**json.loads(limits)), threads=1) as detector:
 
         async def ask(prompt: str) -> bool:
             try:
@@ -136,7 +137,7 @@ async def _answered(asked: Awaitable[triton_http.InferResult | triton_grpc.Infer
     return bool(result.as_numpy("memorized").item())
 
 
-# what each is told: nothing, the bound of the queue, or where the server is
+# what each is told: nothing, how requests are gathered, or where the server is
 ARMS = {
     "bare engine": bare,
     "AsyncDetector": embedded,

@@ -100,8 +100,9 @@ def page(report: Mapping[str, Any]) -> str:
         "# Serving",
         "",
         f"{report['machine']}; the bare engine screens {report['capacity']:.0f} prompts a second, "
-        f"one after the other. {report['rounds']} rounds of {report['seconds']:g} s; a queue of "
-        f"{report['queue']}.",
+        f"one after the other. {report['rounds']} rounds of {report['seconds']:g} s. What is ours "
+        f"has {report['lanes']} lane(s), a queue of {report['queue']}, and a patience of "
+        f"{1e3 * report['patience']:g} ms.",
         "",
         f"| {' | '.join(HEAD)} |",
         "|---|---|" + "---:|" * (len(HEAD) - 2),

@@ -36,11 +36,15 @@ class Server:
 
 
 @contextmanager
-def ours(queue: int) -> Iterator[Server]:
-    """`mnemoscope serve`, as one would start it on one core."""
+def ours(*options: object) -> Iterator[Server]:
+    """`mnemoscope serve` on one noise, with one thread for each batch.
+
+    Args:
+        options: More of its own.
+    """
     command = [
         *(sys.executable, "-m", "mnemoscope", "serve", "--port", "0", "--grpc-port", "0"),
-        *("--threads", "1", "--noises", "1", "--queue", str(queue)),
+        *("--threads", "1", "--noises", "1", *options),
     ]
     with _process(command, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None

@@ -76,6 +76,16 @@ def command(
     wait: Annotated[
         float, typer.Option(help="Seconds that the first of a batch waits for others.")
     ] = _LIMITS.wait,
+    lanes: Annotated[
+        int, typer.Option(min=1, help="Batches of a model that are measured at a time.")
+    ] = _LIMITS.lanes,
+    patience: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds that a prompt may have to wait; who would for longer is refused (429).",
+            show_default="any time",
+        ),
+    ] = _LIMITS.patience,
     timeout: Annotated[
         float, typer.Option(help="Seconds to send a request in, and again to answer it.")
     ] = _DEFAULTS.timeout,
@@ -140,7 +150,7 @@ def command(
         models=tuple(map(Source.parse, model or ())) or _DEFAULTS.models,
         models_dir=models_dir,
         control=control,
-        limits=Limits(max_batch, queue, wait),
+        limits=Limits(max_batch, queue, wait, lanes, patience),
         cache=cache,
         steps=steps,
         noises=noises,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -25,7 +26,7 @@ Result = TypeVar("Result")
 
 
 class AsyncDetector:
-    """Screens for many coroutines and threads at once, in one engine thread.
+    """Screens for many coroutines and threads at once, in threads of its own.
 
         from mnemoscope.serve import AsyncDetector
 
@@ -52,7 +53,7 @@ class AsyncDetector:
             limits: How requests are gathered.
             cache: How many detections are kept for prompts that come again, letter by letter; a
                 new bundle or calibration forgets them.
-            observe: Told of every batch, in the engine's thread: it has to be quick.
+            observe: Told of every batch, in the thread that measured it: it has to be quick.
 
         Raises:
             InputError: `cache` cannot be used.
@@ -92,7 +93,7 @@ class AsyncDetector:
 
     @property
     def alive(self) -> bool:
-        """Whether the engine's thread runs: it does until `close`, if nothing is amiss."""
+        """Whether the engine's threads run: they do until `close`, if nothing is amiss."""
         return self._batches.alive
 
     async def screen(
@@ -113,7 +114,7 @@ class AsyncDetector:
 
         Raises:
             InputError, NumericsError, CalibrationError: as `Detector.screen`.
-            Overloaded: too many prompts are waiting.
+            Overloaded: too many prompts are waiting, or this one would wait too long.
             ServiceClosed: nothing is taken on any more.
             TimeoutError: the time is over.
         """
@@ -135,7 +136,7 @@ class AsyncDetector:
         Raises:
             InputError: the prompt, steps or noises cannot be used.
             CalibrationError: the setting has none, and verdicts are wanted.
-            Overloaded: too many prompts are waiting.
+            Overloaded: too many prompts are waiting, or this one would wait too long.
             ServiceClosed: nothing is taken on any more.
             BackendError: this process is a fork of the one that opened the bundle.
         """
@@ -152,7 +153,7 @@ class AsyncDetector:
             CalibrationError, Overloaded, ServiceClosed, BackendError: as `submit`.
         """
         detector, look = self.detector, (steps, noises)
-        detector.screener.backend.process.check()  # in a fork there is no engine's thread
+        detector.screener.backend.process.check()  # in a fork there are no engine's threads
         detector.calibrated(steps=steps, noises=noises)
         self._looks.add(look)
         found = [self._at_once(look, each) for each in prompts]
@@ -179,7 +180,7 @@ class AsyncDetector:
         await self._call(lambda: self._warm(self.detector))
 
     async def probe(self) -> float:
-        """Measure the bundle's probes between two batches; see `Screener.probe`.
+        """Measure the bundle's probes while no batch is measured; see `Screener.probe`.
 
         Returns:
             The largest error against PyTorch, relative.
@@ -253,15 +254,17 @@ class AsyncDetector:
         self.detector.close()
 
     async def _call(self, function: Callable[[], Result]) -> Result:
-        """Have the engine's thread do something between two batches."""
+        """Have an engine's thread do something while no batch is measured."""
         return await asyncio.wrap_future(self._batches.call(function))
 
     def _warm(self, detector: Detector) -> None:
         """Have the engines that the detector asks, and no others, do what requests will."""
         detector.screener.prepare(*detector.statistic.graphs(detector.screener))
         if not detector.statistic.draws:  # which takes so long that warmth is nothing
-            for size in {1, self._batches.limits.batch}:
+            for size in sorted({1, self._batches.limits.batch}):
+                start = time.perf_counter()
                 detector.measure(["a"] * size)
+                self._batches.expect((time.perf_counter() - start) / size)
 
     def _require(self, detector: Detector) -> None:
         """Raises what screening would in a setting that was asked for so far."""

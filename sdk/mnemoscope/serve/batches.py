@@ -1,7 +1,7 @@
-"""One thread that works off a bounded queue, as many requests at a time as there are.
+"""A bounded queue and its lanes, threads that work it off, as many requests at a time as there are.
 
 Batches gather themselves: whatever arrives while one is worked off is the next. Nothing waits for
-company unless it is told to (`max_wait`).
+company unless it is told to (`Limits.wait`).
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Generic, Literal, TypeVar
 
 from mnemoscope_runtime.closing import Closing
 from mnemoscope_runtime.errors import InputError, MnemoscopeError, Overloaded, ServiceClosed
+
+from .pacing import Pace
 
 __all__ = ["Batch", "Batches", "Limits"]
 
@@ -27,8 +30,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Done = TypeVar("Done")
 _log = logging.getLogger(__name__)
-_FIRST = 0.05  # seconds a batch is taken to last before one has
-_NEW = 0.2  # weight of the newest batch in what batches are taken to last
+_SOON = 0.05  # seconds after which to come again, before anybody knows how long a request takes
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,9 @@ class Limits:
         queue: The most that wait; who comes then is refused.
         wait: Seconds that the first of a batch waits for others; 0 where more at a time gain
             little, as on CPUs.
+        lanes: How many batches are worked off at a time, each in a thread of its own.
+        patience: Seconds that a request may be expected to wait for its turn; who would wait
+            longer is refused. None: any time.
 
     Raises:
         InputError: one of them cannot be used.
@@ -49,13 +54,19 @@ class Limits:
     batch: int = 8
     queue: int = 256
     wait: float = 0.0
+    lanes: int = 1
+    patience: float | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("batch", self.batch), ("queue", self.queue)):
+        for name in ("batch", "queue", "lanes"):
+            value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise InputError(f"{name} is {value!r:.40}. Give a whole number from 1.")
         if not (isinstance(self.wait, (int, float)) and 0 <= self.wait <= 60):
             raise InputError(f"wait is {self.wait!r:.40}. Give 0 to 60 seconds.")
+        patience = self.patience
+        if patience is not None and not (isinstance(patience, (int, float)) and patience > 0):
+            raise InputError(f"patience is {patience!r:.40}. Give seconds above 0, or None.")
 
 
 @dataclass(frozen=True)
@@ -85,7 +96,7 @@ class _Request(Generic[Key, Item, Result]):
 
 
 class Batches(Closing, Generic[Key, Item, Result]):
-    """A queue and its thread. Safe to share between threads."""
+    """A queue and its lanes. Safe to share between threads."""
 
     def __init__(
         self,
@@ -93,23 +104,28 @@ class Batches(Closing, Generic[Key, Item, Result]):
         limits: Limits,
         observe: Callable[[Batch], None] = lambda _: None,
     ) -> None:
-        """Start the thread.
+        """Start the lanes.
 
         Args:
-            work: Given requests of one key, in order; a result or an error for each.
+            work: Given requests of one key, in order; a result or an error for each. Lanes call it
+                at the same time.
             limits: How they are gathered.
-            observe: Told of every batch, in the thread.
+            observe: Told of every batch, in its lane.
         """
         self._work, self._observe, self.limits = work, observe, limits
         self._waiting: deque[_Request[Key, Item, Result]] = deque()
         self._calls: deque[tuple[Callable[[], object], Future[object]]] = deque()
         self._changed = threading.Condition()
-        self._busy = False
+        self._pace = Pace(limits.lanes)
+        self._called = False  # while it is, no batch is begun
         self._accepts = True
         self._ends = False
-        self._lasts = _FIRST
-        self._thread = threading.Thread(target=self._run, name="mnemoscope-engine", daemon=True)
-        self._thread.start()
+        self._lanes = [
+            threading.Thread(target=self._run, args=[lane], name=f"mnemoscope-{lane}", daemon=True)
+            for lane in range(limits.lanes)
+        ]
+        for each in self._lanes:
+            each.start()
 
     @property
     def waiting(self) -> int:
@@ -118,8 +134,8 @@ class Batches(Closing, Generic[Key, Item, Result]):
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
+        """Whether all lanes run."""
+        return all(each.is_alive() for each in self._lanes)
 
     def submit(self, key: Key, items: Sequence[Item]) -> list[Future[Result]]:
         """Queue requests: all of them, or none. Who cancels a future before its turn is dropped.
@@ -129,24 +145,28 @@ class Batches(Closing, Generic[Key, Item, Result]):
             items: What `work` is given.
 
         Raises:
-            Overloaded: the queue has no room for them.
+            Overloaded: the queue has no room for them, or they would wait too long.
             ServiceClosed: nothing is taken on any more.
         """
         requests: list[_Request[Key, Item, Result]] = [_Request(key, item) for item in items]
-        room = self.limits.queue - len(requests)
         with self._changed:
             self._check()
-            if len(self._waiting) > room:
+            if requests and self._is_full(len(requests)):
                 self._drop_cancelled()
-            if (count := len(self._waiting)) > room:
-                again = math.ceil(count / self.limits.batch) * self._lasts
-                raise Overloaded(count, again, len(requests))
+                if self._is_full(len(requests)):
+                    waiting = len(self._waiting)
+                    raise Overloaded(waiting, self._pace.left(waiting) or _SOON, len(requests))
             self._waiting.extend(requests)
             self._changed.notify_all()
         return [each.future for each in requests]
 
+    def expect(self, each: float) -> None:
+        """Take a request to last so many seconds, until some were worked off."""
+        with self._changed:
+            self._pace.expect(each)
+
     def call(self, function: Callable[[], Done]) -> Future[Done]:
-        """Have the thread call something between two batches, before those that wait.
+        """Have a lane call something while no batch is worked off, before those that wait.
 
         Raises:
             ServiceClosed: nothing is taken on any more.
@@ -171,60 +191,90 @@ class Batches(Closing, Generic[Key, Item, Result]):
             self._accepts = False
             self._changed.notify_all()
             return self._changed.wait_for(
-                lambda: not (self._waiting or self._calls or self._busy), timeout
+                lambda: not (self._waiting or self._calls or self._called or self._pace.busy),
+                timeout,
             )
 
     def close(self) -> None:
-        """Refuse what still waits, let what is worked off finish, and end the thread."""
+        """Refuse what still waits, let what is worked off finish, and end the lanes."""
         with self._changed:
             self._accepts, self._ends = False, True
             self._changed.notify_all()
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
+        for lane in self._lanes:
+            if lane is not threading.current_thread():
+                lane.join()
         for request in self._waiting:
             if request.future.set_running_or_notify_cancel():
                 request.future.set_exception(ServiceClosed())
         self._waiting.clear()
-
-    def _check(self) -> None:
-        if not self._accepts:
-            raise ServiceClosed()
-
-    def _drop_cancelled(self) -> None:
-        left = [each for each in self._waiting if not each.future.cancelled()]
-        self._waiting = deque(left)
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._busy = False
-                self._changed.notify_all()
-                self._changed.wait_for(lambda: self._waiting or self._calls or self._ends)
-                if self._ends:
-                    break
-                self._busy = True
-                call = self._calls.popleft() if self._calls else None
-                batch = [] if call is not None else self._gather()
-            if call is not None:
-                _settle(call[1], call[0])
-            elif batch:
-                self._do(batch)
         for _, future in self._calls:
             if future.set_running_or_notify_cancel():
                 future.set_exception(ServiceClosed())
         self._calls.clear()
 
+    def _check(self) -> None:
+        if not self._accepts:
+            raise ServiceClosed()
+
+    def _is_full(self, more: int) -> bool:
+        waiting, patience = len(self._waiting), self.limits.patience
+        if waiting + more > self.limits.queue:
+            return True
+        return patience is not None and (self._pace.left(waiting) or 0.0) > patience
+
+    def _drop_cancelled(self) -> None:
+        left = [each for each in self._waiting if not each.future.cancelled()]
+        self._waiting = deque(left)
+
+    def _run(self, lane: int) -> None:
+        while (task := self._take(lane)) is not None:
+            task()
+            with self._changed:
+                self._called = False  # what was done was the call, or there was none
+                self._pace.end(lane)
+                self._changed.notify_all()
+
+    def _take(self, lane: int) -> Callable[[], None] | None:
+        """What a lane does next; None at the end."""
+        with self._changed:
+            while True:
+                self._changed.wait_for(lambda: self._ends or self._next() is not None)
+                if self._ends:
+                    return None
+                if self._next() == "call":
+                    self._called = True
+                    return partial(_settle, *self._calls.popleft())
+                if batch := self._gather():
+                    self._pace.begin(lane, len(batch))
+                    return partial(self._do, batch)
+                self._changed.notify_all()  # who drains, when all that waited were gone
+
+    def _next(self) -> Literal["call", "batch"] | None:
+        """What is to be done now: a call as soon as nothing else is, and before any batch."""
+        if self._called or (self._calls and self._pace.busy):
+            return None
+        if self._calls:
+            return "call"
+        return "batch" if self._waiting else None
+
     def _gather(self) -> list[_Request[Key, Item, Result]]:
-        """The next requests of one key, less those that nobody waits for any more."""
+        """The next requests of one key, less those that nobody waits for any more.
+
+        Those that are there go to all lanes that are free.
+        """
         until = self._waiting[0].since + self.limits.wait
-        while len(self._waiting) < self.limits.batch and not (self._ends or self._calls):
+        while len(self._waiting) < self.limits.batch and self._accepts:
             left = until - time.perf_counter()
-            if left <= 0 or not self._accepts:
+            if left <= 0:
                 break
             self._changed.wait(left)
+            if self._ends or self._next() != "batch":
+                return []
+        free = self.limits.lanes - self._pace.busy
+        most = min(self.limits.batch, math.ceil(len(self._waiting) / free))
         found: list[_Request[Key, Item, Result]] = []
         others: deque[_Request[Key, Item, Result]] = deque()
-        while self._waiting and len(found) < self.limits.batch:
+        while self._waiting and len(found) < most:
             request = self._waiting.popleft()
             if found and request.key != found[0].key:
                 others.append(request)
@@ -238,10 +288,9 @@ class Batches(Closing, Generic[Key, Item, Result]):
         results: Sequence[Result | BaseException]
         try:
             results = self._work(batch[0].key, [each.item for each in batch])
-        except BaseException as error:  # the thread outlives whatever went wrong
+        except BaseException as error:  # the lane outlives whatever went wrong
             results = [error] * len(batch)
         seconds = time.perf_counter() - start
-        self._lasts += _NEW * (seconds - self._lasts)
         done = Batch(
             waited=tuple(start - each.since for each in batch),
             seconds=seconds,
@@ -259,7 +308,7 @@ class Batches(Closing, Generic[Key, Item, Result]):
                 each.future.set_result(result)
 
 
-def _settle(future: Future[object], function: Callable[[], object]) -> None:
+def _settle(function: Callable[[], object], future: Future[object]) -> None:
     if future.set_running_or_notify_cancel():
         try:
             future.set_result(function())

@@ -95,6 +95,26 @@ def test_what_comes_together_is_measured_together() -> None:
             assert one.score == pytest.approx(other.score, rel=1e-4, abs=1e-4)
 
 
+def test_lanes_say_what_one_does() -> None:
+    async def work(detector: AsyncDetector) -> list[Detection]:
+        return await asyncio.gather(*(detector.screen(each, noises=1) for each in PROMPTS * 4))
+
+    found = run(work, limits=Limits(batch=4, lanes=2))
+    with load() as plain:
+        for one, other in zip(found, plain.screen(PROMPTS, noises=1) * 4, strict=True):
+            assert (one.prompt, one.memorized) == (other.prompt, other.memorized)
+            assert one.score == pytest.approx(other.score, rel=1e-4, abs=1e-4)
+
+
+def test_warming_up_tells_how_long_a_prompt_takes() -> None:
+    async def work(detector: AsyncDetector) -> None:
+        detector.submit_all(["a cat"] * 64, noises=1)
+        with pytest.raises(Overloaded):
+            detector.submit("a cat", noises=1)
+
+    run(work, limits=Limits(patience=0.001))
+
+
 def test_only_what_is_asked_is_warmed_up(monkeypatch: pytest.MonkeyPatch) -> None:
     def other(*_: object, **__: object) -> None:
         raise AssertionError("the detector looks at taps")

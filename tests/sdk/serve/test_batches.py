@@ -1,4 +1,4 @@
-"""The queue and its thread, with work that waits until it is told to go on."""
+"""The queue and its lanes, with work that waits until it is told to go on."""
 
 from __future__ import annotations
 
@@ -173,6 +173,64 @@ def test_a_call_goes_between_batches() -> None:
             failing.result(10)
 
 
+def test_lanes_share_what_waits() -> None:
+    both = threading.Barrier(3)
+    seen: list[list[str]] = []
+
+    def work(_: str, items: Sequence[str]) -> list[str]:
+        seen.append(list(items))
+        both.wait(10)
+        return [each.upper() for each in items]
+
+    with Batches(work, Limits(batch=8, lanes=2)) as batches:
+        found = batches.submit("k", "abcdef")
+        both.wait(10)  # both work at the same time, or nobody comes here
+        assert [each.result(10) for each in found] == list("ABCDEF")
+        assert sorted(seen) == [["a", "b", "c"], ["d", "e", "f"]]
+        assert batches.alive
+    assert not batches.alive
+
+
+def test_a_call_has_all_lanes_to_itself() -> None:
+    work = Work()
+    held, calling = threading.Event(), threading.Event()
+
+    def call() -> int:
+        calling.set()
+        assert held.wait(10)
+        return len(work.seen)
+
+    with Batches(work, Limits(batch=1, lanes=2)) as batches:
+        first = submitted(batches, "x")
+        assert work.begun.wait(10)
+        called = batches.call(call)
+        later = submitted(batches, "ab")
+        assert not calling.wait(0.05)  # one lane is free, and the other is not
+        work.go.set()
+        assert calling.wait(10)
+        assert first[0].done()
+        assert not batches.drain(0.05)
+        held.set()
+        assert called.result(10) == 1  # what came later had to wait
+        assert [each.result(10) for each in later] == ["A", "B"]
+        assert batches.drain(10)
+
+
+def test_who_would_wait_too_long_is_refused() -> None:
+    with working(batch=1, patience=13) as (work, batches):
+        assert len(submitted(batches, "ab")) == 2  # nobody knows yet how long one takes
+        batches.expect(4.0)
+        [third] = submitted(batches, "c")  # behind two of four seconds, and what is left of another
+        with pytest.raises(Overloaded, match=r"3 prompts are waiting.* in 1[3-6] second") as caught:
+            submitted(batches, "d")
+        assert 13 < caught.value.retry_after < 16
+        assert batches.submit("k", []) == []
+        assert third.cancel()
+        [last] = submitted(batches, "e")  # there is time for who takes the place
+        work.go.set()
+        assert last.result(10) == "E"
+
+
 def test_draining() -> None:
     with working() as (work, batches):
         found = submitted(batches, "abc")
@@ -208,6 +266,10 @@ def test_closing_refuses_what_waits() -> None:
         ({"wait": -1}, "wait is -1"),
         ({"wait": float("nan")}, "wait is nan"),
         ({"wait": "1"}, "wait is '1'"),
+        ({"lanes": 0}, "lanes is 0"),
+        ({"patience": 0}, "patience is 0"),
+        ({"patience": float("nan")}, "patience is nan"),
+        ({"patience": "1"}, "patience is '1'"),
     ],
 )
 def test_limits(limits: dict[str, Any], words: str) -> None:

@@ -286,7 +286,7 @@ def test_an_engine_that_ended_is_noticed(monkeypatch: pytest.MonkeyPatch) -> Non
         with monkeypatch.context() as patch:
             patch.setattr("threading.excepthook", lambda _: None)
             models.get("a").submit("a cat")
-            await asyncio.to_thread(batches._thread.join, 10)
+            await asyncio.to_thread(batches._lanes[0].join, 10)
         assert not models.live
         assert not models.ready
         with pytest.raises(ModelNotReady, match="its engine has ended"):
