@@ -16,7 +16,7 @@ from .lines import text
 from .parquet import parquet_rows
 from .records import COLUMNS, HOW, Broken, Cell, Record, Tally, Wanted
 
-__all__ = ["read_labelled_file", "read_prompt_file", "read_rows"]
+__all__ = ["prompt_column", "read_labelled_file", "read_prompt_file", "read_records", "read_rows"]
 
 Tell = Callable[[str], None]
 
@@ -46,7 +46,7 @@ def read_prompt_file(
             text there or too much; says the line.
         BackendUnavailable: a Parquet file, and pyarrow is not installed.
     """
-    for record in _read(path, (_prompt(column),), quotes, tell):
+    for record in _read(path, (prompt_column(column),), quotes, tell):
         yield _strict(_no_longer(record.cells[0], longest), path, record.where)
 
 
@@ -72,7 +72,7 @@ def read_labelled_file(
         BackendUnavailable: a Parquet file, and pyarrow is not installed.
     """
     wanted = Wanted("label", (label,), "Name one of those, or leave --label out.")
-    for record in _read(path, (_prompt(column), wanted), quotes, tell):
+    for record in _read(path, (prompt_column(column), wanted), quotes, tell):
         prompt, found = (_strict(cell, path, record.where) for cell in record.cells)
         yield prompt, found
 
@@ -98,11 +98,34 @@ def read_rows(
         InputError: the file cannot be read at all, has no such column, or quotes that do not match.
         BackendUnavailable: a Parquet file, and pyarrow is not installed.
     """
-    records = _read(path, (_prompt(column),), quotes, tell)
+    records = _read(path, (prompt_column(column),), quotes, tell)
     return (_no_longer(record.cells[0], longest) for record in records)
 
 
-def _prompt(column: str | None) -> Wanted:
+def read_records(
+    path: str | Path,
+    columns: Sequence[Wanted],
+    *,
+    quotes: bool = True,
+    tell: Tell = lambda _: None,
+) -> Iterator[Record]:
+    """Yield several columns of every row of a file, each text or why there is none.
+
+    Args:
+        path: As in `read_prompt_file`.
+        columns: The prompt's first (`prompt_column`).
+        quotes: Whether double quotes hold fields together.
+        tell: Told what was read.
+
+    Raises:
+        InputError: as `read_rows`; or a file of text, which has no columns.
+        BackendUnavailable: a Parquet file, and pyarrow is not installed.
+    """
+    return _read(path, columns, quotes, tell)
+
+
+def prompt_column(column: str | None = None) -> Wanted:
+    """The column of prompts: by its name, or the first of `COLUMNS`."""
     return Wanted("prompt", COLUMNS if column is None else (column,), HOW)
 
 

@@ -23,7 +23,7 @@ from .records import (
     lacks,
 )
 
-__all__ = ["json_lines"]
+__all__ = ["json_cells", "json_lines"]
 
 _ARRAY = "an array, and .jsonl holds a text or an object on each line; `jq -c '.[]'` takes it apart"
 
@@ -37,10 +37,16 @@ def json_lines(
             tally.blank += 1
             continue
         tally.separators += len(line.text.splitlines()) > 1
-        yield Record(f"line {line.number}", _cells(line.text, columns))
+        yield Record(f"line {line.number}", json_cells(line.text, columns))
 
 
-def _cells(line: str, columns: Sequence[Wanted]) -> tuple[Cell, ...]:
+def json_cells(line: str, columns: Sequence[Wanted]) -> tuple[Cell, ...]:
+    """What is wanted of an object, or of a text alone.
+
+    Args:
+        line: JSON; bytes that are not UTF-8 as `surrogateescape` keeps them.
+        columns: What is wanted.
+    """
     found = checked(line)
     if isinstance(found, Broken):
         return broken_row(columns, found)

@@ -1,0 +1,72 @@
+"""What a row of a captioned set is: a caption, and where its picture lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..prompts import Broken
+
+__all__ = ["Captioned", "InFile", "InParquet", "InTar", "Spot"]
+
+
+@dataclass(frozen=True, slots=True)
+class InFile:
+    """A file of its own.
+
+    Attributes:
+        root: The folder that its path may not leave.
+        path: From there.
+    """
+
+    root: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class InTar:
+    """A member of a tar file.
+
+    Attributes:
+        file: The tar file.
+        start: Byte that it begins at.
+        size: Bytes.
+    """
+
+    file: str
+    start: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class InParquet:
+    """A cell of a Parquet file: bytes, or a struct of bytes and path.
+
+    Attributes:
+        file: The Parquet file.
+        column: Its column.
+        group: Its row group, from 0.
+        row: In the group, from 0.
+    """
+
+    file: str
+    column: str
+    group: int
+    row: int
+
+
+Spot = InFile | InTar | InParquet
+
+
+@dataclass(frozen=True, slots=True)
+class Captioned:
+    """A row: a caption and its picture.
+
+    Attributes:
+        where: Its line, row or name, in words.
+        caption: The caption, or why there is none.
+        picture: Where the picture lies, or why there is none.
+    """
+
+    where: str
+    caption: str | Broken
+    picture: Spot | Broken
