@@ -134,7 +134,7 @@ def _members(file: IO[bytes], path: Path) -> Iterator[tarfile.TarInfo]:
         InputError: the file is none, or ends before its end.
     """
     try:
-        with tarfile.open(fileobj=cast("IO[bytes]", _Headers(file)), mode="r:") as tar:
+        with tarfile.TarFile(fileobj=cast("IO[bytes]", _Headers(file))) as tar:
             while (member := tar.next()) is not None:
                 cast(Any, tar).members.clear()  # all are kept otherwise
                 if not member.isdir():
