@@ -17,6 +17,7 @@ from .keys import Keys
 from .locks import NeedsKey
 from .tracing import Traced
 from .v2.http import v2_router
+from .v2.infer import Directly, make_infer
 
 __all__ = ["make_app"]
 
@@ -37,7 +38,7 @@ def make_app(
         routers: Others than that of the Open Inference Protocol.
         keys: Of which clients need one, for all but the probes of health.
     """
-    options = service.options
+    options, infer = service.options, make_infer(service)
     app = FastAPI(
         title="Mnemoscope",
         version=__version__,
@@ -51,11 +52,12 @@ def make_app(
             Middleware(Traced),
             *([] if keys is None else [Middleware(NeedsKey, keys=keys)]),
             Middleware(BoundedBodies, most=options.body, timeout=options.timeout),
+            Middleware(Directly, infer=infer),
         ],
         # FastAPI's own records hold bodies; see `tracing` and `metrics`
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     answer_errors(app)
-    for router in (v2_router(service), *routers):
+    for router in (v2_router(service, infer), *routers):
         app.include_router(router)
     return app

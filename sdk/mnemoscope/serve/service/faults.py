@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -15,7 +16,7 @@ from mnemoscope_runtime.errors import MnemoscopeError, Overloaded
 
 from .statuses import FAULT, log_fault, retry_after, status_of, told
 
-__all__ = ["FAILURES", "Faults", "answer_errors"]
+__all__ = ["FAILURES", "Faults", "answer_error", "answer_errors"]
 
 
 class Failure(BaseModel):
@@ -40,10 +41,16 @@ FAILURES: dict[int | str, dict[str, Any]] = {
 
 def answer_errors(app: FastAPI) -> None:
     """Have errors answered as `{"error": "what happened, why, what to do next"}`."""
-    app.exception_handler(MnemoscopeError)(_answer_ours)
-    app.exception_handler(TimeoutError)(_answer_ours)
-    app.exception_handler(HTTPException)(_answer_http)
-    app.exception_handler(RequestValidationError)(_answer_invalid)
+    for kind, answer in _ANSWERS.items():
+        app.exception_handler(kind)(answer)
+
+
+async def answer_error(request: Request, error: Exception) -> JSONResponse:
+    """The same for what is no route of an app; raises what it is no answer to."""
+    for kind, answer in _ANSWERS.items():
+        if isinstance(error, kind):
+            return await answer(request, error)
+    raise error
 
 
 class Faults:
@@ -88,3 +95,11 @@ async def _answer_http(_: Request, error: Any) -> JSONResponse:
 async def _answer_invalid(_: Request, error: Any) -> JSONResponse:
     wrong = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()[:4]]
     return _error(400, f"The request cannot be read: {'; '.join(wrong)}. See /openapi.json.")
+
+
+_ANSWERS: dict[type[Exception], Callable[[Request, Any], Awaitable[JSONResponse]]] = {
+    MnemoscopeError: _answer_ours,
+    TimeoutError: _answer_ours,
+    HTTPException: _answer_http,
+    RequestValidationError: _answer_invalid,
+}

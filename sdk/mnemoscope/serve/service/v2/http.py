@@ -9,58 +9,34 @@ from fastapi.responses import JSONResponse
 
 from mnemoscope_runtime.errors import ModelNotReady
 
-from ..answer import columns, judged
 from ..asking import Service
-from ..leaving import while_there
 from ..models import VERSION
 from . import described
+from .infer import PLACES, Infer
 from .parameters import decode_parameters, refuse_overrides
-from .tensors import decode_request, encode_response
 
 __all__ = ["v2_router"]
 
-_HEADER = "Inference-Header-Content-Length"
 
+def v2_router(service: Service, infer: Infer) -> APIRouter:
+    """The routes under /v2.
 
-def v2_router(service: Service) -> APIRouter:
-    """The routes under /v2."""
-    router = APIRouter(prefix="/v2", tags=["Open Inference Protocol v2"])
+    Args:
+        service: What is asked.
+        infer: What answers requests for verdicts.
+    """
+    router = APIRouter(tags=["Open Inference Protocol v2"])
     models, options = service.models, service.options
 
-    async def infer(request: Request, name: str, version: str = "") -> Response:
-        body = await request.body()
-        asked = decode_request(body, request.headers.get(_HEADER), options.prompts)
-        columns((), asked.outputs, show_scores=options.show_scores)  # or refuse before measuring
-        found = judged(
-            await while_there(
-                request,
-                service.screen(
-                    name, asked.prompts, protocol="http", version=version, timeout=asked.timeout
-                ),
-            )
-        )
-        told = columns(found, asked.outputs, show_scores=options.show_scores)
-        content, length = encode_response(asked, told, name, VERSION)
-        if length is None:
-            return Response(content, media_type="application/json")
-        return Response(
-            content, headers={_HEADER: str(length)}, media_type="application/octet-stream"
-        )
-
-    # the first in the list, which is searched from its beginning
-    places = ("/models/{name}", "/models/{name}/versions/{version}")
-    for place in places:
-        router.post(f"{place}/infer", openapi_extra=described.INFER)(infer)
-
-    @router.get("")
+    @router.get("/v2")
     async def server_metadata() -> dict[str, Any]:
         return described.server()
 
-    @router.get("/health/live", response_class=Response)
+    @router.get("/v2/health/live", response_class=Response)
     async def live() -> Response:
         return Response(status_code=200 if models.live else 503)
 
-    @router.get("/health/ready", response_class=Response)
+    @router.get("/v2/health/ready", response_class=Response)
     async def ready() -> Response:
         return Response(status_code=200 if models.ready else 503)
 
@@ -82,31 +58,32 @@ def v2_router(service: Service) -> APIRouter:
     async def model_statistics(name: str, version: str = "") -> dict[str, Any]:
         return {"model_stats": [described.statistics(models.find(name, version))]}
 
-    @router.get("/models/stats")
+    @router.get("/v2/models/stats")
     async def all_statistics() -> dict[str, Any]:
         return {"model_stats": [described.statistics(each) for each in models]}
 
-    for place in places:
+    for place in PLACES:
+        router.post(f"{place}/infer", openapi_extra=described.INFER)(infer)
         router.get(place)(model_metadata)
         router.get(f"{place}/ready", response_class=Response)(model_ready)
         router.get(f"{place}/config")(model_config)
         router.get(f"{place}/stats")(model_statistics)
 
-    @router.post("/repository/index")
+    @router.post("/v2/repository/index")
     async def index() -> list[dict[str, str]]:
         return [
             {"name": each.name, "version": VERSION, "state": each.state, "reason": each.why}
             for each in models.listed()
         ]
 
-    @router.post("/repository/models/{name}/load")
+    @router.post("/v2/repository/models/{name}/load")
     async def load(name: str, request: Request) -> Response:
         body = await request.body()
         refuse_overrides(decode_parameters(body) if body else {})
         await models.load(name)
         return JSONResponse({})
 
-    @router.post("/repository/models/{name}/unload")
+    @router.post("/v2/repository/models/{name}/unload")
     async def unload(name: str) -> Response:
         await models.unload(name)
         return JSONResponse({})
