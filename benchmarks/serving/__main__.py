@@ -42,6 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--load", type=float, action="append", help="shares of capacity")
     parser.add_argument("--queue", type=int, default=16, help="of what is ours: prompts in it")
     parser.add_argument("--lanes", type=int, default=2, help="likewise: batches at a time")
+    parser.add_argument("--wait", type=float, default=0.002, help="likewise: seconds for others")
     parser.add_argument("--patience", type=float, default=0.025, help="likewise: seconds in it")
     parser.add_argument("--clients", type=Path, default=CLIENTS, help="Python with tritonclient")
     parser.add_argument("--no-triton", action="store_true")
@@ -50,7 +51,8 @@ def main(arguments: list[str] | None = None) -> None:
     if not args.clients.exists():
         parser.error(f"{args.clients} is missing: make .venv/clients/installed, or give --clients")
     args.output.mkdir(parents=True, exist_ok=True)
-    limits = {"queue": args.queue, "lanes": args.lanes, "patience": args.patience}
+    limits = {"queue": args.queue, "lanes": args.lanes, "wait": args.wait}
+    limits["patience"] = args.patience
     with TemporaryDirectory() as temporary, ExitStack() as stack:
         folder = Path(temporary)
         told = [part for name, value in limits.items() for part in (f"--{name}", value)]

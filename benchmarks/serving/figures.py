@@ -101,8 +101,8 @@ def page(report: Mapping[str, Any]) -> str:
         "",
         f"{report['machine']}; the bare engine screens {report['capacity']:.0f} prompts a second, "
         f"one after the other. {report['rounds']} rounds of {report['seconds']:g} s. What is ours "
-        f"has {report['lanes']} lane(s), a queue of {report['queue']}, and a patience of "
-        f"{1e3 * report['patience']:g} ms.",
+        f"has {report['lanes']} lane(s), a queue of {report['queue']}, waits for "
+        f"{1e3 * report['wait']:g} ms, and has a patience of {1e3 * report['patience']:g} ms.",
         "",
         f"| {' | '.join(HEAD)} |",
         "|---|---|" + "---:|" * (len(HEAD) - 2),

@@ -54,7 +54,7 @@ def made_up(served: list[float], more: float) -> dict[str, Any]:
     return {
         **{"rows": rows, "throughput": throughput | {"serve, gRPC": [more, more / 2]}},
         **{"capacity": 10.0, "clients": 8, "machine": "m", "rounds": 2, "seconds": 1.0, "queue": 4},
-        **{"lanes": 2, "patience": 0.02},
+        **{"lanes": 2, "wait": 0.002, "patience": 0.02},
     }
 
 

@@ -74,7 +74,8 @@ def command(
         int, typer.Option(min=1, help="Prompts that may wait; who comes then is refused (429).")
     ] = _LIMITS.queue,
     wait: Annotated[
-        float, typer.Option(help="Seconds that the first of a batch waits for others.")
+        float,
+        typer.Option(help="Seconds that a batch waits for more, if the last had more than one."),
     ] = _LIMITS.wait,
     lanes: Annotated[
         int, typer.Option(min=1, help="Batches of a model that are measured at a time.")

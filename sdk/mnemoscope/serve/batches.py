@@ -1,7 +1,7 @@
 """A bounded queue and its lanes, threads that work it off, as many requests at a time as there are.
 
 Batches gather themselves: whatever arrives while one is worked off is the next. Nothing waits for
-company unless it is told to (`Limits.wait`).
+company unless it is told to (`Limits.wait`), and there was some just now.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Limits:
         batch: The most that are worked off at a time. CPUs gain little beyond 8, and whoever comes
             meanwhile waits for all of them; GPUs gain to 32 and more.
         queue: The most that wait; who comes then is refused.
-        wait: Seconds that the first of a batch waits for others; 0 where more at a time gain
-            little, as on CPUs.
+        wait: Seconds that the first of a batch waits for others, if the last batch had more than
+            one: who asks alone is answered at once.
         lanes: How many batches are worked off at a time, each in a thread of its own.
         patience: Seconds that a request may be expected to wait for its turn; who would wait
             longer is refused. None: any time.
@@ -118,6 +118,7 @@ class Batches(Closing, Generic[Key, Item, Result]):
         self._changed = threading.Condition()
         self._pace = Pace(limits.lanes)
         self._called = False  # while it is, no batch is begun
+        self._in_company = False  # whether the last batch had more than one
         self._accepts = True
         self._ends = False
         self._lanes = [
@@ -262,7 +263,7 @@ class Batches(Closing, Generic[Key, Item, Result]):
 
         Those that are there go to all lanes that are free.
         """
-        until = self._waiting[0].since + self.limits.wait
+        until = self._waiting[0].since + self.limits.wait * self._in_company
         while len(self._waiting) < self.limits.batch and self._accepts:
             left = until - time.perf_counter()
             if left <= 0:
@@ -281,6 +282,7 @@ class Batches(Closing, Generic[Key, Item, Result]):
             elif request.future.set_running_or_notify_cancel():
                 found.append(request)
         self._waiting.extendleft(reversed(others))
+        self._in_company = len(found) > 1
         return found
 
     def _do(self, batch: list[_Request[Key, Item, Result]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
@@ -153,13 +154,24 @@ def test_a_batch_may_wait_for_company() -> None:
     work = Work()
     work.go.set()
     with Batches(work, Limits(batch=2, wait=30)) as batches:
+        assert [each.result(10) for each in batches.submit("k", "xy")] == ["X", "Y"]
         found = submitted(batches, "ab")
         assert [each.result(10) for each in found] == ["A", "B"]  # full: it waits no longer
-        assert work.seen == [("k", ["a", "b"])]
+        assert work.seen == [("k", ["x", "y"]), ("k", ["a", "b"])]
         [lone] = submitted(batches, "c")
         assert not lone.done()
         assert batches.drain(10)  # nobody can join it any more
         assert lone.result(0) == "C"
+
+
+def test_who_comes_alone_waits_for_nobody() -> None:
+    work = Work()
+    work.go.set()
+    with Batches(work, Limits(batch=2, wait=10)) as batches:
+        start = time.perf_counter()
+        assert [each.result(10) for each in submitted(batches, "a")] == ["A"]
+        assert [each.result(10) for each in submitted(batches, "b")] == ["B"]
+        assert time.perf_counter() - start < 5  # "a" was alone, and waited for nobody either
 
 
 def test_a_call_goes_between_batches() -> None:
