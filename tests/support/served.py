@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from mnemoscope.serve.service.assembling import Assembled, assemble
+from mnemoscope.serve.service.keys import Keys
 from mnemoscope.serve.service.options import ServiceOptions
 
 __all__ = ["MEMORISED", "Served", "served"]
@@ -49,7 +50,8 @@ class Served:
 @contextmanager
 def served(**options: Any) -> Iterator[Served]:
     """A service of the embedded bundle on one noise, unless told otherwise."""
-    whole = assemble(ServiceOptions(**{"noises": 1, **options}))
+    wanted = ServiceOptions(**{"noises": 1, **options})
+    whole = assemble(wanted, None if wanted.keys is None else Keys.read(wanted.keys))
     with asyncio.Runner() as runner:
         runner.run(whole.models.start())
         try:

@@ -13,8 +13,7 @@ from .asking import Service
 from .bodies import BoundedBodies
 from .connections import LastAnswers
 from .faults import FAILURES, Faults, answer_errors
-from .keys import Keys
-from .locks import NeedsKey
+from .locks import Lock, NeedsKey
 from .tracing import Traced
 from .v2.http import v2_router
 from .v2.infer import Directly, make_infer
@@ -29,14 +28,14 @@ _ABOUT = (
 
 
 def make_app(
-    service: Service, routers: Sequence[APIRouter] = (), keys: Keys | None = None
+    service: Service, routers: Sequence[APIRouter] = (), lock: Lock | None = None
 ) -> FastAPI:
     """An app that answers for a service; its models are started and closed by who made them.
 
     Args:
         service: What is asked.
         routers: Others than that of the Open Inference Protocol.
-        keys: Of which clients need one, for all but the probes of health.
+        lock: On all but the probes of health.
     """
     options, infer = service.options, make_infer(service)
     app = FastAPI(
@@ -50,7 +49,7 @@ def make_app(
             Middleware(LastAnswers, stopping=lambda: service.models.stopping),
             Middleware(Faults),
             Middleware(Traced),
-            *([] if keys is None else [Middleware(NeedsKey, keys=keys)]),
+            *([] if lock is None else [Middleware(NeedsKey, lock=lock)]),
             Middleware(BoundedBodies, most=options.body, timeout=options.timeout),
             Middleware(Directly, infer=infer),
         ],

@@ -13,6 +13,7 @@ from .asking import Service
 from .explaining import explain_router
 from .keys import Keys
 from .litellm import litellm_router
+from .locks import Lock
 from .metrics import CountAnswers, Counts, State, metrics_router
 from .models import Models
 from .options import ServiceOptions
@@ -30,11 +31,13 @@ class Assembled:
         models: To be started, and closed.
         service: What every protocol asks.
         app: The HTTP side.
+        lock: On both sides, if there is one.
     """
 
     models: Models
     service: Service
     app: FastAPI
+    lock: Lock | None
 
 
 def assemble(options: ServiceOptions, keys: Keys | None = None) -> Assembled:
@@ -61,6 +64,7 @@ def assemble(options: ServiceOptions, keys: Keys | None = None) -> Assembled:
         litellm_router(service),
         metrics_router(registry),
     )
-    app = make_app(service, routers, keys)
+    lock = None if keys is None else Lock(keys, counts.key)
+    app = make_app(service, routers, lock)
     app.add_middleware(CountAnswers, registry=registry)
-    return Assembled(models, service, app)
+    return Assembled(models, service, app, lock)

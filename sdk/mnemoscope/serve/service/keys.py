@@ -12,6 +12,8 @@ from pathlib import Path
 from mnemoscope_runtime.errors import InputError
 from mnemoscope_runtime.reading import read_file
 
+from .options import is_name
+
 __all__ = ["REFUSAL", "Keys"]
 
 REFUSAL = "A key is needed here. Send one in the header `Authorization: Bearer KEY`."
@@ -21,9 +23,10 @@ _SHORTEST = 16  # characters of a key
 
 @dataclass(frozen=True)
 class Keys:
-    """Those of a file, as digests."""
+    """Those of a file, as digests, and whose they are: names, empty for a key without one."""
 
     digests: tuple[bytes, ...]
+    names: tuple[str, ...]
 
     @classmethod
     def read(cls, path: Path) -> Keys:
@@ -42,28 +45,40 @@ class Keys:
                 f"Everybody on this machine may open {path}. Run: chmod o= {path}; a secret of "
                 "Kubernetes takes defaultMode: 0440."
             )
-        keys: list[str] = []
+        keys: list[tuple[str, str]] = []
         for number, line in enumerate(text.splitlines(), 1):
             if not line.strip() or line.startswith("#"):
                 continue
-            key = line.rpartition(":")[2].strip()
+            name, colon, key = (each.strip() for each in line.rpartition(":"))
             if len(key) < _SHORTEST or not all("!" <= each <= "~" for each in key):
                 raise InputError(
                     f"Line {number} of {path} holds no key. Write KEY or NAME:KEY, a key of at "
                     f"least {_SHORTEST} visible ASCII characters without a colon."
                 )
-            keys.append(key)
+            if colon and not is_name(name):
+                raise InputError(
+                    f"Line {number} of {path} has no name before its colon. Write up to 100 "
+                    "letters, digits, points, dashes and underscores there: metrics show it."
+                )
+            keys.append((name, key))
         if not keys:
             raise InputError(f"{path} holds no keys, so that nobody could ask. Write one a line.")
-        return cls(tuple(map(_digest, keys)))
+        names, values = zip(*keys, strict=True)
+        return cls(tuple(map(_digest, values)), names)
 
-    def allow(self, authorization: str | None) -> bool:
-        """Whether the header Authorization, or gRPC's metadata of that name, shows one of them."""
+    def whose(self, authorization: str | None) -> str | None:
+        """Whose key the header Authorization shows, or gRPC's metadata of that name.
+
+        Returns:
+            The name, empty for a key without one; None, if it shows none of them.
+        """
         scheme, _, key = (authorization or "").partition(" ")
         shown = _digest(key.strip())
         # all are compared, so that the time does not tell which
-        same = sum(hmac.compare_digest(shown, each) for each in self.digests)
-        return scheme.lower() == "bearer" and same > 0
+        same = [hmac.compare_digest(shown, each) for each in self.digests]
+        if scheme.lower() != "bearer" or not any(same):
+            return None
+        return self.names[same.index(True)]
 
 
 def _digest(key: str) -> bytes:

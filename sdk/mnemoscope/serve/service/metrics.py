@@ -91,6 +91,14 @@ class Counts:
             "model",
             "outcome",
         )
+        self._keys = count(
+            "keys",
+            "Requests that need a key, by whose they showed: the name that is before it in the "
+            "file; empty where none is, and where it was refused.",
+            "protocol",
+            "client",
+            "outcome",
+        )
         self._whole = times(
             "request", "From when a request was read to its answer.", "protocol", "model"
         )
@@ -110,6 +118,10 @@ class Counts:
         self._screened.labels(model).inc(judged + unjudged)
         self._flagged.labels(model).inc(request.flagged)
         self._refused.labels(model).inc(request.prompts - judged)
+
+    def key(self, protocol: str, client: str | None) -> None:
+        """Count a key that was shown; None: there was none, or it is no key."""
+        self._keys.labels(protocol, client or "", "refused" if client is None else "accepted").inc()
 
     def change(self, model: str, change: Change) -> None:
         """Count a model that was opened, could not be, or was taken away."""

@@ -74,7 +74,9 @@ async def serve(
         rpc, answered = None, 0
         try:
             if options.grpc_port is not None:
-                rpc, port = await start_grpc(whole.service, options.host, options.grpc_port, keys)
+                rpc, port = await start_grpc(
+                    whole.service, options.host, options.grpc_port, whole.lock
+                )
                 places.append(f"grpc://{_at(options.host, port)}")
             if await _unless(stop, models.start()):
                 names = ", ".join(each.source.name for each in models)

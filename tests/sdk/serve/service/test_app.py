@@ -17,6 +17,7 @@ from service_support import MEMORISED, Gate, asking, fake_detector, serving
 from mnemoscope.serve.service.app import make_app
 from mnemoscope.serve.service.asking import Service
 from mnemoscope.serve.service.keys import Keys
+from mnemoscope.serve.service.locks import Lock
 
 INFER = "/v2/models/mnemoscope/infer"
 KEY = "0123456789abcdef"
@@ -133,7 +134,7 @@ def test_keys(tmp_path: Path) -> None:
         for place in ("/v2/health/live", "/v2/health/ready"):
             assert (await client.get(place)).status_code == 200
 
-    run(work, {"keys": Keys.read(path)})
+    run(work, {"lock": Lock(Keys.read(path))})
 
 
 class Drawing(BaseModel):

@@ -20,8 +20,8 @@ def written(folder: Path, text: str, mode: int = 0o600) -> Path:
 
 def test_keys_of_a_file(tmp_path: Path) -> None:
     keys = Keys.read(written(tmp_path, f"# of two clients\n\n{KEY}\nstudio: {OTHER} \n", 0o640))
-    assert keys.allow(f"Bearer {KEY}")
-    assert keys.allow(f"bearer {OTHER}")
+    assert keys.whose(f"Bearer {KEY}") == ""
+    assert keys.whose(f"bearer {OTHER}") == "studio"
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_keys_of_a_file(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_key(tmp_path: Path, shown: str | None) -> None:
-    assert not Keys.read(written(tmp_path, f"{KEY}\nstudio:{OTHER}")).allow(shown)
+    assert Keys.read(written(tmp_path, f"{KEY}\nstudio:{OTHER}")).whose(shown) is None
 
 
 def test_keys_are_not_kept_and_each_is_compared(
@@ -55,14 +55,14 @@ def test_keys_are_not_kept_and_each_is_compared(
 
     monkeypatch.setattr(hmac, "compare_digest", noting)
     for shown in (KEY, OTHER, "x"):
-        keys.allow(f"Bearer {shown}")
+        keys.whose(f"Bearer {shown}")
         assert {len(each) for pair in compared for each in pair} == {32}
     assert len(compared) == 6
 
 
 @pytest.mark.parametrize("mode", [0o400, 0o440])
 def test_what_a_cluster_mounts_for_one_group_is_read(tmp_path: Path, mode: int) -> None:
-    assert Keys.read(written(tmp_path, KEY, mode)).allow(f"Bearer {KEY}")
+    assert Keys.read(written(tmp_path, KEY, mode)).whose(f"Bearer {KEY}") == ""
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o644, 0o602, 0o444])
@@ -79,6 +79,9 @@ def test_what_everybody_may_open_is_refused(tmp_path: Path, mode: int) -> None:
         (f"{KEY}\nshort", "Line 2 "),
         (f"{KEY} {KEY}", "Line 1 "),
         ("name:", "Line 1 "),
+        (f"{KEY}\n:{OTHER}", "Line 2 .* has no name"),
+        (f"the studio:{OTHER}", "Line 1 .* has no name"),
+        (f"{'x' * 101}:{OTHER}", "Line 1 .* has no name"),
         ("ключ" * 8, "Line 1 "),
     ],
 )
@@ -86,6 +89,7 @@ def test_files_without_keys(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(InputError, match=words) as caught:
         Keys.read(written(tmp_path, text))
     assert KEY not in str(caught.value)
+    assert OTHER not in str(caught.value)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from mnemoscope import CalibrationError, LoadFailed, Overloaded, embedded
 from mnemoscope.calibration import CalibrationFile
 from mnemoscope.serve.service.metrics import outcome
 
+KEY = "0123456789abcdef"
 Sample = tuple[str, frozenset[tuple[str, str]]]
 
 
@@ -24,8 +26,8 @@ def service() -> Iterator[Served]:
         yield found
 
 
-def scraped(service: Served) -> dict[Sample, float]:
-    answer = service.get("/metrics")
+def scraped(service: Served, **told: Any) -> dict[Sample, float]:
+    answer = service.ask("GET", "/metrics", **told)
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain; version=")
     return {
@@ -38,6 +40,24 @@ def scraped(service: Served) -> dict[Sample, float]:
 def value(found: dict[Sample, float], name: str, **labels: str) -> float:
     """The sum of all samples that have these labels."""
     return sum(v for (n, has), v in found.items() if n == name and has >= set(labels.items()))
+
+
+def test_keys_are_counted_by_their_names(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.touch(0o600)
+    path.write_text(f"{KEY}x\nstudio:{KEY}")
+    shown = {"headers": {"authorization": f"Bearer {KEY}"}}
+    with served(keys=path) as service:
+        for place, told in (("/v2", shown), ("/v2", {}), ("/v2/health/live", {})):
+            service.ask("GET", place, **told)
+        other = {"headers": {"authorization": f"Bearer {KEY}x"}}
+        found = scraped(service, **other)
+    counted = {(labels, n) for (name, labels), n in found.items() if name == "keys_total"}
+    assert {(*sorted(dict(labels).values()), n) for labels, n in counted} == {
+        ("accepted", "http", "studio", 1),
+        ("", "accepted", "http", 1),
+        ("", "http", "refused", 1),
+    }
 
 
 def test_requests_and_prompts_are_counted(service: Served) -> None:

@@ -391,7 +391,7 @@ def test_a_signal_loses_nothing_that_was_sent(sign: signal.Signals) -> None:
     text = MEMORISED.encode()
     tensor = message((1, "prompt"), (2, "BYTES"), (3, 1), (5, message((8, text))))
     asked = message((1, "mnemoscope"), (5, tensor), (6, message((1, "memorized"))))
-    with process() as (made, address, rpc), grpc.insecure_channel(rpc) as channel:
+    with process("--linger", 2) as (made, address, rpc), grpc.insecure_channel(rpc) as channel:
         infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         answered(address)
         assert fields(infer(asked, timeout=20))[6] == [b"\1"]
@@ -408,7 +408,7 @@ def test_a_signal_loses_nothing_that_was_sent(sign: signal.Signals) -> None:
     assert opened.startswith("mnemoscope.serve.service.models: opened mnemoscope: bundle ")
     assert re.search("on onnxruntime, .* from PyTorch; calibrated on 1000 prompts for 0.01", opened)
     assert received.endswith(f": received {sign.name}")
-    assert lingers.endswith(": taking requests on for 0.5 more seconds")
+    assert lingers.endswith(": taking requests on for 2 more seconds")
     answered_late = re.search(r": stopped: (\d+) request\(s\) were answered since$", stopped)
     assert answered_late
     assert 0 < int(answered_late[1]) <= 60

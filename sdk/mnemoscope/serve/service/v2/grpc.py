@@ -21,7 +21,7 @@ from ..models import VERSION
 from ..statuses import log_fault, retry_after, status_of, told
 from ..tracing import continued
 from . import described
-from .messages import METHODS, SERVICE, make_messages
+from .messages import METHODS, SERVICE
 from .parameters import refuse_overrides, seconds_to_wait
 from .tensors import (
     Asked,
@@ -37,9 +37,8 @@ __all__ = ["v2_handler"]
 Method = Callable[[Any, Any], Awaitable[Any]]
 
 
-def v2_handler(service: Service) -> grpc.GenericRpcHandler:
+def v2_handler(service: Service, messages: SimpleNamespace) -> grpc.GenericRpcHandler:
     """What answers the calls of `inference.GRPCInferenceService`."""
-    messages = make_messages()
     methods = _methods(service, messages)
     return grpc.method_handlers_generic_handler(
         SERVICE,

@@ -1,4 +1,5 @@
-"""The protobuf messages of `inference.GRPCInferenceService`, as the public protocol has them.
+"""The protobuf messages of `inference.GRPCInferenceService` as the public protocol has them, and of
+gRPC's health protocol.
 
 Field names and numbers are those of KServe's and Triton's `grpc_service.proto`, and of the part of
 `model_config.proto` that says something here. They live in a pool of their own, so that clients'
@@ -151,6 +152,8 @@ _MESSAGES: dict[str, tuple[str, ...]] = {
         "map ModelRepositoryParameter parameters = 3",
     ),
     "RepositoryModelUnloadResponse": (),
+    "HealthCheckRequest": ("string service = 1",),
+    "HealthCheckResponse": ("int32 status = 1",),  # an enum there, which is the same in bytes
 }
 _OUTER = [path for path in _MESSAGES if "." not in path]
 _DATA_TYPES = {"INVALID": 0, "BOOL": 1, "INT32": 8, "INT64": 9, "FP32": 11, "STRING": 13}

@@ -11,18 +11,20 @@ import grpc.aio
 from mnemoscope_runtime.errors import BackendError
 
 from ..asking import Service
-from ..keys import REFUSAL, Keys
+from ..keys import REFUSAL
+from ..locks import Lock
 from .grpc import v2_handler
-from .messages import SERVICE
+from .health import CHECK, health_handler
+from .messages import SERVICE, make_messages
 
 __all__ = ["start_grpc"]
 
-_OPEN = frozenset({f"/{SERVICE}/ServerLive", f"/{SERVICE}/ServerReady"})
+_OPEN = frozenset({CHECK, f"/{SERVICE}/ServerLive", f"/{SERVICE}/ServerReady"})
 _ENVELOPE = 4096  # bytes of a message beside what its tensors have
 
 
 async def start_grpc(
-    service: Service, host: str, port: int, keys: Keys | None = None
+    service: Service, host: str, port: int, lock: Lock | None = None
 ) -> tuple[grpc.aio.Server, int]:
     """Start it.
 
@@ -30,7 +32,7 @@ async def start_grpc(
         service: What is asked.
         host: The address to listen at.
         port: 0 takes one that is free.
-        keys: Of which clients need one, for all but the probes of health.
+        lock: On all but the probes of health.
 
     Returns:
         The server, and its port.
@@ -39,14 +41,16 @@ async def start_grpc(
         BackendError: the address cannot be had.
     """
     server = grpc.aio.server(
-        interceptors=[] if keys is None else [_NeedsKey(keys)],
+        interceptors=[] if lock is None else [_NeedsKey(lock)],
         options=[
             ("grpc.max_receive_message_length", service.options.body + _ENVELOPE),
             ("grpc.keepalive_time_ms", 60_000),  # or who is gone holds a connection for hours
             ("grpc.so_reuseport", 0),  # or a second service would silently share the port
         ],
     )
-    server.add_generic_rpc_handlers([v2_handler(service)])
+    messages = make_messages()
+    handlers = [v2_handler(service, messages), health_handler(service.models, messages)]
+    server.add_generic_rpc_handlers(handlers)
     try:
         found = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     except RuntimeError:
@@ -61,8 +65,8 @@ async def start_grpc(
 class _NeedsKey(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # untyped
     """Lets calls through that show a key."""
 
-    def __init__(self, keys: Keys) -> None:
-        self._keys = keys
+    def __init__(self, lock: Lock) -> None:
+        self._lock = lock
         self._refusing = grpc.unary_unary_rpc_method_handler(_refuse)
 
     async def intercept_service(
@@ -72,7 +76,7 @@ class _NeedsKey(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # untyped
     ) -> grpc.RpcMethodHandler:
         """What answers a call."""
         shown = dict(details.invocation_metadata).get("authorization")
-        if details.method in _OPEN or self._keys.allow(shown):
+        if details.method in _OPEN or self._lock.opens("grpc", shown):
             return await continuation(details)
         return self._refusing
 

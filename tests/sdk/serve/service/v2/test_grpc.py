@@ -17,27 +17,32 @@ from wire import fields, message
 
 from mnemoscope import BackendError
 from mnemoscope.serve import Limits
+from mnemoscope.serve.batches import Batches
 from mnemoscope.serve.service.answer import DEFAULT, outputs
 from mnemoscope.serve.service.asking import Service
 from mnemoscope.serve.service.keys import Keys
+from mnemoscope.serve.service.locks import Lock
 from mnemoscope.serve.service.options import Source
 from mnemoscope.serve.service.v2.serving import start_grpc
 
 KEY = "0123456789abcdef"
+CHECK = "grpc.health.v1.Health/Check"
+SERVING, NOT_SERVING = 1, 2
 Code = grpc.StatusCode
 Call = Callable[..., Awaitable[dict[int, list[Any]]]]
 Work = Callable[[Call, Service], Awaitable[None]]
 
 
-def run(work: Work, keys: Keys | None = None, **settings: Any) -> None:
+def run(work: Work, lock: Lock | None = None, **settings: Any) -> None:
     async def main() -> None:
         async with serving(**settings) as (service, _):
-            server, port = await start_grpc(service, "127.0.0.1", 0, keys)
+            server, port = await start_grpc(service, "127.0.0.1", 0, lock)
             try:
                 async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
 
                     async def call(name: str, content: bytes = b"", **how: Any) -> Any:
-                        method = channel.unary_unary(f"/inference.GRPCInferenceService/{name}")
+                        place = name if "/" in name else f"inference.GRPCInferenceService/{name}"
+                        method = channel.unary_unary(f"/{place}")
                         return fields(await method(content, **{"timeout": 20, **how}))
 
                     await work(call, service)
@@ -282,8 +287,34 @@ def test_keys(tmp_path: Path) -> None:
             await call("ModelInfer", request, metadata=(("authorization", f"Bearer {KEY}"),))
         )
         assert await call("ServerLive") == await call("ServerReady") == {1: [1]}
+        assert await call(CHECK) == {1: [SERVING]}
+        await refused(call("grpc.health.v1.Health/Watch"), Code.UNAUTHENTICATED)
+        assert seen == [("grpc", None)] * 6 + [("grpc", ""), ("grpc", None)]
 
-    run(work, Keys.read(path))
+    seen: list[tuple[str, str | None]] = []
+    run(work, Lock(Keys.read(path), lambda *told: seen.append(told)))
+
+
+def test_grpc_probes_of_health(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(call: Call, service: Service) -> None:
+        whole = ("", "readiness", "inference.GRPCInferenceService")
+
+        async def told(name: str) -> list[int]:
+            return (await call(CHECK, message((1, name))))[1]
+
+        for name in (*whole, "liveness"):
+            assert await told(name) == [SERVING]
+        await refused(told("mnemoscope"), Code.NOT_FOUND, "Nothing of that name has a health")
+        await refused(call("grpc.health.v1.Health/Watch"), Code.UNIMPLEMENTED)
+        service.models.stop()
+        for name in whole:
+            assert await told(name) == [NOT_SERVING]
+        assert await told("liveness") == [SERVING]
+        monkeypatch.setattr(Batches, "alive", False)
+        assert await told("liveness") == [NOT_SERVING]
+        monkeypatch.undo()
+
+    run(work)
 
 
 def test_a_port_that_is_taken() -> None:
