@@ -21,6 +21,7 @@ from ..calibration.conformal import rejected
 from ..calibration.written import text_of
 from ..detector import Detector
 from ..outputs import require_place, writing_text
+from ..tables import check_table
 from . import figures, report, table
 from .deciding import GROUPED, READ, group, limitation, limits
 from .journal import Job, Journal
@@ -209,7 +210,7 @@ def _entries(source: Source, measured: Measured, judged: _Judged) -> Iterator[re
 
 
 def _check_outputs(file: Path, output: Path, page: Path | None) -> None:
-    table.check(output)
+    check_table(output)
     require_place(output, "--output", regular=True)
     paths = [file, output] if page is None else [file, output, page]
     if len({path.resolve() for path in paths}) < len(paths):

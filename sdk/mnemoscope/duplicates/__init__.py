@@ -1,5 +1,6 @@
-"""What is like what in a set: nearest neighbours of unit vectors, by faiss (extra `images`)."""
+"""What is like what in a set: nearest neighbours and groups, by faiss (extra `images`)."""
 
+from .grouping import kept_rows
 from .neighbours import Nearest, nearest
 
-__all__ = ["Nearest", "nearest"]
+__all__ = ["Nearest", "kept_rows", "nearest"]

@@ -10,6 +10,7 @@ from audit_support import rows
 from mnemoscope import BackendUnavailable, InputError
 from mnemoscope.audit import table
 from mnemoscope.prompts import read_prompt_file
+from mnemoscope.tables import check_table
 
 ENDINGS = [".jsonl", ".csv", ".parquet"]
 HOSTILE = ["<script>", "a\r\nb", 'q"u,o;t\te', "\x1b[31m", "\x01\x7f", "=1+1", "\u2028\ufeff", "𝒳é"]
@@ -70,11 +71,11 @@ def test_where_nothing_can_be_written(tmp_path: Path, ending: str) -> None:
 @pytest.mark.parametrize("name", ["r.tsv", "r", "r.xlsx"])
 def test_other_endings_are_refused(name: str) -> None:
     with pytest.raises(InputError, match=r"ends in one of: \.jsonl, \.csv, \.parquet"):
-        table.check(Path(name))
-    table.check(Path("r.CSV"))
+        check_table(Path(name))
+    check_table(Path("r.CSV"))
 
 
 def test_parquet_without_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(BackendUnavailable, match=r"mnemoscope\[parquet\]"):
-        table.check(Path("r.parquet"))
+        check_table(Path("r.parquet"))
