@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Server", "naive", "ours", "triton", "triton_home", "tritonserver"]
+__all__ = [
+    *("Server", "naive", "ours", "triton", "triton_home", "tritonserver"),
+    *("free_port", "started", "wait_for"),
+]
 
 ROOT = Path(__file__).parents[2]
-_SECONDS = 60  # that one may take until it answers
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def ours(*options: object) -> Iterator[Server]:
         *(sys.executable, "-m", "mnemoscope", "serve", "--port", "0", "--grpc-port", "0"),
         *("--threads", "1", "--noises", "1", *options),
     ]
-    with _process(command, stderr=subprocess.PIPE) as process:
+    with started(command, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         said = process.stderr.readline().decode()
         places = re.search(r"http://(\S+) grpc://(\S+)", said)
@@ -58,13 +60,13 @@ def ours(*options: object) -> Iterator[Server]:
 @contextmanager
 def naive() -> Iterator[Server]:
     """The endpoint of `benchmarks.serving.naive`."""
-    port = _free()
+    port = free_port()
     command = [
         *(sys.executable, "-m", "uvicorn", "benchmarks.serving.naive:app", "--port", str(port)),
         *("--no-access-log", "--log-level", "warning"),
     ]
-    with _process(command, cwd=ROOT) as process:
-        _until_it_answers(f"http://127.0.0.1:{port}/openapi.json", process)
+    with started(command, cwd=ROOT) as process:
+        wait_for(f"http://127.0.0.1:{port}/openapi.json", process)
         yield Server(process.pid, f"127.0.0.1:{port}")
 
 
@@ -104,7 +106,7 @@ def tritonserver(models: Path, folder: Path, python: Path, *options: str) -> Ite
     stub = home / "python_backend_stubs" / version / "triton_python_backend_stub"
     for file in (*(home / "backends" / "python").glob("*triton*"), stub):
         (backend / file.name).symlink_to(file)
-    http, grpc = _free(), _free()
+    http, grpc = free_port(), free_port()
     told = {
         **{"model-repository": models, "backend-directory": backend.parent},
         **{"http-address": "127.0.0.1", "http-port": http},
@@ -114,9 +116,9 @@ def tritonserver(models: Path, folder: Path, python: Path, *options: str) -> Ite
     command = [home / "bin" / "tritonserver", *(f"--{k}={v}" for k, v in told.items()), *options]
     with (
         (folder / "log").open("wb") as log,
-        _process(command, stdout=log, stderr=log) as process,
+        started(command, stdout=log, stderr=log) as process,
     ):
-        _until_it_answers(f"http://127.0.0.1:{http}/v2/health/live", process)
+        wait_for(f"http://127.0.0.1:{http}/v2/health/live", process)
         yield Server(process.pid, f"127.0.0.1:{http}", f"127.0.0.1:{grpc}")
 
 
@@ -129,7 +131,13 @@ def triton_home(python: Path) -> Path | None:
 
 
 @contextmanager
-def _process(command: list[object], **options: object) -> Iterator[subprocess.Popen[bytes]]:
+def started(command: list[object], **options: object) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is ended afterwards.
+
+    Args:
+        command: Its command line.
+        options: Of `subprocess.Popen`.
+    """
     process = subprocess.Popen(list(map(str, command)), **options)  # type: ignore[call-overload]
     try:
         yield process
@@ -144,15 +152,26 @@ def _process(command: list[object], **options: object) -> Iterator[subprocess.Po
             process.stderr.close()
 
 
-def _free() -> int:
+def free_port() -> int:
+    """One that nobody listens at now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
 
 
-def _until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + _SECONDS
+def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 60) -> None:
+    """Wait until a server answers with success.
+
+    Args:
+        url: Of what it answers.
+        process: That it is in.
+        seconds: That it may take.
+
+    Raises:
+        RuntimeError: it ended, or took longer.
+    """
+    until = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < until:
         try:
             with urllib.request.urlopen(url, timeout=1):

@@ -11,8 +11,6 @@ import re
 import socket
 import subprocess
 import threading
-import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,6 +23,7 @@ import yaml
 from repository import ROOT
 from service_support import MEMORISED, running
 
+from benchmarks.serving.servers import free_port, started, wait_for
 from mnemoscope import embedded
 from mnemoscope.serve.middleware import ScreenPrompts
 
@@ -78,11 +77,6 @@ def pictures() -> Iterator[Pictures]:
         thread.join()
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
-
-
 def documented(guard: str) -> Any:
     """The guardrail as docs/serving.md has it."""
     page = (ROOT / "docs" / "serving.md").read_text("utf-8")
@@ -115,32 +109,13 @@ def proxy(folder: Path, pictures: Pictures, guard: str) -> Iterator[str]:
     command = [PYTHON.with_name("litellm"), "--config", folder / "config.yaml"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     quiet = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False"}
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            command, env={**os.environ, **quiet}, cwd=folder, stdout=log, stderr=log
-        )
-    try:
-        base, end = f"http://127.0.0.1:{port}", time.monotonic() + 120
-        while not answers(f"{base}/health/liveliness"):
-            assert server.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < end, (folder / "log").read_text()
-            time.sleep(0.2)
+    base = f"http://127.0.0.1:{port}"
+    with (
+        (folder / "log").open("wb") as log,
+        started(command, env={**os.environ, **quiet}, cwd=folder, stdout=log, stderr=log) as made,
+    ):
+        wait_for(f"{base}/health/liveliness", made, seconds=120)
         yield base
-    finally:
-        server.terminate()
-        try:
-            server.wait(10)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
 
 
 def asked(base: str, prompts: Sequence[str | list[str]]) -> list[dict[str, Any]]:

@@ -136,7 +136,6 @@ def detections(
                 told,
                 read if truncated else None,
                 literal=literal,
-                any_length=screener.bundle.manifest.any_length,
                 empty=empty,
             ),
             empty=empty,
@@ -158,7 +157,6 @@ def _notes(
     cut: int | None,
     *,
     literal: bool,
-    any_length: bool,
     empty: bool = False,
 ) -> tuple[str, ...]:
     """Sentences about one prompt.
@@ -168,7 +166,6 @@ def _notes(
         told: What was screened.
         cut: After how many tokens it was cut off; None where it was not.
         literal: Whether the bundle's tokens were read, and not a pipeline's embeddings.
-        any_length: Whether the bundle takes prompts in chunks.
         empty: Whether the model reads the empty prompt there.
     """
     notes = [_EMPTY] if empty else []
@@ -178,9 +175,8 @@ def _notes(
         )
     if cut is not None:
         notes.append(
-            f"Only its first {cut} tokens were screened. If your pipeline reads long prompts in "
-            f"chunks, {'' if any_length else 'export the bundle with --any-length and '}screen "
-            "them so (--chunks)."
+            f"Only its first {cut} tokens were screened; a pipeline that reads long prompts in "
+            "chunks draws the rest too."
         )
     if literal and (pieces := weighting(prompt)):
         shown = ", ".join(pieces[:_SHOWN]) + (", ..." if len(pieces) > _SHOWN else "")

@@ -140,8 +140,8 @@ class AsyncDetector:
             ServiceClosed: nothing is taken on any more.
             BackendError: this process is a fork of the one that opened the bundle.
         """
-        self.detector.check(prompt, steps=steps, noises=noises)
-        return self.submit_all([prompt], steps=steps, noises=noises)[0]
+        look = self._look(steps, noises)
+        return self._known(look, prompt) or self._batches.submit(look, [prompt])[0]
 
     def submit_all(
         self, prompts: Sequence[str], *, steps: int = 1, noises: int | None = None
@@ -152,26 +152,36 @@ class AsyncDetector:
             InputError: steps or noises cannot be used.
             CalibrationError, Overloaded, ServiceClosed, BackendError: as `submit`.
         """
-        detector, look = self.detector, (steps, noises)
-        detector.screener.backend.process.check()  # in a fork there are no engine's threads
-        detector.calibrated(steps=steps, noises=noises)
-        self._looks.add(look)
+        look = self._look(steps, noises)
         found = [self._at_once(look, each) for each in prompts]
         new = [prompt for prompt, known in zip(prompts, found, strict=True) if known is None]
         queued = iter(self._batches.submit(look, new))
         return [known or next(queued) for known in found]
 
+    def _look(self, steps: int, noises: int | None) -> Look:
+        """Raises what screening would whatever the prompt is."""
+        detector, look = self.detector, (steps, noises)
+        detector.screener.backend.process.check()  # in a fork there are no engine's threads
+        detector.calibrated(steps=steps, noises=noises)
+        self._looks.add(look)
+        return look
+
     def _at_once(self, look: Look, prompt: str) -> Future[Detection] | None:
         """What needs no engine: the error of a prompt that cannot be used, or what is known."""
-        found: Future[Detection] = Future()
         try:
-            self.detector.screener.tokenizer.check([prompt])
-            known = self._memory.recall((look, prompt))
+            return self._known(look, prompt)
         except InputError as error:
+            found: Future[Detection] = Future()
             found.set_exception(error)
             return found
+
+    def _known(self, look: Look, prompt: str) -> Future[Detection] | None:
+        """What is remembered of a prompt; raises if it cannot be used."""
+        self.detector.screener.tokenizer.check([prompt])
+        known = self._memory.recall((look, prompt))
         if known is None:
             return None
+        found: Future[Detection] = Future()
         found.set_result(known)
         return found
 

@@ -31,6 +31,7 @@ from mnemoscope.serve.settling import near, screen_settled
 from mnemoscope_runtime import Screener
 from mnemoscope_runtime.backends import Arrays
 from mnemoscope_runtime.testing import FakeBackend
+from mnemoscope_runtime.tokenizer import ClipTokenizer
 
 MEMORISED = "google icon of tokyo tower, on rings, in zagreb 2020"
 PROMPTS = ["a cat", MEMORISED, "a dog in a red hat", "", "word " * 100]
@@ -76,6 +77,25 @@ def test_several_at_once_are_each_answered_or_refused() -> None:
     first, second, third = run(work, cache=1)
     assert (first, third) == (False, True)
     assert isinstance(second, InputError)
+
+
+def test_a_prompt_is_checked_once_before_it_is_queued(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[list[str]] = []
+    check = ClipTokenizer.check
+
+    def noting(self: ClipTokenizer, prompts: list[str]) -> None:
+        if threading.current_thread() is threading.main_thread():
+            checked.append(prompts)
+        check(self, prompts)
+
+    async def work(detector: AsyncDetector) -> None:
+        monkeypatch.setattr(ClipTokenizer, "check", noting)
+        await detector.screen("a cat", noises=1)
+        with pytest.raises(InputError):
+            detector.submit("x" * 100_001, noises=1)
+
+    run(work)
+    assert checked == [["a cat"], ["x" * 100_001]]
 
 
 def test_what_comes_together_is_measured_together() -> None:
