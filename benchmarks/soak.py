@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -55,9 +56,28 @@ def soak(backend: str, calls: int, every: int, threads: int | None) -> Soak:
         return Soak(backend, calls, every, time.perf_counter() - start, tuple(rss))
 
 
-def resident() -> int:
-    """Resident memory of this process in bytes."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def resident(process: int | str = "self") -> int:
+    """Resident memory of a process in bytes."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def report(found: Sequence[Soak], threads: int | None, path: Path, console: Console) -> None:
+    """Show what was found, and write it to a file."""
+    table = Table("backend", "calls", "ms a call", "MiB at first", "warm", "at last", "growth")
+    for run in found:
+        warm = run.rss[-1] / (1 + run.growth)
+        table.add_row(
+            *(run.backend, f"{run.calls:,}", f"{1e3 * run.seconds / run.calls:.2f}"),
+            *(f"{size / 2**20:.1f}" for size in (run.rss[0], warm, run.rss[-1])),
+            f"{run.growth:+.2%}",
+        )
+    console.print(table)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [{**asdict(run), "growth": run.growth} for run in found]
+    text = {"environment": bench.environment(threads), "rows": rows}
+    path.write_text(json.dumps(text, indent=1) + "\n")
+    console.print(f"samples {path}")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -70,27 +90,12 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     if not 1 <= args.every <= args.calls // 2 or args.calls % args.every:
         parser.error("--calls must be a multiple of --every, and at least twice as many")
-    args.output.mkdir(parents=True, exist_ok=True)
     fresh = multiprocessing.get_context("spawn")
-    table = Table("backend", "calls", "ms a call", "MiB at first", "warm", "at last", "growth")
     found = []
     for backend in args.backend or ("onnxruntime", "openvino"):
         with ProcessPoolExecutor(1, mp_context=fresh) as pool:
-            run = pool.submit(soak, backend, args.calls, args.every, args.threads).result()
-        found.append(run)
-        warm = run.rss[-1] / (1 + run.growth)
-        table.add_row(
-            *(backend, f"{run.calls:,}", f"{1e3 * run.seconds / run.calls:.2f}"),
-            *(f"{size / 2**20:.1f}" for size in (run.rss[0], warm, run.rss[-1])),
-            f"{run.growth:+.2%}",
-        )
-    console = Console(width=120)
-    console.print(table)
-    path = args.output / "soak.json"
-    rows = [{**asdict(run), "growth": run.growth} for run in found]
-    text = {"environment": bench.environment(args.threads), "rows": rows}
-    path.write_text(json.dumps(text, indent=1) + "\n")
-    console.print(f"samples {path}")
+            found.append(pool.submit(soak, backend, args.calls, args.every, args.threads).result())
+    report(found, args.threads, args.output / "soak.json", Console(width=120))
     sys.exit(any(run.growth > GROWTH for run in found))
 
 

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import json
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.serving import __main__ as serving
+from benchmarks.serving import soak
 from benchmarks.serving.figures import bars, page, ratio
 
 ARMS = ("bare engine", "AsyncDetector", "naive endpoint", "serve, HTTP JSON")
@@ -39,6 +43,34 @@ def test_every_arrival_is_answered_or_refused(
     assert "300%" in capsys.readouterr().out
     assert (tmp_path / "serving.png").stat().st_size > 10_000
     assert "| 50% | bare engine |" in (tmp_path / "serving.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_service_is_asked_over_and_over(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as caught:
+        soak.main(["--calls", "100", "--every", "50", "--output", str(tmp_path)])
+    [row] = json.loads((tmp_path / "serving-soak.json").read_bytes())["rows"]
+    assert (row["backend"], row["calls"], len(row["rss"])) == ("serve", 100, 3)
+    assert caught.value.code == (row["growth"] > 0.01)
+
+
+def test_another_status_than_the_right_one_ends_the_soak() -> None:
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Keep quiet."""
+
+    with HTTPServer(("127.0.0.1", 0), Answers) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        client = soak.Client(f"127.0.0.1:{server.server_port}")
+        with pytest.raises(RuntimeError, match="GET /metrics was answered with 204, not 200"):
+            client.ask(("GET", "/metrics", b"", 200))
+        thread.join()
 
 
 def made_up(served: list[float], more: float) -> dict[str, Any]:

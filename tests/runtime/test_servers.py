@@ -141,6 +141,24 @@ def test_workers_of_uvicorn_open_their_own(tmp_path: Path) -> None:
         assert ask(place, "a cat")["memorized"] is False
 
 
+@pytest.mark.slow
+def test_a_worker_of_uvicorn_that_is_killed_is_replaced(tmp_path: Path) -> None:
+    with serving(tmp_path, uvicorn(tmp_path), BACKEND="onnxruntime", THREADS="1") as place:
+        seen = {ask(place, "a cat")["pid"]}
+        end = time.monotonic() + 60
+        while len(seen) < 2:
+            seen.add(ask(place, "a cat")["pid"])
+            assert time.monotonic() < end
+        killed = seen.pop()
+        os.kill(killed, signal.SIGKILL)
+        seen.add(killed)
+        while len(seen) < 3:  # the other answers meanwhile
+            found = ask(place, TOWER)
+            assert found["memorized"] is True
+            seen.add(found["pid"])
+            assert time.monotonic() < end
+
+
 def test_the_printed_recipe_reads_queries_as_browsers_write_them() -> None:
     service: dict[str, Any] = {}
     exec(code("backends.md", "def app(").replace('"my-bundle", ', ""), service)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import queue
 import re
 import shutil
 import signal
@@ -21,7 +22,7 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from cli_support import Run, failed
+from cli_support import Run, command, failed
 from service_support import (
     MEMORISED,
     Gate,
@@ -34,6 +35,7 @@ from service_support import (
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from wire import fields, message
 
+from benchmarks.serving.servers import free_port
 from mnemoscope import BackendError, CalibrationError, embedded
 from mnemoscope.serve.service.assembling import Assembled, assemble
 from mnemoscope.serve.service.options import ServiceOptions
@@ -417,6 +419,42 @@ def test_a_signal_loses_nothing_that_was_sent(sign: signal.Signals) -> None:
         assert answer.startswith(b"HTTP/1.1 200"), answer[:300]
         [found] = re.findall(rb'"name":"memorized".*?"data":(\[.*?\])', answer)
         assert found == b"[false,true]"
+
+
+@pytest.mark.slow
+def test_one_that_is_killed_is_noticed_and_started_again() -> None:
+    """kill -9 under what systemd and Kubernetes do: start again what did not end with 0."""
+    port = free_port()
+    told = command("serve", "--port", port, "--no-grpc", "--threads", 1, "--noises", 1)
+    ready = queue.Queue[subprocess.Popen[str]]()
+
+    def supervise() -> None:
+        ended = None
+        while ended != 0:
+            with subprocess.Popen(told, stderr=subprocess.PIPE, text=True) as made:
+                assert made.stderr is not None
+                assert made.stderr.readline().startswith("serving mnemoscope at ")
+                ready.put(made)
+                ended = made.wait()
+
+    address = f"http://127.0.0.1:{port}"
+    supervisor = threading.Thread(target=supervise)
+    supervisor.start()
+    first = last = ready.get(timeout=60)
+    try:
+        answered(address)
+        with connect(address) as waits:
+            waits.sendall(b"POST /v1/screen HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+            answered(address)
+            first.kill()
+            with suppress(ConnectionResetError):
+                assert waits.recv(1) == b""  # who waits for an answer learns of it
+        last = ready.get(timeout=60)
+        answered(address)
+    finally:
+        last.terminate()
+        supervisor.join(60)
+    assert (first.returncode, last.returncode) == (-signal.SIGKILL, 0)
 
 
 @pytest.mark.slow
