@@ -19,10 +19,12 @@ from mnemoscope_runtime.options import check_options
 from ..calibration import Calibration, CalibrationFile
 from ..calibration.conformal import rejected
 from ..calibration.written import text_of
+from ..captioned import CaptionedSet, has_pictures, open_captioned
 from ..detector import Detector
 from ..outputs import require_place, writing_text
 from ..tables import check_table
 from . import figures, report, table
+from .confirming import Confirmation, Confirming, confirm
 from .deciding import GROUPED, READ, group, limitation, limits
 from .journal import Job, Journal
 from .measuring import Measured, collect, measuring
@@ -47,6 +49,8 @@ def audit(
     steps: int = 1,
     noises: int | None = None,
     report_to: str | Path | None = None,
+    images: str | None = None,
+    confirming: Confirming | None = None,
     restart: bool = False,
     progress: Progress = lambda *_: None,
     tell: Callable[[str], None] = warnings.warn,
@@ -58,8 +62,9 @@ def audit(
 
     Args:
         detector: What measures; it needs a calibration of this setting.
-        file: Prompts, as `read_prompt_file` takes them. A row that is empty or cannot be read gets
-            an error and no verdict; exact repetitions are measured once.
+        file: Prompts, as `read_prompt_file` takes them, or captioned pictures, as `open_captioned`
+            does. A row that is empty or cannot be read gets an error and no verdict; exact
+            repetitions are measured once.
         output: Results, one row for each prompt in order: `.jsonl`, `.csv` or `.parquet`.
         column: Key or column that holds the prompt.
         quotes: As in `read_prompt_file`.
@@ -68,6 +73,9 @@ def audit(
         steps: Denoising steps to measure.
         noises: How many noises of the bank; all by default.
         report_to: HTML report to write.
+        images: Of a table: where its pictures are, as `open_captioned` takes it.
+        confirming: How flagged captions are drawn and compared with their pictures; by default they
+            are not.
         restart: Whether to measure all again, whatever OUTPUT.partial holds.
         progress: Told how many prompts of how many are done.
         tell: Told what the user should know.
@@ -75,7 +83,8 @@ def audit(
     Raises:
         InputError: an option or the file cannot be used, a file cannot be written, or
             OUTPUT.partial belongs to another audit.
-        CalibrationError: there is none of this setting, or one that could never flag anything.
+        CalibrationError: there is none of this setting, or one that could never flag anything; or
+            what draws is another model than the detector's.
         NumericsError: a score is NaN or infinite.
         BackendUnavailable: something is not installed.
     """
@@ -89,8 +98,16 @@ def audit(
     setting = detector.setting(steps=steps, noises=noises)
     calibration = (detector.calibration or CalibrationFile(())).require(setting)
     benign = len(calibration.scores)
+    captioned = _captioned(file, images, column, quotes)
+    if confirming is not None:
+        if captioned is None:
+            raise InputError(
+                f"{file} has no pictures to compare with. Say where they are (--images), give a "
+                "folder of pictures or tar files, or leave confirming out."
+            )
+        confirming.artist.require(detector.screener.bundle.manifest.model)
 
-    source = Source.scan(file, column, quotes=quotes, tell=tell)
+    source = Source.scan(file, column, quotes=quotes, captioned=captioned, tell=tell)
     for reason, count in source.errors.items():
         tell(f"{count:,} prompts cannot be screened ({reason}): an `error`, and no verdict.")
     limited = limitation(source.measured, benign, fdr, dependent)
@@ -109,6 +126,15 @@ def audit(
             journal.remove()
             raise
         judged = _judge(source, measured, calibration, fdr, dependent, tell)
+        confirmation = None
+        if confirming is not None:
+            flagged = judged.flagged
+            confirmation = confirm(
+                *(confirming, source, measured.scores, flagged, journal, Here()),
+                progress=progress,
+                tell=tell,
+            )
+            source.check()
         audited = Audit(
             file=file,
             prompts=len(source.place),
@@ -124,6 +150,7 @@ def audit(
             benign=benign,
             calibration=known,
             input=source.sha256,
+            confirmation=confirmation,
         )
         with ExitStack() as both:
             if page is not None:
@@ -135,7 +162,11 @@ def audit(
                 entries = _entries(source, measured, judged)
                 text = report.page(audited, entries, histogram, curve)
                 both.enter_context(writing_text(page, table.REMEDY)).write(text)
-            table.write(output, _rows(source, measured, judged))  # takes its place first
+            rows, columns = _rows(source, measured, judged), dict(table.COLUMNS)
+            if confirmation is not None:
+                rows = _with_pictures(rows, source, confirmation)
+                columns |= table.PICTURE_COLUMNS
+            table.write(output, rows, columns)  # takes its place first
         journal.remove()
     return audited
 
@@ -189,6 +220,29 @@ def _rows(source: Source, measured: Measured, judged: _Judged) -> Iterator[table
         )
 
 
+def _with_pictures(
+    rows: Iterator[table.Row], source: Source, confirmation: Confirmation
+) -> Iterator[table.Row]:
+    drawn = {each.place: each for each in confirmation.captions}
+    for number, (row, place) in enumerate(zip(rows, source.place.tolist(), strict=True)):
+        why = source.picture_reasons[source.picture_reason[number]]
+        why = why or confirmation.picture_errors.get(number, "")
+        caption, likeness = drawn.get(place), confirmation.rows.get(number)
+        if caption is None or likeness is None:
+            yield *row, None, None, None, None, None, why or None
+            continue
+        other = caption.other_row
+        yield (
+            *row,
+            caption.finding and str(caption.finding),
+            likeness.similarity,
+            likeness.copies,
+            None if other is None else other + 1,
+            None if other is None else float(caption.other.max()),
+            None,
+        )
+
+
 def _entries(source: Source, measured: Measured, judged: _Judged) -> Iterator[report.Entry]:
     """The worst groups, and the worst prompts of each."""
     times = np.bincount(source.place[source.place >= 0])
@@ -207,6 +261,15 @@ def _entries(source: Source, measured: Measured, judged: _Judged) -> Iterator[re
                 times=int(times[place]),
                 others=len(places) - len(kept) if last else 0,
             )
+
+
+def _captioned(
+    file: Path, images: str | None, column: str | None, quotes: bool
+) -> CaptionedSet | None:
+    """The set, if it is one of captioned pictures; None for a file of prompts."""
+    if images is None and not has_pictures(file):
+        return None
+    return open_captioned(file, images=images, column=column, quotes=quotes)
 
 
 def _check_outputs(file: Path, output: Path, page: Path | None) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..calibration import Setting
+from .confirming.confirmation import Confirmation
 
 __all__ = ["Audit"]
 
@@ -28,7 +29,8 @@ class Audit:
         setting: How prompts were measured.
         benign: How many benign prompts the calibration has.
         calibration: sha256 of the calibration of that setting, in JSON.
-        input: sha256 of the file.
+        input: sha256 of the file, or of a captioned set (`mnemoscope.captioned.fingerprint`).
+        confirmation: What came of drawing captions; None if nothing was drawn.
     """
 
     file: Path
@@ -45,6 +47,7 @@ class Audit:
     benign: int
     calibration: str
     input: str
+    confirmation: Confirmation | None = None
 
     @property
     def verdict(self) -> str:

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from mnemoscope_runtime.errors import InputError
 from mnemoscope_runtime.tokenizer import LONGEST_PROMPT
 
+from ..captioned import CaptionedSet, fingerprint
 from ..prompts import Broken, read_rows
+from ..prompts.files import no_longer
 
 __all__ = ["Source"]
 
@@ -34,6 +36,10 @@ class Source:
         place: Which of the measured prompts a row holds; -1 if it cannot be screened. # [row]
         reason: Why it cannot be, as an index of `reasons`; 0 if it can. # [row]
         reasons: All that there are.
+        captioned: The set that the rows are of, if they have pictures.
+        picture_reason: Why a row has no picture, as an index of `picture_reasons`; 0 if it has one,
+            or nobody asked. # [row]
+        picture_reasons: All that there are.
     """
 
     path: Path
@@ -44,6 +50,9 @@ class Source:
     place: NDArray[np.int64]
     reason: NDArray[np.uint8]
     reasons: tuple[str, ...]
+    captioned: CaptionedSet | None
+    picture_reason: NDArray[np.uint8]
+    picture_reasons: tuple[str, ...]
 
     @classmethod
     def scan(
@@ -52,23 +61,31 @@ class Source:
         column: str | None = None,
         *,
         quotes: bool = True,
+        captioned: CaptionedSet | None = None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> Source:
         """Read a file once: what is wrong with it comes out now and not after hours.
+
+        Args:
+            path: The file, or the set.
+            column: As in `read_rows`.
+            quotes: As in `read_rows`.
+            captioned: The set, if rows have pictures.
+            tell: Told what was read.
 
         Raises:
             InputError: it cannot be read, or holds no prompt to screen.
         """
         path = Path(path)
-        sha256 = _hash(path)
-        digests, codes = bytearray(), bytearray()
-        reasons = {"": 0}
-        rows = read_rows(path, column=column, quotes=quotes, longest=LONGEST_PROMPT, tell=tell)
-        for row in rows:
+        sha256 = _hash(path) if captioned is None else fingerprint(captioned)
+        digests, codes, lacking = bytearray(), bytearray(), bytearray()
+        reasons, lacks = {"": 0}, {"": 0}
+        for row, without in _rows(path, column, quotes, captioned, tell):
             # what is broken is no repetition of anything
             text = row.encode() if isinstance(row, str) else b"\xff%d" % len(codes)
             digests += hashlib.blake2b(text, digest_size=16).digest()
             codes.append(reasons.setdefault(_reason(row), len(reasons)))
+            lacking.append(lacks.setdefault(without, len(lacks)))
         reason, names = np.frombuffer(bytes(codes), np.uint8), tuple(reasons)
         if not len(reason):
             raise InputError(f"{path} holds no prompts. Give a file with some.")
@@ -80,7 +97,19 @@ class Source:
         first = _first(np.frombuffer(bytes(digests), np.uint64).reshape(-1, 2))
         chosen = (first == np.arange(len(first))) & (reason == 0)
         place = np.where(reason == 0, (np.cumsum(chosen) - 1)[first], -1)
-        return cls(path, column, quotes, sha256, chosen, place, reason, names)
+        return cls(
+            path=path,
+            column=column,
+            quotes=quotes,
+            sha256=sha256,
+            chosen=chosen,
+            place=place,
+            reason=reason,
+            reasons=names,
+            captioned=captioned,
+            picture_reason=np.frombuffer(bytes(lacking), np.uint8),
+            picture_reasons=tuple(lacks),
+        )
 
     @property
     def measured(self) -> int:
@@ -90,12 +119,21 @@ class Source:
     @property
     def errors(self) -> dict[str, int]:
         """How many prompts cannot be screened, by reason."""
-        counts = np.bincount(self.reason, minlength=len(self.reasons)).tolist()
-        return {name: n for name, n in zip(self.reasons, counts, strict=True) if name and n}
+        return _counts(self.reason, self.reasons)
+
+    @property
+    def pictured(self) -> NDArray[np.bool_]:
+        """Which rows have a picture. # [row]"""
+        return np.asarray(self.picture_reason == 0)
+
+    @property
+    def picture_errors(self) -> dict[str, int]:
+        """How many rows have no picture, by reason."""
+        return _counts(self.picture_reason, self.picture_reasons)
 
     def rows(self) -> Iterator[str]:
         """All prompts, in order; of what is broken, what can be shown."""
-        for row in read_rows(self.path, column=self.column, quotes=self.quotes):
+        for row, _ in _rows(self.path, self.column, self.quotes, self.captioned):
             yield row.text if isinstance(row, Broken) else row
 
     def prompts(self) -> Iterator[str]:
@@ -104,11 +142,34 @@ class Source:
 
     def check(self) -> None:
         """Raise InputError if the file is no longer the one that was scanned."""
-        if _hash(self.path) != self.sha256:
+        now = _hash(self.path) if self.captioned is None else fingerprint(self.captioned)
+        if now != self.sha256:
             raise InputError(
                 f"{self.path} was changed while it was audited, so that nobody knows which prompts "
                 "were measured. Audit it again."
             )
+
+
+def _rows(
+    path: Path,
+    column: str | None,
+    quotes: bool,
+    captioned: CaptionedSet | None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Iterator[tuple[str | Broken, str]]:
+    """Each row's prompt, and why it has no picture."""
+    if captioned is None:
+        for row in read_rows(path, column=column, quotes=quotes, longest=LONGEST_PROMPT, tell=tell):
+            yield row, ""
+        return
+    for each in captioned.rows(tell):
+        without = each.picture.reason if isinstance(each.picture, Broken) else ""
+        yield no_longer(each.caption, LONGEST_PROMPT), without
+
+
+def _counts(codes: NDArray[np.uint8], names: tuple[str, ...]) -> dict[str, int]:
+    counts = np.bincount(codes, minlength=len(names)).tolist()
+    return {name: n for name, n in zip(names, counts, strict=True) if name and n}
 
 
 def _reason(row: str | Broken) -> str:

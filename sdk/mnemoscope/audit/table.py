@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from ..tables import Columns, write_table
 
-__all__ = ["COLUMNS", "REMEDY", "Row", "write"]
+__all__ = ["COLUMNS", "PICTURE_COLUMNS", "REMEDY", "Row", "write"]
 
 COLUMNS: Columns = MappingProxyType(
     {
@@ -16,15 +16,26 @@ COLUMNS: Columns = MappingProxyType(
         **{"truncated": bool, "error": str},
     }
 )
+PICTURE_COLUMNS: Columns = MappingProxyType(  # behind those, where captions were drawn
+    {
+        **{"finding": str, "similarity": float, "copies": int, "nearest": int},
+        **{"nearest_similarity": float, "image_error": str},
+    }
+)
 # what cannot be screened has an error and None for the rest: it is not "not flagged"
-Row = tuple[str, float | None, float | None, bool | None, int | None, bool | None, str | None]
+Row = tuple[str | float | bool | int | None, ...]
 REMEDY = "Make room or choose another file. The same command goes on where this one stopped."
 
 
-def write(path: Path, rows: Iterable[Row]) -> None:
+def write(path: Path, rows: Iterable[Row], columns: Columns = COLUMNS) -> None:
     """Write results; the file appears whole or not at all.
+
+    Args:
+        path: The file.
+        rows: A value for each column; None for what is not there.
+        columns: `COLUMNS`, or with `PICTURE_COLUMNS` behind them.
 
     Raises:
         InputError: it cannot be written.
     """
-    write_table(path, COLUMNS, rows, REMEDY)
+    write_table(path, columns, rows, REMEDY)

@@ -11,7 +11,7 @@ limits. One file for each layout.
 """
 
 from ..prompts import Broken
-from .opening import CaptionedSet, fingerprint, open_captioned
+from .opening import CaptionedSet, fingerprint, has_pictures, open_captioned
 from .pictures import PictureReader
 from .spots import Captioned, Spot
 
@@ -22,5 +22,6 @@ __all__ = [
     "PictureReader",
     "Spot",
     "fingerprint",
+    "has_pictures",
     "open_captioned",
 ]

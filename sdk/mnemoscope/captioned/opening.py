@@ -19,7 +19,7 @@ from .spots import Captioned, InFile, InParquet, InTar
 from .tables import PathTable, PictureTable
 from .tars import Tars
 
-__all__ = ["CaptionedSet", "fingerprint", "open_captioned", "shards"]
+__all__ = ["CaptionedSet", "fingerprint", "has_pictures", "open_captioned", "shards"]
 
 _TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -86,6 +86,13 @@ def open_captioned(
     return _table(path, files, images, column, quotes)
 
 
+def has_pictures(data: str | Path) -> bool:
+    """Whether it is something that holds pictures by itself: no table, and no file of prompts."""
+    path = Path(data)
+    tar = path.suffix.lower() == ".tar"
+    return path.is_dir() or tar or (not path.exists() and _RANGE.search(str(path)) is not None)
+
+
 def shards(path: Path) -> tuple[Path, ...]:
     """The files that a path stands for: by `{0..9}`, or because it is a folder of nothing else.
 
@@ -138,17 +145,18 @@ def fingerprint(captioned: CaptionedSet) -> str:
         InputError: something cannot be read.
     """
     found = hashlib.sha256()
-    containers: dict[str, None] = {}
+    containers: dict[tuple[str, str], None] = {}  # and which column of them
     for row in captioned.rows():
         spot = row.picture
         if isinstance(spot, InTar | InParquet):
-            containers[spot.file] = None
+            containers[spot.file, getattr(spot, "column", "")] = None
             continue  # the container says it all
         where: tuple[object, ...] = ()
         if isinstance(spot, InFile):  # less the root: a set may be moved
             where = spot.path, Path(spot.root, spot.path).stat().st_size
         found.update(repr((row.caption, where)).encode("utf-8", "backslashreplace"))
-    for name in containers:
+    for name, column in containers:
+        found.update(column.encode())
         with Path(name).open("rb") as file:
             found.update(hashlib.file_digest(file, "sha256").digest())
     return found.hexdigest()

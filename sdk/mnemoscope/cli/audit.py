@@ -10,11 +10,14 @@ import typer
 
 from mnemoscope_runtime import BackendOptions, InputError
 
-from ..audit import audit
+from ..audit import Artist, Confirming, audit
+from ..audit.confirming import AT_MOST, UNFLAGGED
 from ..calibration.cascade import First
+from ..captioned import has_pictures
 from ..detector import Detector
 from ._backends import choose_backend, say_unused
 from ._detectors import ModelOption, check_model, open_detectors
+from ._loading import Loading, takes_loading
 from ._options import (
     EXIT_CODES,
     BackendOption,
@@ -31,6 +34,7 @@ from ._options import (
     takes_first_stage,
     verdict_code,
 )
+from ._quiet import quiet_libraries
 
 __all__ = ["EPILOG", "command"]
 
@@ -41,13 +45,25 @@ mnemoscope audit prompts.csv --output results.csv
 
 mnemoscope audit captions.parquet --column caption --bundle my-bundle --fdr 0.01
 --output results.parquet --report report.html
+
+mnemoscope audit pictures --bundle my-bundle --model DIR --output results.parquet
+
+mnemoscope audit train.parquet --images image --model DIR --bundle my-bundle --output results.csv
 {EXIT_CODES}"""
+_SEEDS = 4
 
 
 @takes_backend_options
 @takes_first_stage
+@takes_loading
 def command(
-    file: Annotated[str, typer.Argument(help=".txt, .jsonl, .csv, .tsv or .parquet of prompts.")],
+    file: Annotated[
+        str,
+        typer.Argument(
+            help=".txt, .jsonl, .csv, .tsv or .parquet of prompts; or captioned pictures: a "
+            "folder, or tar files of WebDataset ({000..009}.tar)."
+        ),
+    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Results: .jsonl, .csv or .parquet.")
     ],
@@ -59,6 +75,7 @@ def command(
     backend: BackendOption = "onnxruntime",
     model: ModelOption = None,
     *,
+    loading: Loading,
     options: BackendOptions,
     detector: DetectorOption = "magnitude",
     noises: NoisesOption = None,
@@ -71,6 +88,35 @@ def command(
         bool,
         typer.Option("--dependent", help="Make it hold for any dependence: flags fewer prompts."),
     ] = False,
+    images: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a table: the column with pictures or their paths, or the folder from which "
+            "paths in its column file_name start.",
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            "--confirm",
+            min=0,
+            help="Draw captions from so many seeds and compare them with their pictures; 0 not.",
+            show_default="4 where there are pictures",
+        ),
+    ] = None,
+    at_most: Annotated[
+        int, typer.Option("--confirm-at-most", min=0, help="So many flagged captions.")
+    ] = AT_MOST,
+    unflagged: Annotated[
+        int, typer.Option("--confirm-unflagged", min=0, help="So many of those that are not.")
+    ] = UNFLAGGED,
+    descriptor: Annotated[
+        str | None,
+        typer.Option(
+            help="Copy descriptor: sscd, if it is installed, or a file, TorchScript or ONNX.",
+            show_default="the embedded model's stand-in; for another sscd, or none",
+        ),
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="HTML report to write.")] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Measure all again, whatever OUTPUT.partial holds.")
@@ -80,11 +126,35 @@ def command(
 
     What was measured is kept in OUTPUT.partial: after a kill the same command goes on.
 
-    Needs `pip install 'mnemoscope\\[calibrate]'`, and for --report `mnemoscope\\[plot]`.
+    Where captions have pictures, those that are flagged are drawn, and some of the others, and
+    compared with their pictures. That takes the model of the bundle (--model).
+
+    Needs `pip install 'mnemoscope\\[calibrate]'`, for --report `mnemoscope\\[plot]`, for
+    pictures `mnemoscope\\[images,torch]`.
     """
     if file == "-":
         raise InputError("An audit reads its prompts several times: save them to a file.")
-    check_model(model, [backend], [detector])
+    pictured = images is not None or has_pictures(file)
+    if not pictured and (seeds or descriptor is not None):
+        raise InputError(
+            f"{file} has no pictures to confirm anything by. Say where they are (--images), or "
+            "leave --confirm and --descriptor out."
+        )
+    seeds = seeds if seeds is not None else _SEEDS * pictured
+    if not seeds:
+        check_model(model, [backend], [detector])
+        if loading.given:
+            raise InputError(f"--{loading.given[0].replace('_', '-')} is for drawing captions.")
+    elif bundle is not None and model is None:
+        raise InputError(
+            f"Captions are drawn by the model that {bundle} was exported from, which a bundle does "
+            "not hold. Give it with --model, or --confirm 0."
+        )
+    confirming = None
+    if seeds:
+        quiet_libraries()
+        artist = Artist.load(model, descriptor=descriptor, options=loading.options(), tell=say)
+        confirming = Confirming(artist, seeds=seeds, at_most=at_most, unflagged=unflagged)
     runs, told = choose_backend(backend, bundle, model, options)
     [statistic] = open_detectors([detector], bundle, model)
     with (
@@ -114,6 +184,8 @@ def command(
                 steps=steps,
                 noises=noises,
                 report_to=report,
+                images=images,
+                confirming=confirming,
                 restart=restart,
                 progress=progress,
                 tell=say,
@@ -129,6 +201,8 @@ def command(
             "read it either; one that reads long prompts in chunks does."
         )
     typer.echo(found.verdict)
+    for sentence in [] if found.confirmation is None else found.confirmation.sentences():
+        typer.echo(sentence)
     typer.echo(f"results {output}")
     if report is not None:
         typer.echo(f"report {report}")

@@ -16,7 +16,14 @@ from .lines import text
 from .parquet import parquet_rows
 from .records import COLUMNS, HOW, Broken, Cell, Record, Tally, Wanted
 
-__all__ = ["prompt_column", "read_labelled_file", "read_prompt_file", "read_records", "read_rows"]
+__all__ = [
+    "no_longer",
+    "prompt_column",
+    "read_labelled_file",
+    "read_prompt_file",
+    "read_records",
+    "read_rows",
+]
 
 Tell = Callable[[str], None]
 
@@ -47,7 +54,7 @@ def read_prompt_file(
         BackendUnavailable: a Parquet file, and pyarrow is not installed.
     """
     for record in _read(path, (prompt_column(column),), quotes, tell):
-        yield _strict(_no_longer(record.cells[0], longest), path, record.where)
+        yield _strict(no_longer(record.cells[0], longest), path, record.where)
 
 
 def read_labelled_file(
@@ -99,7 +106,7 @@ def read_rows(
         BackendUnavailable: a Parquet file, and pyarrow is not installed.
     """
     records = _read(path, (prompt_column(column),), quotes, tell)
-    return (_no_longer(record.cells[0], longest) for record in records)
+    return (no_longer(record.cells[0], longest) for record in records)
 
 
 def read_records(
@@ -133,7 +140,8 @@ def _name(path: str | Path) -> str:
     return "standard input" if str(path) == "-" else str(path)
 
 
-def _no_longer(cell: Cell, longest: int | None) -> Cell:
+def no_longer(cell: Cell, longest: int | None) -> Cell:
+    """A cell, unless it has more characters than that."""
     if longest is None or isinstance(cell, Broken) or len(cell) <= longest:
         return cell
     return Broken(

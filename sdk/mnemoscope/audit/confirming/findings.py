@@ -41,13 +41,13 @@ def judge(
     """
     if copied_above is None:
         return [None] * len(own)
-    confirmed = (own > copied_above).any(1)
-    near = (other > copied_above).any(1)
+    confirmed = np.any(own > copied_above, axis=1)
+    near = np.any(other > copied_above, axis=1)
     if usual_up_to is not None:
-        near |= (own > usual_up_to).any(1)
+        near |= np.any(own > usual_up_to, axis=1)
     return [
         Finding.confirmed if hit else Finding.near_miss if close else Finding.not_confirmed
-        for hit, close in zip(confirmed, near, strict=True)
+        for hit, close in zip(confirmed.tolist(), near.tolist(), strict=True)
     ]
 
 

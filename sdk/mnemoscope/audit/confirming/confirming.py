@@ -1,0 +1,191 @@
+"""Describe the pictures of a set, draw some captions, and say what that confirms."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnemoscope_runtime.errors import InputError
+from mnemoscope_runtime.options import check_options
+
+from ...captioned import Broken, CaptionedSet, Spot
+from ...duplicates.neighbours import import_faiss
+from ..journal import Journal
+from ..source import Source
+from ..stages import Progress, Workers, run
+from . import describing, drawing
+from .artist import Artist, Opens
+from .choosing import AT_MOST, UNFLAGGED, choose
+from .comparing import compare, unrelated
+from .confirmation import Confirmation, DrawnCaption, Likeness
+from .findings import judge, usual
+
+__all__ = ["Confirming", "confirm"]
+
+_MOST_SEEDS = 64
+
+
+@dataclass(frozen=True)
+class Confirming:
+    """How findings are confirmed.
+
+    Attributes:
+        artist: What draws and compares.
+        opens: Opens the same in another process; None if workers are in this one.
+        seeds: From how many seeds a caption is drawn, from 0 on: 1 to 64.
+        at_most: How many flagged captions are drawn at most.
+        unflagged: How many of those that are not flagged.
+    """
+
+    artist: Artist
+    opens: Opens | None = None
+    seeds: int = 4
+    at_most: int = AT_MOST
+    unflagged: int = UNFLAGGED
+
+    def __post_init__(self) -> None:
+        check_options(
+            "a whole number", seeds=self.seeds, at_most=self.at_most, unflagged=self.unflagged
+        )
+        if not 1 <= self.seeds <= _MOST_SEEDS or min(self.at_most, self.unflagged) < 0:
+            raise InputError(
+                f"Captions are drawn from 1 to {_MOST_SEEDS} seeds, and no fewer than 0 of them: "
+                f"not {self.at_most} and {self.unflagged} captions from {self.seeds}."
+            )
+        import_faiss()
+
+
+def confirm(
+    wanted: Confirming,
+    source: Source,
+    scores: NDArray[np.float64],
+    flagged: NDArray[np.bool_],
+    journal: Journal,
+    workers: Workers,
+    *,
+    progress: Progress = lambda *_: None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Confirmation:
+    """Draw captions and compare them with the pictures of their set.
+
+    Args:
+        wanted: How.
+        source: A captioned set that was scanned.
+        scores: Of each distinct caption. # [N]
+        flagged: Likewise. # [N]
+        journal: Where it is kept what pictures are like, and what was drawn.
+        workers: Who does it.
+        progress: Told how many of how many are done, of each stage.
+        tell: Told what the user should know.
+
+    Raises:
+        InputError: the set holds no picture that can be read, or the journal cannot be written.
+        NumericsError: a picture or a vector is NaN or infinite.
+    """
+    assert source.captioned is not None
+    artist, opens = wanted.artist, wanted.opens or (lambda: wanted.artist)
+    identity = artist.identity()
+    go = partial(run, journal=journal, workers=workers, progress=progress, tell=tell)
+    count = int(source.pictured.sum())
+    stage = describing.describing(partial(spots_of, source.captioned), count, opens, identity)
+    pictures = describing.collect(go(stage), count)
+    errors = Counter(source.picture_errors) + Counter(filter(None, pictures.errors))
+    for reason, many in errors.items():
+        tell(f"{many:,} pictures cannot be compared with ({reason}).")
+    rows = np.flatnonzero(source.pictured)[pictures.place >= 0]  # of each vector
+    if not len(rows):
+        raise InputError(
+            f"{source.path} holds no picture that can be read, so that nothing can be confirmed. "
+            "Check --images, or leave confirming out (--confirm 0)."
+        )
+    places = source.place[rows]  # of each vector: which caption is its own
+    drawable = np.zeros(len(scores), np.bool_)
+    drawable[places[places >= 0]] = True
+    chosen = choose(
+        scores,
+        flagged,
+        drawable,
+        source.sha256,
+        at_most=wanted.at_most,
+        unflagged=wanted.unflagged,
+    )
+    prompts = _texts(source, chosen.places)
+    seeds = range(wanted.seeds)
+    drawn, shown = drawing.collect(
+        go(drawing.drawing(prompts, seeds, opens, identity)), len(prompts), wanted.seeds
+    )
+    owned = _owned(places, chosen.places)
+    compared = compare(drawn, pictures.vectors, owned)
+    first = len(chosen.worst) + len(chosen.flagged)
+    level = usual(unrelated(drawn[first:], pictures.vectors, owned[first:]))
+    above = artist.descriptor.copied_above
+    own = np.stack([each.max(0) for each in compared.own]) if prompts else compared.other
+    findings = judge(own, compared.other, above, level)
+    captions, likenesses = [], {}
+    for n, prompt in enumerate(prompts):
+        cosines, best = compared.own[n], int(compared.other[n].argmax())
+        other = int(compared.nearest[n, best])
+        captions.append(
+            DrawnCaption(
+                place=int(chosen.places[n]),
+                prompt=prompt,
+                flagged=n < first,
+                finding=findings[n],
+                own=own[n],
+                own_row=int(rows[owned[n][cosines.max(1).argmax()]]),
+                other=compared.other[n],
+                other_row=None if other < 0 else int(rows[other]),
+                shown=shown[n],
+            )
+        )
+        for vector, each in zip(owned[n], cosines, strict=True):
+            copies = None if above is None else int((each > above).sum())
+            likenesses[int(rows[vector])] = Likeness(float(each.max()), copies)
+    return Confirmation(
+        descriptor=artist.descriptor.name,
+        copied_above=above,
+        usual_up_to=level,
+        seeds=wanted.seeds,
+        steps=artist.steps,
+        guidance=artist.guidance,
+        pictures=len(rows),
+        errors=dict(errors),
+        chosen=chosen,
+        captions=captions,
+        rows=likenesses,
+        picture_errors=_by_row(source, pictures),
+    )
+
+
+def spots_of(captioned: CaptionedSet) -> Iterator[Spot]:
+    """Where the pictures of a set lie, row by row, of those that have one."""
+    for row in captioned.rows():
+        if not isinstance(row.picture, Broken):
+            yield row.picture
+
+
+def _texts(source: Source, places: NDArray[np.int64]) -> list[str]:
+    """The captions at these places, in that order."""
+    found = dict.fromkeys(places.tolist(), "")
+    for place, prompt in enumerate(source.prompts()):
+        if place in found:
+            found[place] = prompt
+    return list(found.values())
+
+
+def _owned(of: NDArray[np.int64], places: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Which vectors are each caption's own, by the caption of each vector."""
+    order = np.argsort(of, kind="stable")
+    ends = np.searchsorted(of[order], [places, places + 1])
+    return [order[low:high] for low, high in ends.T]
+
+
+def _by_row(source: Source, pictures: describing.Pictures) -> dict[int, str]:
+    """Why rows have no picture that can be read."""
+    where = np.flatnonzero(source.pictured)
+    return {int(where[at]): why for at, why in enumerate(pictures.errors) if why}

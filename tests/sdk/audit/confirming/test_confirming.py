@@ -1,0 +1,211 @@
+"""Audits with pictures, by an artist whose paintings are known."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from audit_support import known, rows
+from captioned_support import picture, write_table
+from confirming_support import FakeArtist, put
+from PIL import Image
+
+from mnemoscope import InputError, NumericsError
+from mnemoscope.audit import Audit, Confirming, Finding, audit
+from mnemoscope.audit.confirming.estimates import Estimate, Part
+
+BENIGN = np.linspace(0, 1, 99)
+SCORES = {"recited": 5.0, "another": 4.0, "own way": 3.0}
+SET = {
+    "a": ("recited", "red"),
+    "b": ("another", "lime"),
+    "c": ("own way", "blue"),
+    "d": ("quiet", "yellow"),
+    "e": ("missed", "cyan"),
+    "f": ("recited", "white"),  # the same caption with another picture
+}
+PAINTS = {
+    "recited": ["grey", "red"],
+    "another": ["red", "grey"],
+    "own way": ["orange", "orange"],
+    "quiet": ["magenta", "magenta"],
+    "missed": ["cyan", "cyan"],
+}
+
+
+def run(
+    data: Path,
+    output: Path,
+    paints: Mapping[str, Sequence[str]] = PAINTS,
+    *,
+    above: float | None = 0.99,
+    artist: FakeArtist | None = None,
+    **options: Any,
+) -> tuple[Audit, list[str], FakeArtist]:
+    detector, _ = known(SCORES, BENIGN)
+    told: list[str] = []
+    confirming = {k: options.pop(k) for k in ("at_most", "unflagged") if k in options}
+    artist = artist or FakeArtist.of(paints, above)
+    found = audit(
+        detector,
+        data,
+        output,
+        confirming=Confirming(artist, seeds=2, **confirming),
+        tell=told.append,
+        **options,
+    )
+    return found, told, artist
+
+
+def test_findings_of_a_set(tmp_path: Path) -> None:
+    found, _, artist = run(put(tmp_path / "set", **SET), tmp_path / "r.jsonl")
+    table = rows(tmp_path / "r.jsonl")
+    assert [row["prompt"] for row in table] == [caption for caption, _ in SET.values()]
+    assert [row["finding"] for row in table] == [
+        "confirmed",
+        "near miss",  # a copy of another picture
+        "not confirmed",
+        "not confirmed",
+        "confirmed",
+        "confirmed",
+    ]
+    assert [row["copies"] for row in table] == [1, 0, 0, 0, 2, 1]  # grey is white, but darker
+    assert table[0]["similarity"] == pytest.approx(1, abs=1e-3)
+    assert table[5]["similarity"] == pytest.approx(1, abs=1e-3)
+    assert (table[1]["nearest"], table[1]["nearest_similarity"]) == (1, pytest.approx(1, abs=1e-3))
+    assert artist.calls[:2] == ["require sd1", "describe 6"]
+    confirmation = found.confirmation
+    assert confirmation is not None
+    assert confirmation.flagged == (Part(3, 3, 1), Part(0, 0, 0))
+    assert confirmation.others == (Part(2, 2, 1),)
+    assert confirmation.recall == Estimate(0.5, 0.5, 0.5)
+    assert confirmation.share == Estimate(1 / 3, 1 / 3, 1 / 3)
+    assert confirmation.sentences() == [
+        "3 of 3 flagged captions with a picture were drawn from 2 seeds each: 1 confirmed, 1 near "
+        "misses, 1 not confirmed.",
+        "2 of 2 captions that are not flagged were drawn: 1 confirmed, 0 near misses.",
+        "It flags 50 % of all that would be confirmed.",
+    ]
+    first = confirmation.captions[0]
+    assert (first.prompt, first.finding, first.own_row) == ("recited", Finding.confirmed, 0)
+
+
+def test_a_sample_of_the_others(tmp_path: Path) -> None:
+    many = {f"x{k}": (f"caption {k}", "navy") for k in range(40)}
+    folder = put(tmp_path / "set", **SET, **many)
+    found, *_ = run(folder, tmp_path / "r.jsonl", at_most=2, unflagged=10, fdr=0.5)
+    confirmation = found.confirmation
+    assert confirmation is not None
+    assert [part.size for part in (*confirmation.flagged, *confirmation.others)] == [1, 2, 42]
+    assert [part.drawn for part in (*confirmation.flagged, *confirmation.others)] == [1, 1, 10]
+    assert confirmation.recall is not None
+    assert confirmation.recall.low < confirmation.recall.high
+    told = " ".join(confirmation.sentences())
+    assert "2 of 3 flagged captions" in told
+    assert "Of all flagged," in told
+    assert "So the audit misses some" in told
+    drawn = [row for row in rows(tmp_path / "r.jsonl") if row["finding"]]
+    assert len(drawn) == 2 + 10 + ("recited" in {row["prompt"] for row in drawn})
+
+
+def test_without_a_threshold_nothing_is_confirmed(tmp_path: Path) -> None:
+    found, *_ = run(put(tmp_path / "set", **SET), tmp_path / "r.csv", above=None)
+    confirmation = found.confirmation
+    assert confirmation is not None
+    assert (confirmation.share, confirmation.missed, confirmation.recall) == (None, None, None)
+    assert "nothing is confirmed" in confirmation.sentences()[0]
+    with (tmp_path / "r.csv").open() as file:
+        header, first, *_ = file.read().splitlines()
+    assert header.endswith(",finding,similarity,copies,nearest,nearest_similarity,image_error")
+    assert first.split(",")[-5] == "1.0"
+    assert first.split(",")[-6] == first.split(",")[-4] == ""  # finding, copies
+
+
+def test_rows_without_a_picture(tmp_path: Path) -> None:
+    cells = [picture("red"), None, b"none", picture("lime"), picture("blue")]
+    texts = ["recited", "quiet", "missed", "", "own way"]
+    path = write_table(tmp_path / "p.parquet", {"text": texts, "image": cells})
+    found, told, _ = run(path, tmp_path / "r.parquet", images="image")
+    table = rows(tmp_path / "r.parquet")
+    assert [row["image_error"] for row in table] == [
+        None,
+        "no picture: null",
+        "its picture cannot be read",
+        None,
+        None,
+    ]
+    assert [row["finding"] for row in table] == ["confirmed", None, None, None, "not confirmed"]
+    assert table[3]["error"].startswith("empty")
+    assert found.confirmation is not None
+    assert found.confirmation.errors == {"no picture: null": 1, "its picture cannot be read": 1}
+    assert sum("pictures cannot be compared with" in each for each in told) == 2
+
+
+def test_a_set_without_a_picture_that_can_be_read(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "p.parquet", {"text": ["recited"], "image": [b"none"]})
+    with pytest.raises(InputError, match="no picture that can be read"):
+        run(path, tmp_path / "r.jsonl", images="image", fdr=0.5)
+    path = tmp_path / "p.jsonl"
+    path.write_text('"recited"')
+    with pytest.raises(InputError, match="has no pictures to compare with"):
+        run(path, tmp_path / "r.jsonl", fdr=0.5)
+
+
+class Failing(FakeArtist):
+    """Fails in the middle of a stage."""
+
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[list[Image.Image]]:
+        found = super().draw(prompts, seeds)
+        if len(self.calls) > 20:
+            raise NumericsError("a picture is NaN")
+        return found
+
+
+def test_what_stopped_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    many = {f"x{k:02}": (f"caption {k}", "navy") for k in range(40)}
+    folder = put(tmp_path / "set", **SET, **many)
+    run(folder, tmp_path / "whole.jsonl")
+    output = tmp_path / "r.jsonl"
+    with pytest.raises(NumericsError, match=r"a picture is NaN \(Counted from drawn caption"):
+        run(folder, output, artist=Failing.of(PAINTS))
+    _, told, artist = run(folder, output)
+    assert [call for call in artist.calls if call.startswith("describe")] == []
+    assert any("drawn captions in" in each for each in told)
+    assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert not output.with_name("r.jsonl.partial").exists()
+
+
+def test_a_set_that_changes_meanwhile(tmp_path: Path) -> None:
+    folder = put(tmp_path / "set", **SET)
+
+    class Changing(FakeArtist):
+        def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[list[Image.Image]]:
+            (folder / "a.txt").write_text("another caption")
+            return super().draw(prompts, seeds)
+
+    with pytest.raises(InputError, match="was changed while it was audited"):
+        run(folder, tmp_path / "r.jsonl", artist=Changing.of(PAINTS))
+
+
+def test_a_set_is_screened_without_drawing(tmp_path: Path) -> None:
+    folder = put(tmp_path / "set", **SET)
+    detector, _ = known(SCORES, BENIGN)
+    found = audit(detector, folder, tmp_path / "r.csv", tell=lambda _: None)
+    assert found.confirmation is None
+    path = tmp_path / "p.jsonl"
+    path.write_text("\n".join(f'"{caption}"' for caption, _ in SET.values()))
+    audit(detector, path, tmp_path / "s.csv", tell=lambda _: None)
+    digests = [hashlib.sha256((tmp_path / n).read_bytes()).digest() for n in ("r.csv", "s.csv")]
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize(
+    "options", [{"seeds": 0}, {"seeds": 65}, {"at_most": -1}, {"unflagged": -1}, {"seeds": 1.5}]
+)
+def test_numbers_that_cannot_be_used(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        Confirming(FakeArtist.of({}), **options)

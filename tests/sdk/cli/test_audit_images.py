@@ -1,0 +1,65 @@
+"""`mnemoscope audit` of captioned pictures, on the embedded model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from audit_support import rows
+from cli_support import Run, failed
+from confirming_support import put
+
+from mnemoscope import embedded
+
+FEW = ("--fdr", 0.5, "--noises", 1)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three memorised captions with their pictures, and a held-out one with another's."""
+    path, pictures = tmp_path / "set", embedded.memorized_pictures()
+    path.mkdir()
+    prompts = [row.prompt for row in embedded.read_prompts("memorized")[:3]]
+    prompts.append(embedded.read_prompts("held_out")[0].prompt)
+    for number, prompt in enumerate(prompts):
+        pictures[number].save(path / f"{number}.png")
+        (path / f"{number}.txt").write_text(prompt)
+    return path
+
+
+@pytest.mark.slow
+def test_a_folder_of_pictures(run: Run, folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "r.jsonl"
+    result = run("audit", folder, "-o", output, "--confirm", 1, "--confirm-unflagged", 1, *FEW)
+    assert result.code == 1
+    table = rows(output)
+    assert [row["finding"] for row in table[:3]] == ["confirmed"] * 3
+    assert all(row["similarity"] > 0.9 for row in table[:3])
+    assert table[3]["finding"] != "confirmed"
+    assert "flagged captions with a picture were drawn from 1 seeds each: 3 confirmed" in result.out
+
+
+@pytest.mark.slow
+def test_a_folder_can_be_screened_alone(run: Run, folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "r.jsonl"
+    result = run("audit", folder, "-o", output, "--confirm", 0, *FEW)
+    assert result.code == 1
+    assert "finding" not in rows(output)[0]
+
+
+def test_what_does_not_go_together(run: Run, tmp_path: Path) -> None:
+    pictures = put(tmp_path / "set", a=("a caption", "red"))
+    prompts = tmp_path / "p.txt"
+    prompts.write_text("a caption\n")
+    output = ("-o", tmp_path / "r.csv")
+    for options, message in (
+        ((prompts, "--confirm", 2), "has no pictures to confirm anything by"),
+        ((prompts, "--descriptor", "sscd"), "has no pictures to confirm anything by"),
+        ((prompts, "--images", "image", "--confirm", 0), "no pictures that are known"),
+        ((pictures, "--bundle", embedded.BUNDLE), "Give it with --model, or --confirm 0"),
+        ((pictures, "--confirm", 0, "--negative", "blurry"), "--negative is for drawing"),
+        ((pictures, "--confirm", 0, "--model", "m"), "--model m would change nothing"),
+        ((pictures, "--confirm", 0, "--images", "x"), "leave --images out"),
+        ((tmp_path / "{0..3}.tar", "--confirm", 0), "4 of the 4 files"),
+    ):
+        failed(run("audit", *options, *output), 2, message)
