@@ -56,6 +56,13 @@ class CopyDescriptor(Protocol):
     def copied_above(self) -> float | None:
         """A cosine above it counts as a copy; None if nobody knows one."""
 
+    @property
+    def duplicate_above(self) -> float | None:
+        """Above it two pictures of a set are one and the same; None if nobody knows.
+
+        It is no lower than `copied_above`: a set has far more pairs than there are drawings.
+        """
+
     def describe(self, images: Sequence[Image]) -> Vectors:
         """One unit vector for each picture. # [N, D]"""
 
@@ -65,17 +72,21 @@ class SSCD:
 
     Preprocessing is SSCD's "skew_320": squeezed to 320x320, bilinear, normalised as for ImageNet;
     an ONNX network that takes bytes, [B, 320, 320, 3], normalises by itself. Above a cosine of .5
-    the papers speak of a copy (Somepalli et al. 2023). The name holds the beginning of the file's
-    sha256: cosines of two networks do not compare.
+    the papers speak of a copy (Somepalli et al. 2023); above .75 nine of ten pairs of its
+    authors' benchmark are copies. The name holds the beginning of the file's sha256: cosines of two
+    networks do not compare.
     """
 
-    def __init__(self, file: str | Path, copied_above: float = 0.5) -> None:
+    def __init__(
+        self, file: str | Path, copied_above: float = 0.5, duplicate_above: float = 0.75
+    ) -> None:
         """Load a network.
 
         Args:
             file: `.onnx`, or TorchScript (`.pt`, `.torchscript`, ...), which is a program: load
                 it only from where you trust.
             copied_above: A cosine above it counts as a copy.
+            duplicate_above: Above it two pictures of a set are one and the same.
 
         Raises:
             InputError: there is no such file, or it holds no network.
@@ -84,7 +95,7 @@ class SSCD:
         path = Path(file)
         if not path.is_file():
             raise InputError(f"{path} is no file. Give the copy descriptor's TorchScript or ONNX.")
-        self.copied_above = copied_above
+        self.copied_above, self.duplicate_above = copied_above, duplicate_above
         self.name = f"{path.stem}-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
         self._run = _onnx(path) if path.suffix == ".onnx" else _torchscript(path)
 
@@ -105,6 +116,7 @@ class EmbeddedDescriptor:
 
     name = "embedded-vae"
     copied_above = 0.9
+    duplicate_above = 0.95
 
     def __init__(self) -> None:
         """Load the embedded model's VAE.
@@ -138,7 +150,7 @@ class LatentDescriptor:
     """
 
     name = "vae-latents"
-    copied_above = None
+    copied_above = duplicate_above = None
 
     def __init__(self, vae: Any, side: int) -> None:
         """Take a VAE of diffusers, and how many pixels wide its pictures are."""

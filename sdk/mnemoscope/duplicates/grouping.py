@@ -89,7 +89,7 @@ def _inverted(vectors: Vectors) -> Any:
     """An index that keeps float16, in lists around centres; the same for the same vectors."""
     faiss = import_faiss()
     count, width = vectors.shape
-    lists = _LISTS * math.isqrt(count)
+    lists = min(count, _LISTS * math.isqrt(count))
     index = faiss.IndexIVFScalarQuantizer(
         faiss.IndexFlatIP(width),
         width,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mnemoscope_runtime.errors import BackendUnavailable, InputError
 
-__all__ = ["near_duplicates"]
+__all__ = ["near_duplicates", "words_of"]
 
 _PAIRS = 2**22  # of prompts that are compared at a time, which bounds memory
 
@@ -44,7 +44,7 @@ def near_duplicates(prompts: Sequence[str], similarity: float = 0.5) -> NDArray[
             f"Grouping prompts needs scikit-learn: {error}. Install it with "
             "`pip install 'mnemoscope[calibrate]'`."
         ) from None
-    sets = CountVectorizer(analyzer=_words, binary=True).fit_transform(prompts).astype(np.int64)
+    sets = CountVectorizer(analyzer=words_of, binary=True).fit_transform(prompts).astype(np.int64)
     sizes = np.asarray(sets.sum(1)).ravel()
     count, rows = len(prompts), max(1, _PAIRS // len(prompts))
     leader = np.arange(count)  # the first of each prompt's group, as far as it is known
@@ -60,6 +60,7 @@ def near_duplicates(prompts: Sequence[str], similarity: float = 0.5) -> NDArray[
     return np.unique(leader, return_inverse=True)[1]
 
 
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
+    """Words of a text, in lower case, without punctuation; an empty one if there are none."""
     words = "".join(c if c.isalnum() else " " for c in text.lower()).split()
     return words or [""]  # those without any are alike
