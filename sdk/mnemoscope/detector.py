@@ -32,7 +32,7 @@ from .detectors import Features, Statistic, find_statistic
 from .screening.calibrations import Calibrations, Uncalibrated, check_uncalibrated
 from .screening.chunks import by_chunks, check_chunks
 from .screening.detection import Detection, detections
-from .screening.opening import open_screener, own_calibration
+from .screening.opening import open_screener, read_calibration
 from .screening.stages import Stage, alone, in_turn
 
 __all__ = ["Detector", "Uncalibrated"]
@@ -105,7 +105,7 @@ class Detector(Closing):
         engines: str | Path | None = None,
         batch: int | None = None,
         contexts: int | None = None,
-        calibration: str | Path | None = None,
+        calibration: str | Path | CalibrationFile | None = None,
         detector: str | Statistic = "magnitude",
         first: First | None = None,
         uncalibrated: Uncalibrated = "raise",
@@ -123,7 +123,8 @@ class Detector(Closing):
             engines: Folder of engines that `mnemoscope build` made; the user's cache by default.
             batch: Prompts that one run of ONNX Runtime on a GPU takes.
             contexts: Calls that TensorRT runs at once.
-            calibration: A calibration file; by default the bundle's own, if it has one.
+            calibration: A calibration file, or what was read from one; by default the bundle's own,
+                if it has one.
             detector: What is measured: a name of `mnemoscope.detectors.DETECTORS` or, of a bundle
                 with taps, "taps" or "tap:LAYER"; or a statistic of your own.
             first: A cheaper stage that goes first, as in `Detector`.
@@ -139,12 +140,11 @@ class Detector(Closing):
             InputError: there is no such backend or detector, the bundle lacks the taps that it
                 looks at, or an option is of a wrong type.
         """
-        check_options("a path or None", bundle=bundle, calibration=calibration, trust=trust)
+        check_options("a path or None", bundle=bundle, trust=trust)
         check_uncalibrated(uncalibrated)
         statistic = find_statistic(detector)
         path = Path(bundle) if bundle is not None else embedded.BUNDLE
-        file = Path(calibration) if calibration is not None else own_calibration(path)
-        known = None if file is None else CalibrationFile.read(file, trust=trust)
+        known = read_calibration(calibration, path, trust)
         backends = () if known is None else known.backends(statistic.name, first)
         before = () if first is None else (first.detector,)
         options = BackendOptions(threads, device, engines, batch, contexts)

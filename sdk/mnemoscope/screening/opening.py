@@ -8,11 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mnemoscope_runtime import Backend, BackendOptions, Bundle, Screener
+from mnemoscope_runtime.options import check_options
 from mnemoscope_runtime.selection import CANDIDATES, Trial, fastest, try_backends
 
+from ..calibration import CalibrationFile
 from ..detectors import Statistic, find_statistic
 
-__all__ = ["CALIBRATION", "open_screener", "own_calibration"]
+__all__ = ["CALIBRATION", "open_screener", "own_calibration", "read_calibration"]
 
 CALIBRATION = "calibration.json"
 
@@ -64,3 +66,19 @@ def own_calibration(bundle: Path) -> Path | None:
     """A bundle's own calibration file, if it has one; a link that leads nowhere is one, too."""
     path = bundle / CALIBRATION
     return path if os.path.lexists(path) else None
+
+
+def read_calibration(
+    calibration: str | Path | CalibrationFile | None, bundle: Path, trust: str | Path | None
+) -> CalibrationFile | None:
+    """What a user says a calibration is: a file, what was read from one, or the bundle's own.
+
+    Raises:
+        InputError: it is something else.
+        CalibrationError, SignatureError, BackendUnavailable: as `CalibrationFile.read`.
+    """
+    if isinstance(calibration, CalibrationFile):
+        return calibration
+    check_options("a path or None", calibration=calibration)
+    file = Path(calibration) if calibration is not None else own_calibration(bundle)
+    return None if file is None else CalibrationFile.read(file, trust=trust)
