@@ -94,6 +94,7 @@ threading.Thread(target=end, daemon=True).start()
 sys.argv[1:] = ["serve", "--port", "0", "--grpc-port", "0", "--threads", "1"]
 main()
 """
+ON_RAY = ["audit", "few.txt", "-o", "ray.csv", "--ray", "local", "--workers", "1"]
 UNTIL_IT_LEFT_A_FILE = """
 import onnxruntime, pathlib, time
 until = time.monotonic() + 60  # it starts beside what is imported
@@ -156,6 +157,14 @@ def test_no_command_asks_the_network(shim: Path, place: Path) -> None:
 def test_a_service_asks_nobody(shim: Path, place: Path) -> None:
     assert watch(shim, place, SERVE) == []
     assert "serving mnemoscope at http://127.0.0.1:" in (place / "said").read_text()
+
+
+def test_a_cluster_of_this_machine_asks_itself(shim: Path, place: Path) -> None:
+    asked = watch(shim, place, RUN, json.dumps([ON_RAY]))
+    assert json.loads((place / "codes").read_text()) == [["audit", 0]]
+    itself = ("localhost", "127.0.0.1")
+    assert [each for each in asked if not any(name in each for name in itself)] == []
+    assert asked
 
 
 def test_nothing_that_draws_asks_the_network(shim: Path, place: Path) -> None:

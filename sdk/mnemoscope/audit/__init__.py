@@ -12,6 +12,15 @@ are flagged, and some others, are drawn and compared with the pictures (`confirm
 
 from .auditing import audit
 from .confirming import Artist, Confirmation, Confirming, Finding
+from .ray_workers import RayWorkers
 from .result import Audit
 
-__all__ = ["Artist", "Audit", "Confirmation", "Confirming", "Finding", "audit"]
+__all__ = [
+    "Artist",
+    "Audit",
+    "Confirmation",
+    "Confirming",
+    "Finding",
+    "RayWorkers",
+    "audit",
+]

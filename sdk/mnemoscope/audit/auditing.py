@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,9 +15,8 @@ from numpy.typing import NDArray
 from mnemoscope_runtime import InputError, __version__
 from mnemoscope_runtime.options import check_options
 
-from ..calibration import Calibration, CalibrationFile
+from ..calibration import Calibration
 from ..calibration.conformal import rejected
-from ..calibration.written import text_of
 from ..captioned import CaptionedSet, has_pictures, open_captioned
 from ..detector import Detector
 from ..outputs import require_place, writing_text
@@ -27,10 +25,10 @@ from . import figures, report, table
 from .confirming import Confirmation, Confirming, confirm
 from .deciding import GROUPED, READ, group, limitation, limits
 from .journal import Job, Journal
-from .measuring import Measured, collect, measuring
+from .measuring import Measured, ask, collect, known_as, measuring
 from .result import Audit
 from .source import Source
-from .stages import Here, Progress, run
+from .stages import Here, Progress, Workers, run
 
 __all__ = ["audit"]
 
@@ -38,7 +36,7 @@ _SHOWN, _OF_EACH, _HIGHEST = 200, 5, 20  # in the report: groups, of each; if no
 
 
 def audit(
-    detector: Detector,
+    detector: Detector | Callable[[], Detector],
     file: str | Path,
     output: str | Path,
     *,
@@ -52,6 +50,7 @@ def audit(
     images: str | None = None,
     confirming: Confirming | None = None,
     restart: bool = False,
+    workers: Workers | None = None,
     progress: Progress = lambda *_: None,
     tell: Callable[[str], None] = warnings.warn,
 ) -> Audit:
@@ -61,7 +60,9 @@ def audit(
     where it stopped, and writes the same bytes as if it never had.
 
     Args:
-        detector: What measures; it needs a calibration of this setting.
+        detector: What measures, or what opens it: workers in other processes take that, if it can
+            be pickled (`partial(Detector.load, "my-bundle")`). It needs a calibration of this
+            setting.
         file: Prompts, as `read_prompt_file` takes them, or captioned pictures, as `open_captioned`
             does. A row that is empty or cannot be read gets an error and no verdict; exact
             repetitions are measured once.
@@ -77,6 +78,8 @@ def audit(
         confirming: How flagged captions are drawn and compared with their pictures; by default they
             are not.
         restart: Whether to measure all again, whatever OUTPUT.partial holds.
+        workers: Who measures; by default this process. Results are the same bytes in any case.
+            They draw, too, if `confirming` says how (`Confirming.opens`).
         progress: Told how many prompts of how many are done.
         tell: Told what the user should know.
 
@@ -86,7 +89,9 @@ def audit(
         CalibrationError: there is none of this setting, or one that could never flag anything; or
             what draws is another model than the detector's.
         NumericsError: a score is NaN or infinite.
+        BundleError: workers have another bundle each.
         BackendUnavailable: something is not installed.
+        BackendError: workers die again and again.
     """
     check_options("a path", file=file, output=output)
     check_options("a path or None", report_to=report_to)
@@ -95,8 +100,10 @@ def audit(
     rejected(np.ones(1), fdr, dependent=dependent)  # what would fail at the end fails now
     group([""])
     _check_outputs(file, output, page)
-    setting = detector.setting(steps=steps, noises=noises)
-    calibration = (detector.calibration or CalibrationFile(())).require(setting)
+    opens = (lambda: nullcontext(detector)) if isinstance(detector, Detector) else detector
+    workers = workers or Here()
+    way = ask(opens, steps, noises, workers)
+    setting, calibration = way.setting, way.calibration
     benign = len(calibration.scores)
     captioned = _captioned(file, images, column, quotes)
     if confirming is not None:
@@ -105,7 +112,7 @@ def audit(
                 f"{file} has no pictures to compare with. Say where they are (--images), give a "
                 "folder of pictures or tar files, or leave confirming out."
             )
-        confirming.artist.require(detector.screener.bundle.manifest.model)
+        confirming.artist.require(way.model)
 
     source = Source.scan(file, column, quotes=quotes, captioned=captioned, tell=tell)
     for reason, count in source.errors.items():
@@ -113,12 +120,12 @@ def audit(
     limited = limitation(source.measured, benign, fdr, dependent)
     if limited:
         tell(limited)
-    known = hashlib.sha256(text_of(calibration)).hexdigest()
+    known = known_as(calibration)
     job = Job(__version__, setting, known, source.sha256, column, quotes)
     partial = output.with_name(f"{output.name}.partial")
-    stage = measuring(source, lambda: nullcontext(detector), setting)
+    stage = measuring(source, opens, setting, known)
     with Journal.open(partial, job, restart=restart) as journal:
-        found = run(stage, journal, Here(), progress=progress, tell=tell)
+        found = run(stage, journal, workers, progress=progress, tell=tell)
         measured = collect(found, source.measured)
         try:
             source.check()
@@ -129,8 +136,9 @@ def audit(
         confirmation = None
         if confirming is not None:
             flagged = judged.flagged
+            who = Here() if confirming.opens is None else workers
             confirmation = confirm(
-                *(confirming, source, measured.scores, flagged, journal, Here()),
+                *(confirming, source, measured.scores, flagged, journal, who),
                 progress=progress,
                 tell=tell,
             )

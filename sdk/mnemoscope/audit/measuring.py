@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -11,14 +12,19 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ..calibration import Setting
+from mnemoscope_runtime import BundleError
+from mnemoscope_runtime.manifest import ModelRecord
+
+from ..calibration import Calibration, CalibrationFile, Setting
+from ..calibration.written import text_of
 from ..detector import Detector
 from .source import Source
-from .stages import Stage
+from .stages import Stage, Workers
 
-__all__ = ["Measured", "Score", "collect", "measuring"]
+__all__ = ["Measured", "Opens", "Score", "Way", "ask", "collect", "known_as", "measuring"]
 
 _BATCH = 32
+Opens = Callable[[], AbstractContextManager[Detector]]
 
 
 class Score(msgspec.Struct, array_like=True, frozen=True):
@@ -34,6 +40,21 @@ class Score(msgspec.Struct, array_like=True, frozen=True):
 
 
 @dataclass(frozen=True, eq=False)
+class Way:
+    """How prompts are measured.
+
+    Attributes:
+        setting: Of the detector.
+        calibration: Of that setting.
+        model: What the bundle was exported from.
+    """
+
+    setting: Setting
+    calibration: Calibration
+    model: ModelRecord
+
+
+@dataclass(frozen=True, eq=False)
 class Measured:
     """What was measured of each distinct prompt.
 
@@ -46,15 +67,41 @@ class Measured:
     truncated: NDArray[np.bool_]
 
 
+def known_as(calibration: Calibration) -> str:
+    """sha256 of a calibration."""
+    return hashlib.sha256(text_of(calibration)).hexdigest()
+
+
+def ask(opens: Opens, steps: int, noises: int | None, workers: Workers) -> Way:
+    """How workers will measure, by the account of one of them.
+
+    So whoever sends the batches need not be able to measure: it may have no GPU.
+
+    Args:
+        opens: As of `measuring`.
+        steps: As of `Detector.setting`.
+        noises: Likewise.
+        workers: Who is asked.
+
+    Raises:
+        MnemoscopeError: it cannot be opened, or has no calibration of that setting.
+    """
+    opened = partial(_open_to_ask, opens, steps, noises)
+    stage = Stage("ask", b"", "question", 1, 1, lambda: iter([None]), Way, opened)
+    [(_, [found])] = workers.map(stage, enumerate(stage.batches()))
+    return found
+
+
 def measuring(
-    source: Source, open_detector: Callable[[], AbstractContextManager[Detector]], setting: Setting
+    source: Source, opens: Opens, setting: Setting, calibration: str
 ) -> Stage[str, Score]:
     """The stage.
 
     Args:
         source: The prompts.
-        open_detector: Opens what measures; picklable if other processes are to.
-        setting: How it measures; the job of the journal holds it.
+        opens: Opens what measures; picklable if other processes are to.
+        setting: How it has to measure; the job of the journal holds it.
+        calibration: What its calibration has to be `known_as`.
     """
     return Stage(
         name="measure",
@@ -64,7 +111,7 @@ def measuring(
         size=_BATCH,
         items=source.prompts,
         result=Score,
-        open=partial(_open, open_detector, setting),
+        open=partial(_open, opens, setting, calibration),
     )
 
 
@@ -79,11 +126,33 @@ def collect(batches: Iterator[tuple[int, list[Score]]], count: int) -> Measured:
 
 
 @contextmanager
+def _open_to_ask(
+    opens: Opens, steps: int, noises: int | None
+) -> Iterator[Callable[[list[None]], list[Way]]]:
+    with opens() as detector:
+        found = _way(detector, steps, noises)
+        yield lambda _: [found]
+
+
+@contextmanager
 def _open(
-    open_detector: Callable[[], AbstractContextManager[Detector]], setting: Setting
+    opens: Opens, setting: Setting, calibration: str
 ) -> Iterator[Callable[[list[str]], list[Score]]]:
-    with open_detector() as detector:
+    with opens() as detector:
+        here = _way(detector, setting.steps, setting.noises)
+        known = known_as(here.calibration)
+        if here.setting != setting or known != calibration:
+            raise BundleError(
+                f"What was opened here is {here.setting} with the calibration {known}; the audit "
+                f"measures with {setting} and {calibration}. Give every node the same files."
+            )
         yield partial(_measure, detector, setting)
+
+
+def _way(detector: Detector, steps: int, noises: int | None) -> Way:
+    setting = detector.setting(steps=steps, noises=noises)
+    known = (detector.calibration or CalibrationFile(())).require(setting)
+    return Way(setting, known, detector.screener.bundle.manifest.model)
 
 
 def _measure(detector: Detector, setting: Setting, prompts: list[str]) -> list[Score]:

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from mnemoscope_runtime import InputError, NumericsError
+from mnemoscope_runtime import BackendError, InputError, NumericsError
 
 from .journal import Journal
 
@@ -136,6 +136,7 @@ def run(
     Raises:
         InputError: the journal is damaged or cannot be written, or the work raised it.
         NumericsError: the work raised it.
+        BackendError: workers cannot start, or die again and again.
     """
     kept, done = set(), 0
     for number, results in journal.read(stage.key, stage.result):
@@ -170,5 +171,5 @@ def _map(
 ) -> Iterator[tuple[int, list[Result]]]:
     try:
         yield from workers.map(stage, batches)
-    except (InputError, NumericsError) as error:
+    except (BackendError, InputError) as error:
         raise type(error)(f"{error} What was done before is kept in {journal.path}.") from None

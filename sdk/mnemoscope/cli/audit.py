@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mnemoscope_runtime import BackendOptions, InputError
+from mnemoscope_runtime import BackendOptions, Bundle, BundleError, InputError
 
+from .. import embedded
 from ..audit import Artist, Confirming, audit
 from ..audit.confirming import AT_MOST, UNFLAGGED
+from ..calibration import CalibrationFile
 from ..calibration.cascade import First
 from ..captioned import has_pictures
 from ..detector import Detector
+from ..screening.opening import read_calibration
 from ._backends import choose_backend, say_unused
 from ._detectors import ModelOption, check_model, open_detectors
 from ._loading import Loading, takes_loading
@@ -35,6 +39,7 @@ from ._options import (
     verdict_code,
 )
 from ._quiet import quiet_libraries
+from ._workers import OnRay, takes_ray
 
 __all__ = ["EPILOG", "command"]
 
@@ -49,13 +54,69 @@ mnemoscope audit captions.parquet --column caption --bundle my-bundle --fdr 0.01
 mnemoscope audit pictures --bundle my-bundle --model DIR --output results.parquet
 
 mnemoscope audit train.parquet --images image --model DIR --bundle my-bundle --output results.csv
+
+mnemoscope audit captions.parquet --bundle /shared/my-bundle --output results.parquet --ray auto
 {EXIT_CODES}"""
 _SEEDS = 4
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """Opens the detector, in this process or in a worker's. Can be pickled.
+
+    Attributes:
+        bundle: As of the command, like the others.
+        calibration: Its file; for a worker, what was in it.
+        only: Id that the bundle has to have; None for any.
+    """
+
+    bundle: Path | None
+    backend: str
+    model: str | None
+    options: BackendOptions
+    detector: str
+    first: First | None
+    calibration: Path | CalibrationFile | None
+    trust: Path | None
+    only: str | None = None
+
+    def __call__(self) -> Detector:
+        runs, told = choose_backend(self.backend, self.bundle, self.model, self.options)
+        [statistic] = open_detectors([self.detector], self.bundle, self.model)
+        opened = Detector.load(
+            self.bundle,
+            backend=runs,
+            **asdict(told),
+            calibration=self.calibration,
+            detector=statistic,
+            first=self.first,
+            trust=self.trust,
+        )
+        if self.only not in (None, opened.bundle_id):
+            opened.close()
+            raise BundleError(
+                f"{self.bundle or embedded.BUNDLE} is the bundle {opened.bundle_id[:12]} here, and "
+                f"{str(self.only)[:12]} where the audit was started. Give every node the same."
+            )
+        return opened
+
+    def elsewhere(self, bundle: Bundle, options: BackendOptions) -> _Opening:
+        """What opens the same bundle on another machine, which needs no calibration file."""
+        known = read_calibration(self.calibration, bundle.path, self.trust)
+        return replace(
+            self,
+            bundle=self.bundle and self.bundle.absolute(),
+            options=options,
+            calibration=known or CalibrationFile(()),
+            trust=self.trust and self.trust.absolute(),
+            only=bundle.id,
+        )
 
 
 @takes_backend_options
 @takes_first_stage
 @takes_loading
+@takes_ray
 def command(
     file: Annotated[
         str,
@@ -81,6 +142,7 @@ def command(
     noises: NoisesOption = None,
     steps: StepsOption = 1,
     first: First | None,
+    on_ray: OnRay | None,
     fdr: Annotated[
         float, typer.Option(help="Share of the flagged that may be benign, on average.")
     ] = 0.05,
@@ -155,26 +217,26 @@ def command(
         quiet_libraries()
         artist = Artist.load(model, descriptor=descriptor, options=loading.options(), tell=say)
         confirming = Confirming(artist, seeds=seeds, at_most=at_most, unflagged=unflagged)
-    runs, told = choose_backend(backend, bundle, model, options)
-    [statistic] = open_detectors([detector], bundle, model)
-    with (
-        Detector.load(
-            bundle,
-            backend=runs,
-            **asdict(told),
-            calibration=calibration,
-            detector=statistic,
-            first=first,
-            trust=trust,
-        ) as screen,
-        progress_bar("auditing") as progress,
-    ):
-        if backend == "auto":
-            say(f"backend: {screen.screener.backend.name}")
-        say_unused(backend, options, screen.screener.backend)
+    opens = _Opening(bundle, backend, model, options, detector, first, calibration, trust)
+    measures: Detector | _Opening
+    with ExitStack() as stack:
+        if on_ray is None:
+            screen = stack.enter_context(opens())
+            if backend == "auto":
+                say(f"backend: {screen.screener.backend.name}")
+            say_unused(backend, options, screen.screener.backend)
+            reads = screen.screener.tokenizer.length - 2  # less start and end
+            measures, workers = screen, None
+        else:
+            known = Bundle.open(bundle or embedded.BUNDLE, trust=trust)
+            reads = known.manifest.tokenizer.length - 2
+            measures = opens.elsewhere(known, on_ray.options(backend, options))
+            del known  # all of its files
+            workers = stack.enter_context(on_ray.running(backend, options))
+        progress = stack.enter_context(progress_bar("auditing"))
         try:
             found = audit(
-                screen,
+                measures,
                 file,
                 output,
                 column=column,
@@ -187,13 +249,13 @@ def command(
                 images=images,
                 confirming=confirming,
                 restart=restart,
+                workers=workers,
                 progress=progress,
                 tell=say,
             )
         except KeyboardInterrupt:
             say(f"stopped; what was measured is in {output}.partial, and the same command goes on.")
             raise
-        reads = screen.screener.tokenizer.length - 2  # less start and end
     if found.truncated:
         say(
             f"the bundle reads {reads} tokens, and {found.truncated:,} prompts had more "
