@@ -146,19 +146,25 @@ def fingerprint(captioned: CaptionedSet) -> str:
     """
     found = hashlib.sha256()
     containers: dict[tuple[str, str], None] = {}  # and which column of them
-    for row in captioned.rows():
-        spot = row.picture
-        if isinstance(spot, InTar | InParquet):
-            containers[spot.file, getattr(spot, "column", "")] = None
-            continue  # the container says it all
-        where: tuple[object, ...] = ()
-        if isinstance(spot, InFile):  # less the root: a set may be moved
-            where = spot.path, Path(spot.root, spot.path).stat().st_size
-        found.update(repr((row.caption, where)).encode("utf-8", "backslashreplace"))
-    for name, column in containers:
-        found.update(column.encode())
-        with Path(name).open("rb") as file:
-            found.update(hashlib.file_digest(file, "sha256").digest())
+    try:
+        for row in captioned.rows():
+            spot = row.picture
+            if isinstance(spot, InTar | InParquet):
+                containers[spot.file, getattr(spot, "column", "")] = None
+                continue  # the container says it all
+            where: tuple[object, ...] = ()
+            if isinstance(spot, InFile):  # less the root: a set may be moved
+                where = spot.path, Path(spot.root, spot.path).stat().st_size
+            found.update(repr((row.caption, where)).encode("utf-8", "backslashreplace"))
+        for name, column in containers:
+            found.update(column.encode())
+            with Path(name).open("rb") as file:
+                found.update(hashlib.file_digest(file, "sha256").digest())
+    except OSError as error:
+        raise InputError(
+            f"{error.filename} cannot be read: {error.strerror or error}. Leave {captioned.path} "
+            "as it is while it is read."
+        ) from None
     return found.hexdigest()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,9 +11,10 @@ import pytest
 from captioned_support import picture, write_table, write_tar
 
 from mnemoscope import InputError
-from mnemoscope.captioned import fingerprint, open_captioned
+from mnemoscope.captioned import Captioned, fingerprint, has_pictures, open_captioned
 from mnemoscope.captioned.folders import Folder
 from mnemoscope.captioned.opening import shards
+from mnemoscope.captioned.spots import InFile, InTar
 from mnemoscope.captioned.tables import PathTable, PictureTable
 from mnemoscope.captioned.tars import Tars
 
@@ -140,3 +141,24 @@ def test_the_fingerprint_of_containers_is_of_all_bytes(tmp_path: Path) -> None:
         return fingerprint(open_captioned(write_tar(tmp_path / "a.tar", member)))
 
     assert of("red") == of("red") != of("blue")
+
+
+def test_a_file_that_goes_while_it_is_read(tmp_path: Path) -> None:
+    class Going:
+        path = tmp_path
+
+        def __init__(self, spot: InFile | InTar) -> None:
+            self.spot = spot
+
+        def rows(self, _: Callable[[str], None] = lambda _: None) -> Iterator[Captioned]:
+            yield Captioned("row 1", "a caption", self.spot)
+
+    for spot in (InFile(str(tmp_path), "a.png"), InTar(str(tmp_path / "a.tar"), 0, 1)):
+        with pytest.raises(InputError, match=r"a\.(png|tar) cannot be read"):
+            fingerprint(Going(spot))
+
+
+def test_what_holds_pictures_by_itself(tmp_path: Path, folder: Path) -> None:
+    held = [folder, tmp_path / "a.tar", tmp_path / "{0..3}.tar"]
+    others = [tmp_path / "a.csv", tmp_path / "a.txt", tmp_path / "none"]
+    assert [has_pictures(path) for path in held + others] == [True] * 3 + [False] * 3
