@@ -67,9 +67,10 @@ def cell_spots(path: Path, column: str) -> Iterator[InParquet]:
             groups = rows_of_groups(file)
     except (OSError, Damaged) as error:
         raise _damaged(path, error) from None
+    name = str(path.absolute())  # other processes read it too
     for group, rows in enumerate(groups):
         for row in range(rows):
-            yield InParquet(str(path), column, group, row)
+            yield InParquet(name, column, group, row)
 
 
 class Cells(Closing):

@@ -98,7 +98,7 @@ class Tars:
 def _spot(member: tarfile.TarInfo, path: Path) -> Spot | Broken:
     if member.size > BYTES:
         return too_large(member.size)
-    return InTar(str(path), member.offset_data, member.size)
+    return InTar(str(path.absolute()), member.offset_data, member.size)
 
 
 def _only(members: list[tarfile.TarInfo], what: str) -> tarfile.TarInfo | Broken:

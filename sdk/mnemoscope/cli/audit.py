@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -113,6 +114,11 @@ class _Opening:
         )
 
 
+def _absolute(name: str | None) -> str | None:
+    """A path as workers elsewhere find it; what is none, a name, as it is."""
+    return str(Path(name).absolute()) if name is not None and Path(name).exists() else name
+
+
 @takes_backend_options
 @takes_first_stage
 @takes_loading
@@ -215,8 +221,20 @@ def command(
     confirming = None
     if seeds:
         quiet_libraries()
-        artist = Artist.load(model, descriptor=descriptor, options=loading.options(), tell=say)
-        confirming = Confirming(artist, seeds=seeds, at_most=at_most, unflagged=unflagged)
+        draws = partial(
+            Artist.load,
+            _absolute(model),
+            descriptor=_absolute(descriptor),
+            options=loading.options(),
+            tell=say,
+        )
+        confirming = Confirming(
+            draws(),
+            None if on_ray is None else draws,
+            seeds=seeds,
+            at_most=at_most,
+            unflagged=unflagged,
+        )
     opens = _Opening(bundle, backend, model, options, detector, first, calibration, trust)
     measures: Detector | _Opening
     with ExitStack() as stack:
