@@ -44,8 +44,8 @@ class Limits:
         wait: Seconds that the first of a batch waits for others, if the last batch had more than
             one: who asks alone is answered at once.
         lanes: How many batches are worked off at a time, each in a thread of its own.
-        patience: Seconds that a request may be expected to wait for its turn; who would wait
-            longer is refused. None: any time.
+        patience: Seconds within which all that is before a request should be done; who would
+            wait longer is refused. None: any time.
 
     Raises:
         InputError: one of them cannot be used.
@@ -117,6 +117,7 @@ class Batches(Closing, Generic[Key, Item, Result]):
         self._calls: deque[tuple[Callable[[], object], Future[object]]] = deque()
         self._changed = threading.Condition()
         self._pace = Pace(limits.lanes)
+        self._busy: set[int] = set()  # lanes with a batch
         self._called = False  # while it is, no batch is begun
         self._in_company = False  # whether the last batch had more than one
         self._accepts = True
@@ -192,7 +193,7 @@ class Batches(Closing, Generic[Key, Item, Result]):
             self._accepts = False
             self._changed.notify_all()
             return self._changed.wait_for(
-                lambda: not (self._waiting or self._calls or self._called or self._pace.busy),
+                lambda: not (self._waiting or self._calls or self._called or self._busy),
                 timeout,
             )
 
@@ -232,7 +233,7 @@ class Batches(Closing, Generic[Key, Item, Result]):
             task()
             with self._changed:
                 self._called = False  # what was done was the call, or there was none
-                self._pace.end(lane)
+                self._busy.discard(lane)
                 self._changed.notify_all()
 
     def _take(self, lane: int) -> Callable[[], None] | None:
@@ -246,13 +247,14 @@ class Batches(Closing, Generic[Key, Item, Result]):
                     self._called = True
                     return partial(_settle, *self._calls.popleft())
                 if batch := self._gather():
+                    self._busy.add(lane)
                     self._pace.begin(lane, len(batch))
-                    return partial(self._do, batch)
+                    return partial(self._do, lane, batch)
                 self._changed.notify_all()  # who drains, when all that waited were gone
 
     def _next(self) -> Literal["call", "batch"] | None:
         """What is to be done now: a call as soon as nothing else is, and before any batch."""
-        if self._called or (self._calls and self._pace.busy):
+        if self._called or (self._calls and self._busy):
             return None
         if self._calls:
             return "call"
@@ -271,7 +273,7 @@ class Batches(Closing, Generic[Key, Item, Result]):
             self._changed.wait(left)
             if self._ends or self._next() != "batch":
                 return []
-        free = self.limits.lanes - self._pace.busy
+        free = self.limits.lanes - len(self._busy)
         most = min(self.limits.batch, math.ceil(len(self._waiting) / free))
         found: list[_Request[Key, Item, Result]] = []
         others: deque[_Request[Key, Item, Result]] = deque()
@@ -285,7 +287,7 @@ class Batches(Closing, Generic[Key, Item, Result]):
         self._in_company = len(found) > 1
         return found
 
-    def _do(self, batch: list[_Request[Key, Item, Result]]) -> None:
+    def _do(self, lane: int, batch: list[_Request[Key, Item, Result]]) -> None:
         start = time.perf_counter()
         results: Sequence[Result | BaseException]
         try:
@@ -293,6 +295,8 @@ class Batches(Closing, Generic[Key, Item, Result]):
         except BaseException as error:  # the lane outlives whatever went wrong
             results = [error] * len(batch)
         seconds = time.perf_counter() - start
+        with self._changed:
+            self._pace.end(lane)  # before who was answered comes again
         done = Batch(
             waited=tuple(start - each.since for each in batch),
             seconds=seconds,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+from itertools import pairwise
 
 __all__ = ["Pace"]
 
@@ -24,11 +26,6 @@ class Pace:
         self._each: float | None = None
         self._begun: dict[int, tuple[int, float]] = {}
 
-    @property
-    def busy(self) -> int:
-        """How many batches are being worked off."""
-        return len(self._begun)
-
     def expect(self, each: float) -> None:
         """Take a request to last so many seconds, until some were worked off."""
         self._each = each
@@ -38,15 +35,13 @@ class Pace:
         self._begun[lane] = (count, self._clock())
 
     def end(self, lane: int) -> None:
-        """What was begun there, if anything was, is done."""
-        if lane not in self._begun:
-            return
+        """It is done."""
         count, since = self._begun.pop(lane)
         each = (self._clock() - since) / count
         self._each = each if self._each is None else self._each + _NEW * (each - self._each)
 
     def left(self, waiting: int) -> float | None:
-        """Seconds until all that is begun or waits should be done.
+        """Seconds until all that is before a request that comes now should be done.
 
         Args:
             waiting: How many requests wait.
@@ -56,6 +51,11 @@ class Pace:
         """
         if self._each is None:
             return None
-        now, each = self._clock(), self._each
-        begun = sum(max(0.0, count * each - (now - since)) for count, since in self._begun.values())
-        return (begun + waiting * each) / self._lanes
+        now, work = self._clock(), waiting * self._each
+        begun = [max(0.0, n * self._each - (now - since)) for n, since in self._begun.values()]
+        free = sorted([0.0] * (self._lanes - len(begun)) + begun)  # when each lane is
+        for lanes, (first, other) in enumerate(pairwise([*free, math.inf]), 1):
+            if work <= lanes * (other - first):
+                return first + work / lanes
+            work -= lanes * (other - first)
+        raise AssertionError  # the last lane is never full

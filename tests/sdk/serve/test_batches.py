@@ -243,6 +243,14 @@ def test_who_would_wait_too_long_is_refused() -> None:
         assert last.result(10) == "E"
 
 
+def test_who_was_answered_may_come_again_at_once() -> None:
+    """However long it was thought to take: it is done."""
+    with Batches(lambda _, items: items, Limits(patience=1)) as batches:
+        for _ in range(50):
+            batches.expect(1000.0)
+            assert batches.submit("k", ["a"])[0].result(10) == "a"
+
+
 def test_draining() -> None:
     with working() as (work, batches):
         found = submitted(batches, "abc")
