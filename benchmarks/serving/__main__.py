@@ -25,6 +25,7 @@ from mnemoscope.benchmark.latency import environment
 
 from . import servers
 from .figures import page, picture, table
+from .published import publish
 from .task import Task
 
 __all__ = ["main"]
@@ -47,9 +48,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--clients", type=Path, default=CLIENTS, help="Python with tritonclient")
     parser.add_argument("--no-triton", action="store_true")
     parser.add_argument("--output", type=Path, default=Path("out/bench"))
+    parser.add_argument("--publish", action="store_true", help="also where the docs have it")
     args = parser.parse_args(arguments)
     if not args.clients.exists():
         parser.error(f"{args.clients} is missing: make .venv/clients/installed, or give --clients")
+    if args.publish and args.load:
+        parser.error("--publish takes all loads: leave --load out")
     args.output.mkdir(parents=True, exist_ok=True)
     limits = {"queue": args.queue, "lanes": args.lanes, "wait": args.wait}
     limits["patience"] = args.patience
@@ -84,6 +88,8 @@ def main(arguments: list[str] | None = None) -> None:
     (args.output / "serving.json").write_text(json.dumps(report) + "\n")
     (args.output / "serving.md").write_text(page(report))
     picture(report, args.output / "serving.png")
+    if args.publish:
+        publish(report, servers.ROOT)
     Console().print(table(report))
 
 

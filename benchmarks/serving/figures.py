@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-__all__ = ["bars", "page", "picture", "table"]
+__all__ = [
+    *("BARE", "bar_lines", "bars", "of_turns", "page", "percentile", "picture", "ratio"),
+    *("refused", "table"),
+]
 
 BARE, NAIVE = "bare engine", "naive endpoint"
 
@@ -112,6 +115,14 @@ def page(report: Mapping[str, Any]) -> str:
         "|---|---:|",
         *(f"| {arm} | {np.median(each):.0f} |" for arm, each in report["throughput"].items()),
         "",
+        *bar_lines(report),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def bar_lines(report: Mapping[str, Any]) -> list[str]:
+    """What was promised beside what was found, as Markdown."""
+    return [
         "| bar | goal | found |",
         "|---|---:|---:|",
         *(
@@ -120,7 +131,6 @@ def page(report: Mapping[str, Any]) -> str:
             for bar in bars(report)
         ),
     ]
-    return "\n".join(lines) + "\n"
 
 
 def bars(report: Mapping[str, Any]) -> list[Bar]:

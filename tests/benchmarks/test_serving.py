@@ -12,6 +12,8 @@ import pytest
 from benchmarks.serving import __main__ as serving
 from benchmarks.serving import soak
 from benchmarks.serving.figures import bars, page, ratio
+from benchmarks.serving.published import publish
+from benchmarks.serving.servers import ROOT
 
 ARMS = ("bare engine", "AsyncDetector", "naive endpoint", "serve, HTTP JSON")
 
@@ -102,6 +104,32 @@ def test_bars(served: list[float], more: float, met: list[bool]) -> None:
     report = made_up(served, more)
     assert [bar.is_met for bar in bars(report)] == met
     assert page(report).count("missed") == met.count(False)
+
+
+def test_a_run_is_published_where_the_docs_have_it(tmp_path: Path) -> None:
+    report = made_up([1.2, 2.4, 3.6], 1.25)
+    report["rows"] += [row | {"load": 0.25} for row in report["rows"] if row["load"] == 0.5]
+    for folder in ("docs/images", "benchmarks/results"):
+        (tmp_path / folder).mkdir(parents=True)
+    page = tmp_path / "docs" / "serving.md"
+    real = (ROOT / "docs" / "serving.md").read_text("utf-8")
+    page.write_text(real, "utf-8")
+    del report["throughput"]["naive endpoint"]
+    for _ in range(2):  # over what was there
+        publish(report, tmp_path)
+    text = page.read_text("utf-8")
+    assert "| serve, gRPC | x 1.20 | x 1.20 | x 1.20 | 5,364 ms | 100.0 | 1 |" in text
+    assert "| serve, gRPC: p50 at 50 %, x bare | <= 1.3 | 1.20 |" in text
+    assert text.count("| bar | goal | found |") == 1
+    assert text.startswith(real[:1000])
+    assert text.endswith(real[-1000:])
+    assert (
+        json.loads((tmp_path / "benchmarks/results/embedded-serving.json").read_bytes()) == report
+    )
+    assert (tmp_path / "docs/images/serving.png").stat().st_size > 10_000
+    page.write_text("# Serving\n")
+    with pytest.raises(ValueError, match="Put them back"):
+        publish(report, tmp_path)
 
 
 def test_nothing_answered_is_no_bar_reached() -> None:
