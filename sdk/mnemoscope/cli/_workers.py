@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from mnemoscope_runtime import BACKENDS, BackendOptions, InputError
 
 from ..audit import RayWorkers
 from ._options import gathers, say
+from ._supervised import supervised
 
 __all__ = ["OnRay", "takes_ray"]
 
@@ -35,6 +36,12 @@ _OPTIONS: dict[str, object] = {
     ],
 }
 
+_ENDED = (
+    "Ray ended the command, as it does when its own process on this machine is gone: by `ray "
+    "stop`, or because memory ran out. What was measured is kept beside --output, and the same "
+    "command goes on."
+)
+
 
 @dataclass(frozen=True)
 class OnRay:
@@ -43,10 +50,12 @@ class OnRay:
     Attributes:
         address: As of `RayWorkers.start`.
         workers: How many; None for as many as there is room for.
+        over: Says that Ray is done with, and cannot end this process any more.
     """
 
     address: str
     workers: int | None
+    over: Callable[[], None] = lambda: None
 
     def options(self, backend: str, options: BackendOptions) -> BackendOptions:
         """What a worker's backend is told: to leave the other cores to other workers.
@@ -87,6 +96,7 @@ class OnRay:
             ) as workers,
         ):
             yield workers
+        self.over()
 
 
 def _on_gpu(backend: str, options: BackendOptions) -> bool:
@@ -96,7 +106,7 @@ def _on_gpu(backend: str, options: BackendOptions) -> bool:
 
 def _on_ray(ray: str | None, workers: int | None) -> OnRay | None:
     if ray is not None:
-        return OnRay(ray, workers)
+        return OnRay(ray, workers, supervised(_ENDED))
     if workers is not None:
         raise InputError(
             f"--workers {workers} are those of a Ray cluster. Say which: --ray local, or leave it "

@@ -44,6 +44,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]
         yield Elsewhere()
 
     monkeypatch.setattr(_workers.RayWorkers, "start", start)
+    monkeypatch.setattr(_workers, "supervised", lambda _: lambda: None)
     return calls
 
 
