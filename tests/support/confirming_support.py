@@ -21,6 +21,7 @@ class Colours:
 
     name: str = "colours"
     copied_above: float | None = 0.99
+    duplicate_above: float | None = 0.995
 
     def describe(self, images: Sequence[Image.Image]) -> Any:
         means = [np.asarray(each.convert("RGB"), np.float32).mean((0, 1)) for each in images]

@@ -7,23 +7,28 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope_runtime import InputError, __version__
+from mnemoscope_runtime import CalibrationError, InputError, __version__
 from mnemoscope_runtime.options import check_options
 
 from ..calibration import Calibration
 from ..calibration.conformal import rejected
 from ..captioned import CaptionedSet, has_pictures, open_captioned
 from ..detector import Detector
+from ..duplicates import write_list
+from ..explain import EditOptions, Explainer, find_edits
+from ..explain.pictures import coloured
 from ..outputs import require_place, writing_text
 from ..tables import check_table
 from . import figures, report, table
 from .confirming import Confirmation, Confirming, confirm
 from .deciding import GROUPED, READ, group, limitation, limits
+from .gallery import Words, gallery
 from .journal import Job, Journal
 from .measuring import Measured, ask, collect, known_as, measuring
 from .result import Audit
@@ -32,6 +37,7 @@ from .stages import Here, Progress, Workers, run
 
 __all__ = ["audit"]
 
+_EDITS = EditOptions(budget=32, most=1)
 _SHOWN, _OF_EACH, _HIGHEST = 200, 5, 20  # in the report: groups, of each; if none is flagged
 
 
@@ -49,6 +55,7 @@ def audit(
     report_to: str | Path | None = None,
     images: str | None = None,
     confirming: Confirming | None = None,
+    duplicates_to: str | Path | None = None,
     restart: bool = False,
     workers: Workers | None = None,
     progress: Progress = lambda *_: None,
@@ -77,6 +84,8 @@ def audit(
         images: Of a table: where its pictures are, as `open_captioned` takes it.
         confirming: How flagged captions are drawn and compared with their pictures; by default they
             are not.
+        duplicates_to: List to write of which rows repeat the picture of another
+            (`mnemoscope.duplicates.write_list`).
         restart: Whether to measure all again, whatever OUTPUT.partial holds.
         workers: Who measures; by default this process. Results are the same bytes in any case.
             They draw, too, if `confirming` says how (`Confirming.opens`).
@@ -94,12 +103,15 @@ def audit(
         BackendError: workers die again and again.
     """
     check_options("a path", file=file, output=output)
-    check_options("a path or None", report_to=report_to)
+    check_options("a path or None", report_to=report_to, duplicates_to=duplicates_to)
     file, output = Path(file), Path(output)
     page = None if report_to is None else Path(report_to)
+    listed = None if duplicates_to is None else Path(duplicates_to)
     rejected(np.ones(1), fdr, dependent=dependent)  # what would fail at the end fails now
     group([""])
-    _check_outputs(file, output, page)
+    _check_outputs(file, output, page, listed)
+    if listed is not None:
+        _check_duplicates(confirming)
     opens = (lambda: nullcontext(detector)) if isinstance(detector, Detector) else detector
     workers = workers or Here()
     way = ask(opens, steps, noises, workers)
@@ -122,9 +134,9 @@ def audit(
         tell(limited)
     known = known_as(calibration)
     job = Job(__version__, setting, known, source.sha256, column, quotes)
-    partial = output.with_name(f"{output.name}.partial")
+    kept = output.with_name(f"{output.name}.partial")
     stage = measuring(source, opens, setting, known)
-    with Journal.open(partial, job, restart=restart) as journal:
+    with Journal.open(kept, job, restart=restart) as journal:
         found = run(stage, journal, workers, progress=progress, tell=tell)
         measured = collect(found, source.measured)
         try:
@@ -168,12 +180,22 @@ def audit(
                 compared = limits(source.measured, fdr, dependent)
                 curve = figures.p_value_plot(judged.p_values, compared)
                 entries = _entries(source, measured, judged)
-                text = report.page(audited, entries, histogram, curve)
+                pictures = None
+                if confirmation is not None:
+                    marked = None
+                    if isinstance(detector, Detector):
+                        marked = partial(_marked, detector, steps, noises)
+                    pictures = gallery(confirmation, source, marked)
+                text = report.page(audited, entries, histogram, curve, pictures)
                 both.enter_context(writing_text(page, table.REMEDY)).write(text)
             rows, columns = _rows(source, measured, judged), dict(table.COLUMNS)
             if confirmation is not None:
                 rows = _with_pictures(rows, source, confirmation)
                 columns |= table.PICTURE_COLUMNS
+            if listed is not None and confirmation is not None:
+                assert captioned is not None
+                assert confirmation.repeats is not None
+                write_list(listed, captioned, confirmation.repeats, table.REMEDY)
             table.write(output, rows, columns)  # takes its place first
         journal.remove()
     return audited
@@ -232,12 +254,17 @@ def _with_pictures(
     rows: Iterator[table.Row], source: Source, confirmation: Confirmation
 ) -> Iterator[table.Row]:
     drawn = {each.place: each for each in confirmation.captions}
+    repeats = confirmation.repeats
+    images = captions = np.zeros(len(source.place), np.int64)
+    if repeats is not None:
+        images, captions = repeats.picture_times, repeats.caption_times
     for number, (row, place) in enumerate(zip(rows, source.place.tolist(), strict=True)):
         why = source.picture_reasons[source.picture_reason[number]]
         why = why or confirmation.picture_errors.get(number, "")
         caption, likeness = drawn.get(place), confirmation.rows.get(number)
+        times = int(images[number]) or None, int(captions[number]) or None
         if caption is None or likeness is None:
-            yield *row, None, None, None, None, None, why or None
+            yield *row, None, None, None, None, None, *times, why or None
             continue
         other = caption.other_row
         yield (
@@ -247,6 +274,7 @@ def _with_pictures(
             likeness.copies,
             None if other is None else other + 1,
             None if other is None else float(caption.other.max()),
+            *times,
             None,
         )
 
@@ -280,14 +308,46 @@ def _captioned(
     return open_captioned(file, images=images, column=column, quotes=quotes)
 
 
-def _check_outputs(file: Path, output: Path, page: Path | None) -> None:
+def _marked(detector: Detector, steps: int, noises: int | None, prompt: str) -> Words:
+    """A caption with the words marked that its score comes from, and a change that is not flagged.
+
+    Nothing is marked where there is nothing to weigh.
+    """
+    try:
+        explanation = Explainer(detector).explain(prompt, steps=steps, noises=noises)
+        edits = find_edits(detector, prompt, _EDITS, steps=steps, noises=noises).found
+    except (InputError, CalibrationError):
+        return Words([(prompt, "")])
+    return Words(coloured(explanation), edits[0].prompt if edits else None)
+
+
+def _check_duplicates(confirming: Confirming | None) -> None:
+    if confirming is None:
+        raise InputError(
+            "Duplicates are found by what the pictures of a set are like, which an audit only "
+            "looks at where it draws captions. Confirm findings (--confirm), or leave --duplicates "
+            "out."
+        )
+    if confirming.artist.descriptor.duplicate_above is None:
+        raise InputError(
+            f"What cosine makes two pictures of a set the same is not known for "
+            f"{confirming.artist.descriptor.name}. Compare by SSCD (--descriptor sscd), or leave "
+            "--duplicates out."
+        )
+
+
+def _check_outputs(file: Path, output: Path, page: Path | None, listed: Path | None) -> None:
     check_table(output)
     require_place(output, "--output", regular=True)
-    paths = [file, output] if page is None else [file, output, page]
+    paths = [each for each in (file, output, page, listed) if each is not None]
     if len({path.resolve() for path in paths}) < len(paths):
         raise InputError(
-            f"{file} is read; --output and --report are written. Name three different files."
+            f"{file} is read; --output, --report and --duplicates are written. Name different "
+            "files."
         )
+    if listed is not None:
+        check_table(listed)
+        require_place(listed, "--duplicates", regular=True)
     if page is not None:
         figures.blank()
         require_place(page, "--report", regular=True)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from ..benchmark.latency import environment
 from ..templates import render
+from .confirming import Confirmation
 from .deciding import READ
+from .gallery import Gallery, numbers, sentences
 from .result import Audit
 
 __all__ = ["Entry", "page"]
@@ -31,7 +33,13 @@ class Entry:
     others: int = 0
 
 
-def page(audit: Audit, entries: Iterable[Entry], histogram: bytes, p_values: bytes) -> str:
+def page(
+    audit: Audit,
+    entries: Iterable[Entry],
+    histogram: bytes,
+    p_values: bytes,
+    gallery: Gallery | None = None,
+) -> str:
     """The report, as HTML.
 
     Args:
@@ -39,7 +47,9 @@ def page(audit: Audit, entries: Iterable[Entry], histogram: bytes, p_values: byt
         entries: Prompts to show, the worst group first.
         histogram: PNG.
         p_values: PNG.
+        gallery: Pictures to show, of a set of captioned pictures.
     """
+    confirmation = audit.confirmation
     return render(
         "audit.html",
         file=audit.file.name,
@@ -48,6 +58,10 @@ def page(audit: Audit, entries: Iterable[Entry], histogram: bytes, p_values: byt
         meaning=_meaning(audit),
         heading="Flagged prompts, the worst first" if audit.flagged else "The highest scores",
         entries=entries,
+        gallery=gallery,
+        numbers=[] if confirmation is None else numbers(audit.flagged, confirmation),
+        sentences=[] if confirmation is None else sentences(confirmation),
+        findings=[] if confirmation is None else confirmation.sentences(),
         longest=READ,
         histogram=histogram,
         p_values=p_values,
@@ -79,7 +93,10 @@ def _meaning(audit: Audit) -> list[str]:
         "of the groups, more may be benign, since near-duplicates of one memorised caption count "
         "one by one.",
         "A flagged prompt is a suspicion. Draw images for it and compare them with training "
-        "pictures before you call it memorised.",
+        "pictures before you call it memorised."
+        if audit.confirmation is None
+        else "A flagged prompt is a suspicion, a confirmed one is not: a drawing of it is a copy "
+        "of its training picture. Look at near misses yourself.",
         "A prompt that is not flagged may still be memorised: the score does not see every kind, "
         "and a rate says nothing of what was missed.",
     ]
@@ -101,4 +118,22 @@ def _setting(audit: Audit) -> dict[str, str]:
         "benign prompts of the calibration": f"{audit.benign:,}",
         "prompts": str(audit.file),
         "prompts (sha256)": audit.input,
+        **_drawing(audit.confirmation),
+    }
+
+
+def _drawing(confirmation: Confirmation | None) -> dict[str, str]:
+    if confirmation is None:
+        return {}
+    above, repeats = confirmation.copied_above, confirmation.repeats
+    return {
+        "drawn from": f"{confirmation.seeds} seeds, {confirmation.steps} steps, guidance "
+        f"{confirmation.guidance:.3g}",
+        "compared by": confirmation.descriptor,
+        "a copy above a cosine of": "not known" if above is None else f"{above:.3g}",
+        "a duplicate above a cosine of": (
+            "not known" if repeats is None else f"{repeats.pictures_alike:.3g}"
+        ),
+        "pictures that could be read": f"{confirmation.pictures:,}",
+        **{f"not read, {reason}": f"{n:,}" for reason, n in confirmation.errors.items()},
     }

@@ -19,7 +19,8 @@ COLUMNS: Columns = MappingProxyType(
 PICTURE_COLUMNS: Columns = MappingProxyType(  # behind those, where captions were drawn
     {
         **{"finding": str, "similarity": float, "copies": int, "nearest": int},
-        **{"nearest_similarity": float, "image_error": str},
+        **{"nearest_similarity": float, "image_times": int, "caption_times": int},
+        **{"image_error": str},
     }
 )
 # what cannot be screened has an error and None for the rest: it is not "not flagged"

@@ -186,6 +186,13 @@ def command(
         ),
     ] = None,
     report: Annotated[Path | None, typer.Option(help="HTML report to write.")] = None,
+    duplicates: Annotated[
+        Path | None,
+        typer.Option(
+            help="List to write of which rows to leave out of training, since another has the same "
+            "picture: .jsonl, .csv or .parquet.",
+        ),
+    ] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Measure all again, whatever OUTPUT.partial holds.")
     ] = False,
@@ -266,6 +273,7 @@ def command(
                 report_to=report,
                 images=images,
                 confirming=confirming,
+                duplicates_to=duplicates,
                 restart=restart,
                 workers=workers,
                 progress=progress,
@@ -286,4 +294,6 @@ def command(
     typer.echo(f"results {output}")
     if report is not None:
         typer.echo(f"report {report}")
+    if duplicates is not None:
+        typer.echo(f"duplicates {duplicates}")
     raise typer.Exit(verdict_code(flagged=found.flagged > 0, judged=not found.errors))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,17 +40,17 @@ class Repeats:
     similarity: NDArray[np.float32]
     caption: Rows
 
-    @property
+    @cached_property
     def picture_times(self) -> Rows:
         """How many rows have each row's picture; 0 where there is none. # [row]"""
         return _times(self.picture)
 
-    @property
+    @cached_property
     def caption_times(self) -> Rows:
         """How many rows have each row's caption; 0 where there is none. # [row]"""
         return _times(self.caption)
 
-    @property
+    @cached_property
     def dropped(self) -> NDArray[np.bool_]:
         """Which rows repeat the picture of a row before them. # [row]"""
         return np.asarray((self.picture >= 0) & (self.picture != np.arange(len(self.picture))))

@@ -15,7 +15,7 @@ from .edits import Edit
 from .explanation import Explanation, Token
 from .trigger_words import Summary
 
-__all__ = ["show", "show_flagged", "show_summary", "to_html"]
+__all__ = ["coloured", "show", "show_flagged", "show_summary", "to_html"]
 
 _TOP = 20  # words of a summary that are shown, and flagged prompts
 _MATTER = 3  # words of a flagged prompt that are named
@@ -93,15 +93,20 @@ def to_html(explanations: Sequence[Explanation], summary: Summary | None = None)
     )
 
 
+def coloured(explanation: Explanation) -> list[tuple[str, str]]:
+    """The prompt in pieces: words that matter with a colour of CSS, the rest with nothing."""
+    red = ",".join(map(str, _RED))
+    return [
+        (text, f"rgba({red},{heat:.2f})" if heat else "") for text, heat in _pieces(explanation)
+    ]
+
+
 def _entry(explanation: Explanation) -> dict[str, Any]:
     """What the page shows of a prompt."""
     words = [(w.word, f"{w.score:.4f}", w.kind) for w in explanation.ranked]
     others = [(_other(o), f"{o.score:.4f}", "") for o in explanation.others if o.score is not None]
-    red = ",".join(map(str, _RED))
     return {
-        "pieces": [
-            (text, f"rgba({red},{heat:.2f})" if heat else "") for text, heat in _pieces(explanation)
-        ],
+        "pieces": coloured(explanation),
         "unread": explanation.unread,
         "verdict": _verdict(explanation),
         "words": words + others,

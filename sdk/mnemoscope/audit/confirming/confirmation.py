@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ...duplicates import Repeats
 from .choosing import Chosen
 from .estimates import Estimate, Part, recall, share, total
 from .findings import Cosines, Finding
@@ -70,6 +71,7 @@ class Confirmation:
         captions: What came of each, in the order of `chosen.places`.
         rows: What came of each row whose caption was drawn and whose picture can be read.
         picture_errors: Why rows have a picture that cannot be read.
+        repeats: What the set holds more than once; None if nobody knows for this descriptor.
     """
 
     descriptor: str
@@ -84,6 +86,7 @@ class Confirmation:
     captions: Sequence[DrawnCaption]
     rows: Mapping[int, Likeness]
     picture_errors: Mapping[int, str]
+    repeats: Repeats | None = None
 
     def counts(self, *, flagged: bool) -> Counter[Finding | None]:
         """How many captions there are of each finding."""
@@ -122,6 +125,10 @@ class Confirmation:
 
     def sentences(self) -> list[str]:
         """The result in words."""
+        repeats = [] if self.repeats is None else [f"{self.repeats.verdict}."]
+        return [*self._findings(), *repeats]
+
+    def _findings(self) -> list[str]:
         hits = sum(part.size for part in self.flagged)
         drawn = sum(part.drawn for part in self.flagged)
         if self.copied_above is None:

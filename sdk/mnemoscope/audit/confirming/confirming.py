@@ -14,12 +14,13 @@ from mnemoscope_runtime.errors import InputError
 from mnemoscope_runtime.options import check_options
 
 from ...captioned import Broken, CaptionedSet, Spot
+from ...duplicates import Repeats, find_repeats
 from ...duplicates.neighbours import import_faiss
 from ..journal import Journal
 from ..source import Source
 from ..stages import Progress, Workers, run
 from . import describing, drawing
-from .artist import Artist, Opens
+from .artist import Artist, Halves, Opens
 from .choosing import AT_MOST, UNFLAGGED, choose
 from .comparing import compare, unrelated
 from .confirmation import Confirmation, DrawnCaption, Likeness
@@ -159,6 +160,7 @@ def confirm(
         captions=captions,
         rows=likenesses,
         picture_errors=_by_row(source, pictures),
+        repeats=_repeats(source, pictures.vectors[:, 0], rows, artist.descriptor.duplicate_above),
     )
 
 
@@ -167,6 +169,18 @@ def spots_of(captioned: CaptionedSet) -> Iterator[Spot]:
     for row in captioned.rows():
         if not isinstance(row.picture, Broken):
             yield row.picture
+
+
+def _repeats(
+    source: Source, vectors: Halves, rows: NDArray[np.int64], alike: float | None
+) -> Repeats | None:
+    if alike is None:
+        return None
+    captions = (
+        text if place >= 0 else None
+        for text, place in zip(source.rows(), source.place.tolist(), strict=True)
+    )
+    return find_repeats(vectors, rows, captions, pictures_alike=alike)
 
 
 def _texts(source: Source, places: NDArray[np.int64]) -> list[str]:

@@ -17,7 +17,7 @@ from .artist import Artist, Halves, Opens, as_halves, opened_as
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Drawings", "collect", "drawing"]
+__all__ = ["Drawings", "collect", "drawing", "small"]
 
 _BATCH = 8
 _SIDE, _QUALITY = 192, 80  # of what is kept to be shown
@@ -80,12 +80,13 @@ def _open(
 
 def _draw(artist: Artist, seeds: Sequence[int], prompts: list[str]) -> list[Drawings]:
     return [
-        Drawings(as_halves(artist.descriptor.describe(images)).tobytes(), list(map(_small, images)))
+        Drawings(as_halves(artist.descriptor.describe(images)).tobytes(), list(map(small, images)))
         for images in artist.draw(prompts, seeds)
     ]
 
 
-def _small(image: Image) -> bytes:
+def small(image: Image) -> bytes:
+    """A picture to be shown: no side longer than 192 pixels, as WebP."""
     image = image.copy()
     image.thumbnail((_SIDE, _SIDE))
     file = io.BytesIO()
