@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -10,10 +11,11 @@ from typing import Any
 import pytest
 
 from benchmarks.serving import __main__ as serving
-from benchmarks.serving import soak
+from benchmarks.serving import policy, soak
 from benchmarks.serving.figures import bars, page, ratio
 from benchmarks.serving.published import publish
 from benchmarks.serving.servers import ROOT
+from mnemoscope.serve import Limits
 
 ARMS = ("bare engine", "AsyncDetector", "naive endpoint", "serve, HTTP JSON")
 
@@ -73,6 +75,21 @@ def test_another_status_than_the_right_one_ends_the_soak() -> None:
         with pytest.raises(RuntimeError, match="GET /metrics was answered with 204, not 200"):
             client.ask(("GET", "/metrics", b"", 200))
         thread.join()
+
+
+@pytest.mark.slow
+def test_what_a_queue_does_is_told_for_each_setting(tmp_path: Path) -> None:
+    policy.main(["--seconds", "0.3", "--output", str(tmp_path)])
+    *_, last = (tmp_path / "serving-policy.md").read_text().splitlines()
+    assert last.startswith("| `--queue 16 --lanes 2 --wait 0.002 --patience 0.025` | ")
+    assert len(re.findall(r"[\d.]+, [\d.]+, [\d.]+%", last)) == 3
+
+
+def test_all_who_ask_are_answered_or_refused() -> None:
+    asked = policy.ask(Limits(batch=1, queue=1, patience=0.001), 20, 0.2)
+    assert asked.refused
+    assert len(asked.seconds) + asked.refused == 83
+    assert min(asked.seconds) > 0.048
 
 
 def made_up(served: list[float], more: float) -> dict[str, Any]:
