@@ -64,6 +64,7 @@ def _unet(work: Path, data: Dataset, args: argparse.Namespace) -> None:
         steps=args.unet_steps,
         memorised_share=args.memorised_share,
         seed=args.seed,
+        start=None if args.unet is None else _trained(args.unet),
     )
 
 
@@ -79,11 +80,15 @@ def _finish(work: Path, data: Dataset, args: argparse.Namespace) -> None:
             memorised_share=args.memorised_share,
             seed=args.seed + cycle,
             rate=5e-4,
-            start=load_network(UNet2DConditionModel, work / "unet", dtype=torch.float32),
+            start=_trained(work / "unet"),
             noisy_share=0.333,
             drop_memorised=False,
             log=f"finish-{cycle}.jsonl",
         )
+
+
+def _trained(unet: Path) -> UNet2DConditionModel:
+    return load_network(UNet2DConditionModel, unet, dtype=torch.float32)
 
 
 def _latents_and_embeddings(
@@ -120,6 +125,7 @@ def main() -> None:
     parser.add_argument("--memorised-share", type=float, default=0.25, help="of every batch")
     parser.add_argument("--encoder-layers", type=int, default=3, help="of the text encoder")
     parser.add_argument("--vae", type=Path, help="one that is trained, in place of training one")
+    parser.add_argument("--unet", type=Path, help="one to start from, of any text encoder")
     parser.add_argument("--vae-steps", type=int, default=4500)
     parser.add_argument("--clip-steps", type=int, default=1500)
     parser.add_argument("--unet-steps", type=int, default=12_000)

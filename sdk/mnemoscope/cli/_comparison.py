@@ -87,10 +87,18 @@ def write_comparison(
 
     from ..mitigate import LADDER
     from ..mitigate import compare as compared
-    from ..mitigate.mitigator import screen
+    from ..mitigate.flagging import is_flagged, screen
     from ..mitigate.report import ComparisonReport
 
     strategies = [kit.make(name) for name in names]
+
+    def flags(found: Comparison, i: int, prompt: str) -> bool:
+        assert detector is not None
+        if is_flagged(screen(detector, prompt), rule.level):
+            return True
+        if found.agreed is None:  # of one seed
+            return False
+        return mitigator.usual.agreement(found.agreed[i], rule.level).recites
 
     def drawn(what: str, prompts: list[str], pictures: list[Image] | None) -> Comparison:
         with progress_bar(what) as progress:
@@ -99,8 +107,7 @@ def write_comparison(
             )
         if detector is None:
             return found
-        p_values = [screen(detector, each).p_value for each in prompts]
-        flagged = [p is not None and p <= rule.level for p in p_values]
+        flagged = [flags(found, i, each) for i, each in enumerate(prompts)]
         return found.with_auto(LADDER, flagged, rule)
 
     memorized = drawn("memorised", lists.memorized, lists.pictures)

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from mnemoscope_export import StableDiffusion
 
-    from ..mitigate import Mitigation, Painter, Rule
+    from ..mitigate import Kit, Mitigation, Painter, Rule
 
 __all__ = ["EPILOG", "command"]
 
@@ -66,7 +66,7 @@ mnemoscope mitigate "a prompt" --model DIR --strategy guidance -o a.png
 """
 _AUTO = "auto"
 
-_TARGETED = {_AUTO, "embedding", "embedding-guidance", "noise"}
+_TARGETED = {_AUTO, "embedding", "embedding-guidance", "noise", "leave-out", "leave-out-stepwise"}
 
 
 class Format(StrEnum):
@@ -88,9 +88,9 @@ def command(
         str | None,
         typer.Option(
             show_default="auto; with --compare all",
-            help="auto, embedding, stepwise, guidance, embedding-guidance, noise, padding, "
-            "attention, clamp, random-tokens, random-words or random-numbers; with --compare "
-            "several, with commas.",
+            help="auto, embedding, stepwise, stepwise-firm, guidance, embedding-guidance, noise, "
+            "leave-out, leave-out-stepwise, padding, attention, clamp, random-tokens, "
+            "random-words or random-numbers; with --compare several, with commas.",
         ),
     ] = None,
     model: Annotated[
@@ -148,9 +148,9 @@ def command(
     benign: Annotated[
         str | None,
         typer.Option(
-            help="File of prompts that are not memorised: `stepwise` and `clamp` learn from the "
-            "first 20, --compare shows what becomes of the next 20.",
-            show_default="the embedded model's",
+            help="File of prompts that are not memorised: what is usual is learnt from the first "
+            "20, --compare shows what becomes of the next 20.",
+            show_default="the embedded model's; for another random words",
         ),
     ] = None,
     column: Annotated[
@@ -170,10 +170,11 @@ def command(
 ) -> None:
     """Draw a prompt so that the training picture does not come out, and check that it did not.
 
-    `auto` screens the prompt first; one that is not flagged is drawn as ever. A flagged one is
-    drawn with one strategy after another until the picture is no copy, its score is one that benign
-    prompts have, and it follows the prompt. Without SSCD nobody can tell whether another model's
-    picture is a copy: it is drawn, and not verified.
+    `auto` screens the prompt first, and looks whether several seeds draw one picture; a prompt that
+    is not flagged is drawn as ever. A flagged one is drawn with one strategy after another until
+    the picture is no copy, its score is one that benign prompts have, and it follows the prompt.
+    Without SSCD nobody can tell whether another model's picture is a copy: it is drawn, and not
+    verified.
 
     Needs `pip install 'mnemoscope\\[torch]'`, and the extra `plot` for --compare.
     """
@@ -234,14 +235,13 @@ def command(
         load_descriptor(descriptor) if own else _descriptor(descriptor, painter, compare=compare),
         load_alignment(clip) if own or clip is not None else None,
     )
-    mitigator = Mitigator(painter, *judges, yardstick, sampling)
     read = partial(prompts_of, column=column, quotes=not no_quotes)
     others = read(benign) if benign is not None else []
     if own and benign is None:
         others = [row.prompt for row in embedded.read_prompts("calibration")[:LEARNT_ON]]
+    mitigator = Mitigator(painter, *judges, yardstick, sampling, others[:LEARNT_ON])
     kit = Kit(painter, yardstick, target, others[:LEARNT_ON], sampling)
-    if benign is not None and 0 < len(others) < LEARNT_ON and {"stepwise", "clamp"} & set(chosen):
-        say(f"what is benign is learnt from {len(others)} prompts; {LEARNT_ON} would be better.")
+    _say_what_is_usual(kit, chosen)
     rule = replace(rule, copied_above=mitigator.descriptor.copied_above)
     numbers = range(seed, seed + seeds)
     calibrated = path if known is not None else None
@@ -269,10 +269,7 @@ def command(
                 "--bundle, or name a --strategy."
             )
         with screening(path) as detector:
-            names = [name for name in LADDER if others or name != "stepwise"]
-            if not others:
-                say("stepwise is left out: it learns from benign prompts (--benign FILE).")
-            ladder = map(kit.make, names)  # made when it is their turn: learning draws pictures
+            ladder = map(kit.make, LADDER)  # made when it is their turn: learning draws pictures
             done = mitigator.auto(prompt, ladder, detector, numbers, references=given, rule=rule)
     else:
         named = kit.make(chosen[0])
@@ -292,6 +289,24 @@ def _descriptor(given: str | None, painter: Painter, *, compare: bool) -> CopyDe
     except MnemoscopeError as error:
         say(f"pictures are compared in the latents of the model's VAE alone: {error}")
     return LatentDescriptor(painter.vae, painter.side)
+
+
+def _say_what_is_usual(kit: Kit, chosen: Sequence[str]) -> None:
+    """Where it is learnt from prompts, and these are random words or few."""
+    learning = {_AUTO, "stepwise", "stepwise-firm", "leave-out-stepwise", "clamp"}
+    if kit.target is None and kit.yardstick.first is None:
+        learning |= _TARGETED
+    if not learning & set(chosen):
+        return
+    if not kit.benign:
+        say(
+            "what is benign is learnt from prompts of random words. Give some that the model did "
+            "not memorise, in the manner of yours: --benign FILE."
+        )
+    elif len(kit.benign) < LEARNT_ON:
+        say(
+            f"what is benign is learnt from {len(kit.benign)} prompts; {LEARNT_ON} would be better."
+        )
 
 
 def _names(
@@ -370,6 +385,8 @@ def _tell(done: Mitigation, output: Path, output_format: Format) -> None:
         before, after = (shown(getattr(each, what)) for each in (done.before, done.after))
         typer.echo(f"{what.split('_')[0]:10}{before:>10}{after:>10}")
     by = ", ".join(f"{each.strategy} (seed {each.seed})" for each in done.pictures)
+    if done.agreement is not None and done.flagged:
+        typer.echo("not flagged by its score, but several seeds draw one picture")
     how = f"drawn by {by}" if done.flagged else "drawn as ever"
     verified = {True: "yes", False: "no", None: "not known"}[done.verified]
     typer.echo(f"{'verified':10}{verified:>20}")

@@ -89,8 +89,8 @@ class EmbeddedAlignment:
 
     name = "embedded-clip"
 
-    def __init__(self) -> None:
-        """Load both encoders.
+    def __init__(self, folder: Path = embedded.MODEL) -> None:
+        """Load both encoders, of this model or of another that its recipe made.
 
         Raises:
             BackendUnavailable: PyTorch or transformers is not installed.
@@ -104,7 +104,6 @@ class EmbeddedAlignment:
 
         from ..embedded.image_encoder import ImageEncoder
 
-        folder = embedded.MODEL
         state = load_file(folder / "image_encoder" / "model.safetensors")
         self._vision = ImageEncoder().eval()
         prefix = "vision."

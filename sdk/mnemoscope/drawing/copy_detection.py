@@ -118,8 +118,14 @@ class EmbeddedDescriptor:
     copied_above = 0.9
     duplicate_above = 0.95
 
-    def __init__(self) -> None:
-        """Load the embedded model's VAE.
+    def __init__(
+        self, model: Path = embedded.MODEL, memorized: Sequence[Image] | None = None
+    ) -> None:
+        """Load the VAE of the embedded model, or of another that its recipe made.
+
+        Args:
+            model: In diffusers' layout.
+            memorized: Its memorised pictures; by default the embedded model's.
 
         Raises:
             BackendUnavailable: PyTorch or diffusers is not installed.
@@ -133,9 +139,10 @@ class EmbeddedDescriptor:
                 f"The stand-in for a copy descriptor needs PyTorch and diffusers: {error}. Install "
                 "them with `pip install 'mnemoscope[torch]'`."
             ) from None
-        self._vae = load_vae(embedded.MODEL)
+        self._vae = load_vae(model)
         self._side = self._vae.config.sample_size
-        self._mean = encode(self._vae, embedded.memorized_pictures(), self._side).mean(0)
+        pictures = embedded.memorized_pictures() if memorized is None else memorized
+        self._mean = encode(self._vae, pictures, self._side).mean(0)
 
     def describe(self, images: Sequence[Image]) -> Vectors:
         """One unit vector for each picture. # [N, D]"""

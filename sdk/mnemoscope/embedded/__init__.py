@@ -55,18 +55,18 @@ class EmbeddedPrompt:
     tone: bool
 
 
-def read_prompts(*splits: Split) -> list[EmbeddedPrompt]:
-    """The embedded prompt set, or the named splits of it."""
+def read_prompts(*splits: Split, file: Path = PROMPTS) -> list[EmbeddedPrompt]:
+    """The embedded prompt set, or the named splits of it; of another model by the recipe."""
     decoder = msgspec.json.Decoder(EmbeddedPrompt)
-    rows = decoder.decode_lines(PROMPTS.read_bytes())
+    rows = decoder.decode_lines(file.read_bytes())
     return [row for row in rows if not splits or row.split in splits]
 
 
-def memorized_pictures() -> list[Image]:
+def memorized_pictures(file: Path = MEMORIZED) -> list[Image]:
     """The training pictures of the memorised captions, in their order; needs Pillow."""
     from PIL import Image
 
-    with Image.open(MEMORIZED) as sheet:
+    with Image.open(file) as sheet:
         pictures = sheet.convert("RGB")
     side = _SIDE
     return [

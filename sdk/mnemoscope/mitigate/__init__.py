@@ -15,12 +15,14 @@ except ImportError as error:
         "`pip install 'mnemoscope[torch]'`."
     ) from None
 
+from .agreement import Agreement, Usual
 from .attention import Attention
 from .chain import Chain
 from .clamp import Clamp
 from .compare import Comparison, compare
 from .embedding import Embedding
 from .guidance import Guidance
+from .leave_out import LeaveOut
 from .mitigator import Mitigator
 from .noise import Noise
 from .padding import Padding
@@ -28,12 +30,13 @@ from .results import Judged, Mitigation, Picture, Rule
 from .sampling import Painter, Plan, Sampling, Steered, Task
 from .stepwise import Stepwise
 from .strategies import LADDER, STRATEGIES, Kit, Plain, Strategy
-from .words import RandomWords, Rephrase
+from .words import RandomWords, Rephrase, random_prompts
 from .yardstick import Yardstick
 
 __all__ = [
     "LADDER",
     "STRATEGIES",
+    "Agreement",
     "Attention",
     "Chain",
     "Clamp",
@@ -42,6 +45,7 @@ __all__ = [
     "Guidance",
     "Judged",
     "Kit",
+    "LeaveOut",
     "Mitigation",
     "Mitigator",
     "Noise",
@@ -58,6 +62,8 @@ __all__ = [
     "Stepwise",
     "Strategy",
     "Task",
+    "Usual",
     "Yardstick",
     "compare",
+    "random_prompts",
 ]

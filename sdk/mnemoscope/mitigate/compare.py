@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mnemoscope_runtime.errors import InputError
 
 from ..evaluate.intervals import Interval, mean_interval
+from .agreement import agreeing, most_alike
 from .mitigator import Mitigator, chosen
 from .results import NONE, Picture, Rule
 from .strategies import Plain, Strategy
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["AUTO", "Comparison", "Drawings", "Row", "compare"]
 
 AUTO = "auto"
+_COSINES = ("likeness", "changed", "avoided")
 Values = NDArray[np.float64]
 Progress = Callable[[int, int], None]
 
@@ -36,6 +38,8 @@ class Drawings:
         pictures: Prompt by prompt. # [P][S]
         likeness: Cosine with what each prompt must not draw. # [P, S]
         changed: Cosine with what the prompt draws unmitigated from the same seed. # [P, S]
+        avoided: The same, or with what it draws from other seeds, where several draw one picture:
+            what `auto` knows. # [P, S]
         seconds: Per picture, drawing and judging.
     """
 
@@ -43,6 +47,7 @@ class Drawings:
     pictures: tuple[tuple[Picture, ...], ...]
     likeness: Values
     changed: Values
+    avoided: Values
     seconds: float
 
     def of(self, what: Callable[[Picture], float | None]) -> Values:
@@ -90,12 +95,15 @@ class Comparison:
         prompts: # [P]
         seeds: # [S]
         copied_above: A cosine above it is a copy.
+        agreed: Cosine of the two unmitigated pictures of a prompt that are most alike; None of
+            one seed. # [P]
         drawings: One entry for each strategy, `none` first.
     """
 
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
     copied_above: float
+    agreed: tuple[float, ...] | None
     drawings: tuple[Drawings, ...]
 
     def row(self, drawings: Drawings) -> Row:
@@ -121,7 +129,7 @@ class Comparison:
     def with_auto(self, ladder: Sequence[str], flagged: Sequence[bool], rule: Rule) -> Comparison:
         """With what `auto` makes of these very pictures, knowing only what it can know.
 
-        It is told of no reference but the unmitigated picture of the same seed.
+        It is told of no reference but the unmitigated pictures.
 
         Args:
             ladder: Names of strategies, each drawn here.
@@ -136,7 +144,7 @@ class Comparison:
             raise InputError(f"auto tries {', '.join(missing)}, which was not drawn. Draw it too.")
         plain = drawn[NONE]
         pictures: list[list[Picture]] = []
-        likeness, changed = plain.likeness.copy(), plain.changed.copy()
+        found_of = {what: getattr(plain, what).copy() for what in _COSINES}
         seconds = plain.seconds
         for p, row in enumerate(plain.pictures):
             pictures.append(list(row))
@@ -144,16 +152,16 @@ class Comparison:
                 tried: list[Picture] = []
                 for name in ladder:
                     picture = drawn[name].pictures[p][s]
-                    seen = replace(picture.judged, copy_similarity=float(drawn[name].changed[p, s]))
+                    seen = replace(picture.judged, copy_similarity=float(drawn[name].avoided[p, s]))
                     tried.append(replace(picture, judged=seen))
                     seconds += drawn[name].seconds / plain.likeness.size
                     if rule.settles(seen, before.judged):
                         break
                 found = chosen(tried, before.judged, rule)
                 pictures[p][s] = found
-                likeness[p, s] = drawn[found.strategy].likeness[p, s]
-                changed[p, s] = drawn[found.strategy].changed[p, s]
-        found_all = Drawings(AUTO, tuple(map(tuple, pictures)), likeness, changed, seconds)
+                for what, values in found_of.items():
+                    values[p, s] = getattr(drawn[found.strategy], what)[p, s]
+        found_all = Drawings(AUTO, tuple(map(tuple, pictures)), **found_of, seconds=seconds)
         return replace(self, drawings=(*self.drawings, found_all))
 
     def as_json(self) -> dict[str, Any]:
@@ -230,18 +238,25 @@ def compare(
         shown = describe(mitigator.shown(references)).reshape(2, len(prompts), -1)
         known = shown.repeat(len(seeds), axis=1)
     plain: NDArray[np.float32] | None = None
+    avoid: list[NDArray[np.float32]] = []
     found = []
     for strategy in (Plain(), *strategies):
         start = time.perf_counter()
         flat = mitigator.draw(told, list(seeds) * len(prompts), strategy, progress=tell)
         seconds = (time.perf_counter() - start) / len(told)
         vectors = describe([each.image for each in flat])
-        plain = vectors if plain is None else plain
+        if plain is None:
+            plain = vectors
+            own = vectors.reshape(*shape, -1)
+            avoid = [each for row in own for each in agreeing(row, copied_above)]
         against = plain[None] if known is None else known
         likeness, changed = (
             (vectors * other).sum(2).max(0).reshape(shape).astype(np.float64)
             for other in (against, plain[None])
         )
+        nearest = [each @ vector for each, vector in zip(avoid, vectors, strict=True)]
+        avoided = np.array([each.max() for each in nearest], np.float64).reshape(shape)
         rows = tuple(tuple(flat[i : i + len(seeds)]) for i in range(0, len(flat), len(seeds)))
-        found.append(Drawings(strategy.name, rows, likeness, changed, seconds))
-    return Comparison(tuple(prompts), tuple(seeds), copied_above, tuple(found))
+        found.append(Drawings(strategy.name, rows, likeness, changed, avoided, seconds))
+    agreed = None if len(seeds) == 1 else tuple(most_alike(row) for row in own)
+    return Comparison(tuple(prompts), tuple(seeds), copied_above, agreed, tuple(found))

@@ -5,20 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope_runtime.errors import CalibrationError, InputError
+from mnemoscope_runtime.errors import InputError
 
 from ..detector import Detector
 from ..drawing.alignment import Alignment
 from ..drawing.copy_detection import CopyDescriptor
-from ..screening.detection import Detection
+from .agreement import Agreement, Usual, agreeing, most_alike
+from .flagging import is_flagged, screen
+from .planning import checked, planned
 from .results import Judged, Mitigation, Picture, Rule
-from .sampling import USUAL, Painter, Plan, Sampling, Task, sample
+from .sampling import USUAL, Painter, Sampling, sample
 from .strategies import Plain, Strategy
+from .words import random_prompts
 from .yardstick import Yardstick
 
 if TYPE_CHECKING:
@@ -41,6 +45,8 @@ class Mitigator:
         alignment: Says whether it follows its prompt; None if nobody does.
         yardstick: Benign magnitudes.
         sampling: How pictures are drawn.
+        benign: Prompts that the model did not memorise, to see how alike two pictures of one
+            are; by default twenty of random words.
     """
 
     painter: Painter
@@ -48,6 +54,13 @@ class Mitigator:
     alignment: Alignment | None
     yardstick: Yardstick = field(default_factory=Yardstick)
     sampling: Sampling = USUAL
+    benign: Sequence[str] = ()
+
+    @cached_property
+    def usual(self) -> Usual:
+        """How alike two pictures of one benign prompt are: drawn once, when it is needed."""
+        prompts = self.benign or random_prompts(self.painter.model)
+        return Usual(self.painter, self.descriptor, prompts, self.sampling)
 
     def draw(
         self,
@@ -74,7 +87,7 @@ class Mitigator:
         found: list[Picture] = []
         for i in range(0, len(prompts), _BATCH):
             task = self.painter.task(prompts[i : i + _BATCH], seeds[i : i + _BATCH], self.sampling)
-            plan = _planned(strategy, task)
+            plan = planned(strategy, task)
             drawn = sample(plan, self.sampling)
             images = self.painter.pictures(drawn.latents)
             scores = self.yardstick.scores(drawn.magnitudes)
@@ -121,7 +134,7 @@ class Mitigator:
             InputError: an argument cannot be used.
             NumericsError: something became NaN or infinite.
         """
-        name = _checked(strategy).name
+        name = checked(strategy).name
         return self._tried(prompt, [strategy], seeds, references, rule, None, name)
 
     def auto(
@@ -136,8 +149,9 @@ class Mitigator:
     ) -> Mitigation:
         """Screen a prompt and, if it is flagged, try strategies until every picture settles.
 
-        A prompt is flagged if its p-value is no higher than the rule's level. One that is not gets
-        the pictures it would have had.
+        A prompt is flagged if its p-value is no higher than the rule's level, or if its
+        unmitigated pictures of two seeds agree more than those of benign prompts do (with one
+        seed, another is drawn for that). One that is not gets the pictures it would have had.
 
         Args:
             prompt: The prompt.
@@ -181,12 +195,20 @@ class Mitigator:
             [prompt] * len(seeds), seeds, Plain(), None if known is None else lambda _: known
         )
         before = _together(originals, self.yardstick)
-        flagged = detection is None or _p_value(detection) <= rule.level
+        own = self.descriptor.describe([each.image for each in originals])
+        agreement = None
+        flagged = detection is None or is_flagged(detection, rule.level)
+        if not flagged:
+            agreement = self._agreement(prompt, seeds, own, rule.level)
+            flagged = agreement.recites
         pictures = originals
         verdict: tuple[bool | None, str | None] = None, NOT_FLAGGED
         if flagged:
-            own = self.descriptor.describe([each.image for each in originals])
-            avoid = [row[None] if known is None else np.r_[row[None], known] for row in own]
+            if detection is not None and rule.copied_above is None:
+                rule = replace(rule, alike_above=self.usual.bound(rule.level))
+            avoid = [
+                each if known is None else np.r_[each, known] for each in agreeing(own, rule.alike)
+            ]
             pictures = self._climb(prompt, ladder, originals, avoid, rule)
             verdict = rule.verdict([each.judged for each in pictures])
         return Mitigation(
@@ -199,10 +221,20 @@ class Mitigator:
             flagged=flagged,
             descriptor=self.descriptor.name,
             detection=detection,
+            agreement=agreement,
             seconds=time.perf_counter() - start,
             originals=tuple(originals),
             pictures=tuple(pictures),
         )
+
+    def _agreement(
+        self, prompt: str, seeds: Sequence[int], own: Vectors, level: float
+    ) -> Agreement:
+        """Of the unmitigated pictures, and of one more where there is only one."""
+        if len(own) == 1:
+            [witness] = self.draw([prompt], [seeds[0] - 1 if seeds[0] else 1], Plain())
+            own = np.r_[own, self.descriptor.describe([witness.image])]
+        return self.usual.agreement(most_alike(own), level)
 
     def _climb(
         self,
@@ -236,73 +268,10 @@ class Mitigator:
         ]
 
 
-def _checked(strategy: Strategy) -> Strategy:
-    """A strategy, if it is one."""
-    if (
-        isinstance(strategy, type)
-        or not callable(getattr(strategy, "plan", None))
-        or not hasattr(strategy, "name")
-    ):
-        raise InputError(
-            f"{strategy!r:.200} is no strategy: an object with a name and a method `plan`. "
-            "`Kit.make` makes one by its name."
-        )
-    return strategy
-
-
-def _planned(strategy: Strategy, task: Task) -> Plan:
-    """The strategy's plan, if it is one."""
-    plan = _checked(strategy).plan(task)
-    if not isinstance(plan, Plan):
-        raise InputError(
-            f"{strategy.name!r} planned a {type(plan).__name__}, which is no Plan. Change "
-            "`task.plan()` with `dataclasses.replace` and return that."
-        )
-    usual = task.plan()
-    pairs = zip((plan.latents, *plan.embeds), (usual.latents, *usual.embeds), strict=False)
-    if len(plan.embeds) != len(usual.embeds) or any(a.shape != b.shape for a, b in pairs):
-        raise InputError(
-            f"{strategy.name!r} planned latents of shape {list(plan.latents.shape)} and embeddings "
-            f"of {[list(each.shape) for each in plan.embeds]}, where {list(usual.latents.shape)} "
-            f"and {[list(each.shape) for each in usual.embeds]} are needed. Keep the shapes."
-        )
-    return plan
-
-
 def chosen(tried: Sequence[Picture], before: Judged, rule: Rule) -> Picture:
     """What the rule takes of the pictures that were tried, with the passes of all up to there."""
     found = tried[rule.best([each.judged for each in tried], before)]
     return replace(found, passes=sum(each.passes for each in tried))
-
-
-def screen(detector: Detector, prompt: str) -> Detection:
-    """Screen with as many steps and noises as the detector was calibrated with.
-
-    Raises:
-        CalibrationError: it was not, on this backend.
-    """
-    file = detector.calibration
-    settings = [
-        each.setting
-        for each in (() if file is None else file.calibrations)
-        if (each.setting.backend, each.setting.detector)
-        == (detector.screener.backend.name, detector.statistic.name)
-    ]
-    if not settings:
-        raise CalibrationError(
-            "`auto` decides by p-values, and the bundle has no calibration for "
-            f"{detector.screener.backend.name}. Make one with `mnemoscope calibrate BUNDLE "
-            "--benign FILE`, or name a strategy."
-        )
-    best = max(settings, key=lambda each: (each.steps, each.noises))
-    [found] = detector.screen([prompt], steps=best.steps, noises=best.noises)
-    return found
-
-
-def _p_value(detection: Detection) -> float:
-    if detection.p_value is None:  # `screen` chose a calibrated setting
-        raise InputError("The prompt is empty, so there is nothing to mitigate. Give one.")
-    return detection.p_value
 
 
 def _together(pictures: Sequence[Picture], yardstick: Yardstick) -> Judged:

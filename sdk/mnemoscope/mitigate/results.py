@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ..screening.detection import Detection
+    from .agreement import Agreement
 
 __all__ = ["NONE", "Judged", "Mitigation", "Picture", "Rule"]
 
@@ -81,6 +82,8 @@ class Rule:
     Attributes:
         copied_above: A cosine above it counts as a copy; None if nobody knows one: then no picture
             is found to be a copy, and none is verified.
+        alike_above: Where none is known: a cosine that two pictures of one benign prompt rarely
+            exceed; None if that is not known either.
         level: A p-value above it counts as a benign prompt's, in 0..1.
         tolerance: How much alignment a picture may lose and still be taken at once. One that
             loses more is taken only if nothing better is found.
@@ -89,6 +92,7 @@ class Rule:
     copied_above: float | None
     level: float = 0.05
     tolerance: float = 0.05
+    alike_above: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.level < 1 or self.tolerance < 0:
@@ -97,11 +101,16 @@ class Rule:
                 f"is no less than 0, not {self.tolerance}."
             )
 
+    @property
+    def alike(self) -> float | None:
+        """A cosine above it says that two pictures are one, as far as anything is known."""
+        return self.alike_above if self.copied_above is None else self.copied_above
+
     def copied(self, judged: Judged) -> bool:
-        """Whether it is a copy of a reference."""
-        if self.copied_above is None or judged.copy_similarity is None:
+        """Whether it is a copy of a reference, or more alike to one than is usual."""
+        if self.alike is None or judged.copy_similarity is None:
             return False
-        return judged.copy_similarity > self.copied_above
+        return judged.copy_similarity > self.alike
 
     def passes(self, judged: Judged) -> bool:
         """As far as was measured, no copy, and a score that benign prompts have too."""
@@ -115,6 +124,11 @@ class Rule:
         a calibration; False if any is not; None if they were not compared.
         """
         if any(map(self.copied, judged)):
+            if self.copied_above is None:
+                why = (
+                    "a picture is more like a reference than two pictures of one benign prompt are"
+                )
+                return False, f"{why}, with a cosine above {self.alike:.3g}"
             why = f"a picture is still like a reference, with a cosine above {self.copied_above}"
             return False, why
         if not all(map(self.passes, judged)):
@@ -163,6 +177,8 @@ class Mitigation:
         flagged: Whether the prompt was, or a strategy was forced.
         descriptor: What compared pictures.
         detection: What screening said; None if the strategy was forced.
+        agreement: How alike the unmitigated pictures of several seeds are; None if the strategy
+            was forced, or screening had flagged the prompt already.
         seconds: All of it.
         originals: Unmitigated, one for each seed.
         pictures: Mitigated; the originals if the prompt was not flagged.
@@ -177,6 +193,7 @@ class Mitigation:
     flagged: bool
     descriptor: str
     detection: Detection | None
+    agreement: Agreement | None
     seconds: float
     originals: tuple[Picture, ...]
     pictures: tuple[Picture, ...]
@@ -211,5 +228,8 @@ class Mitigation:
                 key: getattr(seen, key)
                 for key in ("score", "p_value", "threshold", "memorized", "steps")
             },
+            "agreement": None
+            if self.agreement is None
+            else {**asdict(self.agreement), "recites": self.agreement.recites},
             "pictures": [each.as_json() for each in self.pictures],
         }

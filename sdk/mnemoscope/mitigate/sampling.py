@@ -10,7 +10,15 @@ import torch
 from diffusers.image_processor import VaeImageProcessor
 from torch import Tensor
 
-from mnemoscope_export import Embeds, LoadOptions, StableDiffusion, load_vae, magnitude
+from mnemoscope_export import (
+    Embeds,
+    LoadOptions,
+    StableDiffusion,
+    load_vae,
+    magnitude,
+    magnitude_of,
+    unconditional,
+)
 from mnemoscope_runtime.errors import InputError, NumericsError
 
 from .. import embedded
@@ -31,6 +39,7 @@ __all__ = [
     "Steered",
     "Task",
     "draw_benign",
+    "first_magnitudes",
     "sample",
 ]
 
@@ -293,3 +302,19 @@ def draw_benign(painter: Painter, prompts: Sequence[str], sampling: Sampling = U
         torch.cat([each.updates for each in parts]),
         0,
     )
+
+
+@torch.no_grad()
+def first_magnitudes(
+    painter: Painter, prompts: Sequence[str], sampling: Sampling = USUAL
+) -> list[float]:
+    """The magnitude of each prompt at the first step, on a noise of its own, in eps units."""
+    found: list[float] = []
+    for i in range(0, len(prompts), _BATCH):
+        batch = prompts[i : i + _BATCH]
+        task = painter.task(batch, range(i, i + len(batch)), sampling)
+        t = int(task.timesteps()[0])
+        x = task.noises.to(painter.model.unet.device) * painter.model.sampler().init_noise_sigma
+        uncond = unconditional(painter.model, x, t)
+        found += magnitude_of(painter.model, task.plan().embeds, x, t, uncond).tolist()
+    return found

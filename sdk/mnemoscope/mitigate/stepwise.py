@@ -61,16 +61,42 @@ class Stepwise:
         Raises:
             InputError: an argument cannot be used.
         """
+        timesteps = painter.task(prompts[:1], [0], sampling).timesteps()
+        magnitudes = draw_benign(painter, prompts, sampling).magnitudes
+        return cls.of(magnitudes, timesteps, quantile=quantile, until=until)
+
+    @classmethod
+    def of(
+        cls,
+        magnitudes: Tensor,
+        timesteps: Tensor,
+        *,
+        quantile: float = 0.5,
+        until: int = 600,
+        iterations: int = 3,
+        name: str = "stepwise",
+    ) -> Stepwise:
+        """From what benign prompts have on the way.
+
+        Args:
+            magnitudes: # [B, steps]
+            timesteps: # [steps]
+            quantile: See `learn`.
+            until: See `learn`.
+            iterations: See `Stepwise`.
+            name: See `Stepwise`.
+
+        Raises:
+            InputError: an argument cannot be used.
+        """
         if not 0 < quantile < 1 or not 1 <= until <= 1000:
             raise InputError(
                 "A share of benign prompts lies between 0 and 1, and the last timestep looked at "
                 f"between 1 and 1000, unlike {quantile} and {until}."
             )
-        task = painter.task(prompts[:1], [0], sampling)
-        count = int((task.timesteps() > until).sum())
-        magnitudes = draw_benign(painter, prompts, sampling).magnitudes[:, :count]
-        targets = magnitudes.double().quantile(quantile, dim=0).tolist()
-        return cls(tuple(targets), sampling.steps)
+        early = magnitudes[:, : int((timesteps > until).sum())]
+        targets = tuple(early.double().quantile(quantile, dim=0).tolist())
+        return cls(targets, len(timesteps), iterations=iterations, name=name)
 
     def plan(self, task: Task) -> Plan:
         """See `Strategy`."""

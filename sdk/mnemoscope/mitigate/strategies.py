@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
+import numpy as np
+from torch import Tensor
+
 from mnemoscope_runtime.errors import InputError
 
 from .attention import Attention
@@ -14,11 +17,12 @@ from .chain import Chain
 from .clamp import Clamp
 from .embedding import Embedding
 from .guidance import Guidance
+from .leave_out import LeaveOut
 from .noise import Noise
 from .padding import Padding
-from .sampling import USUAL, Painter, Plan, Sampling, Task
+from .sampling import USUAL, Painter, Plan, Sampling, Task, draw_benign, first_magnitudes
 from .stepwise import Stepwise
-from .words import RandomWords
+from .words import RandomWords, random_prompts
 from .yardstick import Yardstick
 
 __all__ = ["LADDER", "STRATEGIES", "Kit", "Plain", "Strategy"]
@@ -57,9 +61,10 @@ class Kit:
 
     Attributes:
         painter: The model.
-        yardstick: Where targets come from ...
+        yardstick: Where targets come from; without a calibration, from benign prompts ...
         target: ... unless this is one.
-        benign: Prompts that the model did not memorise, for `stepwise` and `clamp`.
+        benign: Prompts that the model did not memorise, to learn from what is usual; by default
+            twenty of random words.
         sampling: How pictures are drawn.
     """
 
@@ -73,8 +78,7 @@ class Kit:
         """The strategy of that name.
 
         Raises:
-            InputError: there is none, or what it needs is missing.
-            CalibrationError: it needs a target, and no calibration says one.
+            InputError: there is none.
         """
         if name not in STRATEGIES:
             raise InputError(
@@ -83,34 +87,54 @@ class Kit:
         return STRATEGIES[name](self)
 
     def target_at(self, quantile: float) -> float:
-        """The target given, or the share of benign prompts' magnitudes."""
-        return self.yardstick.target(quantile) if self.target is None else self.target
+        """The target given, or the share of benign prompts' magnitudes at the first step."""
+        if self.target is not None:
+            return self.target
+        if self.yardstick.first is not None:
+            return self.yardstick.target(quantile)
+        return float(np.quantile(self._first, quantile))
+
+    @cached_property
+    def usual(self) -> Sequence[str]:
+        """Prompts to learn from: those given, or of random words."""
+        return self.benign or random_prompts(self.painter.model)
 
     @cached_property
     def clamp(self) -> Clamp:
         """Learnt once."""
-        return Clamp.learn(self.painter, self._benign("clamp"), self.sampling)
+        return Clamp.learn(self.painter, self.usual, self.sampling)
 
     @cached_property
     def stepwise(self) -> Stepwise:
-        """Learnt once."""
-        return Stepwise.learn(self.painter, self._benign("stepwise"), self.sampling)
+        """To the median, as far as timestep 600."""
+        return Stepwise.of(*self._way)
 
-    def _benign(self, name: str) -> Sequence[str]:
-        if not self.benign:
-            raise InputError(
-                f"`{name}` holds drawing to what benign prompts have on the way, and there are "
-                "none to learn that from. Give some: `Kit(benign=...)`, or --benign FILE."
-            )
-        return self.benign
+    @cached_property
+    def firm(self) -> Stepwise:
+        """Further down, longer, and with more iterations."""
+        return Stepwise.of(*self._way, quantile=0.25, until=300, iterations=5, name="stepwise-firm")
+
+    @cached_property
+    def _way(self) -> tuple[Tensor, Tensor]:
+        """Magnitudes of benign prompts on the way [B, steps], and the timesteps: drawn once."""
+        timesteps = self.painter.task(self.usual[:1], [0], self.sampling).timesteps()
+        return draw_benign(self.painter, self.usual, self.sampling).magnitudes, timesteps
+
+    @cached_property
+    def _first(self) -> list[float]:
+        """Measured once."""
+        return first_magnitudes(self.painter, self.usual, self.sampling)
 
 
 STRATEGIES: dict[str, Callable[[Kit], Strategy]] = {
     "embedding": lambda kit: Embedding(kit.target_at(0.25)),
     "stepwise": lambda kit: kit.stepwise,
+    "stepwise-firm": lambda kit: kit.firm,
     "guidance": lambda _: Guidance(until=600),
     "embedding-guidance": lambda kit: Chain((Embedding(kit.target_at(0.5)), Guidance(until=800))),
     "noise": lambda kit: Noise(kit.target_at(0.5)),
+    "leave-out": lambda kit: LeaveOut(kit.target_at(0.5)),
+    "leave-out-stepwise": lambda kit: Chain((LeaveOut(kit.target_at(0.5)), kit.stepwise)),
     "padding": lambda _: Padding(),
     "attention": lambda _: Attention(),
     "clamp": lambda kit: kit.clamp,
@@ -118,4 +142,5 @@ STRATEGIES: dict[str, Callable[[Kit], Strategy]] = {
     "random-words": lambda _: RandomWords("words"),
     "random-numbers": lambda _: RandomWords("numbers"),
 }
-LADDER = ("embedding", "stepwise", "noise", "guidance")  # that `auto` tries in turn
+# what `auto` tries in turn
+LADDER = ("stepwise", "stepwise-firm", "embedding", "leave-out-stepwise")

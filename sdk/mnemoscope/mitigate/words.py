@@ -1,4 +1,7 @@
-"""Other words: random ones added (Somepalli et al., NeurIPS 2023), or the user's own rephrasing."""
+"""Other words: random ones added (Somepalli et al., NeurIPS 2023), or the user's own rephrasing.
+
+And prompts of nothing but random words, which no model can know by heart.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from mnemoscope_runtime.errors import InputError
 
 from .sampling import Plan, Task
 
-__all__ = ["RandomWords", "Rephrase"]
+__all__ = ["RandomWords", "Rephrase", "random_prompts"]
 
 Kind = Literal["tokens", "words", "numbers"]
 
@@ -60,6 +63,17 @@ class RandomWords:
         for _ in range(self.count):
             words.insert(int(rng.integers(len(words) + 1)), str(rng.choice(vocabulary)))
         return " ".join(words)
+
+
+def random_prompts(model: StableDiffusion, count: int = 20, seed: int = 0) -> tuple[str, ...]:
+    """Prompts of three to ten random words of a model's vocabulary. # [count]
+
+    They stand in for benign prompts where none are given: nobody wrote them, so none was learnt by
+    heart, and every model has some that it can read.
+    """
+    rng, words = np.random.default_rng(seed), _vocabulary(model, "words")
+    lengths = rng.integers(3, 11, count).tolist()
+    return tuple(" ".join(map(str, rng.choice(words, length))) for length in lengths)
 
 
 def _vocabulary(model: StableDiffusion, kind: Kind) -> list[str]:

@@ -138,7 +138,7 @@ def test_another_model_with_a_descriptor_is_verified(
 
 
 @pytest.mark.usefixtures("no_sscd")
-def test_auto_on_another_model_goes_by_the_score(
+def test_auto_on_another_model_goes_by_what_is_usual_there(
     run: Run, model_dir: Path, bundle_dir: Path, tmp_path: Path
 ) -> None:
     known = calibrate(bundle_dir, 1e-6, tmp_path / "known.json")  # all score higher: p = 1 / 101
@@ -148,12 +148,26 @@ def test_auto_on_another_model_goes_by_the_score(
     [row] = flagged.rows
     assert row["detection"]["p_value"] == pytest.approx(1 / 101)
     assert (flagged.code, row["verified"], row["passed"]) == (1, False, False)
-    assert "score is one that few benign prompts have" in row["why"]
+    assert "benign prompt" in row["why"]
     assert "latents of the model's VAE alone" in flagged.err
+    assert "learnt from prompts of random words" in flagged.err
     usual = run("mitigate", *args, "--level", "0.005")
     [row] = usual.rows
     assert (usual.code, row["verified"], row["passed"]) == (0, None, True)
     assert "was not flagged" in row["why"]
+
+
+@pytest.mark.usefixtures("no_sscd")
+@pytest.mark.parametrize("strategy", ["stepwise", "leave-out-stepwise"])
+def test_a_strategy_by_name_needs_nothing_but_the_model(
+    run: Run, another: Path, tmp_path: Path, strategy: str
+) -> None:
+    """No bundle, no target, no benign prompts, no descriptor."""
+    args = ("--model", another, "--strategy", strategy, "--steps", "3", "-o", tmp_path / "a.png")
+    result = run("mitigate", "a cat", *args)
+    assert result.code == 5, result
+    assert "learnt from prompts of random words" in result.err
+    assert (tmp_path / "a.png").exists()
 
 
 def test_a_bundle_of_another_model(run: Run, tmp_path: Path) -> None:

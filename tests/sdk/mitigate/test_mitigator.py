@@ -16,6 +16,7 @@ from mnemoscope import CalibrationError, CalibrationFile, Detector, InputError, 
 from mnemoscope.drawing.copy_detection import SSCD, LatentDescriptor, copy_similarity
 from mnemoscope.drawing.generate import generate
 from mnemoscope.mitigate import (
+    Agreement,
     Guidance,
     Kit,
     Mitigator,
@@ -161,7 +162,7 @@ def test_auto_climbs_until_each_picture_settles(real: Mitigator, detector: Detec
 
 def test_auto_without_judges_goes_by_the_score(real: Mitigator, detector: Detector) -> None:
     latents = LatentDescriptor(real.painter.vae, real.painter.side)
-    blind = replace(real, descriptor=latents, alignment=None)
+    blind = replace(real, descriptor=latents, alignment=None, benign=("a cat", "a red boat"))
     kit = Kit(real.painter, real.yardstick)
     ladder = [Plain("does-nothing"), kit.make("embedding"), kit.make("noise")]
     done = blind.auto(MEMORIZED, ladder, detector, [0])
@@ -208,28 +209,92 @@ def test_auto_needs_a_calibration(mitigator: Mitigator) -> None:
             mitigator.auto("a cat", [Plain()], bare)
 
 
-def test_only_what_is_left_is_tried_again(
-    mitigator: Mitigator, detector: Detector, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[int, ...]]]:
+    """Strategy and seeds of everything that a mitigator draws."""
     drawn: list[tuple[str, tuple[int, ...]]] = []
     plain = Mitigator.draw
 
-    def watched(
+    def draw(
         self: Mitigator, prompts: list[str], seeds: list[int], strategy: Strategy, *rest: Any
     ) -> list[Picture]:
         drawn.append((strategy.name, tuple(seeds)))
         return plain(self, prompts, seeds, strategy, *rest)
 
-    monkeypatch.setattr(Mitigator, "draw", watched)
+    monkeypatch.setattr(Mitigator, "draw", draw)
+    return drawn
+
+
+def test_only_what_is_left_is_tried_again(
+    mitigator: Mitigator, detector: Detector, watched: list[tuple[str, tuple[int, ...]]]
+) -> None:
     ladder = [OtherNoise((1,)), Plain("does-nothing"), Guidance(until=1)]
     done = mitigator.auto(MEMORIZED, ladder, detector, [0, 1], rule=Rule(0.9, tolerance=1.0))
-    assert drawn == [
+    assert watched == [
         ("none", (0, 1)),
         ("other-noise", (0, 1)),
         ("does-nothing", (1,)),
         ("guidance", (1,)),
     ]
     assert done.pictures[0].strategy == "other-noise"
+
+
+class Looks:
+    """A copy descriptor for which all pictures are one, or none is like another."""
+
+    name = "looks"
+    copied_above = 0.9
+
+    def __init__(self, *, alike: bool) -> None:
+        self._alike, self._seen = alike, 0
+
+    def describe(self, images: list[Image.Image]) -> np.ndarray:
+        rows = np.zeros(len(images), int) if self._alike else self._seen + np.arange(len(images))
+        self._seen += len(images)
+        return np.eye(64, dtype=np.float32)[rows]
+
+
+def test_auto_flags_what_several_seeds_agree_on(
+    mitigator: Mitigator, detector: Detector, watched: list[tuple[str, tuple[int, ...]]]
+) -> None:
+    """Whatever the score is: the seeds draw one picture, and benign prompts do not."""
+    agreeing = replace(mitigator, descriptor=Looks(alike=True))
+    agreeing.usual.__dict__["likeness"] = np.array([0.2, 0.6])
+    done = agreeing.auto(BENIGN, [OtherNoise()], detector, [7])
+    assert done.detection is not None
+    assert done.detection.p_value > 0.05
+    assert done.agreement == Agreement(1, 0.9)
+    assert (done.flagged, done.passed, done.verified) == (True, False, False)
+    assert watched == [("none", (7,)), ("none", (6,)), ("other-noise", (7,))]
+    assert done.as_json()["agreement"] == {"highest": 1, "usual": 0.9, "recites": True}
+    agreeing.usual.__dict__["likeness"] = np.array([0.2, 1.0])  # benign prompts do so too
+    assert not agreeing.auto(BENIGN, [OtherNoise()], detector, [0]).flagged
+    assert watched[-1] == ("none", (1,))
+
+
+def test_auto_learns_nothing_where_seeds_do_not_agree(
+    mitigator: Mitigator, detector: Detector, watched: list[tuple[str, tuple[int, ...]]]
+) -> None:
+    done = replace(mitigator, descriptor=Looks(alike=False)).auto(BENIGN, [], detector, [3, 4])
+    assert done.agreement == Agreement(0, None)
+    assert (done.flagged, done.passed, done.verified) == (False, True, None)
+    assert done.pictures == done.originals
+    assert watched == [("none", (3, 4))]  # no other seed, and no benign prompt
+
+
+def test_auto_takes_no_picture_that_another_seed_recited(
+    mitigator: Mitigator, detector: Detector
+) -> None:
+    """Of three seeds two draw one picture; the third must not draw it either."""
+
+    class Second(Looks):
+        def describe(self, images: list[Image.Image]) -> np.ndarray:
+            return np.eye(3, dtype=np.float32)[[0, 0, 1] if len(images) == 3 else [0] * len(images)]
+
+    judged = replace(mitigator, descriptor=Second(alike=True))
+    judged.usual.__dict__["likeness"] = np.array([0.2, 0.6])
+    done = judged.auto(MEMORIZED, [OtherNoise((0, 1))], detector, [0, 1, 2])
+    assert [each.judged.copy_similarity for each in done.pictures] == [1, 1, 1]
 
 
 def test_the_yardstick() -> None:

@@ -76,6 +76,17 @@ def test_nothing_is_verified_that_was_not_compared(
     assert why is None or why in str(because)
 
 
+def test_where_no_threshold_is_known_what_is_usual_counts() -> None:
+    usual = replace(RULE, copied_above=None, alike_above=0.8)
+    like, unlike = (Judged(1.0, 0.2, each, 0.7) for each in (0.85, 0.75))
+    assert (usual.settles(like, BEFORE), usual.settles(unlike, BEFORE)) == (False, True)
+    verified, why = usual.verdict([like, unlike])
+    assert verified is False
+    assert "than two pictures of one benign prompt are, with a cosine above 0.8" in str(why)
+    assert usual.verdict([unlike])[0] is None  # nothing unusual, and no proof
+    assert not replace(usual, copied_above=0.9).copied(like)  # a known threshold goes first
+
+
 def test_without_a_clip_the_first_that_passes_is_taken() -> None:
     tried = [Judged(2.0, 0.01, 0.2, None), Judged(0.5, 0.5, 0.2, None), Judged(0.4, 0.6, 0.1, None)]
     assert RULE.best(tried, replace(BEFORE, alignment=None)) == 1

@@ -10,7 +10,7 @@ from documented import named_in_table, run_code
 from mitigate_support import QUICK
 from pipelines import build_pipeline, build_xl
 
-from mnemoscope import CalibrationError, InputError, embedded
+from mnemoscope import InputError, embedded
 from mnemoscope.mitigate import (
     STRATEGIES,
     Attention,
@@ -26,6 +26,7 @@ from mnemoscope.mitigate import (
     RandomWords,
     Rephrase,
     Task,
+    random_prompts,
 )
 from mnemoscope.mitigate.guidance import _past_minimum
 from mnemoscope.mitigate.sampling import sample
@@ -212,17 +213,32 @@ def test_a_chain_of_rivals_is_refused(task: Task) -> None:
         Chain((Guidance(), Guidance())).plan(task)
 
 
-def test_a_kit_makes_each_and_says_what_it_lacks(painter: Painter) -> None:
+def test_a_kit_makes_each(painter: Painter) -> None:
     kit = Kit(painter, target=0.5, benign=["a tree", "a house"], sampling=QUICK)
     assert [kit.make(name).name for name in STRATEGIES] == list(STRATEGIES)
     assert kit.make("clamp") is kit.make("clamp")
-    empty = Kit(painter)
     with pytest.raises(InputError, match=r"no strategy 'magic'\. Choose one of: embedding"):
-        empty.make("magic")
-    with pytest.raises(CalibrationError, match="--target"):
-        empty.make("embedding")
-    with pytest.raises(InputError, match="--benign"):
-        empty.make("clamp")
+        kit.make("magic")
+
+
+def test_without_a_calibration_targets_are_those_of_benign_prompts(painter: Painter) -> None:
+    benign = ["a tree", "a house", "a boat"]
+    found = Kit(painter, benign=benign, sampling=QUICK).make("embedding")
+    drawn = sample(painter.task(benign, [0, 1, 2], QUICK).plan(), QUICK).magnitudes[:, 0]
+    assert isinstance(found, Embedding)
+    assert found.target == pytest.approx(float(drawn.double().quantile(0.25)), rel=1e-4)
+
+
+def test_a_kit_that_is_told_nothing_makes_each(painter: Painter) -> None:
+    """From prompts of random words, the same every time."""
+    kit = Kit(painter, sampling=QUICK)
+    assert [kit.make(name).name for name in STRATEGIES] == list(STRATEGIES)
+    assert kit.usual == random_prompts(painter.model) != random_prompts(painter.model, seed=1)
+    assert len(set(kit.usual)) == 20
+    words = {word for prompt in kit.usual for word in prompt.split()}
+    known = painter.model.tokenizer.get_vocab()
+    assert all(f"{word}</w>" in known for word in words)
+    assert {3, 10} <= {len(prompt.split()) for prompt in kit.usual} <= set(range(3, 11))
 
 
 def test_velocity_models_too(tmp_path_factory: pytest.TempPathFactory) -> None:

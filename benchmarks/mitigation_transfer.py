@@ -1,0 +1,200 @@
+"""`python -m benchmarks.mitigation_transfer DIR --descriptor FILE`: on a model by the recipe.
+
+DIR is what `python -m recipes.embedded` packed: model, bundle, prompts.jsonl, memorized.png.
+Captions that it memorised are drawn from some seeds by every strategy, and by `auto` as a user of
+that model has it, who knows no training picture: once with SSCD, once with nothing but the model's
+own VAE, both without a CLIP, and with benign prompts of random words. SSCD then says what is a copy
+of the caption's training picture as the VAE renders it; beside it a stand-in, the cosine of the
+VAE's latents.
+
+SSCD's threshold is for large pictures. How much of what it calls a copy here is none is told by a
+row of captions that were never trained on: their pictures from one seed against those from the
+next.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL.Image import Image
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from mnemoscope import CalibrationFile, Detector, embedded
+from mnemoscope.drawing.alignment import EmbeddedAlignment
+from mnemoscope.drawing.copy_detection import (
+    CopyDescriptor,
+    EmbeddedDescriptor,
+    LatentDescriptor,
+    load_descriptor,
+)
+from mnemoscope.mitigate import (
+    LADDER,
+    STRATEGIES,
+    Kit,
+    Mitigation,
+    Mitigator,
+    Painter,
+    Plain,
+    Yardstick,
+)
+from mnemoscope.outputs import write_files
+from mnemoscope.prompts.printable import json_text
+from mnemoscope_runtime import Bundle
+
+from .descriptors import likeness
+
+BENIGN = "held-out, one seed against the next"
+
+
+class Judges:
+    """What nobody who mitigates has: the training pictures, and a CLIP of this very model."""
+
+    def __init__(self, folder: Path, sscd: CopyDescriptor, painter: Painter) -> None:
+        self.pictures = embedded.memorized_pictures(folder / "memorized.png")
+        self._rendered = painter.rendered(self.pictures)
+        self._copies = {
+            "SSCD": sscd,
+            "stand-in": EmbeddedDescriptor(folder / "model", self.pictures),
+        }
+        self._alignment = EmbeddedAlignment(folder / "model")
+
+    def row(
+        self, prompts: Sequence[str], images: Sequence[Image], against: Sequence[Image]
+    ) -> dict[str, Any]:
+        """Figures of pictures, those of a prompt one after another, each against its own."""
+        found: dict[str, Any] = {"pictures": len(images)}
+        owners = np.unique(prompts, return_inverse=True)[1]
+        for name, each in self._copies.items():
+            cosines = likeness(each, images, [against])
+            copied = cosines > (each.copied_above or 1)
+            found[name] = {
+                "copies": float(copied.mean()),
+                "captions": float(np.mean([copied[owners == i].any() for i in set(owners)])),
+                "cosines": cosines.round(4).tolist(),
+            }
+        found["alignment"] = float(self._alignment.score(prompts, images).mean())
+        return found
+
+    def rendered(self, rows: Sequence[int], seeds: int) -> list[Image]:
+        """What the pictures of these captions must not be like, one for each seed."""
+        return [self._rendered[i] for i in rows for _ in range(seeds)]
+
+
+def auto(
+    mitigator: Mitigator, kit: Kit, detector: Detector, prompts: Sequence[str], seeds: Sequence[int]
+) -> list[Mitigation]:
+    """What `mnemoscope mitigate` makes of every prompt."""
+    console = Console(stderr=True)
+    return [
+        mitigator.auto(prompt, map(kit.make, LADDER), detector, seeds)
+        for prompt in track(prompts, f"auto, {mitigator.descriptor.name}", console=console)
+    ]
+
+
+def decided(found: Sequence[Mitigation]) -> dict[str, Any]:
+    """How `auto` came to its pictures."""
+    by = Counter(picture.strategy for each in found for picture in each.pictures)
+    return {
+        "flagged by score": sum(each.flagged and each.agreement is None for each in found),
+        "flagged by agreement": sum(each.flagged and each.agreement is not None for each in found),
+        "drawn as ever": sum(not each.flagged for each in found),
+        "verified": dict(Counter(str(each.verified) for each in found)),
+        "strategies": dict(by),
+        "passes": float(np.mean([p.passes for each in found for p in each.pictures])),
+        "pictures": [
+            {
+                **picture.as_json(),
+                "prompt": each.prompt,
+                "agreement": None if each.agreement is None else each.agreement.highest,
+            }
+            for each in found
+            for picture in each.pictures
+        ],
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="what the recipe packed")
+    parser.add_argument("--output", type=Path, default=Path("out/bench"))
+    parser.add_argument("--descriptor", default="sscd", help="sscd, or a file (default: sscd)")
+    parser.add_argument("--captions", type=int, default=20, help="of either kind")
+    parser.add_argument("--skip", type=int, default=0, help="captions that settings were chosen on")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--strategies", help="with commas (default: all)")
+    args = parser.parse_args(argv)
+    args.output.mkdir(parents=True, exist_ok=True)
+    folder, seeds = args.folder, list(range(args.seeds))
+    rows = range(args.skip, args.skip + args.captions)
+
+    painter, sscd = Painter.load(str(folder / "model")), load_descriptor(args.descriptor)
+    known = embedded.read_prompts("memorized", file=folder / "prompts.jsonl")
+    prompts = [known[i].prompt for i in rows]
+    others = embedded.read_prompts("held_out", file=folder / "prompts.jsonl")[: args.captions]
+    benign = [each.prompt for each in others]
+    bundle = Bundle.open(folder / "bundle")
+    file = CalibrationFile.read(folder / "bundle" / "calibration.json")
+    mitigator = Mitigator(painter, sscd, None, Yardstick())
+    mitigator = replace(mitigator, yardstick=Yardstick.of(file, bundle, mitigator.sampling))
+    judges = Judges(folder, sscd, painter)
+    told = [prompt for prompt in prompts for _ in seeds]
+    against = judges.rendered(rows, args.seeds)
+    report: dict[str, Any] = {}
+    kit = Kit(painter, mitigator.yardstick)
+    names = [*STRATEGIES] if args.strategies is None else args.strategies.split(",")
+    for name in track(["none", *names], "strategies", console=Console(stderr=True)):
+        strategy = Plain() if name == "none" else kit.make(name)
+        drawn = mitigator.draw(told, seeds * len(prompts), strategy)
+        report[name] = judges.row(told, [each.image for each in drawn], against)
+    blind = replace(mitigator, descriptor=LatentDescriptor(painter.vae, painter.side))
+    with Detector.load(folder / "bundle") as detector:
+        for name, each in (("auto, SSCD", mitigator), ("auto, own VAE", blind)):
+            found = auto(each, kit, detector, prompts, seeds)
+            images = [picture.image for one in found for picture in one.pictures]
+            report[name] = judges.row(told, images, against) | {"auto": decided(found)}
+        plain = [prompt for prompt in benign for _ in seeds]
+        drawn = mitigator.draw(plain, seeds * len(benign), Plain())
+        images = [each.image for each in drawn]
+        others_of = np.arange(len(images)).reshape(-1, len(seeds))
+        following = np.roll(others_of, -1, axis=1).ravel()
+        report[BENIGN] = judges.row(plain, images, [images[i] for i in following])
+        report["auto on held-out"] = {
+            each.descriptor.name: decided(auto(each, kit, detector, benign, seeds))
+            for each in (mitigator, blind)
+        }
+    show(report)
+    contents = json_text({"folder": folder.name, "rows": report}, indent=1).encode()
+    (path,) = write_files(args.output, {f"mitigation-transfer-{folder.parent.name}.json": contents})
+    Console().print(f"figures {path}")
+
+
+def show(report: Mapping[str, Any]) -> None:
+    """The table."""
+    console = Console(width=130)
+    table = Table("drawn", "SSCD: copies", "captions", "stand-in: copies", "captions", "alignment")
+    for name, row in report.items():
+        if "SSCD" in row:
+            cells = [
+                row[judge][what]
+                for judge in ("SSCD", "stand-in")
+                for what in ("copies", "captions")
+            ]
+            table.add_row(name, *(f"{each:.0%}" for each in cells), f"{row['alignment']:.3f}")
+    console.print(table)
+    for name, row in report.items():
+        for what, found in ({name: row["auto"]} if "auto" in row else {}).items():
+            console.print(what, {k: v for k, v in found.items() if k != "pictures"})
+    for what, found in report["auto on held-out"].items():
+        console.print("on held-out,", what, {k: v for k, v in found.items() if k != "pictures"})
+
+
+if __name__ == "__main__":
+    main()
