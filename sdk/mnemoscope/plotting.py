@@ -10,7 +10,7 @@ from mnemoscope_runtime.errors import BackendUnavailable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["new_figure", "png"]
+__all__ = ["new_figure", "png", "require_plots"]
 
 
 def new_figure(width: float, height: float, *, extra: str = "plot", otherwise: str = "") -> Figure:
@@ -25,14 +25,29 @@ def new_figure(width: float, height: float, *, extra: str = "plot", otherwise: s
     Raises:
         BackendUnavailable: matplotlib is not installed.
     """
+    require_plots(extra=extra, otherwise=otherwise)
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def require_plots(*, extra: str = "plot", otherwise: str = "") -> None:
+    """Refuse before anything is measured what could not be plotted in the end.
+
+    Args:
+        extra: What brings matplotlib.
+        otherwise: What else can be done about it, for the message.
+
+    Raises:
+        BackendUnavailable: matplotlib is not installed.
+    """
     try:
-        from matplotlib.figure import Figure
+        import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise BackendUnavailable(
             f"Plots need matplotlib: {error}. Install it with `pip install 'mnemoscope[{extra}]'`"
             f"{otherwise and f', or {otherwise}'}."
         ) from None
-    return Figure(figsize=(width, height), layout="constrained")
 
 
 def png(figure: Figure) -> bytes:

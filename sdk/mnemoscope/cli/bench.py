@@ -21,6 +21,7 @@ from ..benchmark import latency as bench
 from ..benchmark.gemm import gemm_rate
 from ..detector import Detector
 from ..outputs import write_files
+from ..plotting import require_plots
 from ._backends import choose_backend, options_of_each, say_unused
 from ._detectors import ModelOption, check_model, open_detectors
 from ._options import (
@@ -88,6 +89,7 @@ def command(
     told = options_of_each(names, options)
     if output is not None:
         require_folder(output, "--output")
+        require_plots(extra="bench", otherwise="leave out --output")
     [statistic] = open_detectors([detector], bundle, model)
     prompts = [row.prompt for row in embedded.read_prompts("held_out")]
     console = Console()

@@ -21,6 +21,7 @@ from ..calibration.making import calibrate
 from ..detector import Detector
 from ..detectors import CHOICES
 from ..evaluate.summary import plot
+from ..plotting import require_plots
 from ..prompts.printable import printable
 from ..screening.opening import CALIBRATION, open_screener
 from ._backends import choose_backend, say_unused
@@ -129,6 +130,7 @@ def command(
     require_place(target, "--output", regular=True)
     if picture is not None:
         require_place(picture, "--plot", ".png")
+        require_plots(otherwise="leave out --plot")
     before = CalibrationFile(())
     if target.exists():
         before = CalibrationFile.read(target, trust=trust)

@@ -14,6 +14,7 @@ import typer
 from ..detector import Detector
 from ..embedded import read_prompts
 from ..evaluate.summary import plot, summary, write_json
+from ..plotting import require_plots
 from ._options import StepsOption, require_folder, say
 from ._writers import Format, writer
 
@@ -29,6 +30,7 @@ def command(
 ) -> None:
     """Screen the embedded prompts with the embedded model; show how well it tells them apart."""
     require_folder(output, "--output")
+    require_plots()
     output.mkdir(parents=True, exist_ok=True)
     positives = [row.prompt for row in read_prompts("memorized")]
     negatives = [row.prompt for row in read_prompts("seen", "held_out")]

@@ -21,6 +21,7 @@ from ..detector import Detector
 from ..drawing.alignment import load_alignment
 from ..drawing.copy_detection import CopyDescriptor, LatentDescriptor, load_descriptor
 from ..drawing.sheets import ENDINGS, write_sheet
+from ..plotting import require_plots
 from ..prompts.printable import json_text
 from ..screening.opening import own_calibration
 from ._backends import say_unused
@@ -205,6 +206,8 @@ def command(
     if output is None:
         raise InputError("Name an image to write, or with --compare a folder: --output.")
     _require_place(output, compare=compare)
+    if compare:
+        require_plots()
     quiet_libraries()
     from ..mitigate import LADDER, STRATEGIES, Kit, Mitigator, Painter, Rule, Sampling, Yardstick
 

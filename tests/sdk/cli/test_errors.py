@@ -10,6 +10,7 @@ import pytest
 from cli_support import Fake, Result, Run, command, damaged, failed, foreign
 
 from mnemoscope import Detector, embedded
+from mnemoscope_runtime import Bundle
 
 CARRY = ("calibration", "carry", "--to")
 
@@ -53,6 +54,25 @@ def test_a_bundle_that_is_not_there_is_missed_before_its_files(run: Run, tmp_pat
     benign.write_text("a cat")
     for args in (("calibrate", missing, "--benign", benign), (*CARRY, "openvino", missing)):
         failed(run(*args), 4, "none does not exist, so it is not a bundle")
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("demo", "--output"), "[plot]'`."),
+        (("bench", "--output"), "[bench]'`, or leave out --output."),
+        (("calibrate", "--benign", embedded.LEXICON, "-o", "c.json", "--plot"), "leave out --plot"),
+        (("mitigate", "--compare", "--output"), "[plot]'`."),
+    ],
+)
+def test_what_could_not_be_plotted_is_not_measured(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: tuple[object, ...], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setattr(Bundle, "open", lambda *_, **__: pytest.fail("a bundle was opened"))
+    failed(run(*args, "out.png" if "--plot" in args else "out"), 3, "Plots need matplotlib", words)
+    assert list(tmp_path.iterdir()) == []
 
 
 # what belongs to the installation stays as it is
