@@ -123,12 +123,25 @@ TARGETS = {
         ),
     ),
     "mnemoscope.guard.decision": Target(
-        ("sdk/guard/test_decision.py", "sdk/guard/test_guarding.py")
+        (
+            "sdk/guard/test_decision.py",
+            "sdk/guard/test_guarding.py",
+            "sdk/guard/test_guarding_refused.py",
+        )
     ),
     "mnemoscope.guard.guarding": Target(
         tuple(
             f"sdk/guard/test_{name}.py"
-            for name in ("guarding", "stepwise", "threads", "identity", "tokenizing")
+            for name in (
+                "guarding",
+                "guarding_refused",
+                "stepwise",
+                "threads",
+                "identity",
+                "identity_adapters",
+                "identity_refused",
+                "tokenizing",
+            )
         ),
         {
             "Guard._relative_to: torch.get_autocast_dtype(device) if torch.is_autocast_enabled"

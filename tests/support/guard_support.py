@@ -89,5 +89,15 @@ def one(pipe: Any) -> tuple[Any, int]:
     return guarded_at(pipe, between(found, 2)), int(np.argmax(found))
 
 
+@pytest.fixture(scope="module")
+def plain(pipe: Any) -> torch.Tensor:
+    return draw(pipe, PROMPTS)
+
+
+@pytest.fixture(scope="module")
+def everything(pipe: Any) -> Any:
+    return guarded_at(pipe, 0.0)
+
+
 def same(a: torch.Tensor, b: torch.Tensor) -> bool:
     return torch.equal(a, b)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import warnings
 from contextlib import suppress
@@ -18,16 +17,17 @@ from guard_support import (
     between,
     counted,
     draw,
+    everything,
     guarded_at,
     one,
     pipe,
+    plain,
     same,
     scores,
     seeded,
 )
-from pipelines import build_pipeline
 
-from mnemoscope import CalibrationError, CalibrationFile, InputError, SignatureError
+from mnemoscope import CalibrationError, InputError
 from mnemoscope.calibration import digest
 from mnemoscope.guard import (
     Decision,
@@ -37,21 +37,10 @@ from mnemoscope.guard import (
     MemorizationBlocked,
     MemorizationWarning,
 )
-from mnemoscope.signing import make_keys, private_key, sign
 
 pytestmark = pytest.mark.slow
 
-__all__ = ["one", "pipe"]
-
-
-@pytest.fixture(scope="module")
-def plain(pipe: Any) -> torch.Tensor:
-    return draw(pipe, PROMPTS)
-
-
-@pytest.fixture(scope="module")
-def everything(pipe: Any) -> Any:
-    return guarded_at(pipe, 0.0)
+__all__ = ["everything", "one", "pipe", "plain"]
 
 
 @pytest.mark.parametrize("policy", ["warn", "block", "mitigate", lambda _: ["pass"] * 3])
@@ -369,91 +358,6 @@ def test_detach_and_errors_restore(pipe: Any, plain: torch.Tensor) -> None:
     assert same(draw(pipe, PROMPTS), plain)
 
 
-def test_settings_that_differ_are_refused(pipe: Any, everything: Any) -> None:
-    with Guard(pipe, calibration=everything) as guard:
-        with pytest.raises(CalibrationError, match="timesteps is 801, calibrated was 751"):
-            draw(pipe, PROMPTS, num_inference_steps=5)
-        with pytest.raises(CalibrationError, match="latents is 4x12x12, calibrated was 4x8x8"):
-            draw(pipe, PROMPTS, height=24, width=24)
-        with pytest.raises(CalibrationError, match="options is cross_attention_kwargs="):
-            draw(pipe, PROMPTS, cross_attention_kwargs={})
-        with pytest.raises(InputError, match="IP-Adapter"):
-            draw(pipe, PROMPTS, ip_adapter_image_embeds=[torch.zeros(2, 1, 4)])
-        assert guard.decisions == ()
-        with pytest.warns(MemorizationWarning):
-            draw(pipe, PROMPTS, guidance_scale=3.0)  # does not matter at the first step
-
-
-def test_it_looks_at_as_many_steps_as_its_calibration(pipe: Any) -> None:
-    one, two = (guarded_at(pipe, 1e6, steps=k) for k in (1, 2))
-    with Guard(pipe, calibration=two) as guard:
-        draw(pipe, PROMPTS)
-    assert {len(each.timesteps) for each in guard.decisions} == {2}
-    with pytest.raises(InputError, match=r"is of 1, 2 steps\. Say at how many"):
-        Guard(pipe, calibration=CalibrationFile((one, two)))
-    Guard(pipe, calibration=CalibrationFile((one, two)), steps=2).detach()
-
-
-def test_construction_errors(pipe: Any, everything: Any, tmp_path: Path) -> None:
-    for policy in ("block", "mitigate"):
-        with pytest.raises(CalibrationError, match="no universal"):
-            Guard(pipe, policy=policy)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="no policy 'stop'"):
-        Guard(pipe, policy="stop")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="one step or more"):
-        Guard(pipe, steps=0)
-    with pytest.raises(CalibrationError, match="no calibration of 2 step"):
-        Guard(pipe, calibration=everything, steps=2)
-    with pytest.raises(InputError, match="cannot watch str"):
-        Guard("pipeline")
-    with pytest.raises(InputError, match=r"r\.jsonl cannot be written: there is no folder"):
-        Guard(pipe, record=tmp_path / "nowhere" / "r.jsonl")
-    file = tmp_path / "calibration.json"
-    CalibrationFile((guarded_at(pipe, 1e6),)).write(file)
-    Guard(pipe, calibration=file).detach()
-    parameter = next(pipe.unet.parameters())
-    before = parameter.detach().clone()
-    parameter.data.add_(1)
-    with pytest.raises(CalibrationError, match="made on weights"):
-        Guard(pipe, calibration=file)
-    parameter.data.copy_(before)
-
-
-def test_a_calibration_that_the_trusted_key_signed(
-    pipe: Any, everything: Any, tmp_path: Path
-) -> None:
-    file, key = tmp_path / "guard.json", tmp_path / "key"
-    public = make_keys(key)
-    CalibrationFile((everything,)).write(file)
-    with pytest.raises(SignatureError, match=r"guard\.json is not signed"):
-        Guard(pipe, calibration=file, trust=public)
-    sign(file, file.read_bytes(), private_key(key))
-    Guard(pipe, calibration=file, trust=public).detach()
-    for given in (everything, None):
-        with pytest.raises(InputError, match="Name the file"):
-            Guard(pipe, calibration=given, trust=public)
-
-
-@pytest.mark.filterwarnings("ignore::mnemoscope.guard.MemorizationWarning")
-def test_another_unet(pipe: Any, everything: Any) -> None:
-    original = pipe.unet
-    with Guard(pipe, calibration=everything):
-        pipe.unet = build_pipeline("epsilon", seed=1).unet
-        with pytest.raises(CalibrationError, match=r"not the one any more.*unet weights changed"):
-            draw(pipe, PROMPTS)
-        pipe.unet = copy.deepcopy(original)  # the same weights
-        draw(pipe, PROMPTS)
-        pipe.unet = original
-        draw(pipe, PROMPTS)
-
-
-def test_a_bundles_calibration_is_none_of_a_guards(pipe: Any) -> None:
-    from mnemoscope import embedded
-
-    with pytest.raises(CalibrationError, match="not of a guard"):
-        Guard(pipe, calibration=embedded.BUNDLE / "calibration.json")
-
-
 @pytest.mark.parametrize("empty", ["", "   "])
 def test_an_empty_prompt_is_compared_with_nothing(pipe: Any, everything: Any, empty: str) -> None:
     """It has no verdict, not even under a threshold that flags all, and is drawn as ever."""
@@ -469,51 +373,3 @@ def test_an_empty_prompt_is_compared_with_nothing(pipe: Any, everything: Any, em
     )
     assert (second.compared, second.memorized, second.action) == (True, True, "block")
     assert same(images[0], bare[0])
-
-
-def test_autocast_is_another_precision(pipe: Any, everything: Any, plain: torch.Tensor) -> None:
-    """Whichever comes first, no request is judged by what another precision was told."""
-    with Guard(pipe) as guard:
-        for _ in range(2):
-            with torch.autocast("cpu", torch.bfloat16):
-                draw(pipe, PROMPTS)
-            assert len(guard.decisions) == len(PROMPTS)
-            assert same(draw(pipe, PROMPTS), plain)
-    with (
-        Guard(pipe, calibration=everything),
-        torch.autocast("cpu", torch.bfloat16),
-        pytest.raises(CalibrationError, match="dtype is bfloat16, calibrated was float32"),
-    ):
-        draw(pipe, PROMPTS)
-
-
-def test_calibrations_that_cannot_be_read(pipe: Any, tmp_path: Path) -> None:
-    damaged = tmp_path / "damaged.json"
-    damaged.write_text("{")
-    missing = tmp_path / "none.json"
-    for path, message in (
-        (missing, "none.json does not exist"),
-        (damaged, "is damaged"),
-        (tmp_path, "is no file"),
-    ):
-        with pytest.raises(CalibrationError, match=f"{message}.*calibrate_guard") as caught:
-            Guard(pipe, calibration=path)
-        assert "Errno" not in str(caught.value)
-        assert "mnemoscope calibrate" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"steps": 1.5},
-        {"steps": True},
-        {"record": 3},
-        {"extra_pass": 1},
-        {"keep_prompts": "no"},
-        {"negative_prompt": ["dark"]},
-    ],
-)
-def test_options_of_other_types(pipe: Any, options: dict[str, Any]) -> None:
-    [name] = options
-    with pytest.raises(InputError, match=f"{name} is "):
-        Guard(pipe, **options)

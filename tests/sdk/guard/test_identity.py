@@ -14,66 +14,26 @@ import torch
 from diffusers import (
     DDIMScheduler,
     EulerDiscreteScheduler,
-    FasterCacheConfig,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionPipeline,
 )
-from diffusers.hooks import apply_faster_cache, apply_layerwise_casting
+from diffusers.hooks import apply_layerwise_casting
 from diffusers.models.attention_processor import (
     AttnProcessor,
-    CustomDiffusionAttnProcessor,
-    IPAdapterAttnProcessor2_0,
     SlicedAttnProcessor,
 )
-from guard_support import BENIGN, STEPS, draw, guarded_at
-from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
+from guard_support import draw, guarded_at
+from identity_support import PROMPTS, pipe, predicted
 from PIL import Image
 from pipelines import build_pipeline
 
-from mnemoscope import CalibrationError, CalibrationFile, InputError
-from mnemoscope.guard import Guard, calibrate_guard
+from mnemoscope import CalibrationError, InputError
+from mnemoscope.guard import Guard
 from mnemoscope.guard.identity import Identified
 
+__all__ = ["pipe"]
+
 pytestmark = pytest.mark.slow
-
-PROMPTS = ["a cat"]
-
-
-def adapter(seed: int) -> dict[str, torch.Tensor]:
-    """LoRA weights in diffusers' own file format, of UNet and text encoder."""
-    pipe = build_pipeline("epsilon")
-    torch.manual_seed(seed)
-    found: dict[str, torch.Tensor] = {}
-    for part, targets in (("unet", ["to_q", "to_v"]), ("text_encoder", ["q_proj", "v_proj"])):
-        network = getattr(pipe, part)
-        network.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=targets))
-        for name, value in get_peft_model_state_dict(network).items():
-            found[f"{part}.{name}"] = torch.randn_like(value)
-    return found
-
-
-@pytest.fixture(scope="module")
-def lora() -> dict[str, torch.Tensor]:
-    return adapter(1)
-
-
-@pytest.fixture
-def pipe() -> Any:
-    """One of its own for every test, since they change it."""
-    found = build_pipeline("epsilon")
-    found.set_progress_bar_config(disable=True)
-    return found
-
-
-def predicted(pipe: Any) -> torch.Tensor:
-    """What diffusers draws, no guard around it."""
-    with torch.no_grad():
-        return draw(pipe, PROMPTS, output_type="latent")
-
-
-def loaded(pipe: Any, lora: dict[str, torch.Tensor], name: str = "style") -> None:
-    pipe.load_lora_weights(dict(lora), adapter_name=name)
 
 
 def in_place(pipe: Any) -> None:
@@ -168,109 +128,6 @@ def test_what_changes_predictions_is_refused(
 
 
 @pytest.mark.filterwarnings("ignore::mnemoscope.guard.MemorizationWarning")
-def test_adapters(pipe: Any, lora: dict[str, torch.Tensor]) -> None:
-    """Loaded later, at another scale, disabled, replaced, deleted; and put back."""
-    plain = guarded_at(pipe, 1e6)
-    bare = predicted(pipe)
-    with Guard(pipe, calibration=plain):
-        loaded(pipe, lora)
-        assert not torch.equal(predicted_inside(pipe), bare)
-        with pytest.raises(CalibrationError, match=r"text_encoder LoRA style is 1 \(.*, was none"):
-            draw(pipe, PROMPTS)
-        pipe.disable_lora()  # which is what was calibrated
-        draw(pipe, PROMPTS)
-        pipe.enable_lora()
-    adapted = guarded_at(pipe, 1e6)
-    assert adapted.setting.bundle == plain.setting.bundle
-    with pytest.raises(CalibrationError, match=r"state is 'plain', calibrated was .*style"):
-        Guard(build_pipeline("epsilon"), calibration=adapted)
-    with Guard(pipe, calibration=adapted):
-        first = draw(pipe, PROMPTS)
-        for change, message in (
-            (lambda: pipe.set_adapters("style", 0.0), "unet LoRA style is none, was 1 "),
-            (lambda: pipe.set_adapters("style", 0.5), r"unet LoRA style is 0\.5 .*, was 1 "),
-            (lambda: pipe.disable_lora(), "unet LoRA style is none"),
-            (lambda: loaded(pipe, adapter(2), "other"), "unet LoRA other is 1 .*style is none"),
-        ):
-            change()
-            with pytest.raises(CalibrationError, match=message):
-                draw(pipe, PROMPTS)
-            pipe.enable_lora()
-            pipe.set_adapters("style")
-            assert torch.equal(draw(pipe, PROMPTS), first)
-        pipe.delete_adapters("style")
-        with pytest.raises(CalibrationError, match="unet LoRA style is none"):
-            draw(pipe, PROMPTS)
-        loaded(pipe, adapter(3))  # of the same name
-        with pytest.raises(CalibrationError, match=r"unet LoRA style is 1 \(.*, was 1 \("):
-            draw(pipe, PROMPTS)
-    pipe.unload_lora_weights()
-    with Guard(pipe, calibration=plain):
-        draw(pipe, PROMPTS)
-
-
-def predicted_inside(pipe: Any) -> torch.Tensor:
-    """What diffusers' own class draws with a guarded pipeline's parts."""
-    return predicted(StableDiffusionPipeline(**pipe.components, requires_safety_checker=False))
-
-
-def test_adapters_whose_weights_or_blocks_change(pipe: Any, lora: dict[str, torch.Tensor]) -> None:
-    """Hot swapping writes into the same tensors; scales may differ from block to block."""
-    loaded(pipe, lora)
-    pipe.set_adapters("style", {"unet": {"down": 0.3, "up": 0.6}})
-    with Guard(pipe, calibration=guarded_at(pipe, 1e6)) as guard:
-        draw(pipe, PROMPTS)
-        assert "unet LoRA style: several scales" in guard.identity.state
-        pipe.set_adapters("style", {"unet": {"down": 0.3, "up": 0.7}})
-        with pytest.raises(CalibrationError, match="unet LoRA style is several scales"):
-            draw(pipe, PROMPTS)
-        pipe.set_adapters("style", {"unet": {"down": 0.3, "up": 0.6}})
-        draw(pipe, PROMPTS)
-        for name, value in pipe.unet.named_parameters():
-            if "lora_B" in name:
-                value.data.copy_(2 * value)
-        with pytest.raises(CalibrationError, match="unet LoRA style is several scales"):
-            draw(pipe, PROMPTS)
-
-
-@pytest.mark.filterwarnings("ignore::mnemoscope.guard.MemorizationWarning")
-def test_fused_adapters(pipe: Any, lora: dict[str, torch.Tensor]) -> None:
-    loaded(pipe, lora)
-    pipe.fuse_lora(lora_scale=0.5)
-    fused = guarded_at(pipe, 1e6)
-    with Guard(pipe, calibration=fused):
-        draw(pipe, PROMPTS)
-        pipe.unfuse_lora()
-        with pytest.raises(CalibrationError, match=r"weights changed.*LoRA style is 0\.5"):
-            draw(pipe, PROMPTS)
-        pipe.fuse_lora(lora_scale=0.7)
-        with pytest.raises(CalibrationError, match="unet weights changed"):
-            draw(pipe, PROMPTS)
-        pipe.disable_lora()  # the next prediction would take them out again
-        with pytest.raises(InputError, match="fused and disabled"):
-            draw(pipe, PROMPTS)
-
-
-@pytest.mark.filterwarnings("ignore::mnemoscope.guard.MemorizationWarning")
-def test_one_guard_with_calibrations_of_two_states(
-    pipe: Any, lora: dict[str, torch.Tensor], tmp_path: Path
-) -> None:
-    """A service that exchanges adapters: each request has the threshold of its own state."""
-    plain = guarded_at(pipe, 1e6)
-    loaded(pipe, lora)
-    adapted = guarded_at(pipe, 2e6)
-    CalibrationFile((plain, adapted)).write(tmp_path / "guard.json")
-    with Guard(pipe, calibration=tmp_path / "guard.json") as guard:
-        for scale, threshold in ((1.0, 2e6), (0.0, 1e6), (1.0, 2e6)):
-            pipe.set_adapters("style", scale)
-            draw(pipe, PROMPTS)
-            assert guard.decisions[0].threshold == threshold
-        pipe.set_adapters("style", 0.3)
-        with pytest.raises(CalibrationError, match="not the one any more"):
-            draw(pipe, PROMPTS)
-
-
-@pytest.mark.filterwarnings("ignore::mnemoscope.guard.MemorizationWarning")
 def test_what_changes_nothing_is_accepted(pipe: Any, tmp_path: Path) -> None:
     """Other ways to the same predictions, and the state put back."""
     calibration = guarded_at(pipe, 1e6)
@@ -303,103 +160,11 @@ def test_what_changes_nothing_is_accepted(pipe: Any, tmp_path: Path) -> None:
             torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
-def hooked(pipe: Any) -> None:
-    pipe.unet.mid_block.register_forward_hook(lambda *_: None)
-
-
-def patched(pipe: Any) -> None:
-    forward = pipe.unet.forward
-    pipe.unet.forward = lambda *args, **kwargs: forward(*args, **kwargs)
-
-
-def hooked_by_another_class(pipe: Any) -> None:
-    """As token merging does it."""
-
-    class Merged(type(pipe.unet.mid_block)):  # type: ignore[misc]
-        def forward(self, *args: Any, **kwargs: Any) -> Any:
-            return super().forward(*args, **kwargs)
-
-    pipe.unet.mid_block.__class__ = Merged
-
-
-def image_prompted(pipe: Any) -> None:
-    processors = dict(pipe.unet.attn_processors)
-    name = next(name for name in processors if "attn2" in name)
-    processors[name] = IPAdapterAttnProcessor2_0(16, 32, num_tokens=(4,), scale=1.0)
-    pipe.unet.set_attn_processor(processors)
-
-
-def customised(pipe: Any) -> None:
-    pipe.unet.set_attn_processor(CustomDiffusionAttnProcessor(train_kv=False, hidden_size=16))
-
-
-def cached(pipe: Any) -> None:
-    apply_faster_cache(
-        pipe.unet,
-        FasterCacheConfig(
-            spatial_attention_block_skip_range=2, current_timestep_callback=lambda: 500
-        ),
-    )
-
-
-def quantised(pipe: Any) -> None:
-    class Int4(torch.nn.Parameter):
-        pass
-
-    pipe.unet.conv_in.weight = Int4(pipe.unet.conv_in.weight.data)
-
-
-def dropping(pipe: Any) -> None:
-    for layer in pipe.unet.modules():
-        if isinstance(layer, torch.nn.Dropout):
-            layer.p = 0.1
-
-
-STRANGE: list[tuple[Callable[[Any], None], str]] = [
-    (hooked, r"mid_block has a hook, .*test_identity\.hooked.*lambda"),
-    (patched, "unet.forward was replaced by .*patched"),
-    (hooked_by_another_class, "mid_block .*Merged.* computes"),
-    (image_prompted, "processor is a IPAdapterAttnProcessor2_0"),
-    (customised, "processor is a CustomDiffusionAttnProcessor"),
-    (cached, r"diffusers' FasterCache\w+"),
-    (quantised, "conv_in.weight is a .*Int4 .quantised"),
-    (dropping, "drops values at random .0.1"),
-    (lambda p: setattr(p, "encode_prompt", lambda *_, **__: None), "encode_prompt was replaced"),
-    (lambda p: setattr(p, "unet", torch.nn.DataParallel(p.unet)), "unet is a DataParallel"),
-]
-
-
-@pytest.mark.filterwarnings("ignore::mnemoscope.guard.MemorizationWarning")
-@pytest.mark.parametrize(("change", "message"), STRANGE)
-def test_what_no_guard_can_tell_is_refused_by_name(
-    pipe: Any, change: Callable[[Any], None], message: str
-) -> None:
-    calibration = guarded_at(pipe, 1e6)
-    with Guard(pipe, calibration=calibration):
-        draw(pipe, PROMPTS)
-        change(pipe)
-        with pytest.raises(InputError, match=message):
-            draw(pipe, PROMPTS)
-    with pytest.raises(InputError, match=message):
-        calibrate_guard(pipe, BENIGN, fpr=0.3, num_inference_steps=STEPS)
-
-
 def test_a_configuration_that_was_written_into(pipe: Any) -> None:
     with Guard(pipe, calibration=guarded_at(pipe, 1e6)):
         pipe.text_encoder.config.hidden_act = "relu"
         with pytest.raises(CalibrationError, match="text_encoder configuration changed"):
             draw(pipe, PROMPTS)
-
-
-def test_a_hook_of_all_modules(pipe: Any) -> None:
-    calibration = guarded_at(pipe, 1e6)
-    handle = torch.nn.modules.module.register_module_forward_hook(lambda *_: None)
-    try:
-        with pytest.raises(InputError, match="a hook of all modules"):
-            Guard(pipe, calibration=calibration)
-    finally:
-        handle.remove()
-    Guard(pipe, calibration=calibration).detach()
 
 
 def test_weights_in_fewer_bits_are_another_state(pipe: Any) -> None:
@@ -451,28 +216,6 @@ def test_schedulers(pipe: Any) -> None:
         with pytest.raises(InputError, match="step of this scheduler was replaced"):
             draw(pipe, PROMPTS)
         del original.step
-
-
-def test_changed_while_it_draws(pipe: Any, lora: dict[str, torch.Tensor]) -> None:
-    """A decision at the first step vouches for nothing if the model is another one afterwards."""
-    loaded(pipe, lora)
-    pipe.disable_lora()
-
-    def switch(own: Any, *_: Any) -> dict[str, Any]:
-        own.enable_lora()
-        return {}
-
-    def switch_and_back(own: Any, step: int, *_: Any) -> dict[str, Any]:
-        own.enable_lora() if step < STEPS - 2 else own.disable_lora()
-        return {}
-
-    with Guard(pipe, calibration=guarded_at(pipe, 1e6)):
-        draw(pipe, PROMPTS, callback_on_step_end=lambda *told: told[-1])
-        for callback in (switch, switch_and_back):
-            with pytest.raises(CalibrationError, match=r"changed while it drew.*LoRA style"):
-                draw(pipe, PROMPTS, callback_on_step_end=callback)
-            pipe.disable_lora()
-            draw(pipe, PROMPTS)
 
 
 def test_embeddings_that_are_swapped_after_the_decision(pipe: Any) -> None:
