@@ -9,20 +9,19 @@ LOWEST = .venv/lowest
 LOWEST_TESTS = tests/export/models/test_checkpoint.py tests/export/models/test_models.py \
 	tests/export/torch/test_witness.py::test_the_embedded_model tests/runtime/test_agreement.py \
 	tests/runtime/test_screener.py tests/sdk/drawing/test_pictures.py
-# the variables before it bound PyTorch's own loops, and its convolutions
-NUMERIC = $(DEV)/bin/python -m pytest -q -m numeric tests/export tests/runtime tests/sdk
+# the variables before it bound PyTorch's own loops, and its convolutions; other files take long to read
+NUMERIC = $(DEV)/bin/python -m pytest -q -m numeric $(shell grep -rl --include='test_*.py' mark.numeric tests)
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test lowest as-avx2 as-plain quick check format embedded-model mutation kills fuzz bench clean
+.PHONY: demo test lowest as-avx2 as-plain quick check lint format embedded-model mutation kills fuzz bench clean
 
 demo: $(DEMO)/installed ## screen the embedded prompts, without torch
 	$(DEMO)/bin/mnemoscope demo --output out/demo
 
 test: $(OPTIMUM)/installed $(CLIENTS)/installed $(LITELLM)/installed ## lint, types and tests
-	$(MAKE) -j2 check lowest # a process each; what follows has one for every core
+	$(MAKE) -j2 lint lowest as-avx2 as-plain # a process each; what follows has one for every core
 	$(DEV)/bin/python -m pytest -n auto --dist worksteal
-	$(MAKE) -j2 as-avx2 as-plain
 
 lowest: $(LOWEST)/installed ## what must work with the lowest versions too
 	$(LOWEST)/bin/python -m pytest -q -o cache_dir=$(LOWEST)/.pytest_cache $(LOWEST_TESTS) \
@@ -37,11 +36,13 @@ as-plain: $(DEV)/installed ## likewise without AVX
 quick: $(DEV)/installed ## the tests that are not marked slow
 	$(DEV)/bin/python -m pytest -q -n auto --dist worksteal -m "not slow"
 
-check: $(DEV)/installed ## lint, types, import layers
+check: lint ## lint, types, import layers
+	$(DEV)/bin/python -m pytest -q tests/house/test_layers.py
+
+lint: $(DEV)/installed ## what of it starts no test
 	$(DEV)/bin/ruff check .
 	$(DEV)/bin/ruff format --check .
 	$(DEV)/bin/mypy
-	$(DEV)/bin/python -m pytest -q tests/house/test_layers.py
 
 format: $(DEV)/installed
 	$(DEV)/bin/ruff check --fix .
