@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 import warnings
 from pathlib import Path
 
+import onnx
 import torch
 from torch import Tensor, nn
 
 from mnemoscope import embedded
-from mnemoscope_export import StableDiffusion
+from mnemoscope_export import ExportOptions, StableDiffusion
+
+OPTIONS = ExportOptions(noises=3, seed=7)
 
 
 class TextEncoder(nn.Module):
@@ -106,3 +110,13 @@ def _export(
             dynamic_axes=axes,
             **names,
         )
+
+
+def external(folder: Path) -> Path:
+    path = folder / "unet" / "model.onnx"
+    onnx.save_model(onnx.load(path), path, save_as_external_data=True, location="model.onnx_data")
+    return path.with_name("model.onnx_data")
+
+
+def edit(path: Path, **fields: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
