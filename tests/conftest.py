@@ -17,6 +17,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+# under these, typer and rich colour what is no terminal
+for _name in ("FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+    os.environ.pop(_name, None)
+
 # what tests build is not this user's: one cache for all of a run, also of its processes
 if "MNEMOSCOPE_CACHE" not in os.environ:
     os.environ["MNEMOSCOPE_CACHE"] = tempfile.mkdtemp(prefix="mnemoscope-cache-")
