@@ -32,7 +32,7 @@ from rich.table import Table
 from mnemoscope import Calibration, embedded
 from mnemoscope.calibration.conformal import proportion_interval
 from mnemoscope.drawing.alignment import load_alignment
-from mnemoscope.drawing.copy_detection import copy_similarity, load_descriptor
+from mnemoscope.drawing.copy_detection import CopyDescriptor, copy_similarity, load_descriptor
 from mnemoscope.drawing.generate import load_pipeline
 from mnemoscope.guard import (
     Decision,
@@ -42,6 +42,7 @@ from mnemoscope.guard import (
     StepwiseOptimization,
     calibrate_guard,
 )
+from mnemoscope.mitigate import Painter
 
 BATCH, STEPS, FPR = 10, 50, 0.01
 # sampler, its steps, steps looked at
@@ -138,9 +139,12 @@ def detection(
     return rows, of_ddim
 
 
-def outcomes(pipe: Any, calibrations: dict[int, Any], limit: int | None) -> list[dict]:
+def outcomes(
+    pipe: Any, calibrations: dict[int, Any], limit: int | None, sscd: CopyDescriptor | None
+) -> list[dict]:
     prompts = captions("memorized", limit)
     pictures = embedded.memorized_pictures()
+    rendered = Painter.load().rendered(pictures)
     descriptor, alignment = load_descriptor(), load_alignment()
 
     def judged(name: str, images: list[Image], blocked: np.ndarray, mitigated: int) -> dict:
@@ -151,6 +155,9 @@ def outcomes(pipe: Any, calibrations: dict[int, Any], limit: int | None) -> list
             best = copy_similarity(descriptor, kept, pictures).max(1)
             found["copies"] = int((best > descriptor.copied_above).sum())
             found["similarity"] = float(best.mean())
+            if sscd is not None:
+                best = copy_similarity(sscd, kept, rendered).max(1)
+                found["sscd_copies"] = int((best > (sscd.copied_above or 1)).sum())
             found["alignment"] = float(alignment.score([prompts[i] for i in shown], kept).mean())
         return found
 
@@ -242,18 +249,20 @@ def main() -> None:
     parser.add_argument("--settings", type=int, default=len(SETTINGS), help="the first ones")
     parser.add_argument("--limit", type=int, help="memorised and held-out captions (default: all)")
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--descriptor", help="SSCD too: sscd, or a file")
     parser.add_argument("--benign", type=int, help="captions to calibrate on (default: all)")
     parser.add_argument("--rounds", type=int, default=15)
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter("ignore")
     pipe = load_pipeline()
+    sscd = None if args.descriptor is None else load_descriptor(args.descriptor)
     rows, calibrations = detection(pipe, args.settings, args.limit, args.benign, args.seeds)
     report = {
-        "arguments": {k: v for k, v in vars(args).items() if k != "output"},
+        "arguments": {k: v for k, v in vars(args).items() if k not in ("output", "descriptor")},
         "threads": torch.get_num_threads(),
         "detection": rows,
-        "outcomes": outcomes(pipe, calibrations, args.limit),
+        "outcomes": outcomes(pipe, calibrations, args.limit, sscd),
         "overhead": overhead(pipe, calibrations, args.rounds),
     }
     console = Console(width=120)
@@ -266,9 +275,9 @@ def main() -> None:
             *(_percent(row[name]) for name in ("memorized", "held_out")),
         )
     console.print(table)
-    table = Table("guard", "pictures", "mitigated", "copies", "similarity", "alignment")
+    table = Table("guard", "pictures", "mitigated", "copies", "SSCD", "similarity", "alignment")
     for row in report["outcomes"]:
-        figures = (row.get("copies"), row.get("similarity"), row.get("alignment"))
+        figures = map(row.get, ("copies", "sscd_copies", "similarity", "alignment"))
         cells = ["" if each is None else f"{each:.3g}" for each in figures]
         table.add_row(row["guard"], str(row["pictures"]), str(row["mitigated"]), *cells)
     console.print(table)

@@ -126,7 +126,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="what the recipe packed")
     parser.add_argument("--output", type=Path, default=Path("out/bench"))
     parser.add_argument("--descriptor", default="sscd", help="sscd, or a file (default: sscd)")
-    parser.add_argument("--captions", type=int, default=20, help="of either kind")
+    parser.add_argument("--captions", type=int, default=20, help="memorised ones")
+    parser.add_argument("--held-out", type=int, default=20, help="captions that it never saw")
     parser.add_argument("--skip", type=int, default=0, help="captions that settings were chosen on")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--strategies", help="with commas (default: all)")
@@ -138,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     painter, sscd = Painter.load(str(folder / "model")), load_descriptor(args.descriptor)
     known = embedded.read_prompts("memorized", file=folder / "prompts.jsonl")
     prompts = [known[i].prompt for i in rows]
-    others = embedded.read_prompts("held_out", file=folder / "prompts.jsonl")[: args.captions]
+    others = embedded.read_prompts("held_out", file=folder / "prompts.jsonl")[: args.held_out]
     benign = [each.prompt for each in others]
     bundle = Bundle.open(folder / "bundle")
     file = CalibrationFile.read(folder / "bundle" / "calibration.json")

@@ -4,7 +4,8 @@ Labels say which captions were memorised; what a user wants to know is whether a
 training picture. This draws every embedded memorised, seen and held-out caption from the bundle's
 first noise with the PyTorch reference, takes the mean magnitude of the first 1, 10 and 50 steps on
 the way, and compares the result with the memorised pictures: it recites if the cosine, between VAE
-latents less the mean memorised latent, is at least 0.9.
+latents less the mean memorised latent, is at least 0.9. With --descriptor SSCD's verdict stands
+beside, against the memorised pictures as the model's VAE renders them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from rich.table import Table
 from torch.nn.functional import normalize
 
 from mnemoscope import embedded
+from mnemoscope.drawing.copy_detection import copy_similarity, load_descriptor
 from mnemoscope.evaluate import auc, bootstrap, tpr_at_fpr
+from mnemoscope.mitigate import Painter
 from mnemoscope_export import StableDiffusion, denoise, load_vae, magnitude
 from mnemoscope_runtime import Bundle
 
@@ -58,6 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("out/bench"))
     parser.add_argument("--limit", type=int, help="captions of each kind (default: all)")
+    parser.add_argument("--descriptor", help="SSCD too: sscd, or a file")
     parser.add_argument("--top", type=int, default=24, help="how many of the others to show")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
@@ -66,12 +70,20 @@ def main() -> None:
     noise = torch.from_numpy(Bundle.open(embedded.BUNDLE).noise_bank()[:1])
     mean = memorised.flatten(1).mean(0)
     known = normalize(memorised.flatten(1) - mean, dim=1)
+    painter = Painter.load()
+    rendered = painter.rendered(embedded.memorized_pictures())
+    sscd = None if args.descriptor is None else load_descriptor(args.descriptor)
     rows = []
     for start in track(range(0, len(captions), BATCH), "drawing", console=Console(stderr=True)):
         chunk = captions[start : start + BATCH]
         latents, scores = draw(model, [caption.prompt for caption in chunk], noise)
         cosines = (normalize(latents.flatten(1) - mean, dim=1) @ known.T).max(1).values
-        for caption, score, cosine in zip(chunk, scores.tolist(), cosines.tolist(), strict=True):
+        by_sscd: list[float | None] = [None] * len(chunk)
+        if sscd is not None:
+            by_sscd = copy_similarity(sscd, painter.pictures(latents), rendered).max(1).tolist()
+        for caption, score, cosine, other in zip(
+            chunk, scores.tolist(), cosines.tolist(), by_sscd, strict=True
+        ):
             rows.append(
                 {
                     "prompt": caption.prompt,
@@ -79,6 +91,7 @@ def main() -> None:
                     "scores": dict(zip(map(str, STEPS), score, strict=True)),
                     "cosine": cosine,
                     "recites": cosine >= CUT,
+                    "sscd": other,
                 }
             )
 
@@ -95,6 +108,9 @@ def main() -> None:
     for split in SPLITS:
         part = [row["recites"] for row in rows if row["split"] == split]
         console.print(f"{split}: {sum(part)} of {len(part)} draws recite")
+        if sscd is not None:
+            part = [row["sscd"] > sscd.copied_above for row in rows if row["split"] == split]
+            console.print(f"{split}: {sum(part)} of {len(part)} by SSCD")
     recites = np.array([row["recites"] for row in rows])
     figures = Table("steps", "AUC [95 %]", "TPR@1%FPR [95 %]", title="draws that recite or not")
     for k in STEPS:
