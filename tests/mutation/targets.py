@@ -59,6 +59,19 @@ TARGETS = {
             "needed: 1e-12 => 2e-12": _SLACK,
         },
     ),
+    "mnemoscope.audit.confirming.choosing": Target(
+        ("sdk/audit/confirming/test_choosing.py",),
+        {
+            "module: 200 => 201": _LIMIT,
+            "module: 100 => 101": _LIMIT,
+            "_some: len(places) <= count => len(places) < count": "all of them are all of them",
+        },
+    ),
+    "mnemoscope.audit.confirming.estimates": Target(("sdk/audit/confirming/test_estimates.py",)),
+    "mnemoscope.audit.confirming.findings": Target(
+        ("sdk/audit/confirming/test_findings.py",),
+        {"judge: True => False": "there are as many of both"},
+    ),
     "mnemoscope.audit.journal": Target(
         ("sdk/audit/test_journal.py",),
         {

@@ -39,4 +39,5 @@ def test_no_captions() -> None:
 def test_usual_is_the_99th_percentile() -> None:
     cosines = np.arange(101, dtype=np.float32)[::-1] / 100
     assert usual(cosines) == pytest.approx(0.99)
+    assert usual(cosines[:100]) is not None
     assert usual(cosines[:99]) is None
