@@ -1,12 +1,11 @@
-"""What is in deploy/: linted, read by those it is for, and its steps done without a container.
+"""What is in deploy/: linted, and read by those it is for.
 
-No image is built here: the steps of the Dockerfile are done in an environment of their own.
+No image is built: test_installed.py does the steps of the Dockerfile in an environment.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import shutil
@@ -19,17 +18,14 @@ from typing import Any
 import pytest
 import yaml
 from cli_support import Run
-from repository import ROOT
+from deploy_support import DEPLOY, DOCKERFILES, INSTALLED, instructions
 from triton_server import CLIENTS
 
 from mnemoscope.serve.service.options import ServiceOptions
 
-DEPLOY = ROOT / "deploy"
-DOCKERFILES = [DEPLOY / "docker" / "Dockerfile", DEPLOY / "docker" / "Dockerfile.cuda"]
 UNIT = DEPLOY / "systemd" / "mnemoscope.service"
 MANIFEST = DEPLOY / "kserve" / "inferenceservice.yaml"
 KSERVES_OWN = {"minReplicas", "timeout"}
-INSTALLED = "/opt/mnemoscope"
 needs_linters = pytest.mark.skipif(
     not CLIENTS.with_name("hadolint").exists(),
     reason="linters have an environment of their own: make .venv/clients/installed",
@@ -43,12 +39,6 @@ def run(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[str
     return subprocess.run(
         [str(each) for each in command], capture_output=True, text=True, check=False, **options
     )
-
-
-def instructions(dockerfile: Path) -> dict[str, str]:
-    """The last of each kind, with its lines put together."""
-    text = re.sub(r"\\\n", " ", dockerfile.read_text())
-    return dict(re.findall(r"^\s*([A-Z]+) (.+)$", text, re.MULTILINE))
 
 
 def commands() -> Iterator[tuple[str, list[str]]]:
@@ -179,60 +169,3 @@ def test_systemd_reads_its_unit(tmp_path: Path) -> None:
 def test_the_unit_is_locked_up() -> None:
     result = run("systemd-analyze", "security", "--offline=true", "--threshold=15", UNIT)
     assert result.returncode == 0, result.stdout[-300:]
-
-
-@pytest.mark.slow
-def test_the_steps_of_the_dockerfile(tmp_path: Path) -> None:
-    """What is copied, installed, started and asked, but that nothing of it is in a container."""
-    found = instructions(DOCKERFILES[0])
-    source, installed = tmp_path / "source", tmp_path / "installed"
-    _copy_context(source)
-    steps = found["RUN"].replace(INSTALLED, str(installed))
-    steps = steps.replace("python -m venv", f"{sys.executable} -m venv", 1)
-    quick = {**os.environ, "PIP_NO_COMPILE": "1"}
-    result = run("sh", "-ec", steps, cwd=source, env=quick)
-    assert result.returncode == 0, result.stderr
-    [program] = json.loads(found["ENTRYPOINT"])
-    start = [program.replace(INSTALLED, str(installed)), *json.loads(found["CMD"])]
-    start[start.index("0.0.0.0")] = "127.0.0.1"
-    environment = {"HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PATH": os.environ["PATH"]}
-    with subprocess.Popen(
-        [*start, "--port", "0", "--grpc-port", "0"],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        env=environment,
-    ) as process:
-        try:
-            assert process.stderr is not None
-            line = process.stderr.readline()
-            address = re.search(r"http://[\d.]+:\d+", line)
-            assert address is not None, line + process.stderr.read()
-            probe = json.loads(found["HEALTHCHECK"].partition("CMD ")[2])
-            asked = [
-                each.replace(INSTALLED, str(installed)).replace(
-                    "http://127.0.0.1:8000", address.group()
-                )
-                for each in probe
-            ]
-            healthy = run(*asked)
-            process.terminate()
-            assert process.wait(30) == 0
-            gone = run(*asked)
-        finally:
-            process.kill()
-    assert healthy.returncode == 0, healthy.stderr
-    assert gone.returncode != 0
-
-
-def _copy_context(to: Path) -> None:
-    """What .dockerignore leaves of the repository."""
-    lines = (ROOT / ".dockerignore").read_text().splitlines()
-    kept = [line[1:] for line in lines if line.startswith("!")]
-    to.mkdir()
-    for name in kept:
-        path = ROOT / name
-        if path.is_dir():
-            shutil.copytree(path, to / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(path, to / name)
