@@ -64,10 +64,12 @@ def model(model_dir: Path) -> StableDiffusion:
 
 @pytest.fixture(scope="session")
 def bundle_dir(model: StableDiffusion, shared: Shared) -> Path:
-    """The export of `model` with three noises."""
+    """The export of `model` with three noises; that of velocities at another timestep and size."""
+    from predictions import VARIED
+
     from mnemoscope_export import ExportOptions, export_bundle
 
-    options = ExportOptions(noises=3, seed=7)
+    options = ExportOptions(noises=3, seed=7, **VARIED[model.prediction_type])
     return shared(f"bundle/{model.prediction_type}", lambda out: export_bundle(model, out, options))
 
 

@@ -1,21 +1,19 @@
 """Bundles that screen at another timestep, on latents of another size.
 
-Those of a model that predicts velocities, where the timestep counts twice: in the UNet, and in what
-its output is turned into. The gate compares those of the other kind, in test_cli_commands.py.
+Those of a model that predicts velocities. The other family's stop at a tap as well: test_sdxl.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from predictions import SIZE, TAPS, T
 from screening_support import PROMPTS
-from shared import Shared
 
 from mnemoscope import Detector, InputError
 from mnemoscope_export import (
@@ -26,36 +24,21 @@ from mnemoscope_export import (
     magnitudes,
     noise_bank,
 )
+from mnemoscope_export.torch.flops import count_flops
+from mnemoscope_export.torch.graphs import ScreenGraph
 from mnemoscope_export.torch.reference import measure, measure_at
 from mnemoscope_runtime import Screener
 
-LAST = "up_blocks.0.resnets.1"
-T, SIZE = 401, (4, 6)  # the sampler begins at 981, the models have 8x8
 one_model = pytest.mark.parametrize("model_dir", ["v_prediction"], indirect=True, scope="session")
-OPTIONS = ExportOptions(noises=2, seed=7, timestep=T, latent_size=SIZE, taps="auto", until=LAST)
-
-
-@pytest.fixture(scope="module")
-def folder(model: StableDiffusion, shared: Shared) -> Path:
-    return shared(
-        f"variants/{model.prediction_type}", lambda out: export_bundle(model, out, OPTIONS)
-    )
-
-
-@pytest.fixture(scope="module")
-def screener(folder: Path) -> Iterator[Screener]:
-    with Screener.open(folder, threads=1) as screener:
-        yield screener
 
 
 @torch.no_grad()
 def written_out(model: StableDiffusion, prompt: str, noise: torch.Tensor) -> list[float]:
     """The magnitude at T in eps units, then the taps: one UNet call at a time, plain hooks."""
     seen: list[torch.Tensor] = []
-    names = ["up_blocks.0.resnets.0", LAST]
     hooks = [
         model.unet.get_submodule(name).register_forward_hook(lambda *args: seen.append(args[2]))
-        for name in names
+        for name in TAPS
     ]
     velocities = [model.unet(noise, T, model.embed([p])[0]).sample for p in (prompt, "")]
     for hook in hooks:
@@ -67,7 +50,7 @@ def written_out(model: StableDiffusion, prompt: str, noise: torch.Tensor) -> lis
 
 @one_model
 def test_what_is_measured_is_what_pytorch_says(screener: Screener, model: StableDiffusion) -> None:
-    bank = noise_bank(2, (4, *SIZE), seed=7)
+    bank = noise_bank(3, (4, *SIZE), seed=7)
     np.testing.assert_array_equal(screener.bundle.noise_bank(), bank.numpy())
     found = np.dstack([screener.first_step(PROMPTS), screener.first_step_taps(PROMPTS)])
     expected = [[written_out(model, p, noise[None]) for noise in bank] for p in PROMPTS]
@@ -79,7 +62,7 @@ def test_sampling_still_begins_at_its_first_timestep(
     screener: Screener, model: StableDiffusion
 ) -> None:
     assert (screener.timestep, screener.timesteps[0]) == (T, 981)
-    bank = noise_bank(2, (4, *SIZE), seed=7)
+    bank = noise_bank(3, (4, *SIZE), seed=7)
     expected = magnitudes(model, PROMPTS, bank, steps=3).numpy()
     found = screener.trajectory(PROMPTS, steps=3)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
@@ -90,30 +73,31 @@ def test_sampling_still_begins_at_its_first_timestep(
 @one_model
 def test_probes_are_of_the_screening_timestep(screener: Screener) -> None:
     manifest = screener.bundle.manifest
-    assert (manifest.timestep, manifest.noise_bank.shape) == (T, (2, 4, *SIZE))
-    assert manifest.parity["taps"]["max_relative_error"] <= 1e-4
+    assert (manifest.timestep, manifest.noise_bank.shape) == (T, (3, 4, *SIZE))
+    assert manifest.parity["screen"]["max_relative_error"] <= 1e-4
     assert screener.probe() < 1e-4
 
 
 @one_model
-def test_smaller_latents_cost_less(screener: Screener, bundle_dir: Path) -> None:
-    with Screener.open(bundle_dir) as own:
-        before, after = (each.bundle.manifest.flops for each in (own, screener))
-    text = before["text_encoder"]
-    assert text == after["text_encoder"]
-    assert 0.3 < (after["screen"] - text) / (before["screen"] - text) < 0.5  # 24 of 64 positions
+def test_smaller_latents_cost_less(screener: Screener, model: StableDiffusion) -> None:
+    own = ScreenGraph(model, noise_bank(1, model.latent_shape, seed=7), T, TAPS)
+    before, after = count_flops(own, own.one(model)), screener.bundle.manifest.flops
+    text = after["text_encoder"]
+    assert 0.3 < (after["screen"] - text) / (before - text) < 0.5  # 24 of 64 positions
 
 
 @one_model
-def test_rms_knows_the_size(folder: Path) -> None:
-    with Detector.load(folder, threads=1, uncalibrated="score") as detector:
+def test_rms_knows_the_size(bundle_dir: Path) -> None:
+    with Detector.load(bundle_dir, threads=1, uncalibrated="score") as detector:
         [found] = detector.screen(["a cat"])
     assert found.rms == pytest.approx(found.score / math.sqrt(4 * SIZE[0] * SIZE[1]))
 
 
 @one_model
-def test_the_torch_backend_agrees(folder: Path, model: StableDiffusion, screener: Screener) -> None:
-    with Screener.open(folder, backend=TorchBackend(model)) as other:
+def test_the_torch_backend_agrees(
+    bundle_dir: Path, model: StableDiffusion, screener: Screener
+) -> None:
+    with Screener.open(bundle_dir, backend=TorchBackend(model)) as other:
         for look in (Screener.first_step, Screener.first_step_taps):
             np.testing.assert_allclose(
                 look(other, PROMPTS), look(screener, PROMPTS), rtol=1e-4, atol=1e-4
@@ -128,8 +112,8 @@ def test_the_torch_backend_agrees(folder: Path, model: StableDiffusion, screener
 
 def test_at_the_first_timestep_both_measures_are_one(model: StableDiffusion) -> None:
     bank = noise_bank(2, model.latent_shape, seed=1)
-    expected = measure(model, PROMPTS[:2], bank, steps=1, taps=[LAST])[:, :, 0]
-    found = measure_at(model, PROMPTS[:2], bank, 981, taps=[LAST])
+    expected = measure(model, PROMPTS[:2], bank, steps=1, taps=TAPS)[:, :, 0]
+    found = measure_at(model, PROMPTS[:2], bank, 981, taps=TAPS)
     torch.testing.assert_close(found, expected)
 
 

@@ -19,20 +19,22 @@ from onnx import defs
 
 from mnemoscope_runtime import Bundle
 
+_HALVES = {"float": "float16"}
 _TYPES = {number: name.lower() for name, number in onnx.TensorProto.DataType.items()}
 
 
-def lacking(bundle: Path) -> set[str]:
+def lacking(bundle: Path, *, halved: bool = False) -> set[str]:
     """Operators with the types that have no kernel: "ArgMax T=int32 (screen.onnx)".
 
-    Each graph is validated first, strictly: every type, every shape.
+    Each graph is validated first, strictly: every type, every shape. If `halved` all that is in
+    float32 is looked up as float16.
     """
     opened = Bundle.open(bundle)
     found = set()
     for file in opened.manifest.graphs.values():
         onnx.checker.check_model(str(bundle / file), full_check=True)
         model = onnx.load(str(bundle / file), load_external_data=False)
-        found |= {f"{what} ({file})" for what in lacking_in(model)}
+        found |= {f"{what} ({file})" for what in lacking_in(model, halved=halved)}
     return found
 
 
@@ -47,7 +49,7 @@ def types_of(bundle: Path, operators: set[str]) -> list[tuple[str, dict[str, str
     return found
 
 
-def lacking_in(model: onnx.ModelProto) -> set[str]:
+def lacking_in(model: onnx.ModelProto, *, halved: bool = False) -> set[str]:
     """The same for one graph."""
     opset = _opset(model)
     others = {node.op_type for node in model.graph.node} - _kernels().keys()
@@ -62,6 +64,8 @@ def lacking_in(model: onnx.ModelProto) -> set[str]:
         if node.op_type == "Constant":
             continue
         types = _types(node, opset, known)
+        if halved:
+            types = {name: _HALVES.get(kind, kind) for name, kind in types.items()}
         if not any(
             kernel["since"] <= opset <= (kernel["until"] or opset)
             and all(

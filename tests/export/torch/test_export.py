@@ -7,7 +7,7 @@ import onnx
 import pytest
 import torch
 from cuda_kernels import lacking
-from predictions import both_models
+from predictions import VARIED, both_models
 
 from mnemoscope import ExportError
 from mnemoscope_export import StableDiffusion, noise_bank
@@ -21,12 +21,14 @@ def test_bundle_tells_where_it_comes_from(bundle_dir: Path, model: StableDiffusi
     manifest = bundle.manifest
     assert manifest.model.weights_sha256 == model.weights_sha256()
     assert manifest.model.prediction_type == model.prediction_type
-    assert manifest.timestep == 981
+    varied = VARIED[model.prediction_type]
+    shape = (3, 4, *varied.get("latent_size", (8, 8)))
+    assert manifest.timestep == varied.get("timestep", 981)
     assert manifest.guidance == 7.5
-    assert manifest.noise_bank.shape == (3, 4, 8, 8)
+    assert manifest.noise_bank.shape == shape
     assert set(manifest.graphs) == {"screen", "step", "text_encoder"}
     assert manifest.tools["torch"]
-    assert np.array_equal(bundle.noise_bank(), noise_bank(3, (4, 8, 8), seed=7).numpy())
+    assert np.array_equal(bundle.noise_bank(), noise_bank(3, shape[1:], seed=7).numpy())
     assert set(manifest.parity) == set(manifest.graphs)
     assert all(figures["max_relative_error"] <= 1e-4 for figures in manifest.parity.values())
 
