@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -128,3 +129,15 @@ def test_a_header_of_any_size_is_not_read(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", [info])
     with pytest.raises(InputError, match=r"a header of 2,\d+,\d+ bytes; 1,048,576 are accepted"):
         read(path)
+
+
+def test_memory_does_not_grow_with_the_members(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", {f"{k:05}.txt": b"a caption" for k in range(3000)})
+    tracemalloc.start()
+    try:
+        count = sum(1 for _ in Tars(path, (path,)).rows())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert count == 3000
+    assert peak < 3 * 2**19  # a MiB of its end is read at a time; all members would take another

@@ -159,6 +159,16 @@ def test_a_set_without_a_picture_that_can_be_read(tmp_path: Path) -> None:
         run(path, tmp_path / "r.jsonl", fdr=0.5)
 
 
+def test_nothing_is_drawn_if_nothing_may_be(tmp_path: Path) -> None:
+    folder = put(tmp_path / "set", **SET)
+    found, _, artist = run(folder, tmp_path / "r.jsonl", at_most=0, unflagged=0)
+    assert artist.calls == ["require sd1", "describe 6"]
+    assert {row["finding"] for row in rows(tmp_path / "r.jsonl")} == {None}
+    assert found.confirmation is not None
+    assert found.confirmation.recall is None
+    assert found.confirmation.share == Estimate(None, 0, 1)
+
+
 class Failing(FakeArtist):
     """Fails in the middle of a stage."""
 
