@@ -2,43 +2,37 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mnemoscope_runtime import CalibrationError, InputError, __version__
+from mnemoscope_runtime import InputError, __version__
 from mnemoscope_runtime.options import check_options
 
-from ..calibration import Calibration
 from ..calibration.conformal import rejected
 from ..captioned import CaptionedSet, has_pictures, open_captioned
 from ..detector import Detector
 from ..duplicates import write_list
-from ..explain import EditOptions, Explainer, find_edits
-from ..explain.pictures import coloured
 from ..outputs import require_place, writing_text
 from ..tables import check_table
 from . import figures, report, table
-from .confirming import Confirmation, Confirming, confirm
-from .deciding import GROUPED, READ, group, limitation, limits
-from .gallery import Words, gallery
+from .confirming import Confirming, confirm
+from .deciding import group, limitation, limits
+from .gallery import gallery
 from .journal import Job, Journal
-from .measuring import Measured, ask, collect, known_as, measuring
+from .judging import judge
+from .marking import marked
+from .measuring import ask, collect, known_as, measuring
 from .result import Audit
+from .rows import entries_of, rows_of, with_pictures
 from .source import Source
 from .stages import Here, Progress, Workers, run
 
 __all__ = ["audit"]
-
-_EDITS = EditOptions(budget=32, most=1)
-_SHOWN, _OF_EACH, _HIGHEST = 200, 5, 20  # in the report: groups, of each; if none is flagged
 
 
 def audit(
@@ -144,7 +138,7 @@ def audit(
         except InputError:
             journal.remove()
             raise
-        judged = _judge(source, measured, calibration, fdr, dependent, tell)
+        judged = judge(source, measured, calibration, fdr, dependent, tell)
         confirmation = None
         if confirming is not None:
             flagged = judged.flagged
@@ -179,18 +173,18 @@ def audit(
                 )
                 compared = limits(source.measured, fdr, dependent)
                 curve = figures.p_value_plot(judged.p_values, compared)
-                entries = _entries(source, measured, judged)
+                entries = entries_of(source, measured, judged)
                 pictures = None
                 if confirmation is not None:
-                    marked = None
+                    explained = None
                     if isinstance(detector, Detector):
-                        marked = partial(_marked, detector, steps, noises)
-                    pictures = gallery(confirmation, source, marked)
+                        explained = partial(marked, detector, steps, noises)
+                    pictures = gallery(confirmation, source, explained)
                 text = report.page(audited, entries, histogram, curve, pictures)
                 both.enter_context(writing_text(page, table.REMEDY)).write(text)
-            rows, columns = _rows(source, measured, judged), dict(table.COLUMNS)
+            rows, columns = rows_of(source, measured, judged), dict(table.COLUMNS)
             if confirmation is not None:
-                rows = _with_pictures(rows, source, confirmation)
+                rows = with_pictures(rows, source, confirmation)
                 columns |= table.PICTURE_COLUMNS
             if listed is not None and confirmation is not None:
                 assert captioned is not None
@@ -201,104 +195,6 @@ def audit(
     return audited
 
 
-@dataclass(frozen=True, eq=False)
-class _Judged:
-    p_values: NDArray[np.float64]  # [distinct]
-    flagged: NDArray[np.bool_]  # [distinct]
-    groups: NDArray[np.int64]  # [distinct], 0 for those that are not flagged or not grouped
-    shown: dict[int, str]  # the flagged, or the highest if there are none: the worst first
-
-
-def _judge(
-    source: Source,
-    measured: Measured,
-    calibration: Calibration,
-    fdr: float,
-    dependent: bool,
-    tell: Callable[[str], None],
-) -> _Judged:
-    p_values = calibration.p_values(measured.scores)
-    flagged = rejected(p_values, fdr, dependent=dependent)
-    order = np.argsort(-measured.scores, kind="stable")  # the flagged come first
-    count = int(flagged.sum())
-    if count > GROUPED:
-        tell(f"only the {GROUPED:,} highest scores of the {count:,} flagged prompts are grouped.")
-    worst = order[: min(count, GROUPED) or _HIGHEST]
-    shown = dict.fromkeys(worst.tolist(), "")
-    for place, prompt in enumerate(source.prompts()):
-        if place in shown:
-            shown[place] = prompt[:READ]
-    groups = np.zeros(len(flagged), np.int64)
-    if count:
-        groups[worst] = group(list(shown.values()))
-    return _Judged(p_values, flagged, groups, shown)
-
-
-def _rows(source: Source, measured: Measured, judged: _Judged) -> Iterator[table.Row]:
-    for row, (prompt, place) in enumerate(zip(source.rows(), source.place, strict=True)):
-        if place < 0:
-            yield prompt, None, None, None, None, None, source.reasons[source.reason[row]]
-            continue
-        yield (
-            prompt,
-            float(measured.scores[place]),
-            float(judged.p_values[place]),
-            bool(judged.flagged[place]),
-            int(judged.groups[place]) or None,
-            bool(measured.truncated[place]),
-            None,
-        )
-
-
-def _with_pictures(
-    rows: Iterator[table.Row], source: Source, confirmation: Confirmation
-) -> Iterator[table.Row]:
-    drawn = {each.place: each for each in confirmation.captions}
-    repeats = confirmation.repeats
-    images = captions = np.zeros(len(source.place), np.int64)
-    if repeats is not None:
-        images, captions = repeats.picture_times, repeats.caption_times
-    for number, (row, place) in enumerate(zip(rows, source.place.tolist(), strict=True)):
-        why = source.picture_reasons[source.picture_reason[number]]
-        why = why or confirmation.picture_errors.get(number, "")
-        caption, likeness = drawn.get(place), confirmation.rows.get(number)
-        times = int(images[number]) or None, int(captions[number]) or None
-        if caption is None or likeness is None:
-            yield *row, None, None, None, None, None, *times, why or None
-            continue
-        other = caption.other_row
-        yield (
-            *row,
-            caption.finding and str(caption.finding),
-            likeness.similarity,
-            likeness.copies,
-            None if other is None else other + 1,
-            None if other is None else float(caption.other.max()),
-            *times,
-            None,
-        )
-
-
-def _entries(source: Source, measured: Measured, judged: _Judged) -> Iterator[report.Entry]:
-    """The worst groups, and the worst prompts of each."""
-    times = np.bincount(source.place[source.place >= 0])
-    members: dict[int, list[int]] = {}
-    for place in judged.shown:
-        members.setdefault(int(judged.groups[place]), []).append(place)
-    for number, places in itertools.islice(members.items(), _SHOWN):
-        kept = places[:_OF_EACH] if number else places
-        for place in kept:
-            last = place == kept[-1]
-            yield report.Entry(
-                group=number or None,
-                prompt=judged.shown[place],
-                score=float(measured.scores[place]),
-                p_value=float(judged.p_values[place]),
-                times=int(times[place]),
-                others=len(places) - len(kept) if last else 0,
-            )
-
-
 def _captioned(
     file: Path, images: str | None, column: str | None, quotes: bool
 ) -> CaptionedSet | None:
@@ -306,19 +202,6 @@ def _captioned(
     if images is None and not has_pictures(file):
         return None
     return open_captioned(file, images=images, column=column, quotes=quotes)
-
-
-def _marked(detector: Detector, steps: int, noises: int | None, prompt: str) -> Words:
-    """A caption with the words marked that its score comes from, and a change that is not flagged.
-
-    Nothing is marked where there is nothing to weigh.
-    """
-    try:
-        explanation = Explainer(detector).explain(prompt, steps=steps, noises=noises)
-        edits = find_edits(detector, prompt, _EDITS, steps=steps, noises=noises).found
-    except (InputError, CalibrationError):
-        return Words([(prompt, "")])
-    return Words(coloured(explanation), edits[0].prompt if edits else None)
 
 
 def _check_duplicates(confirming: Confirming | None) -> None:

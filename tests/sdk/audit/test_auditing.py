@@ -17,7 +17,7 @@ from mnemoscope import (
     InputError,
     NumericsError,
 )
-from mnemoscope.audit import Audit, audit
+from mnemoscope.audit import Audit, audit, judging
 from mnemoscope.audit import auditing as module
 
 BENIGN = np.linspace(0, 1, 99)  # so that p is a multiple of 1 / 100
@@ -152,7 +152,7 @@ def test_the_report_shows_the_highest_scores_if_nothing_is_flagged(tmp_path: Pat
 def test_only_so_many_flagged_prompts_are_grouped(
     files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "GROUPED", 1)
+    monkeypatch.setattr(judging, "GROUPED", 1)
     detector, _ = known(SCORES, BENIGN)
     found, told = run(detector, files)
     assert (found.flagged, found.groups) == (3, 1)
