@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,17 +18,18 @@ from ...duplicates import Repeats, find_repeats
 from ...duplicates.neighbours import import_faiss
 from ..journal import Journal
 from ..source import Source
-from ..stages import Progress, Workers, run
+from ..stages import Progress, Stage, Workers, run
 from . import describing, drawing
 from .artist import Artist, Halves, Opens
 from .choosing import AT_MOST, UNFLAGGED, choose
 from .comparing import compare, unrelated
 from .confirmation import Confirmation, DrawnCaption, Likeness
-from .findings import judge, usual
+from .findings import Cosines, judge, usual
 
 __all__ = ["Confirming", "confirm"]
 
 _MOST_SEEDS = 64
+_Batches = Iterator[tuple[int, list[describing.Described]]]
 
 
 @dataclass(frozen=True)
@@ -88,65 +89,39 @@ def confirm(
         InputError: the set holds no picture that can be read, or the journal cannot be written.
         NumericsError: a picture or a vector is NaN or infinite.
     """
-    assert source.captioned is not None
     artist, opens = wanted.artist, wanted.opens or (lambda: wanted.artist)
     identity = artist.identity()
     go = partial(run, journal=journal, workers=workers, progress=progress, tell=tell)
-    count = int(source.pictured.sum())
-    stage = describing.describing(partial(spots_of, source.captioned), count, opens, identity)
-    pictures = describing.collect(go(stage), count)
-    errors = Counter(source.picture_errors) + Counter(filter(None, pictures.errors))
-    for reason, many in errors.items():
-        tell(f"{many:,} pictures cannot be compared with ({reason}).")
-    rows = np.flatnonzero(source.pictured)[pictures.place >= 0]  # of each vector
-    if not len(rows):
-        raise InputError(
-            f"{source.path} holds no picture that can be read, so that nothing can be confirmed. "
-            "Check --images, or leave confirming out (--confirm 0)."
-        )
-    places = source.place[rows]  # of each vector: which caption is its own
+    known = _describe(source, opens, identity, go, tell)
     drawable = np.zeros(len(scores), np.bool_)
-    drawable[places[places >= 0]] = True
-    chosen = choose(
-        scores,
-        flagged,
-        drawable,
-        source.sha256,
-        at_most=wanted.at_most,
-        unflagged=wanted.unflagged,
-    )
+    drawable[known.places[known.places >= 0]] = True
+    numbers = {"at_most": wanted.at_most, "unflagged": wanted.unflagged}
+    chosen = choose(scores, flagged, drawable, source.sha256, **numbers)
     prompts = _texts(source, chosen.places)
-    seeds = range(wanted.seeds)
-    drawn, shown = drawing.collect(
-        go(drawing.drawing(prompts, seeds, opens, identity)), len(prompts), wanted.seeds
-    )
-    owned = _owned(places, chosen.places)
-    compared = compare(drawn, pictures.vectors, owned)
-    first = len(chosen.worst) + len(chosen.flagged)
-    level = usual(unrelated(drawn[first:], pictures.vectors, owned[first:]))
+    stage = drawing.drawing(prompts, range(wanted.seeds), opens, identity)
+    drawn, shown = drawing.collect(go(stage), len(prompts), wanted.seeds)
+
+    owned = _owned(known.places, chosen.places)
+    compared = compare(drawn, known.vectors, owned)
+    first = len(chosen.worst) + len(chosen.flagged)  # of those that are not flagged
+    level = usual(unrelated(drawn[first:], known.vectors, owned[first:]))
     above = artist.descriptor.copied_above
     own = np.stack([each.max(0) for each in compared.own]) if prompts else compared.other
     findings = judge(own, compared.other, above, level)
-    captions, likenesses = [], {}
-    for n, prompt in enumerate(prompts):
-        cosines, best = compared.own[n], int(compared.other[n].argmax())
-        other = int(compared.nearest[n, best])
-        captions.append(
-            DrawnCaption(
-                place=int(chosen.places[n]),
-                prompt=prompt,
-                flagged=n < first,
-                finding=findings[n],
-                own=own[n],
-                own_row=int(rows[owned[n][cosines.max(1).argmax()]]),
-                other=compared.other[n],
-                other_row=None if other < 0 else int(rows[other]),
-                shown=shown[n],
-            )
+    captions = [
+        DrawnCaption(
+            place=int(chosen.places[n]),
+            prompt=prompt,
+            flagged=n < first,
+            finding=findings[n],
+            own=own[n],
+            own_row=int(known.rows[owned[n][compared.own[n].max(1).argmax()]]),
+            other=compared.other[n],
+            other_row=_row(compared.nearest[n, compared.other[n].argmax()], known.rows),
+            shown=shown[n],
         )
-        for vector, each in zip(owned[n], cosines, strict=True):
-            copies = None if above is None else int((each > above).sum())
-            likenesses[int(rows[vector])] = Likeness(float(each.max()), copies)
+        for n, prompt in enumerate(prompts)
+    ]
     return Confirmation(
         descriptor=artist.descriptor.name,
         copied_above=above,
@@ -154,14 +129,65 @@ def confirm(
         seeds=wanted.seeds,
         steps=artist.steps,
         guidance=artist.guidance,
-        pictures=len(rows),
-        errors=dict(errors),
+        pictures=len(known.rows),
+        errors=dict(known.errors),
         chosen=chosen,
         captions=captions,
-        rows=likenesses,
-        picture_errors=_by_row(source, pictures),
-        repeats=_repeats(source, pictures.vectors[:, 0], rows, artist.descriptor.duplicate_above),
+        rows=dict(_likenesses(compared.own, owned, known.rows, above)),
+        picture_errors=known.by_row,
+        repeats=_repeats(source, known, artist.descriptor.duplicate_above),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Described:
+    vectors: Halves  # [P, 2, D]
+    rows: NDArray[np.int64]  # which row each is of
+    places: NDArray[np.int64]  # and which caption; -1 if that cannot be screened
+    errors: Counter[str]
+    by_row: dict[int, str]
+
+
+def _describe(
+    source: Source,
+    opens: Opens,
+    identity: str,
+    go: Callable[[Stage[Spot, describing.Described]], _Batches],
+    tell: Callable[[str], None],
+) -> _Described:
+    assert source.captioned is not None
+    where = np.flatnonzero(source.pictured)
+    spots = partial(spots_of, source.captioned)
+    stage = describing.describing(spots, len(where), opens, identity)
+    found = describing.collect(go(stage), len(where))
+    errors = Counter(source.picture_errors) + Counter(filter(None, found.errors))
+    for reason, many in errors.items():
+        tell(f"{many:,} pictures cannot be compared with ({reason}).")
+    rows = where[found.place >= 0]
+    if not len(rows):
+        raise InputError(
+            f"{source.path} holds no picture that can be read, so that nothing can be confirmed. "
+            "Check --images, or leave confirming out (--confirm 0)."
+        )
+    by_row = {int(where[at]): why for at, why in enumerate(found.errors) if why}
+    return _Described(found.vectors, rows, source.place[rows], errors, by_row)
+
+
+def _row(vector: int, rows: NDArray[np.int64]) -> int | None:
+    return None if vector < 0 else int(rows[vector])
+
+
+def _likenesses(
+    own: Sequence[Cosines],
+    owned: Sequence[NDArray[np.int64]],
+    rows: NDArray[np.int64],
+    above: float | None,
+) -> Iterator[tuple[int, Likeness]]:
+    """What came of each row with a picture whose caption was drawn."""
+    for cosines, vectors in zip(own, owned, strict=True):
+        for each, vector in zip(cosines, vectors.tolist(), strict=True):
+            copies = None if above is None else int((each > above).sum())
+            yield int(rows[vector]), Likeness(float(each.max()), copies)
 
 
 def spots_of(captioned: CaptionedSet) -> Iterator[Spot]:
@@ -171,16 +197,14 @@ def spots_of(captioned: CaptionedSet) -> Iterator[Spot]:
             yield row.picture
 
 
-def _repeats(
-    source: Source, vectors: Halves, rows: NDArray[np.int64], alike: float | None
-) -> Repeats | None:
+def _repeats(source: Source, known: _Described, alike: float | None) -> Repeats | None:
     if alike is None:
         return None
     captions = (
         text if place >= 0 else None
         for text, place in zip(source.rows(), source.place.tolist(), strict=True)
     )
-    return find_repeats(vectors, rows, captions, pictures_alike=alike)
+    return find_repeats(known.vectors[:, 0], known.rows, captions, pictures_alike=alike)
 
 
 def _texts(source: Source, places: NDArray[np.int64]) -> list[str]:
@@ -197,9 +221,3 @@ def _owned(of: NDArray[np.int64], places: NDArray[np.int64]) -> list[NDArray[np.
     order = np.argsort(of, kind="stable")
     ends = np.searchsorted(of[order], [places, places + 1])
     return [order[low:high] for low, high in ends.T]
-
-
-def _by_row(source: Source, pictures: describing.Pictures) -> dict[int, str]:
-    """Why rows have no picture that can be read."""
-    where = np.flatnonzero(source.pictured)
-    return {int(where[at]): why for at, why in enumerate(pictures.errors) if why}
