@@ -16,7 +16,7 @@ from .graphs.walk import Refused, check_graph
 from .manifest import Manifest
 from .options import check_options
 from .reading import read_file
-from .schedulers import timesteps
+from .schedulers import is_trained, timesteps
 from .signatures import check_signature
 
 __all__ = ["MANIFEST", "Bundle"]
@@ -182,12 +182,12 @@ def _manifest_bytes(path: Path) -> bytes:
 def _check_schedule(path: Path, manifest: Manifest) -> None:
     """Every timestep must have been trained on, also the one `screen` measures at."""
     schedule, trained = timesteps(manifest.scheduler), manifest.scheduler.num_train_timesteps
-    if schedule.min() < 0 or schedule.max() >= trained:
+    if not all(is_trained(manifest.scheduler, t) for t in (schedule.min(), schedule.max())):
         raise IntegrityError(
             f"{path / MANIFEST} samples timesteps {schedule.max()} to {schedule.min()} of a model "
             f"that has {trained}. Export the model again."
         )
-    if not 0 <= manifest.timestep < trained:
+    if not is_trained(manifest.scheduler, manifest.timestep):
         raise IntegrityError(
             f"{path / MANIFEST} screens at timestep {manifest.timestep} of a model that has "
             f"{trained}. Export the model again."

@@ -10,6 +10,8 @@ import msgspec
 
 from . import strict_json
 from .errors import IntegrityError, SchemaError
+from .schedulers import Scheduler, decoded
+from .units import PredictionType, Unit
 
 __all__ = [
     "EMPTY",
@@ -22,12 +24,13 @@ __all__ = [
     "NoiseBank",
     "Precision",
     "Probe",
-    "Scheduler",
     "TokenizerRecord",
 ]
 
-SCHEMA = 2  # 1 let unknown fields pass, so that whoever read it could miss what they mean
-_READABLE = (1, SCHEMA)
+# 1 let unknown fields pass, so that whoever read it could miss what they mean; up to 2 the sampler
+# was DDIM, and did not say so
+SCHEMA = 3
+_READABLE = (1, 2, SCHEMA)
 _KIND = "mnemoscope-bundle"
 _GRAPHS = ("screen", "step", "text_encoder")
 _TAPS = "taps"
@@ -40,11 +43,9 @@ _Rows = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
 _Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _Positive = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 _Magnitude = Annotated[float, msgspec.Meta(gt=0)]
-_Beta = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Embedding = Literal["prompt_embeds", "pooled_embeds"]
-PredictionType = Literal["epsilon", "v_prediction"]
 Follows = Literal["transformers-4", "transformers-5"]
 
 
@@ -100,20 +101,6 @@ class ModelRecord:
     clip_skip: _Whole | None = None
     negative: str | None = None
     inpainting: str | None = None
-
-
-@dataclass(frozen=True)
-class Scheduler:
-    """The noise schedule, in diffusers' terms, and the number of DDIM steps of a whole image."""
-
-    beta_schedule: Literal["linear", "scaled_linear"]
-    beta_start: _Beta
-    beta_end: _Beta
-    num_train_timesteps: _Count
-    steps_offset: Annotated[int, msgspec.Meta(ge=-(2**16), le=2**16)]
-    set_alpha_to_one: bool
-    timestep_spacing: Literal["leading", "trailing"]
-    inference_steps: _Count
 
 
 @dataclass(frozen=True)
@@ -184,7 +171,11 @@ class Manifest:
         taps: Layers of the UNet, in the order in which they run, whose features are compared too.
         tokenizer_2: What a second text encoder reads: its ids stand behind the first's in
             `input_ids`.
+        tokenizer_3: What a T5 reads, likewise.
+        tokens: How many the network is told of, where that is not the length of `tokenizer`.
+        encodes_apart: `screen` and `taps` take what `text_encoder` returns, and not ids.
         any_length: `step` takes embeddings of any number of tokens, not only of the tokenizer's.
+        unit: What magnitudes are measured in: the predicted noise, or the predicted picture.
     """
 
     schema: int
@@ -209,7 +200,11 @@ class Manifest:
     empty: str | None = None
     taps: tuple[str, ...] = ()
     tokenizer_2: TokenizerRecord | None = None
+    tokenizer_3: TokenizerRecord | None = None
+    tokens: _Count | None = None
+    encodes_apart: bool = False
     any_length: bool = False
+    unit: Unit = "eps"
 
     @classmethod
     def new(cls, **fields: Any) -> Manifest:
@@ -236,10 +231,10 @@ class Manifest:
             if head.get("schema") not in _READABLE:
                 raise SchemaError(
                     f"{origin} has schema {head.get('schema')!r}, this version reads "
-                    f"{' and '.join(map(str, _READABLE))}. "
+                    f"{', '.join(map(str, _READABLE))}. "
                     "Upgrade mnemoscope, or export the model again with this version."
                 )
-            manifest = msgspec.json.decode(text, type=cls)
+            manifest = msgspec.convert(_in_words_of_today(head), cls, dec_hook=decoded)
         except (ValueError, RecursionError) as error:  # msgspec's too
             raise SchemaError(
                 f"{origin} is damaged: {error}. Copy the bundle again or export the model again."
@@ -250,6 +245,12 @@ class Manifest:
                 f"{origin} says {', '.join(unknown)}, which this version does not know, and "
                 "might measure something else for it. Upgrade mnemoscope, or export the model "
                 "again with this version."
+            )
+        if manifest.unit != manifest.scheduler.unit:
+            raise IntegrityError(
+                f"{origin} measures in {manifest.unit}, of a model whose sampler "
+                f"({manifest.scheduler.kind}) is measured in {manifest.scheduler.unit}. Export the "
+                "model again."
             )
         missing = [name for name in _GRAPHS if name not in manifest.graphs]
         if missing:
@@ -262,7 +263,8 @@ class Manifest:
                 f"{origin} counts no arithmetic of {', '.join(uncounted)}. Export the model again."
             )
         whole = {"screen", _TAPS} & manifest.flops.keys()
-        if any(manifest.flops[name] < manifest.flops["text_encoder"] for name in whole):
+        inside = 0 if manifest.encodes_apart else manifest.flops["text_encoder"]
+        if any(manifest.flops[name] < inside for name in whole):
             raise IntegrityError(
                 f"{origin} counts more arithmetic of the text encoder than of all that it is part "
                 "of. Export the model again."
@@ -294,9 +296,17 @@ class Manifest:
     def to_json(self) -> bytes:
         """The bytes of `manifest.json`; their sha256 is the bundle's id.
 
-        What holds its default is left out, so that versions that do not know it yet read on.
+        What holds its default is left out, so that versions that do not know it yet read on, but
+        for what tells a kind.
         """
         return msgspec.json.format(msgspec.json.encode(_written(self)), indent=2) + b"\n"
+
+
+def _in_words_of_today(head: dict[str, Any]) -> dict[str, Any]:
+    """What an older manifest left unsaid."""
+    if head["schema"] < 3 and isinstance(head.get("scheduler"), dict):
+        return {**head, "scheduler": {"kind": "ddim", **head["scheduler"]}}
+    return head
 
 
 def _written(value: Any) -> Any:
@@ -306,7 +316,7 @@ def _written(value: Any) -> Any:
         return {
             field.name: _written(each)
             for field, each in held.items()
-            if field.default is MISSING or each != field.default
+            if field.default is MISSING or each != field.default or field.name == "kind"
         }
     if isinstance(value, dict):
         return {name: _written(each) for name, each in value.items()}

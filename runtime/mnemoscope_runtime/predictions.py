@@ -32,21 +32,21 @@ class Part:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the UNet says of the latents of a part at one timestep, in eps units.
+    """What the UNet says of the latents of a part at one timestep, in the bundle's unit.
 
     Attributes:
         timestep: t
         latents: x_t # [b, m, C, H, W]
-        magnitude: || eps_cond - eps_uncond ||_2, >= 0 # [b, m]
-        eps_cond: eps(x_t, t, e_prompt) # [b, m, C, H, W]
-        eps_uncond: eps(x_t, t, e_empty) # [b, m, C, H, W]
+        magnitude: || cond - uncond ||_2, >= 0 # [b, m]
+        cond: eps(x_t, t, e_prompt), of flows the predicted picture. # [b, m, C, H, W]
+        uncond: eps(x_t, t, e_empty), likewise. # [b, m, C, H, W]
         taps: || h_l(x_t, t, e_prompt) - h_l(x_t, t, e_empty) ||_2 of every tapped layer, in units
             of its own, >= 0. # [b, m, K]
     """
 
-    timestep: int
+    timestep: float
     latents: Array
     magnitude: Array
-    eps_cond: Array
-    eps_uncond: Array
+    cond: Array
+    uncond: Array
     taps: Array

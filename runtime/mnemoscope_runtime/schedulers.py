@@ -1,18 +1,115 @@
-"""DDIM (Song et al. 2021) in numpy: the sampler of the paper's protocol."""
+"""Samplers in numpy: DDIM (Song et al. 2021), of the paper's protocol, and Euler's for flows."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from .manifest import Scheduler
+from .errors import InputError
+from .units import Level, Unit
 
-__all__ = ["alphas_cumprod", "ddim_step", "guide", "timesteps"]
+__all__ = [
+    "Ddim",
+    "FlowEuler",
+    "Scheduler",
+    "advance",
+    "alphas_cumprod",
+    "as_input",
+    "ddim_step",
+    "decoded",
+    "guide",
+    "is_trained",
+    "level",
+    "sigmas",
+    "timesteps",
+]
 
 Array = NDArray[np.float32]
+_Count = Annotated[int, msgspec.Meta(ge=1, le=2**16)]
+_Beta = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 
 
-def alphas_cumprod(scheduler: Scheduler) -> NDArray[np.float64]:
+class Scheduler:
+    """How a whole image is sampled: one of the classes below, told apart by `kind`.
+
+    Attributes:
+        kind: Which.
+        num_train_timesteps: How many there are.
+        inference_steps: Steps of a whole image.
+        unit: What magnitudes of its models are measured in.
+    """
+
+    kind: str
+    num_train_timesteps: int
+    inference_steps: int
+    unit: ClassVar[Unit]
+
+
+@dataclass(frozen=True)
+class Ddim(Scheduler):
+    """A noise schedule in diffusers' terms, and the number of DDIM steps of a whole image."""
+
+    unit = "eps"
+
+    beta_schedule: Literal["linear", "scaled_linear"]
+    beta_start: _Beta
+    beta_end: _Beta
+    num_train_timesteps: _Count
+    steps_offset: Annotated[int, msgspec.Meta(ge=-(2**16), le=2**16)]
+    set_alpha_to_one: bool
+    timestep_spacing: Literal["leading", "trailing"]
+    inference_steps: _Count
+    kind: Literal["ddim"] = field(default="ddim", kw_only=True)
+
+
+@dataclass(frozen=True)
+class FlowEuler(Scheduler):
+    """Euler's steps along a rectified flow, from noise (s = 1) to a picture (s = 0).
+
+    Timesteps are s times `num_train_timesteps`. A shift that depends on the size of the latents is
+    worked out at export, for the bundle's.
+
+    Attributes:
+        shift: s becomes shift s / (1 + (shift - 1) s).
+        last: s of the last step before that. The first is 1, and between them steps are even.
+    """
+
+    unit = "x0"
+
+    num_train_timesteps: _Count
+    shift: Annotated[float, msgspec.Meta(gt=0, le=2**16)]
+    last: Annotated[float, msgspec.Meta(gt=0, le=1)]
+    inference_steps: _Count
+    kind: Literal["flow-euler"] = field(default="flow-euler", kw_only=True)
+
+
+_KINDS: Mapping[str, type[Scheduler]] = {"ddim": Ddim, "flow-euler": FlowEuler}
+
+
+def decoded(wanted: type, value: Any) -> Any:
+    """msgspec's hook for `Scheduler`, in builtins, since it takes dataclasses one by one.
+
+    Raises:
+        ValueError: it is none.
+    """
+    assert wanted is Scheduler
+    if not isinstance(value, dict):
+        raise ValueError(f"Expected `object`, got `{type(value).__name__}`")
+    kind = value.get("kind")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise ValueError(f"Invalid kind {kind!r:.80}")
+    try:
+        return msgspec.convert(value, _KINDS[kind])
+    except msgspec.ValidationError as error:  # who called adds where
+        raise ValueError(f"{error}") from None
+
+
+def alphas_cumprod(scheduler: Ddim) -> NDArray[np.float64]:
     """Signal kept at each training timestep, alpha-bar in the paper.
 
     Returns:
@@ -26,13 +123,27 @@ def alphas_cumprod(scheduler: Scheduler) -> NDArray[np.float64]:
     return np.cumprod(1 - betas)
 
 
-def timesteps(scheduler: Scheduler) -> NDArray[np.int64]:
+def sigmas(scheduler: FlowEuler) -> Array:
+    """The noise levels s of a whole image, as diffusers' FlowMatchEulerDiscreteScheduler has them.
+
+    Returns:
+        # [inference_steps + 1], falling from 1 to 0
+    """
+    even = np.linspace(1, scheduler.last, scheduler.inference_steps)
+    shifted = scheduler.shift * even / (1 + (scheduler.shift - 1) * even)
+    return np.append(shifted, 0).astype(np.float32)
+
+
+def timesteps(scheduler: Scheduler) -> NDArray[np.int64] | Array:
     """The timesteps of a whole image, from the noisiest down.
 
     Returns:
-        # [inference_steps]
+        # [inference_steps], whole numbers for DDIM and float32 for flows
     """
     total, count = scheduler.num_train_timesteps, scheduler.inference_steps
+    if isinstance(scheduler, FlowEuler):
+        return sigmas(scheduler)[:-1] * np.float32(total)
+    assert isinstance(scheduler, Ddim)
     if scheduler.timestep_spacing == "trailing":
         trailing = np.round(np.arange(total, 0, -total / count)).astype(np.int64) - 1
         return trailing[:count]  # for some counts arange rounds to one more
@@ -40,12 +151,60 @@ def timesteps(scheduler: Scheduler) -> NDArray[np.int64]:
     return np.asarray(leading, np.int64)
 
 
-def guide(eps_uncond: Array, eps_cond: Array, guidance: float) -> Array:
-    """Classifier-free guidance (Ho & Salimans 2022): eps_u + g (eps_c - eps_u)."""
-    return np.asarray(eps_uncond + np.float32(guidance) * (eps_cond - eps_uncond), np.float32)
+def as_input(scheduler: Scheduler, timestep: float) -> NDArray[np.generic]:
+    """A timestep as the graph `step` takes it. # []"""
+    return np.asarray(timestep, np.float32 if isinstance(scheduler, FlowEuler) else np.int64)
 
 
-def ddim_step(latents: Array, eps: Array, timestep: int, scheduler: Scheduler) -> Array:
+def is_trained(scheduler: Scheduler, timestep: float) -> bool:
+    """Whether a model was trained on a timestep: DDIM's begin at 0, and those of flows above it."""
+    if isinstance(scheduler, FlowEuler):
+        return 0 < timestep <= scheduler.num_train_timesteps
+    return 0 <= timestep < scheduler.num_train_timesteps
+
+
+def level(scheduler: Scheduler, timestep: float) -> Level:
+    """How much signal and noise there is in x_t.
+
+    Args:
+        scheduler: The sampler.
+        timestep: t, one that `is_trained`.
+    """
+    if isinstance(scheduler, FlowEuler):
+        noise = timestep / scheduler.num_train_timesteps
+        return Level(1 - noise, noise)
+    assert isinstance(scheduler, Ddim)
+    abar = float(alphas_cumprod(scheduler)[int(timestep)])
+    return Level(abar**0.5, (1 - abar) ** 0.5)
+
+
+def guide(uncond: Array, cond: Array, guidance: float) -> Array:
+    """Classifier-free guidance (Ho & Salimans 2022), u + g (c - u), in any unit."""
+    return np.asarray(uncond + np.float32(guidance) * (cond - uncond), np.float32)
+
+
+def advance(latents: Array, prediction: Array, timestep: float, scheduler: Scheduler) -> Array:
+    """One step of sampling.
+
+    Args:
+        latents: x_t. # [B, C, H, W]
+        prediction: In the sampler's `unit`. # [B, C, H, W]
+        timestep: t, one of `timesteps`.
+        scheduler: The sampler.
+
+    Returns:
+        x at the next timestep. # [B, C, H, W]
+
+    Raises:
+        InputError: it is none of them.
+    """
+    if isinstance(scheduler, FlowEuler):
+        return _flow_step(latents, prediction, timestep, scheduler)
+    assert isinstance(scheduler, Ddim)
+    return ddim_step(latents, prediction, int(timestep), scheduler)
+
+
+def ddim_step(latents: Array, eps: Array, timestep: int, scheduler: Ddim) -> Array:
     """One deterministic step (eta = 0), equation 12 of the DDIM paper.
 
     Args:
@@ -63,3 +222,16 @@ def ddim_step(latents: Array, eps: Array, timestep: int, scheduler: Scheduler) -
     abar_t, abar_next = abar[timestep], abar[before] if before >= 0 else final
     x0 = (latents - (1 - abar_t) ** 0.5 * eps) / abar_t**0.5
     return np.asarray(abar_next**0.5 * x0 + (1 - abar_next) ** 0.5 * eps, np.float32)
+
+
+def _flow_step(latents: Array, x0: Array, timestep: float, scheduler: FlowEuler) -> Array:
+    """x + (s' - s) v, where x0 = x - s v: x0 + s' / s (x - x0), which never divides by zero."""
+    schedule, levels = timesteps(scheduler), sigmas(scheduler)
+    places = np.flatnonzero(schedule == np.float32(timestep))
+    if not len(places):
+        raise InputError(
+            f"Sampling has no timestep {timestep}, so that there is none after it. Give one of "
+            "`screener.timesteps`."
+        )
+    here, after = levels[places[0]], levels[places[0] + 1]
+    return np.asarray(x0 + after / here * (latents - x0), np.float32)

@@ -2,11 +2,11 @@
 
     m_t = || eps(x_t, t, e_prompt) - eps(x_t, t, e_empty) ||_2
 
-`Screener.first_step` needs one conditional UNet pass per prompt and noise: the unconditional
-prediction of the noise bank is a constant of the screening graph. `Screener.trajectory` follows
-the sampler and measures at every step. For other statistics of the two predictions, `parts` cuts
-prompts and noises into pieces that fit an engine call, `predict` looks at one timestep of a piece
-and `walk` follows the sampler.
+and of flows the same of the predicted picture (`units`). `Screener.first_step` needs one pass of
+the network per prompt and noise: the unconditional prediction of the noise bank is a constant of
+the screening graph. `Screener.trajectory` follows the sampler and measures at every step. For other
+statistics of the two predictions, `parts` cuts prompts and noises into pieces that fit an engine
+call, `predict` looks at one timestep of a piece and `walk` follows the sampler.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ from .errors import BackendError, InputError, NumericsError
 from .manifest import EMPTY
 from .options import check_options
 from .predictions import Array, Embeds, Part, Prediction
-from .schedulers import ddim_step, guide, timesteps
+from .schedulers import advance, as_input, guide, level, timesteps
 from .tokenizer import ClipTokenizer, Tokens
+from .units import Unit, x0_per_unit
 
 __all__ = ["Embeds", "Part", "Prediction", "Screener", "checked_norms"]
 
@@ -146,9 +147,30 @@ class Screener(Closing):
         return self.bundle.manifest.scheduler.inference_steps
 
     @property
-    def timesteps(self) -> list[int]:
-        """The timesteps of a whole image, the noisiest first."""
-        return [int(t) for t in timesteps(self.bundle.manifest.scheduler)]
+    def timesteps(self) -> list[float]:
+        """The timesteps of a whole image, the noisiest first; whole numbers but for flows."""
+        found: list[float] = timesteps(self.bundle.manifest.scheduler).tolist()
+        return found
+
+    @property
+    def tokens(self) -> int:
+        """How many the network is told of a prompt."""
+        return self.bundle.manifest.tokens or self.tokenizer.length
+
+    @property
+    def unit(self) -> Unit:
+        """What magnitudes are measured in: "eps", of flows "x0"."""
+        return self.bundle.manifest.unit
+
+    def x0_per_unit(self, steps: int = 1) -> NDArray[np.float64]:
+        """What magnitudes of these steps are multiplied by to be distances of predicted pictures.
+
+        Returns:
+            # [steps], the first that of `timestep` where it is the only one
+        """
+        scheduler = self.bundle.manifest.scheduler
+        told = [self.timestep] if steps == 1 else self.timesteps[:steps]
+        return np.array([x0_per_unit(self.unit, level(scheduler, t)) for t in told])
 
     def first_step(self, prompts: Prompts, *, noises: int | None = None) -> NDArray[np.float32]:
         """Magnitudes of pure noise at `timestep`, for the first `noises` noises of the bank.
@@ -160,7 +182,7 @@ class Screener(Closing):
             noises: All of the bank by default.
 
         Returns:
-            # [B, noises], >= 0, in eps units
+            # [B, noises], >= 0, in the bundle's `unit`
 
         Raises:
             InputError: a prompt or the number of noises cannot be used.
@@ -211,7 +233,7 @@ class Screener(Closing):
         """Magnitudes at the first `steps` steps of sampling with guidance.
 
         Returns:
-            # [B, noises, steps], >= 0, in eps units
+            # [B, noises, steps], >= 0, in the bundle's `unit`
 
         Raises:
             InputError: a prompt, the number of noises or of steps cannot be used.
@@ -242,14 +264,14 @@ class Screener(Closing):
             yield Part((rows, columns), told, np.stack([bank] * len(told[0])), empty)
 
     def predict(
-        self, embeds: Embeds, latents: Array, timestep: int, empty: Embeds | None = None
+        self, embeds: Embeds, latents: Array, timestep: float, empty: Embeds | None = None
     ) -> Prediction:
         """Both predictions for every prompt on latents of its own.
 
         Args:
             embeds: What the UNet is told of the prompts. # [b, ...] each
             latents: # [b, m, C, H, W]
-            timestep: 0..999
+            timestep: One that the model was trained on; a whole number but for flows.
             empty: What the unconditional branch is told; by default the empty prompt.
                 # [1, ...] each
 
@@ -266,23 +288,24 @@ class Screener(Closing):
         for name, each, none in zip(manifest.embeddings, embeds, nothing, strict=True):
             told[name] = np.repeat(each, batched[1], axis=0)  # [b * m, ...]
             told[EMPTY[name]] = none
-        told["timestep"] = np.asarray(timestep, np.int64)
-        wanted = {"magnitude": flat.shape[:1], "eps_cond": flat.shape, "eps_uncond": flat.shape}
+        told["timestep"] = as_input(manifest.scheduler, timestep)
+        both = f"{self.unit}_cond", f"{self.unit}_uncond"
+        wanted = {"magnitude": flat.shape[:1], **dict.fromkeys(both, flat.shape)}
         if self.taps:
             wanted["taps"] = (len(flat), len(self.taps))
-        magnitude, eps_cond, eps_uncond, *others = run(self._engine("step"), told, wanted)
+        magnitude, cond, uncond, *others = run(self._engine("step"), told, wanted)
         taps = others[0] if others else np.empty((len(flat), 0), np.float32)
         return Prediction(
             timestep,
             latents,
             magnitude=magnitude.reshape(batched),
-            eps_cond=eps_cond.reshape(latents.shape),
-            eps_uncond=eps_uncond.reshape(latents.shape),
+            cond=cond.reshape(latents.shape),
+            uncond=uncond.reshape(latents.shape),
             taps=taps.reshape(*batched, len(self.taps)),
         )
 
-    def walk(self, part: Part, timesteps: Sequence[int]) -> Iterator[Prediction]:
-        """Sample with guidance (DDIM) and look at every step, from pure noise on.
+    def walk(self, part: Part, timesteps: Sequence[float]) -> Iterator[Prediction]:
+        """Sample with guidance and look at every step, from pure noise on.
 
         Args:
             part: One of `parts`.
@@ -295,10 +318,10 @@ class Screener(Closing):
             latents = self.advance(prediction)
 
     def advance(self, prediction: Prediction) -> Array:
-        """Where the sampler goes from there: guidance, then one DDIM step. # [b, m, C, H, W]"""
+        """Where the sampler goes from there: guidance, then one step. # [b, m, C, H, W]"""
         manifest = self.bundle.manifest
-        eps = guide(prediction.eps_uncond, prediction.eps_cond, manifest.guidance)
-        return ddim_step(prediction.latents, eps, prediction.timestep, manifest.scheduler)
+        guided = guide(prediction.uncond, prediction.cond, manifest.guidance)
+        return advance(prediction.latents, guided, prediction.timestep, manifest.scheduler)
 
     def probe(self) -> float:
         """Measure the manifest's probes: does this backend agree with PyTorch on this machine?
@@ -325,11 +348,16 @@ class Screener(Closing):
         """An output of a graph of the first step, piece by piece. # [B, noises, *size]"""
         count, _ = self.counts(noises)
         engine, ids = self._engine(graph), self._ids(prompts)
+        manifest = self.bundle.manifest
+        told: dict[str, NDArray[np.generic]] = {"input_ids": ids}
+        if manifest.encodes_apart:
+            told = dict(zip(manifest.embeddings, self.embed(ids), strict=True))
         values = np.empty((len(ids), count, *size), np.float32)
         for rows, columns in self._parts(len(ids), count, samples=1):
-            part, chosen = ids[rows], np.arange(count, dtype=np.int64)[columns]
-            wanted = {output: (len(part), len(chosen), *size)}
-            (found,) = run(engine, {"input_ids": part, "noise_index": chosen}, wanted)
+            chosen = np.arange(count, dtype=np.int64)[columns]
+            part = {name: each[rows] for name, each in told.items()}
+            wanted = {output: (len(ids[rows]), len(chosen), *size)}
+            (found,) = run(engine, {**part, "noise_index": chosen}, wanted)
             values[rows, columns] = found
         return values
 
@@ -370,7 +398,7 @@ class Screener(Closing):
         names = self.bundle.manifest.embeddings
         engine, ids = self._engine("text_encoder"), self._ids(prompts)
         shapes: dict[str, tuple[int | None, ...]] = {
-            "prompt_embeds": (self.tokenizer.length, None),
+            "prompt_embeds": (self.tokens, None),
             "pooled_embeds": (None,),
         }
         chunks = []
@@ -379,7 +407,7 @@ class Screener(Closing):
             wanted = {str(name): (len(part), *shapes[name]) for name in names}
             chunks.append(run(engine, {"input_ids": part}, wanted))
         if not chunks:
-            return tuple(np.empty((0, self.tokenizer.length, 0), np.float32) for _ in names)
+            return tuple(np.empty((0, self.tokens, 0), np.float32) for _ in names)
         return tuple(np.concatenate(parts) for parts in zip(*chunks, strict=True))
 
     def embeddings(

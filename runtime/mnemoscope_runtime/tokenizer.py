@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,34 +13,18 @@ from tokenizers import Encoding, Tokenizer
 from .bundle import Bundle
 from .errors import InputError, IntegrityError
 from .manifest import TokenizerRecord
+from .reader import LONGEST_PROMPT, Reader, Tokens, check_prompt
+from .t5_tokenizer import T5Tokenizer
 from .tokenizer_json import Refused, checked
 from .triggers import Written, triggers, write_out
 
 __all__ = ["LONGEST_PROMPT", "MOST_CHUNKS", "ClipTokenizer", "Piece", "Tokens"]
 
-LONGEST_PROMPT = 100_000  # characters; the model reads 75 tokens of them
 MOST_CHUNKS = 32  # of a prompt: the UNet's attention holds all their tokens at once
 _FILE = "tokenizer/tokenizer.json"
 _FILE_2 = "tokenizer_2/tokenizer.json"
+_FILE_3 = "tokenizer_3/tokenizer.json"
 _START, _END = "<|startoftext|>", "<|endoftext|>"
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """What a model reads of some prompts.
-
-    Attributes:
-        ids: One row for each prompt: those of the first text encoder, and behind them those of the
-            second where there are two. # [B, length] or [B, 2 * length]
-        truncated: For each prompt, whether its end did not fit: the model never sees it.
-    """
-
-    ids: NDArray[np.int64]
-    truncated: tuple[bool, ...]
-
-    def rows(self, chosen: Sequence[int]) -> Tokens:
-        """Those of some of the prompts."""
-        return Tokens(self.ids[list(chosen)], tuple(self.truncated[k] for k in chosen))
 
 
 @dataclass(frozen=True)
@@ -57,11 +41,17 @@ class Piece:
     span: tuple[int, int] | None
 
 
-class ClipTokenizer:
+class ClipTokenizer(Reader):
     """Turns prompts into ids exactly as transformers' CLIPTokenizer does for Stable Diffusion.
 
     Triggers of textual inversion that stand for several vectors are written out as diffusers does.
+
+    Attributes:
+        second: What a second text encoder reads, another CLIP.
+        third: What a T5 reads.
     """
+
+    around = 2
 
     def __init__(
         self,
@@ -70,6 +60,7 @@ class ClipTokenizer:
         length: int = 77,
         pad_token: str = _END,
         second: ClipTokenizer | None = None,
+        third: T5Tokenizer | None = None,
         origin: str = _FILE,
     ) -> None:
         """Read a `tokenizer.json`, which may be hostile (`tokenizer_json`).
@@ -79,6 +70,7 @@ class ClipTokenizer:
             length: Ids per prompt: the text encoder's context length.
             pad_token: What fills up short prompts; "!" in Stable Diffusion 2.
             second: What a second text encoder reads, of the same length.
+            third: What a T5 reads, of any length.
             origin: What errors call the file.
 
         Raises:
@@ -108,19 +100,21 @@ class ClipTokenizer:
                 f"{_FILE_2} reads {second.length} tokens and {_FILE} {length}: the UNet is told "
                 "both side by side. Export the model again."
             )
-        self._tokenizer = tokenizer
+        super().__init__(tokenizer, length, pad)
         self._start, self._end = tokenizer.encode("").ids
-        self._pad = pad
         self._triggers = triggers(
             {token.content for token in tokenizer.get_added_tokens_decoder().values()}
         )
-        self.length: int = length
         self.second = second
-        self._ids = 1 + max(tokenizer.get_vocab().values())  # all are below it
+        self.third = third
+        self.readers: tuple[Reader, ...] = (
+            self,
+            *(each for each in (second, third) if each is not None),
+        )
 
     @classmethod
     def of(cls, bundle: Bundle) -> ClipTokenizer:
-        """The tokenizer of a bundle, or its two.
+        """The tokenizer of a bundle, or all that it has.
 
         Raises:
             IntegrityError: it is damaged, or does not fit the text encoder.
@@ -135,7 +129,12 @@ class ClipTokenizer:
                 "XL, whose second one reads other ids where its padding token stands in a prompt. "
                 "Export the model again with this version."
             )
-        return cls._read(bundle, _FILE, manifest.tokenizer, second)
+        third = None
+        if (record := manifest.tokenizer_3) is not None:
+            content = bundle.read(_FILE_3)
+            third = T5Tokenizer(content, length=record.length, origin=_FILE_3)
+            third.check_rows(record.rows, f"{bundle.path / _FILE_3}")
+        return cls._read(bundle, _FILE, manifest.tokenizer, second, third)
 
     @classmethod
     def _read(
@@ -144,36 +143,18 @@ class ClipTokenizer:
         file: str,
         record: TokenizerRecord,
         second: ClipTokenizer | None = None,
+        third: T5Tokenizer | None = None,
     ) -> ClipTokenizer:
         found = cls(
             bundle.read(file),
             length=record.length,
             pad_token=record.pad_token,
             second=second,
+            third=third,
             origin=file,
         )
         found.check_rows(record.rows, f"{bundle.path / file}")
         return found
-
-    def check_rows(self, rows: int | None, origin: str) -> None:
-        """Make sure that a text encoder has an embedding for every token.
-
-        Args:
-            rows: How many embeddings it has; None where that is not known.
-            origin: What errors call the tokenizer.
-
-        Raises:
-            IntegrityError: it has not.
-        """
-        if rows is not None and self._ids > rows:
-            vocabulary = self._tokenizer.get_vocab()
-            beyond = {text: id for text, id in vocabulary.items() if id >= rows}
-            token = min(beyond, key=beyond.__getitem__)
-            raise IntegrityError(
-                f"{origin} has {len(beyond)} tokens beyond the text encoder's {rows} embeddings, "
-                f"{token!r} (id {beyond[token]}) the first. Save the pipeline with a text encoder "
-                "resized to its tokenizer (`resize_token_embeddings`), then export it again."
-            )
 
     def checked(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Ids that somebody brought, if the text encoder can read them.
@@ -183,59 +164,59 @@ class ClipTokenizer:
         Raises:
             InputError: they are of another type or shape, or one is unknown.
         """
-        own = self.length if self.second is None else self.length + self.second.length
+        own = sum(reader.length for reader in self.readers)
         if ids.dtype != np.int64 or ids.ndim != 2 or ids.shape[1] != own:
             raise InputError(
                 f"Tokens come as int64 [prompts, {own}], not as {ids.dtype} {ids.shape}. "
                 "Let `screener.tokenizer.encode` make them."
             )
-        for reader, part in ((self, ids[:, : self.length]), (self.second, ids[:, self.length :])):
+        for reader, part in zip(self.readers, self._split(ids), strict=True):
             # as unsigned ones those below 0 are the largest
-            if reader is not None and part.size and part.view(np.uint64).max() >= reader._ids:
+            if part.size and part.view(np.uint64).max() >= reader.known:
                 raise InputError(
-                    f"There are tokens below 0, or beyond the {reader._ids} that a text encoder "
+                    f"There are tokens below 0, or beyond the {reader.known} that a text encoder "
                     "knows. Let `screener.tokenizer.encode` make them."
                 )
         return ids
 
+    def _split(self, ids: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """The ids of each reader."""
+        ends = np.cumsum([reader.length for reader in self.readers])[:-1]
+        return np.split(ids, ends, axis=1)
+
+    @property
+    def cut_at(self) -> int:
+        """How many ids of a prompt are read by who reads most of it."""
+        return max(reader.reads for reader in self.readers)
+
     @cached_property
     def empty(self) -> NDArray[np.int64]:
-        """The ids of the empty prompt. # [1, length] or [1, 2 * length]"""
+        """The ids of the empty prompt. # [1, length] or of all readers side by side"""
         return self.encode([""]).ids
 
     def __call__(self, prompts: Sequence[str]) -> NDArray[np.int64]:
-        """The ids of `encode`: # [B, length] or [B, 2 * length]."""
+        """The ids of `encode`: # [B, length] or of all readers side by side."""
         return self.encode(prompts).ids
 
     def encode(self, prompts: Sequence[str]) -> Tokens:
         """Tokenize; what does not fit is cut off, as in Stable Diffusion.
 
+        A prompt is truncated if one of those who read most of it does not read all: what a T5 reads
+        and CLIP does not, the model reads.
+
         Raises:
             InputError: not a list of texts, too long, or with unpaired surrogates.
         """
-        bodies = self.bodies(prompts)
-        ids = np.full((len(bodies), self.length), self._pad, np.int64)
-        for row, body in zip(ids, bodies, strict=True):
-            self._fill(row, body)
-        truncated = tuple(len(body) > self.length - 2 for body in bodies)
-        if self.second is None:
-            return Tokens(ids, truncated)
-        second = self.second.encode(prompts)
-        either = tuple(a or b for a, b in zip(truncated, second.truncated, strict=True))
-        return Tokens(np.concatenate([ids, second.ids], axis=1), either)
-
-    def check(self, prompts: Sequence[str]) -> None:
-        """Make sure that these are texts.
-
-        Raises:
-            InputError: as `encode`.
-        """
-        if isinstance(prompts, str) or not isinstance(prompts, Collection):
-            raise InputError(
-                f"A list of texts is expected, not {type(prompts).__name__}. Wrap it: [prompt]."
-            )
-        for index, prompt in enumerate(prompts):
-            _check(index, prompt)
+        if len(self.readers) == 1:
+            return self.read(prompts)
+        found = [reader.read(prompts) for reader in self.readers]
+        longest = [
+            tokens.truncated
+            for reader, tokens in zip(self.readers, found, strict=True)
+            if reader.reads == self.cut_at
+        ]
+        ids = np.concatenate([tokens.ids for tokens in found], axis=1)
+        return Tokens(ids, tuple(map(any, zip(*longest, strict=True))))
 
     def bodies(self, prompts: Sequence[str]) -> list[list[int]]:
         """All ids of each prompt, without start, end and padding.
@@ -277,7 +258,7 @@ class ClipTokenizer:
         for reader, body in zip(readers, bodies, strict=True):
             rows = np.full((count, self.length), reader._pad, np.int64)
             for k, row in enumerate(rows):
-                reader._fill(row, body[k * size : (k + 1) * size])
+                reader.fill(row, body[k * size : (k + 1) * size])
             halves.append(rows)
         return np.concatenate(halves, axis=1)
 
@@ -289,7 +270,7 @@ class ClipTokenizer:
         Raises:
             InputError: as `encode`.
         """
-        _check(0, prompt)
+        check_prompt(0, prompt)
         written = self._written(prompt)
         found = self._read_text(written.text)
         read = zip(found.tokens, found.offsets, strict=True)
@@ -298,7 +279,7 @@ class ClipTokenizer:
         padding = [around[2]] * (self.length - 2 - len(body))
         return around[0], *body, around[1], *padding
 
-    def _fill(self, row: NDArray[np.int64], body: Sequence[int]) -> None:
+    def fill(self, row: NDArray[np.int64], body: Sequence[int]) -> None:
         """Write start, what fits of a body, and end into a row of padding."""
         body = body[: len(row) - 2]
         row[: len(body) + 2] = [self._start, *body, self._end]
@@ -311,20 +292,3 @@ class ClipTokenizer:
 
     def _text(self, id: int) -> str:
         return str(self._tokenizer.id_to_token(id))
-
-
-def _check(index: int, prompt: str) -> None:
-    if not isinstance(prompt, str):
-        raise InputError(f"Prompt {index} is {type(prompt).__name__}, not str. Give text.")
-    if len(prompt) > LONGEST_PROMPT:
-        raise InputError(
-            f"Prompt {index} has {len(prompt):,} characters; {LONGEST_PROMPT:,} are accepted, and "
-            "the model reads 75 tokens. Cut the prompt."
-        )
-    try:
-        prompt.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"Prompt {index} is not valid Unicode ({error.reason} at character {error.start}). "
-            "Decode it as UTF-8 before passing it on."
-        ) from None

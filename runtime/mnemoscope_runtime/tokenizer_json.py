@@ -5,8 +5,7 @@ there stop the process. So each part has to be one that the family's tokenizers 
 whole and with its very patterns, and what can be counted has limits. The library is handed what was
 checked, written anew: two parsers may read one text in two ways.
 
-Tokenizers of another kind (T5's, a Unigram model) take a record like `CLIP` and a model beside
-`_Bpe`.
+T5's are of another kind, a Unigram model: `unigram_json`.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ __all__ = [
     "UNSEEN",
     "WORDS",
     "WORDS_4",
+    "Added",
     "Parts",
     "Refused",
     "checked",
@@ -126,7 +126,9 @@ class _Bpe(msgspec.Struct, forbid_unknown_fields=True, tag_field="type", tag="BP
     ignore_merges: bool
 
 
-class _Added(msgspec.Struct, forbid_unknown_fields=True):
+class Added(msgspec.Struct, forbid_unknown_fields=True):
+    """A token beside the vocabulary."""
+
     id: _Id
     content: Annotated[str, msgspec.Meta(min_length=1)]
     single_word: bool
@@ -147,7 +149,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     version: Literal["1.0"]
     truncation: Any
     padding: Any
-    added_tokens: list[_Added]
+    added_tokens: list[Added]
     normalizer: Any
     pre_tokenizer: Any
     post_processor: _Ends

@@ -129,7 +129,12 @@ TARGETS = {
             ),
         },
     ),
-    "mnemoscope_runtime.schedulers": Target(("runtime/test_schedulers.py",)),
+    "mnemoscope_runtime.schedulers": Target(
+        ("runtime/test_schedulers.py", "runtime/test_flow_schedulers.py")
+    ),
+    "mnemoscope_runtime.units": Target(("runtime/test_units.py",)),
+    "mnemoscope_runtime.charsmap": Target(("runtime/test_charsmap.py",)),
+    "mnemoscope_runtime.unigram_json": Target(("runtime/test_t5_tokenizer.py",)),
     "mnemoscope_runtime.tokenizer": Target(("runtime/test_tokenizer.py",)),
     "mnemoscope.guard.units": Target(
         ("sdk/guard/test_units.py",),

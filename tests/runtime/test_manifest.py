@@ -18,9 +18,9 @@ from mnemoscope_runtime.manifest import (
     ModelRecord,
     NoiseBank,
     Probe,
-    Scheduler,
     TokenizerRecord,
 )
+from mnemoscope_runtime.schedulers import Ddim, FlowEuler
 
 Fields = dict[str, Any]
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -32,7 +32,7 @@ def new() -> Manifest:
     names = ["noise_bank.npy", *(f"{graph}.onnx" for graph in GRAPHS)]
     return Manifest.new(
         model=ModelRecord("modèle 模型", "ab" * 32, "sd1", "epsilon"),
-        scheduler=Scheduler("scaled_linear", 0.00085, 0.012, 1000, 1, False, "leading", 50),
+        scheduler=Ddim("scaled_linear", 0.00085, 0.012, 1000, 1, False, "leading", 50),
         guidance=7.5,
         timestep=981,
         tokenizer=TokenizerRecord(77, "<|endoftext|>"),
@@ -156,7 +156,7 @@ def test_no_kind() -> None:
 @pytest.mark.parametrize("schema", [SCHEMA + 1, 0, -1, 10**40, str(SCHEMA), None])
 def test_other_schema(fields: Fields, schema: object) -> None:
     fields["schema"] = schema
-    with pytest.raises(SchemaError, match=f"this version reads 1 and {SCHEMA}.*Upgrade"):
+    with pytest.raises(SchemaError, match=f"this version reads 1, 2, {SCHEMA}.*Upgrade"):
         read(fields)
 
 
@@ -193,8 +193,52 @@ def test_fields_of_a_later_version(fields: Fields, place: tuple[str, ...]) -> No
 
 def test_schema_1_is_read_as_it_was(fields: Fields) -> None:
     fields["schema"] = 1
+    del fields["scheduler"]["kind"]
     found = read(fields | {"comment": "by hand"})
     assert found == replace(new(), schema=1)
+
+
+def test_schema_2_says_no_sampler(fields: Fields) -> None:
+    del fields["scheduler"]["kind"]
+    fields["schema"] = 2
+    assert read(fields) == replace(new(), schema=2)
+    with pytest.raises(SchemaError, match=r"says comment.*Upgrade"):
+        read(fields | {"comment": "by hand"})
+
+
+FLOW = replace(new(), scheduler=FlowEuler(1000, 3.0, 0.25, 28), unit="x0")
+
+
+def test_a_flow() -> None:
+    assert Manifest.from_json(FLOW.to_json(), ORIGIN) == FLOW
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "flow"},
+        {"kind": ["flow-euler"]},
+        {"kind": "ddim"},
+        {"shift": 0},
+        {"shift": "3"},
+        {"last": 1.5},
+        {"num_train_timesteps": 0},
+        {"sigmas": [1, 0]},
+    ],
+    ids=str,
+)
+def test_flows_that_are_none(change: Fields) -> None:
+    fields = json.loads(FLOW.to_json())
+    fields["scheduler"] |= change
+    with pytest.raises(SchemaError, match="scheduler"):
+        read(fields)
+
+
+def test_a_unit_that_is_not_the_samplers(fields: Fields) -> None:
+    with pytest.raises(IntegrityError, match=r"measures in x0.*\(ddim\) is measured in eps"):
+        read({**fields, "unit": "x0"})
+    with pytest.raises(SchemaError, match="unit"):
+        read({**fields, "unit": "pixels"})
 
 
 @pytest.mark.parametrize("embeddings", [[], ["prompt_embeds", "other"]])

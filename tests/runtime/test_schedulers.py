@@ -10,12 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mnemoscope_runtime.agreement import UNIT
-from mnemoscope_runtime.manifest import Scheduler
-from mnemoscope_runtime.schedulers import alphas_cumprod, ddim_step, guide, timesteps
+from mnemoscope_runtime.schedulers import Ddim, alphas_cumprod, ddim_step, guide, timesteps
 
 pytestmark = pytest.mark.numeric
 
-PLAIN = Scheduler("scaled_linear", 0.00085, 0.012, 1000, 1, False, "leading", 50)
+PLAIN = Ddim("scaled_linear", 0.00085, 0.012, 1000, 1, False, "leading", 50)
 SHAPE = (2, 4, 8, 8)
 # diffusers multiplies a thousand factors in float32; these and the products are rounded to half a
 # unit in the last place. Independent errors grow like a walk: here are at least four standard
@@ -24,7 +23,7 @@ ROUNDING = 4 * 2000**0.5 * UNIT / 2
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 schedulers = st.builds(
-    Scheduler,
+    Ddim,
     beta_schedule=st.sampled_from(["linear", "scaled_linear"]),
     beta_start=st.floats(1e-5, 1e-3),
     beta_end=st.floats(2e-3, 3e-2),
@@ -53,7 +52,7 @@ every = pytest.mark.parametrize(
 )
 
 
-def reference(scheduler: Scheduler, prediction_type: str = "epsilon") -> DDIMScheduler:
+def reference(scheduler: Ddim, prediction_type: str = "epsilon") -> DDIMScheduler:
     sampler = DDIMScheduler(
         num_train_timesteps=scheduler.num_train_timesteps,
         beta_start=scheduler.beta_start,
@@ -71,7 +70,7 @@ def reference(scheduler: Scheduler, prediction_type: str = "epsilon") -> DDIMSch
 
 @unhurried
 @given(schedulers)
-def test_alphas_are_those_of_diffusers(scheduler: Scheduler) -> None:
+def test_alphas_are_those_of_diffusers(scheduler: Ddim) -> None:
     abar = alphas_cumprod(scheduler)
     assert abar.shape == (scheduler.num_train_timesteps,)
     theirs = reference(scheduler).alphas_cumprod.numpy()
@@ -80,7 +79,7 @@ def test_alphas_are_those_of_diffusers(scheduler: Scheduler) -> None:
 
 @unhurried
 @given(schedulers)
-def test_alphas_fall(scheduler: Scheduler) -> None:
+def test_alphas_fall(scheduler: Ddim) -> None:
     abar = alphas_cumprod(scheduler)
     assert 1 - scheduler.beta_start == pytest.approx(abar[0])
     assert (np.diff(abar) < 0).all()
@@ -89,13 +88,13 @@ def test_alphas_fall(scheduler: Scheduler) -> None:
 
 @unhurried
 @given(schedulers)
-def test_timesteps_are_those_of_diffusers(scheduler: Scheduler) -> None:
+def test_timesteps_are_those_of_diffusers(scheduler: Ddim) -> None:
     wanted = reference(scheduler).timesteps.numpy()
     np.testing.assert_array_equal(timesteps(scheduler), wanted[: scheduler.inference_steps])
 
 
 @every
-def test_timesteps_of_usual_schedules(scheduler: Scheduler) -> None:
+def test_timesteps_of_usual_schedules(scheduler: Ddim) -> None:
     np.testing.assert_array_equal(timesteps(scheduler), reference(scheduler).timesteps.numpy())
 
 
@@ -110,7 +109,7 @@ def test_an_image_takes_as_many_steps_as_asked_for(spacing: str) -> None:
 
 
 @every
-def test_whole_run(scheduler: Scheduler) -> None:
+def test_whole_run(scheduler: Ddim) -> None:
     dice = np.random.default_rng(0)
     sampler, chosen = reference(scheduler), timesteps(scheduler)
     ours = dice.standard_normal(SHAPE, np.float32)
@@ -126,7 +125,7 @@ def test_whole_run(scheduler: Scheduler) -> None:
 
 
 @every
-def test_each_step(scheduler: Scheduler) -> None:
+def test_each_step(scheduler: Ddim) -> None:
     dice = np.random.default_rng(1)
     sampler = reference(scheduler)
     for timestep in timesteps(scheduler):
@@ -173,7 +172,7 @@ def test_noise_of_a_velocity_steps_alike() -> None:
 
 @unhurried
 @given(schedulers, st.integers(0, 98), st.integers(0, 2**32 - 1))
-def test_a_step_keeps_the_image_and_the_noise(scheduler: Scheduler, index: int, seed: int) -> None:
+def test_a_step_keeps_the_image_and_the_noise(scheduler: Ddim, index: int, seed: int) -> None:
     chosen = timesteps(scheduler)
     timestep = int(chosen[index % len(chosen)])
     # in float64, since the rounding of x_t is divided by sqrt(abar_t), which may be small

@@ -18,6 +18,7 @@ from ..errors import BackendError, BackendUnavailable
 from ..manifest import Precision
 from .base import Arrays, Backend, Engine, OwnProcess
 from .copying import private_copy
+from .cover import NOISES
 from .openvino_gathers import bound_gathers
 from .table import missing
 
@@ -25,8 +26,7 @@ __all__ = ["OpenVino", "import_openvino"]
 
 _TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 _CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
-_ONE = {"input_ids": 1, "noise_index": 1}
-_STATIC = {"screen": _ONE, "taps": _ONE}  # a dynamic batch costs a tenth and more
+_STATIC = ("screen", "taps")  # one prompt on one noise: a dynamic batch costs a tenth and more
 
 
 def import_openvino() -> ModuleType:
@@ -99,10 +99,7 @@ class OpenVino(Backend):
                 bound_gathers(model)
                 if graph in _STATIC:
                     model.reshape(
-                        {
-                            name: [size, *list(model.input(name).partial_shape)[1:]]
-                            for name, size in _STATIC[graph].items()
-                        }
+                        {each.any_name: [1, *list(each.partial_shape)[1:]] for each in model.inputs}
                     )
                 compiled = self._core.compile_model(model, "CPU", self._options)
         except (RuntimeError, OSError) as error:
@@ -146,10 +143,12 @@ def _each_pair(engine: Engine) -> Engine:
     """A graph of the first step for any number of prompts and noises, on an engine for one each."""
 
     def run(inputs: Arrays, outputs: tuple[str, ...]) -> list[NDArray[np.float32]]:
-        ids, noises = inputs["input_ids"], inputs["noise_index"]
+        noises = inputs[NOISES]
+        told = {name: each for name, each in inputs.items() if name != NOISES}
+        count = len(next(iter(told.values())))
         pairs = [
-            engine({"input_ids": row[None], "noise_index": noise[None]}, outputs)
-            for row in ids
+            engine({n: a[k : k + 1] for n, a in told.items()} | {NOISES: noise[None]}, outputs)
+            for k in range(count)
             for noise in noises
         ]  # [1, 1, ...] each
         if any(value.shape[:2] != (1, 1) for pair in pairs for value in pair):
@@ -158,7 +157,7 @@ def _each_pair(engine: Engine) -> Engine:
                 "Export the model again."
             )
         return [
-            np.concatenate(values).reshape(len(ids), len(noises), *values[0].shape[2:])
+            np.concatenate(values).reshape(count, len(noises), *values[0].shape[2:])
             for values in zip(*pairs, strict=True)
         ]
 

@@ -1,0 +1,109 @@
+"""What a `tokenizer.json` of T5's kind may hold: see `tokenizer_json`.
+
+The model is SentencePiece's Unigram: pieces with scores, of which the best sequence is taken.
+Before that a table of SentencePiece's spells characters anew (`precompiled_charsmap`). Which one
+depends on SentencePiece's version: what is checked is that no table can do harm (`charsmap`).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from .charsmap import check_charsmap
+from .tokenizer_json import LONGEST_TOKEN, MOST_ADDED, MOST_BYTES, MOST_TOKENS, Added, Refused
+
+__all__ = ["checked"]
+
+_Score = Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)]
+
+
+class _Unigram(msgspec.Struct, forbid_unknown_fields=True, tag_field="type", tag="Unigram"):
+    unk_id: Annotated[int, msgspec.Meta(ge=0)]
+    vocab: list[tuple[str, _Score]]
+    byte_fallback: bool = False
+
+
+class _Spelling(msgspec.Struct, forbid_unknown_fields=True, tag_field="type", tag="Precompiled"):
+    precompiled_charsmap: str
+
+
+class _Spaces(msgspec.Struct, forbid_unknown_fields=True, tag_field="type", tag="WhitespaceSplit"):
+    pass
+
+
+class _Marks(msgspec.Struct, forbid_unknown_fields=True, tag_field="type", tag="Metaspace"):
+    replacement: Literal["▁"]
+    prepend_scheme: Literal["always"] = "always"
+    split: bool = True
+    add_prefix_space: bool = True  # as older versions of the library write it
+
+
+class _Words(msgspec.Struct, forbid_unknown_fields=True, tag_field="type", tag="Sequence"):
+    pretokenizers: tuple[_Spaces, _Marks]
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    version: Literal["1.0"]
+    truncation: Any
+    padding: Any
+    added_tokens: list[Added]
+    normalizer: _Spelling | None
+    pre_tokenizer: _Words
+    post_processor: Any
+    decoder: Any
+    model: _Unigram
+
+
+def checked(definition: bytes) -> bytes:
+    """A `tokenizer.json` that may be parsed, without all that stands around a prompt's tokens.
+
+    Args:
+        definition: The contents of a file.
+
+    Raises:
+        Refused: it holds something else, or too much.
+    """
+    if len(definition) > MOST_BYTES:
+        raise Refused(f"it has {len(definition):,} bytes; {MOST_BYTES:,} are accepted")
+    try:
+        file = msgspec.json.decode(definition, type=_File)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refused(f"{error}") from None
+    marks = file.pre_tokenizer.pretokenizers[1]
+    if not (marks.split and marks.add_prefix_space) or file.model.byte_fallback:
+        raise Refused("its model or its pre_tokenizer has an option that is not known")
+    _check_sizes(file)
+    if file.normalizer is not None:
+        try:
+            table = base64.b64decode(file.normalizer.precompiled_charsmap, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise Refused(f"its precompiled_charsmap is no base64: {error}") from None
+        check_charsmap(table)
+    marks.add_prefix_space = True
+    file.truncation = file.padding = file.post_processor = file.decoder = None
+    return msgspec.json.encode(file)
+
+
+def _check_sizes(file: _File) -> None:
+    pieces = file.model.vocab
+    for count, most, what in (
+        (len(pieces), MOST_TOKENS, "tokens"),
+        (len(file.added_tokens), MOST_ADDED, "added tokens"),
+    ):
+        if count > most:
+            raise Refused(f"it has {count:,} {what}; {most:,} are accepted")
+    texts = [text for text, _ in pieces]
+    for text in (*texts, *(token.content for token in file.added_tokens)):
+        if len(text.encode()) > LONGEST_TOKEN:
+            raise Refused(f"its token {text!r:.40} has more than {LONGEST_TOKEN} bytes")
+    if file.model.unk_id >= len(pieces):
+        raise Refused(f"its unk_id {file.model.unk_id} is not in its vocabulary")
+    if "" in texts or len(set(texts)) < len(texts):
+        raise Refused("its vocabulary has a token twice, or one without text")
+    if not all(math.isfinite(score) for _, score in pieces):
+        raise Refused("its vocabulary has scores that are none")
