@@ -59,12 +59,12 @@ def scores(model: StableDiffusion, told: Told, bank: Tensor) -> dict[tuple[str, 
     names = bundle.manifest.taps
     repeated = told.embeds.repeat_interleave(count, 0)
     first = next(denoise(model, (repeated,), bank.repeat(batch, 1, 1, 1), taps=names))
-    values = magnitude(first.eps_cond, first.eps_uncond).reshape(batch, count).mean(1)
+    values = magnitude(first.cond, first.uncond).reshape(batch, count).mean(1)
     taps = first.taps.clamp(min=torch.finfo(torch.float32).tiny).log()
     features = taps.reshape(batch, count, 1, len(names)).numpy()
     fit = calibrations()["taps", 1, 4].fit
     ten = islice(denoise(model, (told.embeds,), bank[:1].repeat(batch, 1, 1, 1)), 10)
-    each = [magnitude(step.eps_cond, step.eps_uncond) for step in ten]
+    each = [magnitude(step.cond, step.uncond) for step in ten]
     return {
         ("magnitude", 1, 4): values,
         ("taps", 1, 4): torch.tensor(find_statistic("taps").score(features, fit).mean(1)),
@@ -83,7 +83,7 @@ def draw(model: StableDiffusion, told: Told, noise: Tensor) -> tuple[Tensor, Ten
     for t in sampler.timesteps:
         uncond, cond = model.predict(torch.cat([latents, latents]), t, (both,)).chunk(2)
         if first is None:
-            eps = (model.to_eps(part, latents, t) for part in (cond, uncond))
+            eps = (model.in_unit(part, latents, t) for part in (cond, uncond))
             first = magnitude(*eps)
         latents = sampler.step(uncond + 7.5 * (cond - uncond), t, latents).prev_sample
     assert first is not None

@@ -53,7 +53,7 @@ def draw(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Finished latents [B, C, H, W], and the mean magnitude of the first STEPS to them [B, 3]."""
     steps = list(denoise(model, model.embed(list(prompts)), noise.repeat(len(prompts), 1, 1, 1)))
-    values = torch.stack([magnitude(step.eps_cond, step.eps_uncond) for step in steps])
+    values = torch.stack([magnitude(step.cond, step.uncond) for step in steps])
     return steps[-1].latents, torch.stack([values[:k].mean(0) for k in STEPS], -1)
 
 

@@ -28,7 +28,7 @@ def paper_step(model: StableDiffusion, prompt: str, noise: np.ndarray, t: int) -
         pairs = zip(empty, model.embed([prompt]), strict=True)
         both = tuple(torch.cat(pair) for pair in pairs)
         output = model.predict(torch.cat([latents, latents]), at, both)
-        eps = (model.to_eps(part, latents, t) for part in output.chunk(2))
+        eps = (model.in_unit(part, latents, t) for part in output.chunk(2))
         uncond, cond = eps
         return float(magnitude(cond, uncond))
 
@@ -41,7 +41,7 @@ def cached_step(model: StableDiffusion, prompt: str, noise: np.ndarray, t: int) 
 
     @torch.no_grad()
     def eps(embeds: Embeds) -> torch.Tensor:
-        return model.predict_eps(latents, at, embeds)
+        return model.predict_in_unit(latents, at, embeds)
 
     known = eps(model.embed_empty())
 

@@ -12,5 +12,5 @@ noises = noise_bank(2, model.latent_shape, seed=0)
 print(prompt)
 for step in denoise(model, model.embed([prompt, prompt]), noises, inference_steps=50):
     if step.timestep % 100 == 81:
-        values = magnitude(step.eps_cond, step.eps_uncond).tolist()
+        values = magnitude(step.cond, step.uncond).tolist()
         print(f"t={step.timestep:4}", *(f"{value:.4f}" for value in values))

@@ -129,6 +129,6 @@ def _probe(model: StableDiffusion, device: Device) -> Probe:
     with device.exact():
         for noise in noise_bank(_NOISES, model.latent_shape, 0).to(device.name):
             x = noise[None]
-            cond, uncond = (model.predict_eps(x, t, each) for each in (told, empty))
+            cond, uncond = (model.predict_in_unit(x, t, each) for each in (told, empty))
             found.append(float(magnitude(cond, uncond)))
     return Probe(PROMPT, tuple(found))

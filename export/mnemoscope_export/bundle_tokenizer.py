@@ -7,20 +7,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from tokenizers import AddedToken
+from tokenizers.models import Unigram
 
 from mnemoscope_runtime import ClipTokenizer
 from mnemoscope_runtime.errors import BundleError, ExportError
 from mnemoscope_runtime.manifest import Follows, TokenizerRecord
+from mnemoscope_runtime.reader import Reader
+from mnemoscope_runtime.t5_tokenizer import T5Tokenizer as T5Reader
 
 from .clip_tokenizers import CHECKED, ClipFiles, clip_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import CLIPTokenizer
+    from transformers import CLIPTokenizer, T5Tokenizer
 
-__all__ = ["BundleTokenizer"]
+__all__ = ["BundleTokenizer", "T5BundleTokenizer", "bundle_tokenizer"]
 
 
 @dataclass(frozen=True)
@@ -96,17 +99,21 @@ class BundleTokenizer:
 
         return _usable(make, str(tokenizer.name_or_path)).fitting(rows)
 
-    def fitting(self, rows: int | None) -> BundleTokenizer:
+    def fitting(self, rows: int | None) -> Self:
         """The same for a text encoder of so many embeddings.
 
         Raises:
             ExportError: there are tokens without one.
         """
         try:
-            self.clip().check_rows(rows, "The tokenizer")
+            self.reader().check_rows(rows, "The tokenizer")
         except BundleError as error:
             raise ExportError(str(error)) from None
         return replace(self, record=replace(self.record, rows=rows))
+
+    def reader(self) -> Reader:
+        """The tokenizer as the runtime uses it, whatever its kind."""
+        return self.clip()
 
     def clip(self) -> ClipTokenizer:
         """The tokenizer as the runtime uses it."""
@@ -117,6 +124,52 @@ class BundleTokenizer:
         """Write it into a folder of its own, without configs: they record how it was loaded."""
         folder.mkdir()
         (folder / "tokenizer.json").write_bytes(self.definition)
+
+
+@dataclass(frozen=True)
+class T5BundleTokenizer(BundleTokenizer):
+    """T5's; its record follows transformers 5, since no other has been compared with."""
+
+    @classmethod
+    def from_t5(cls, tokenizer: T5Tokenizer, rows: int) -> Self:
+        """Take over a tokenizer of transformers 5.
+
+        Args:
+            tokenizer: The pipeline's; it makes `model_max_length` ids.
+            rows: How many embeddings its text encoder has.
+
+        Raises:
+            ExportError: it cannot be used, or has tokens without an embedding.
+        """
+        definition = tokenizer.backend_tokenizer.to_str(pretty=True).encode()
+        length, pad = tokenizer.model_max_length, str(tokenizer.pad_token)
+        found = cls(definition, TokenizerRecord(length, pad, version=version("transformers")))
+        try:
+            found.reader()
+        except BundleError as error:
+            name = tokenizer.name_or_path
+            raise ExportError(f"The tokenizer in {name} cannot be used: {error}") from None
+        return found.fitting(rows)
+
+    def reader(self) -> Reader:
+        """The tokenizer as the runtime uses it."""
+        return T5Reader(self.definition, length=self.record.length, origin="tokenizer.json")
+
+
+def bundle_tokenizer(tokenizer: Any, rows: int, follows: Follows | None) -> BundleTokenizer:
+    """A tokenizer of transformers 5, of either kind; see `from_transformers` and `from_t5`.
+
+    Raises:
+        ExportError: it cannot be used.
+    """
+    if isinstance(tokenizer.backend_tokenizer.model, Unigram):
+        if follows == "transformers-4":
+            raise ExportError(
+                "T5's ids are those of transformers 5, and nobody has compared them with those of "
+                "4. Leave --tokenizer (in Python `tokenizer`) out."
+            )
+        return T5BundleTokenizer.from_t5(tokenizer, rows)
+    return BundleTokenizer.from_transformers(tokenizer, rows, follows)
 
 
 def _files(tokenizer: CLIPTokenizer, definition: bytes) -> ClipFiles:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from mnemoscope_runtime.errors import ExportError, InputError
-from mnemoscope_runtime.manifest import PredictionType, Scheduler
 from mnemoscope_runtime.options import check_options
-from mnemoscope_runtime.schedulers import timesteps
+from mnemoscope_runtime.schedulers import Ddim, FlowEuler, Scheduler, is_trained, timesteps
+from mnemoscope_runtime.units import PredictionType
 
 from .configs import SCHEDULER, refuse, scheduler_problems
+from .configs.flow import FLOW_SCHEDULER, flow_problems
 
 __all__ = [
     "check_clip_skip",
     "check_latent_size",
     "check_vocabulary",
-    "eps_per_output",
     "family",
+    "flow_record",
+    "flow_shift",
     "prediction_type",
     "scheduler_record",
     "screening_timestep",
@@ -39,7 +43,7 @@ _DDIM = (
 _PADDING = 128  # tables are filled up to a multiple of this at most
 
 
-def scheduler_record(config: Mapping[str, Any], model: str, inference_steps: int) -> Scheduler:
+def scheduler_record(config: Mapping[str, Any], model: str, inference_steps: int) -> Ddim:
     """The schedule of a `scheduler_config.json`, sampled with DDIM.
 
     Args:
@@ -59,11 +63,50 @@ def scheduler_record(config: Mapping[str, Any], model: str, inference_steps: int
             "`inference_steps`) with as many as you draw with."
         )
     try:
-        return msgspec.convert({**fields, "inference_steps": inference_steps}, Scheduler)
+        return msgspec.convert({**fields, "inference_steps": inference_steps}, Ddim)
     except msgspec.ValidationError as error:
         raise ExportError(
             f"{model}'s scheduler cannot be used: {error}. Correct scheduler/scheduler_config.json."
         ) from None
+
+
+def flow_record(
+    config: Mapping[str, Any], model: str, inference_steps: int, image_tokens: int
+) -> FlowEuler:
+    """The schedule of a flow's `scheduler_config.json`, sampled with Euler's steps.
+
+    Args:
+        config: The contents of the file.
+        model: What errors call the model.
+        inference_steps: Steps of a whole image.
+        image_tokens: How many tokens a picture is for the network.
+
+    Raises:
+        ExportError: the schedule is one that the runtime does not reproduce.
+    """
+    refuse(model, [f"scheduler: {each}" for each in flow_problems(config)])
+    count = config.get("num_train_timesteps", FLOW_SCHEDULER["num_train_timesteps"].default)
+    last = float(np.float32(1 / count))
+    if config.get("use_dynamic_shifting"):
+        return FlowEuler(count, _flow_factor(config, image_tokens), last, inference_steps)
+    shift = float(config.get("shift", FLOW_SCHEDULER["shift"].default))
+    # diffusers shifts its levels when it is made, and what it steps through once more
+    last = float(np.float32(shift * last / (1 + (shift - 1) * last)))
+    return FlowEuler(count, shift, last, inference_steps)
+
+
+def flow_shift(config: Mapping[str, Any], image_tokens: int) -> float:
+    """diffusers' `mu`: how much the levels of a picture of so many tokens are shifted."""
+    own = {name: config.get(name, option.default) for name, option in FLOW_SCHEDULER.items()}
+    first, last = own["base_image_seq_len"], own["max_image_seq_len"]
+    slope = (own["max_shift"] - own["base_shift"]) / (last - first)
+    return float(image_tokens * slope + own["base_shift"] - slope * first)
+
+
+def _flow_factor(config: Mapping[str, Any], image_tokens: int) -> float:
+    """The same as `FlowEuler.shift`."""
+    mu = flow_shift(config, image_tokens)
+    return mu if config.get("time_shift_type") == "linear" else math.exp(mu)
 
 
 def screening_timestep(scheduler: Scheduler, wanted: int | None) -> int:
@@ -72,13 +115,14 @@ def screening_timestep(scheduler: Scheduler, wanted: int | None) -> int:
     Raises:
         InputError: the model was not trained on it.
     """
-    last = scheduler.num_train_timesteps - 1
     if wanted is None:
         return int(timesteps(scheduler)[0])
-    if not 0 <= wanted <= last:
+    if not is_trained(scheduler, wanted):
+        first = int(isinstance(scheduler, FlowEuler))
+        last = scheduler.num_train_timesteps - 1 + first
         raise InputError(
-            f"The model was trained on timesteps 0 to {last}, not {wanted}. Give one of them, or "
-            "leave it out for the sampler's first."
+            f"The model was trained on timesteps {first} to {last}, not {wanted}. Give one of "
+            "them, or leave it out for the sampler's first."
         )
     return wanted
 
@@ -169,14 +213,6 @@ def prediction_type(config: Mapping[str, Any], model: str) -> PredictionType:
         raise ExportError(f"{model} predicts {kind!r}; 'epsilon' and 'v_prediction' work.")
     found: PredictionType = kind
     return found
-
-
-def eps_per_output(kind: PredictionType, abar: float) -> float:
-    """What the distance of two outputs for the same x_t is multiplied by to be in eps units.
-
-    Two velocities differ by 1 / sqrt(abar) times as much as the noises that they stand for do.
-    """
-    return abar**0.5 if kind == "v_prediction" else 1.0
 
 
 def family(width: int) -> str:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from mnemoscope_runtime import Bundle, Manifest
 from mnemoscope_runtime.bundle import MANIFEST
-from mnemoscope_runtime.manifest import ModelRecord, NoiseBank, Precision, Scheduler
+from mnemoscope_runtime.manifest import ModelRecord, NoiseBank, Precision
 from mnemoscope_runtime.options import check_options
+from mnemoscope_runtime.schedulers import Scheduler
 
 from .bundle_tokenizer import BundleTokenizer
 from .gate import check_backend, check_parity
@@ -38,7 +39,7 @@ class Contents:
 
     Attributes:
         model: What the manifest says of the model.
-        scheduler: Its noise schedule.
+        scheduler: Its sampler, which also says what is measured.
         timestep: What screening tells the network of its pure noise.
         tokenizers: By the manifest's names.
         bank: Initial noises x_T. # [n, C, H, W], fp32
@@ -52,6 +53,8 @@ class Contents:
         empty: What it gets by the names of `embeddings`, where that is neither zeros nor the
             embedded empty prompt. # [1, ...] each, fp32
         taps: Layers whose features are compared too.
+        tokens: How many the network is told of, where that is not the tokenizer's length.
+        encodes_apart: The screening graph takes what `text_encoder` returns.
     """
 
     model: ModelRecord
@@ -68,6 +71,8 @@ class Contents:
     zero_empty: bool = False
     empty: Mapping[str, NDArray[np.float32]] | None = None
     taps: tuple[str, ...] = ()
+    tokens: int | None = None
+    encodes_apart: bool = False
 
 
 def write_bundle(
@@ -141,6 +146,9 @@ def _stage(
         empty=None if contents.empty is None else _EMPTY,
         taps=contents.taps,
         any_length=options.any_length,
+        unit=contents.scheduler.unit,
+        tokens=contents.tokens,
+        encodes_apart=contents.encodes_apart,
     )
     (folder / MANIFEST).write_bytes(manifest.to_json())
     return manifest, contents.reference

@@ -28,7 +28,7 @@ from mnemoscope_runtime.options import check_options
 from . import embedded
 from .calibration import Calibration, CalibrationFile, Setting
 from .calibration.cascade import First
-from .detectors import Features, Statistic, find_statistic
+from .detectors import Features, Statistic, check_unit, find_statistic
 from .screening.calibrations import Calibrations, Uncalibrated, check_uncalibrated
 from .screening.chunks import by_chunks, check_chunks
 from .screening.detection import Detection, detections
@@ -68,8 +68,8 @@ class Detector(Closing):
 
     Raises:
         CalibrationError: the calibration belongs to another bundle.
-        InputError: there is no such detector, an option cannot be used, or the bundle lacks what
-            the first stage needs.
+        InputError: there is no such detector, it is not one of what the bundle measures, an option
+            cannot be used, or the bundle lacks what the first stage needs.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Detector(Closing):
     ) -> None:
         check_uncalibrated(uncalibrated)
         self.statistic = find_statistic(detector)
+        check_unit(self.statistic, screener)
         self.first = first
         self.before = None
         if first is not None:
@@ -173,7 +174,7 @@ class Detector(Closing):
             calibration or CalibrationFile(()),
             self.uncalibrated,
             learns=self.statistic.is_fitted,
-            length=self.screener.tokenizer.length,
+            length=self.screener.tokens,
         )
         self._ready: dict[tuple[int, int | None], _Ready] = {}
 
@@ -188,7 +189,7 @@ class Detector(Closing):
         """The paper's m_t for each prompt, noise and step.
 
         Returns:
-            # [prompt, noise, step], >= 0, in eps units
+            # [prompt, noise, step], >= 0, in the bundle's unit
         """
         check_options("a whole number", steps=steps)
         magnitude = find_statistic("magnitude")

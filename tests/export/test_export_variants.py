@@ -90,7 +90,8 @@ def test_smaller_latents_cost_less(screener: Screener, model: StableDiffusion) -
 def test_rms_knows_the_size(bundle_dir: Path) -> None:
     with Detector.load(bundle_dir, threads=1, uncalibrated="score") as detector:
         [found] = detector.screen(["a cat"])
-    assert found.rms == pytest.approx(found.score / math.sqrt(4 * SIZE[0] * SIZE[1]))
+        [scale] = detector.screener.x0_per_unit()
+    assert found.rms == pytest.approx(scale * found.score / math.sqrt(4 * SIZE[0] * SIZE[1]))
 
 
 @one_model

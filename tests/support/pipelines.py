@@ -6,6 +6,9 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
@@ -15,6 +18,9 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
 )
 
 from mnemoscope import embedded
@@ -111,4 +117,51 @@ def build_xl(seed: int = 0, depth: int = 1) -> StableDiffusionXLPipeline:
         unet=unet,
         scheduler=scheduler("epsilon"),
         add_watermarker=False,
+    )
+
+
+def build_sd3(
+    t5_tokenizer: T5Tokenizer | None = None, seed: int = 0, **schedule: object
+) -> StableDiffusion3Pipeline:
+    """Stable Diffusion 3's layout with random weights: 8x8x4 latents, two joint blocks.
+
+    The first is one of 3.5's, with a second attention. With a tokenizer of T5's there is a T5.
+    """
+    torch.manual_seed(seed)
+    tokenizer = CLIPTokenizer.from_pretrained(embedded.MODEL / "tokenizer")
+    other = CLIPTokenizer.from_pretrained(embedded.MODEL / "tokenizer", pad_token="!")
+    config = text_config(tokenizer, num_hidden_layers=2, projection_dim=24)
+    clips = [CLIPTextModelWithProjection(config) for _ in range(2)]
+    t5 = None
+    if t5_tokenizer is not None:
+        t5 = T5EncoderModel(
+            T5Config(
+                vocab_size=len(t5_tokenizer) + 4, d_model=72, d_kv=8, d_ff=32, num_layers=1,
+                num_heads=4, feed_forward_proj="gated-gelu",
+            )
+        )  # fmt: skip
+    transformer = SD3Transformer2DModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        joint_attention_dim=72,
+        caption_projection_dim=32,
+        pooled_projection_dim=48,
+        pos_embed_max_size=6,
+        dual_attention_layers=(0,),
+        qk_norm="rms_norm",
+    )
+    return StableDiffusion3Pipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(**{"shift": 3.0, **schedule}),
+        vae=None,
+        text_encoder=clips[0],
+        tokenizer=tokenizer,
+        text_encoder_2=clips[1],
+        tokenizer_2=other,
+        text_encoder_3=t5,
+        tokenizer_3=t5_tokenizer,
     )

@@ -8,6 +8,7 @@ from typing import Any
 from .options import Option, flag, free, number, off, only, problems, whole
 
 __all__ = [
+    "LIBRARY_WIDE",
     "SAMPLERS",
     "SCHEDULER",
     "TEXT_ENCODER",
@@ -16,8 +17,8 @@ __all__ = [
     "vae_problems",
 ]
 
-# what transformers writes into any config, and a CLIP text model does not read
-_LIBRARY_WIDE = (
+# what transformers writes into any config, and a text encoder does not read
+LIBRARY_WIDE = (
     "add_cross_attention", "bad_words_ids", "begin_suppress_tokens", "chunk_size_feed_forward",
     "cross_attention_hidden_size", "decoder_start_token_id", "diversity_penalty", "do_sample",
     "early_stopping", "encoder_no_repeat_ngram_size", "exponential_decay_length_penalty",
@@ -66,7 +67,7 @@ TEXT_ENCODER: Mapping[str, Option] = {
     "torchscript": off(),
     "use_attention_mask": off(),  # diffusers' pipelines would mask the padding
     "vocab_size": whole(49408),
-    **dict.fromkeys(_LIBRARY_WIDE, free()),
+    **dict.fromkeys(LIBRARY_WIDE, free()),
 }
 
 # schedulers over DDIM's noise schedule: bundles sample with DDIM whatever the sampler is

@@ -11,7 +11,17 @@ from .options import problems
 from .parts import TEXT_ENCODER, scheduler_problems, tokenizer_problems, vae_problems
 from .unet import inpaints, unet_problems
 
-__all__ = ["PARTS", "check_configs", "check_unet", "check_vae", "is_xl", "refuse"]
+__all__ = [
+    "INDEX",
+    "PARTS",
+    "check_configs",
+    "check_unet",
+    "check_vae",
+    "class_of",
+    "is_there",
+    "is_xl",
+    "refuse",
+]
 
 Config = Mapping[str, Any]
 
@@ -47,14 +57,14 @@ _DRAWS = {  # from a prompt alone, with no more than a UNet's prediction and gui
     )
 }  # fmt: skip
 _ADVICE = (
-    "Stable Diffusion 1.x, 2.x and XL base and their fine-tunes can be exported; docs/families.md "
-    "lists what is covered."
+    "Stable Diffusion 1.x, 2.x, XL base and 3 and their fine-tunes can be exported; "
+    "docs/families.md lists what is covered."
 )
 
 
 def is_xl(index: Config) -> bool:
     """Whether a `model_index.json` is that of Stable Diffusion XL."""
-    return _is_there(index, "text_encoder_2")
+    return is_there(index, "text_encoder_2")
 
 
 def check_configs(
@@ -134,17 +144,17 @@ def _index_problems(index: Config, xl: bool) -> list[str]:
     for name, classes in _CLASSES.items():
         if name.endswith("_2") and not xl:
             continue
-        if not _is_there(index, name):
+        if not is_there(index, name):
             hint = " (as in XL's refiner)" if xl and "_2" not in name and name != "unet" else ""
             found.append(f"it has no {name}{hint}")
-        elif _class(index, name) not in classes:
-            kind = _class(index, name)
+        elif class_of(index, name) not in classes:
+            kind = class_of(index, name)
             found.append(f"{name} is of the class {kind!r:.80} (must be {' or '.join(classes)})")
     if index.get("requires_aesthetics_score"):
         found.append("requires_aesthetics_score is true (as in XL's refiner)")
     known = {*_CLASSES, *_HARMLESS, "requires_aesthetics_score"}
     for name in sorted(index):
-        if name not in known and not name.startswith("_") and _is_there(index, name):
+        if name not in known and not name.startswith("_") and is_there(index, name):
             found.append(f"it has a part {name}, which is not known here")
     return found
 
@@ -189,12 +199,13 @@ def _joint_problems(configs: Mapping[str, Config], xl: bool) -> list[str]:
     return found
 
 
-def _is_there(index: Config, name: str) -> bool:
+def is_there(index: Config, name: str) -> bool:
     """[null, null] is a part that was left out."""
     value = index.get(name)
     return value not in (None, False, [None, None], (None, None))
 
 
-def _class(index: Config, name: str) -> Any:
+def class_of(index: Config, name: str) -> Any:
+    """The class of a part."""
     value = index[name]
     return value[1] if isinstance(value, list | tuple) and len(value) == 2 else value

@@ -14,7 +14,9 @@ import torch
 from diffusers.loaders import TextualInversionLoaderMixin
 from torch import Tensor, nn
 
-from mnemoscope_runtime.manifest import AdapterRecord, ModelRecord, PredictionType, Scheduler
+from mnemoscope_runtime.manifest import AdapterRecord, ModelRecord
+from mnemoscope_runtime.schedulers import Scheduler, level
+from mnemoscope_runtime.units import PredictionType, Unit, unit_per_output
 
 from ..configs import PARTS
 from .checkpoint import canonical
@@ -42,6 +44,9 @@ class Model(ABC):
         negative: What the unconditional branch is told instead of the empty prompt.
         source: What it was loaded from, and how; None if it was put together in memory.
         embeddings: Names of what `embed` returns, of those that a manifest knows.
+        unit: What its magnitudes are measured in.
+        encodes_apart: Text encoders are so large that the screening graph is told what they say.
+        takes_any_length: The network may be told of more tokens than a tokenizer makes.
         predictor: Name of the field, and of the pipeline's part, that holds what predicts.
         config_files: File of each part's config, below a model's directory.
         networks: Class of each network, by its field; each reads safetensors.
@@ -57,6 +62,9 @@ class Model(ABC):
     source: tuple[str, LoadOptions] | None = field(default=None, kw_only=True, repr=False)
 
     embeddings: ClassVar[tuple[str, ...]] = ("prompt_embeds",)
+    unit: ClassVar[Unit] = "eps"
+    encodes_apart: ClassVar[bool] = False
+    takes_any_length: ClassVar[bool] = True
     predictor: ClassVar[str] = "unet"
     config_files: ClassVar[Mapping[str, str]] = PARTS
     networks: ClassVar[Mapping[str, Any]]
@@ -111,6 +119,11 @@ class Model(ABC):
     def assemble(cls, parts: Mapping[str, Any]) -> Any:
         """diffusers' pipeline of the very same networks, tokenizers and schedule, without a VAE."""
 
+    @classmethod
+    def networks_of(cls, configs: Configs) -> Mapping[str, Any]:  # noqa: ARG003
+        """Class of each network that a pipeline has, by its field: all of `networks`."""
+        return cls.networks
+
     # what it is
 
     @property
@@ -134,9 +147,20 @@ class Model(ABC):
         """Each tokenizer by its field, and how many embeddings its text encoder has."""
 
     @property
+    def tokens(self) -> int | None:
+        """How many the network is told of, where that is not the first tokenizer's length."""
+        return None
+
+    @property
     def parts(self) -> dict[str, nn.Module]:
-        """The networks, by the names of their fields."""
-        return {name: getattr(self, name) for name in self.networks}
+        """The networks that there are, by the names of their fields."""
+        found = {name: getattr(self, name) for name in self.networks}
+        return {name: part for name, part in found.items() if part is not None}
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Parts of the pipeline that this model has been saved without."""
+        return ()
 
     @property
     def network(self) -> Any:
@@ -278,14 +302,15 @@ class Model(ABC):
     def sampler(self, schedule: Any = None) -> Any:
         """A fresh sampler of diffusers over the model's schedule, or over that of another one."""
 
-    @property
-    @abstractmethod
-    def alphas_cumprod(self) -> Tensor:
-        """alpha-bar, [num_train_timesteps], fp32."""
+    def started(self, inference_steps: int) -> Any:
+        """A fresh sampler with the timesteps of a whole image."""
+        sampler = self.sampler()
+        sampler.set_timesteps(inference_steps)
+        return sampler
 
     @abstractmethod
-    def predict(self, latents: Tensor, timestep: Tensor | int, embeds: Embeds) -> Tensor:
-        """The network's output, whatever it predicts; see `to_eps`.
+    def predict(self, latents: Tensor, timestep: Tensor | float, embeds: Embeds) -> Tensor:
+        """The network's output, whatever it predicts; see `in_unit`.
 
         Args:
             latents: x_t. # [B, C, H, W]
@@ -297,16 +322,21 @@ class Model(ABC):
         """
 
     @abstractmethod
-    def to_eps(self, prediction: Tensor, latents: Tensor, timestep: Tensor | int) -> Tensor:
-        """The network's output in eps units, fp32. # [B, C, H, W]"""
-
-    def predict_eps(self, latents: Tensor, timestep: Tensor | int, embeds: Embeds) -> Tensor:
-        """`predict`, in eps units. # [B, C, H, W], fp32"""
-        return self.to_eps(self.predict(latents, timestep, embeds), latents, timestep)
+    def converter(self) -> nn.Module:
+        """What graphs convert with: (output, x_t, t as a tensor) to the unit, fp32."""
 
     @abstractmethod
-    def eps_per_output(self, timestep: int) -> float:
-        """What the distance of two outputs for the same x_t is multiplied by to be in eps units."""
+    def in_unit(self, prediction: Tensor, latents: Tensor, timestep: Tensor | float) -> Tensor:
+        """The network's output in the family's unit, fp32. # [B, C, H, W]"""
+
+    def predict_in_unit(self, latents: Tensor, timestep: Tensor | float, embeds: Embeds) -> Tensor:
+        """`predict`, in the family's unit. # [B, C, H, W], fp32"""
+        return self.in_unit(self.predict(latents, timestep, embeds), latents, timestep)
+
+    def unit_per_output(self, timestep: float) -> float:
+        """What the distance of two outputs for the same x_t is multiplied by to be in the unit."""
+        at = level(self.scheduler_record(1), timestep)
+        return unit_per_output(self.prediction_type, self.unit, at)
 
     def on_bank(self, noises: Tensor, timestep: int) -> OnBank:
         """The network at one timestep on a bank of noises, for the screening graph.
@@ -323,13 +353,21 @@ class Model(ABC):
     def tappable(self) -> list[str]:
         """Layers of the network that can be tapped, in the order in which they run.
 
-        Their features are [B, C, ...], or a tuple that begins with them, and depend on the prompt.
+        Their features (`feature`) depend on the prompt.
         """
         return []
 
     def auto_taps(self) -> list[str]:
         """Those of `tappable` that are taken unless others are named."""
         return []
+
+    def feature(self, output: Any) -> Tensor:
+        """What is compared of the output of a tapped layer: of several tensors the first.
+
+        # [B, C, ...]
+        """
+        found: Tensor = output[0] if isinstance(output, tuple) else output
+        return found
 
     # what diffusers' own pipeline is asked, when it is compared with the model
 

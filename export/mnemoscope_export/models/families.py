@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from ..configs import is_xl
+from ..configs.sd3 import is_sd3
 from .base import Model
 
 __all__ = ["FAMILIES", "Family", "family_of"]
@@ -28,6 +29,7 @@ class Family:
 
 # the first that matches; the last says of what no other takes what is in the way
 FAMILIES: Mapping[str, Family] = {
+    "stable-diffusion-3": Family(".sd3:StableDiffusion3", is_sd3),
     "stable-diffusion-xl": Family(".sdxl:StableDiffusionXL", is_xl),
     "stable-diffusion": Family(".stable_diffusion:StableDiffusion", lambda _: True),
 }

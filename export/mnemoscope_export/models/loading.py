@@ -32,7 +32,7 @@ _OFFLINE = "HF_HUB_OFFLINE is set and it has not been downloaded before. "
 _VAE = {"vae": PARTS["vae"]}
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 _NEXT = (
-    "Give a directory in diffusers' Stable Diffusion layout with safetensors weights, or a hub id "
+    "Give a directory in diffusers' layout with safetensors weights, or a hub id "
     "you have access to."
 )
 
@@ -84,8 +84,9 @@ def load(
     family, model = family_of(read_index(folder))
     if not issubclass(model, kind):
         raise ExportError(
-            f"{name} is of the family {family}, which is no {kind.__name__}. Load it with "
-            "`load_model`."
+            f"{name} is of the family {family}, which is no {kind.__name__}: it can be exported "
+            "and screened, in Python with `load_model`, but not drawn with, mitigated, or "
+            "explained by gradients."
         )
     configs = read_configs(folder, model.config_files)
     model.check(configs, name, str(folder) if file else name, options)
@@ -95,7 +96,8 @@ def load(
     except (OSError, ValueError) as error:
         raise ExportError(f"{name} cannot be loaded: {error} {_NEXT}") from error
     if file is None:
-        parts |= _networks(name, folder, dtype, options.variant, model.networks)
+        kinds = model.networks_of(configs)
+        parts |= _networks(name, folder, dtype, options.variant, kinds)
     else:
         parts |= load_single_file(file, folder, dtype, options.variant, model)
     adapters: tuple[AdapterRecord, ...] = ()

@@ -6,16 +6,35 @@ from pathlib import Path
 from typing import Any
 
 from diffusers import DDIMScheduler
-from torch import Tensor
+from torch import Tensor, nn
 
-from mnemoscope_runtime.manifest import PredictionType, Scheduler
+from mnemoscope_runtime.schedulers import Ddim
+from mnemoscope_runtime.units import Level, PredictionType, unit_per_output
 
-from ..records import eps_per_output, prediction_type, scheduler_record
+from ..records import prediction_type, scheduler_record
 
-__all__ = ["DdimSchedule", "to_eps"]
+__all__ = ["DdimSchedule"]
 
 
-def to_eps(prediction: Tensor, latents: Tensor, abar: Tensor, kind: PredictionType) -> Tensor:
+class _ToEps(nn.Module):
+    """`Model.converter` of noise and velocity."""
+
+    def __init__(self, abar: Tensor, kind: PredictionType) -> None:
+        super().__init__()
+        self.kind = kind
+        self.abar: Tensor
+        self.register_buffer("abar", abar)
+
+    def forward(self, output: Tensor, latents: Tensor, timestep: Tensor) -> Tensor:
+        """See `_to_eps`."""
+        if self.kind == "epsilon":
+            return output.float()
+        # not [timestep]: PyTorch fetches an index of no dimensions from the device
+        abar = self.abar.index_select(0, timestep.reshape(1))  # [1]
+        return _to_eps(output, latents, abar, self.kind)
+
+
+def _to_eps(prediction: Tensor, latents: Tensor, abar: Tensor, kind: PredictionType) -> Tensor:
     """A network's output in eps units: of a velocity sqrt(abar) v + sqrt(1 - abar) x_t.
 
     Salimans & Ho 2022, appendix D.
@@ -60,7 +79,7 @@ class DdimSchedule:
         abar: Tensor = self.scheduler.alphas_cumprod
         return abar.float()
 
-    def scheduler_record(self, inference_steps: int = 50) -> Scheduler:
+    def scheduler_record(self, inference_steps: int = 50) -> Ddim:
         """The schedule in the manifest's terms.
 
         Raises:
@@ -76,11 +95,18 @@ class DdimSchedule:
         config = (self.scheduler if schedule is None else schedule).config
         return DDIMScheduler.from_config(config, clip_sample=False)
 
-    def to_eps(self, prediction: Tensor, latents: Tensor, timestep: Tensor | int) -> Tensor:
-        """The network's output in eps units, fp32. # [B, C, H, W]"""
-        abar = self.alphas_cumprod.to(prediction.device)[timestep]
-        return to_eps(prediction, latents, abar, self.prediction_type)
+    def converter(self) -> nn.Module:
+        """See `Model.converter`."""
+        return _ToEps(self.alphas_cumprod, self.prediction_type)
 
-    def eps_per_output(self, timestep: int) -> float:
-        """What the distance of two outputs for the same x_t is multiplied by to be in eps units."""
-        return eps_per_output(self.prediction_type, float(self.alphas_cumprod[timestep]))
+    def in_unit(self, prediction: Tensor, latents: Tensor, timestep: Tensor | float) -> Tensor:
+        """The network's output in eps units, fp32. # [B, C, H, W]"""
+        # a number stays one: a tensor made of it would come from the host
+        at = timestep if isinstance(timestep, Tensor) else int(timestep)
+        abar = self.alphas_cumprod.to(prediction.device)[at]
+        return _to_eps(prediction, latents, abar, self.prediction_type)
+
+    def unit_per_output(self, timestep: float) -> float:
+        """See `Model.unit_per_output`; of diffusers' own alpha-bar."""
+        abar = float(self.alphas_cumprod[int(timestep)])
+        return unit_per_output(self.prediction_type, "eps", Level(abar**0.5, (1 - abar) ** 0.5))

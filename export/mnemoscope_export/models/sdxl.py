@@ -128,8 +128,8 @@ class StableDiffusionXL(StableDiffusion):
         empty = super().embed_empty()
         return tuple(torch.zeros_like(e) for e in empty) if self.zero_empty else empty
 
-    def predict(self, latents: Tensor, timestep: Tensor | int, embeds: Embeds) -> Tensor:
-        """The UNet's output, whatever it predicts; see `to_eps`.
+    def predict(self, latents: Tensor, timestep: Tensor | float, embeds: Embeds) -> Tensor:
+        """The UNet's output, whatever it predicts; see `in_unit`.
 
         Args:
             latents: x_t. # [B, C, H, W]

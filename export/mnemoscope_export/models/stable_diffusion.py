@@ -192,8 +192,8 @@ class StableDiffusion(DdimSchedule, Model):
         """What the unconditional branch is told is not what the empty prompt is embedded as."""
         return super().own_empty or (self.clip_skip is not None and not self.zero_empty)
 
-    def predict(self, latents: Tensor, timestep: Tensor | int, embeds: Embeds) -> Tensor:
-        """The UNet's output, whatever it predicts; see `to_eps`.
+    def predict(self, latents: Tensor, timestep: Tensor | float, embeds: Embeds) -> Tensor:
+        """The UNet's output, whatever it predicts; see `in_unit`.
 
         Args:
             latents: x_t. # [B, C, H, W]

@@ -14,12 +14,13 @@ import onnx_ir as ir
 from mnemoscope_runtime.backends.onnxruntime import import_onnxruntime
 from mnemoscope_runtime.errors import ExportError, InputError
 from mnemoscope_runtime.manifest import ModelRecord, Precision
-from mnemoscope_runtime.schedulers import alphas_cumprod
+from mnemoscope_runtime.schedulers import alphas_cumprod, level
+from mnemoscope_runtime.units import unit_per_output
 
 from ..noise import standard_noises
 from ..options import ExportOptions
 from ..oracle import PROMPTS, Coverage
-from ..records import eps_per_output, family, prediction_type, scheduler_record, screening_timestep
+from ..records import family, prediction_type, scheduler_record, screening_timestep
 from ..writing import Contents, Maker, Progress
 from .flops import count_flops
 from .graphs import screen_graph, step_graph, text_encoder_graph
@@ -74,7 +75,7 @@ def prepare(folder: str | Path, work: Path, options: ExportOptions, progress: Pr
         coverage=Coverage.of(unet.parameters), guidance=options.guidance,
     )  # fmt: skip
     reference.check()
-    scale = eps_per_output(kind, float(abar[timestep]))
+    scale = unit_per_output(kind, "eps", level(scheduler, timestep))
 
     def counted(make: Callable[[], ir.Model]) -> Maker:
         def made() -> tuple[ir.Model, int]:

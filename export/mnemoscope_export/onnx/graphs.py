@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from mnemoscope_runtime.manifest import PredictionType
+from mnemoscope_runtime.units import PredictionType
 
 from .compose import Composer
 from .cut import evaluate_boundary

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from mnemoscope_runtime.agreement import noise_norm, smallest
 from mnemoscope_runtime.errors import ExportError, NumericsError
-from mnemoscope_runtime.manifest import PredictionType, Scheduler
-from mnemoscope_runtime.schedulers import alphas_cumprod, ddim_step, guide, timesteps
+from mnemoscope_runtime.schedulers import Ddim, alphas_cumprod, ddim_step, guide, timesteps
+from mnemoscope_runtime.units import PredictionType
 
 from ..oracle import Coverage, Reference
 from .evaluate import Session, fit
@@ -50,7 +50,7 @@ def measure_reference(
     embeds: NDArray[np.float32],
     empty: NDArray[np.float32],
     bank: NDArray[np.float32],
-    scheduler: Scheduler,
+    scheduler: Ddim,
     kind: PredictionType,
     timestep: int,
     *,

@@ -182,6 +182,8 @@ def _most(name: str, profiles: Sequence[Profile]) -> int:
 
 def _arguments(graph: Graph, tensors: dict[str, Tensor]) -> Inputs:
     """The graph's inputs, by name, as `forward` takes them."""
+    if isinstance(graph, ScreenGraph) and graph.model.encodes_apart:
+        return tuple(tensors[name] for name in graph.model.embeddings), tensors[NOISES]
     if not isinstance(graph, StepGraph):
         return tuple(tensors[name] for name in graph.inputs)
     names = graph.model.embeddings

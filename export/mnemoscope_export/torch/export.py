@@ -10,9 +10,9 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from mnemoscope_runtime.errors import ExportError
+from mnemoscope_runtime.errors import ExportError, InputError
 
-from ..bundle_tokenizer import BundleTokenizer
+from ..bundle_tokenizer import bundle_tokenizer
 from ..models import Model
 from ..noise import noise_bank
 from ..options import ExportOptions
@@ -50,13 +50,18 @@ def prepare(
             f"{model.id} is in {model.network.dtype}, so its graphs cannot be checked. "
             "Load it in float32 and choose the precision in the options."
         )
-    scheduler = model.scheduler_record(options.inference_steps)
-    timestep = screening_timestep(scheduler, options.timestep)
     if options.latent_sides is not None:
         model = model.resized(options.latent_sides)
+    scheduler = model.scheduler_record(options.inference_steps)  # some depend on the size
+    timestep = screening_timestep(scheduler, options.timestep)
+    if options.any_length and not model.takes_any_length:
+        raise InputError(
+            f"{model.id} is told of {model.tokens} tokens, whatever is embedded, and of no other "
+            "number. Leave any_length (--any-length) out."
+        )
     taps = choose(model, options.taps, options.until)
     tokenizers = {
-        name: BundleTokenizer.from_transformers(tokenizer, rows, options.tokenizer)
+        name: bundle_tokenizer(tokenizer, rows, options.tokenizer)
         for name, (tokenizer, rows) in model.tokenizers.items()
     }
     bank = noise_bank(options.noises, model.latent_shape, options.seed)
@@ -100,6 +105,8 @@ def prepare(
         zero_empty=model.zero_empty,
         empty=empty,
         taps=taps,
+        tokens=model.tokens,
+        encodes_apart=model.encodes_apart,
     )
 
 

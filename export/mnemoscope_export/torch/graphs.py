@@ -19,9 +19,8 @@ from mnemoscope_runtime.errors import ExportError
 from mnemoscope_runtime.manifest import EMPTY, Precision
 
 from ..models import Embeds, Model
-from ..models.schedule import to_eps
 from .frames import with_room
-from .lowering import drop_idle_squeezes, lower_argmax
+from .lowering import drop_idle_squeezes, lower_argmax, lower_permutations
 from .reference import magnitude
 from .taps import Recorder
 
@@ -66,7 +65,8 @@ class StepGraph(nn.Module):
     """One step of sampling: both branches in one UNet call, the magnitude reduced in the graph.
 
     prompt_embeds [B, L, D], empty_embeds [1, L, D], latents [B, C, H, W], timestep []
-    -> magnitude [B], eps_cond [B, C, H, W], eps_uncond [B, C, H, W], with taps also taps [B, K]
+    -> magnitude [B], eps_cond [B, C, H, W], eps_uncond [B, C, H, W] (of flows x0_cond and
+    x0_uncond), with taps also taps [B, K]
 
     With `any_length` L is open; else it is the tokenizer's.
     Families that tell the UNet more have an input, and one for the empty prompt, for each of it.
@@ -75,7 +75,8 @@ class StepGraph(nn.Module):
     def __init__(self, model: Model, taps: Sequence[str] = (), *, any_length: bool = False) -> None:
         super().__init__()
         self.any_length = any_length
-        self.outputs = ("magnitude", "eps_cond", "eps_uncond", *(["taps"] if taps else []))
+        both = f"{model.unit}_cond", f"{model.unit}_uncond"
+        self.outputs = ("magnitude", *both, *(["taps"] if taps else []))
         self.inputs = (
             *model.embeddings,
             *(EMPTY[name] for name in model.embeddings),
@@ -84,14 +85,13 @@ class StepGraph(nn.Module):
         )
         self.model = model.traceable()
         self.unet = self.model.network
-        self.taps = Recorder(self.unet, taps)
-        self.abar: Tensor
-        self.register_buffer("abar", model.alphas_cumprod)
+        self.taps = Recorder(model, self.unet, taps)
+        self.convert = model.converter()
 
     def forward(
         self, embeds: Embeds, empty: Embeds, latents: Tensor, timestep: Tensor
     ) -> tuple[Tensor, ...]:
-        """Predict [uncond; cond] and measure their distance, in eps units."""
+        """Predict [uncond; cond] and measure their distance, in the model's unit."""
         batch, dtype = latents.shape[0], self.model.network.dtype
         both = tuple(
             torch.cat([none.expand(batch, *none.shape[1:]), some]).to(dtype)
@@ -102,23 +102,20 @@ class StepGraph(nn.Module):
         assert output is not None
         output = output.float()
         # reshape, not chunk: chunk makes the exported batch static without a word
-        uncond, cond = output.reshape(2, batch, *output.shape[1:])
-        kind = self.model.prediction_type
-        if kind != "epsilon":
-            # not [timestep]: PyTorch fetches an index of no dimensions from the device
-            abar = self.abar.index_select(0, timestep.reshape(1))  # [1]
-            uncond, cond = (to_eps(each, latents, abar, kind) for each in (uncond, cond))
+        halves = output.reshape(2, batch, *output.shape[1:])
+        uncond, cond = (self.convert(each, latents, timestep) for each in halves)
         found = magnitude(cond, uncond), cond, uncond
         if not features:
             return found
-        halves = [each.reshape(2, batch, *each.shape[1:]) for each in features]
-        return *found, torch.stack([magnitude(cond, uncond) for uncond, cond in halves], -1)
+        pairs = [each.reshape(2, batch, *each.shape[1:]) for each in features]
+        return *found, torch.stack([magnitude(cond, uncond) for uncond, cond in pairs], -1)
 
     def example(self, model: Model) -> Inputs:
         """Inputs to trace with."""
         embeds = tuple(each.float() for each in model.embed(["a", "b"]))
         empty = tuple(each.float() for each in model.embed_empty())
-        return embeds, empty, torch.zeros(2, *model.latent_shape), torch.tensor(1)
+        timestep = model.started(1).timesteps[0].cpu()
+        return embeds, empty, torch.zeros(2, *model.latent_shape), timestep
 
     def one(self, model: Model) -> Inputs:
         """Inputs for one prompt on one noise."""
@@ -140,11 +137,11 @@ class ScreenGraph(nn.Module):
 
     input_ids [B, L], noise_index [m] -> magnitude [B, m], with taps also taps [B, m, K]
 
+    A family that encodes apart has, instead of ids, an input for each of what the network is told.
+
     What the unconditional branch says of every noise of the bank is a constant of the graph. With
     `stop` the UNet runs no further than the last tap, and taps are all there is.
     """
-
-    inputs = ("input_ids", "noise_index")
 
     def __init__(
         self,
@@ -156,31 +153,38 @@ class ScreenGraph(nn.Module):
         stop: bool = False,
     ) -> None:
         super().__init__()
+        told = model.embeddings if model.encodes_apart else TextEncoderGraph.inputs
+        self.inputs = (*told, "noise_index")
         self.outputs = (*([] if stop else ["magnitude"]), *(["taps"] if taps else []))
         noises = noises.to(model.network.device, model.network.dtype)
         self.model = model
-        self.parts = _text_encoders(model)
+        self.dtype = model.network.dtype
+        if not model.encodes_apart:
+            self.parts = _text_encoders(model)
         self.unet = model.on_bank(noises, timestep)
-        self.taps = Recorder(self.unet.network, taps, stop=stop)
-        self.eps_per_output = model.eps_per_output(timestep)
+        self.taps = Recorder(model, self.unet.network, taps, stop=stop)
+        self.unit_per_output = model.unit_per_output(timestep)
         self.uncond: Tensor
         uncond, features = _unconditional(model, noises, timestep, taps)
         self.register_buffer("uncond", uncond)
         for index, each in enumerate(features):
             self.register_buffer(f"uncond_tap_{index}", each)
 
-    def forward(self, input_ids: Tensor, noise_index: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, told: Tensor | Embeds, noise_index: Tensor) -> tuple[Tensor, ...]:
         """Measure every prompt on every chosen noise."""
-        batch, noises = input_ids.shape[0], noise_index.shape[0]
+        if isinstance(told, Tensor):
+            embeds = self.model.encode(told)
+        else:
+            embeds = tuple(each.to(self.dtype) for each in told)
+        batch, noises = embeds[0].shape[0], noise_index.shape[0]
 
         def norm(cond: Tensor, uncond: Tensor) -> Tensor:  # [B * m, ...], [n, ...] -> [B, m]
             cond = cond.float().reshape(batch, noises, -1)
             found: Tensor = (cond - uncond[noise_index].flatten(1)[None]).square().sum(-1).sqrt()
             return found
 
-        embeds = self.model.encode(input_ids)
         output, features = self.taps.run(lambda: self.unet(embeds, noise_index))
-        found = () if output is None else (self.eps_per_output * norm(output, self.uncond),)
+        found = () if output is None else (self.unit_per_output * norm(output, self.uncond),)
         if not features:
             return found
         constants = (self.get_buffer(f"uncond_tap_{i}") for i in range(len(features)))
@@ -188,15 +192,22 @@ class ScreenGraph(nn.Module):
 
     def example(self, model: Model) -> Inputs:
         """Inputs to trace with."""
-        return _example_ids(model), torch.arange(len(self.uncond)).repeat(2)[:3]
+        return self._told(model, ["a", "a cat"]), torch.arange(len(self.uncond)).repeat(2)[:3]
 
     def one(self, model: Model) -> Inputs:
         """Inputs for one prompt on one noise."""
-        return _example_ids(model)[:1], torch.zeros(1, dtype=torch.int64)
+        return self._told(model, ["a"]), torch.zeros(1, dtype=torch.int64)
+
+    def _told(self, model: Model, prompts: Sequence[str]) -> Tensor | Embeds:
+        if not model.encodes_apart:
+            return model.tokenize(prompts)
+        return tuple(each.float() for each in model.embed(prompts))
 
     def dynamic(self) -> Dynamic:
         """Dimensions that stay open."""
-        return ({0: torch.export.Dim("batch")}, {0: torch.export.Dim("noises")})
+        batch, noises = {0: torch.export.Dim("batch")}, {0: torch.export.Dim("noises")}
+        count = len(self.inputs) - 1
+        return ((batch,) * count if self.model.encodes_apart else batch), noises
 
 
 Graph = TextEncoderGraph | StepGraph | ScreenGraph
@@ -245,6 +256,7 @@ def to_onnx(graph: Graph, model: Model, opset: int = OPSETS["float32"]) -> ir.Mo
     _check_open(program.model, open_dimensions, type(graph).__name__)
     lower_argmax(program.model)
     drop_idle_squeezes(program.model)
+    lower_permutations(program.model)
     _strip(program.model)
     return program.model
 
@@ -277,7 +289,7 @@ def _unconditional(
     model: Model, noises: Tensor, timestep: int, taps: Sequence[str]
 ) -> tuple[Tensor, list[Tensor]]:
     """Output and features of every tap, told of no prompt. # [n, ...] each, fp32"""
-    empty, recorder = model.embed_empty(), Recorder(model.network, taps)
+    empty, recorder = model.embed_empty(), Recorder(model, model.network, taps)
     rows: list[list[Tensor]] = []
     for noise in noises:
         x = noise[None]

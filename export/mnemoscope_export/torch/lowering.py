@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["drop_idle_squeezes", "lower_argmax"]
+__all__ = ["drop_idle_squeezes", "lower_argmax", "lower_permutations"]
 
 _INTEGERS = (ir.DataType.INT32, ir.DataType.INT64)
 
@@ -42,6 +42,25 @@ def drop_idle_squeezes(model: ir.Model) -> None:
             ir.convenience.replace_nodes_and_values(
                 graph, node, [node], [same], node.outputs, same.outputs
             )
+
+
+def lower_permutations(model: ir.Model) -> None:
+    """Replace each `Einsum` that only transposes, since ONNX Runtime's CUDA provider has none.
+
+    diffusers puts the patches of a picture together so.
+    """
+    graph = model.graph
+    for node in list(graph):
+        if node.op_type != "Einsum" or len(node.inputs) != 1 or node.inputs[0] is None:
+            continue
+        given, _, wanted = node.attributes.get_string("equation", "").partition("->")
+        if not given.isalpha() or len(set(given)) < len(given) or sorted(given) != sorted(wanted):
+            continue
+        order = [given.index(letter) for letter in wanted]
+        same = ir.node("Transpose", [node.inputs[0]], attributes={"perm": order})
+        ir.convenience.replace_nodes_and_values(
+            graph, node, [node], [same], node.outputs, same.outputs
+        )
 
 
 def _lower(graph: ir.Graph, node: ir.Node, values: ir.Value) -> None:

@@ -5,7 +5,8 @@ the magnitude of the text-conditional noise prediction,
 
     m_t = || eps(x_t, t, e_prompt) - eps(x_t, t, e_empty) ||_2,
 
-measured while DDIM samples with classifier-free guidance. It is large for memorised prompts.
+measured while DDIM samples with classifier-free guidance. It is large for memorised prompts. Of
+flows it is measured of the predicted picture: see `mnemoscope_runtime.units`.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ if TYPE_CHECKING:  # diffusers and transformers take seconds; `magnitude` needs 
 __all__ = ["Step", "denoise", "magnitude", "magnitudes", "measure", "measure_at", "tap_norms"]
 
 
-def magnitude(eps_cond: Tensor, eps_uncond: Tensor) -> Tensor:
-    """|| eps_cond - eps_uncond ||_2 per sample, in fp32.
+def magnitude(cond: Tensor, uncond: Tensor) -> Tensor:
+    """|| cond - uncond ||_2 per sample, in fp32.
 
     Args:
-        eps_cond: # [B, C, H, W]
-        eps_uncond: # [B, C, H, W], or [1, C, H, W]
+        cond: # [B, C, H, W]
+        uncond: # [B, C, H, W], or [1, C, H, W]
 
     Returns:
         # [B]
     """
-    return (eps_cond.float() - eps_uncond.float()).flatten(1).square().sum(1).sqrt()
+    return (cond.float() - uncond.float()).flatten(1).square().sum(1).sqrt()
 
 
 @dataclass(frozen=True)
@@ -47,15 +48,15 @@ class Step:
 
     Attributes:
         timestep: t
-        eps_cond: eps(x_t, t, e_prompt), in eps units, fp32. # [B, C, H, W]
-        eps_uncond: eps(x_t, t, e_empty), likewise. # [B, C, H, W]
+        cond: eps(x_t, t, e_prompt), in the model's unit, fp32. # [B, C, H, W]
+        uncond: eps(x_t, t, e_empty), likewise. # [B, C, H, W]
         latents: x at the next timestep. # [B, C, H, W]
         taps: || h_l(x_t, t, e_prompt) - h_l(x_t, t, e_empty) ||_2 of every tapped layer. # [B, K]
     """
 
-    timestep: int
-    eps_cond: Tensor
-    eps_uncond: Tensor
+    timestep: float
+    cond: Tensor
+    uncond: Tensor
     latents: Tensor
     taps: Tensor
 
@@ -70,7 +71,7 @@ def denoise(
     guidance: float = 7.5,
     taps: Sequence[str] = (),
 ) -> Iterator[Step]:
-    """Sample with DDIM and classifier-free guidance, step by step.
+    """Sample with the family's sampler and classifier-free guidance, step by step.
 
     One call per step on the concatenated [uncond; cond] batch, as a serving stack does it.
 
@@ -78,20 +79,19 @@ def denoise(
         model: A model, in any dtype, on any device.
         embeds: Of `model.embed`. # ([B, L, D],)
         latents: Initial noise x_T. # [B, C, H, W]
-        inference_steps: DDIM steps of a whole image.
+        inference_steps: Steps of a whole image.
         guidance: Scale of classifier-free guidance.
         taps: Layers of the network; see `Model.tappable`.
     """
     both = _both(model, embeds)
-    sampler = model.sampler()
-    sampler.set_timesteps(inference_steps)
-    latents = latents.to(model.network.device, model.network.dtype) * sampler.init_noise_sigma
+    sampler = model.started(inference_steps)
+    latents = latents.to(model.network.device, model.network.dtype)
     for t in sampler.timesteps:
         uncond, cond, norms = _predict(model, latents, t, both, taps)
-        eps_uncond, eps_cond = (model.to_eps(part, latents, t) for part in (uncond, cond))
+        found, without = (model.in_unit(part, latents, t) for part in (cond, uncond))
         guided = uncond + guidance * (cond - uncond)
         latents = sampler.step(guided, t, latents).prev_sample
-        yield Step(int(t), eps_cond, eps_uncond, latents, norms)
+        yield Step(t.item(), found, without, latents, norms)
 
 
 @torch.no_grad()
@@ -111,7 +111,7 @@ def magnitudes(
         prompts: The prompts.
         noises: Initial noises x_T, shared by the prompts; see `noise_bank`.
         steps: 1 for the first step, `inference_steps` for all of them.
-        inference_steps: DDIM steps of a whole image.
+        inference_steps: Steps of a whole image.
         guidance: Scale of classifier-free guidance.
 
     Returns:
@@ -146,7 +146,7 @@ def measure(
     for row, prompt in enumerate(prompts):
         walk = denoise(model, _embed(model, prompt, noises), noises, taps=taps, **options)
         for column, step in enumerate(itertools.islice(walk, steps)):
-            values[row, :, column, 0] = magnitude(step.eps_cond, step.eps_uncond).cpu()
+            values[row, :, column, 0] = magnitude(step.cond, step.uncond).cpu()
             values[row, :, column, 1:] = step.taps.cpu()
     return _finite(values, model, taps)
 
@@ -176,8 +176,8 @@ def measure_at(
     for row, prompt in enumerate(prompts):
         both = _both(model, _embed(model, prompt, noises))
         uncond, cond, norms = _predict(model, latents, t, both, taps)
-        eps_uncond, eps_cond = (model.to_eps(part, latents, t) for part in (uncond, cond))
-        values[row, :, 0] = magnitude(eps_cond, eps_uncond).cpu()
+        found, without = (model.in_unit(part, latents, t) for part in (cond, uncond))
+        values[row, :, 0] = magnitude(found, without).cpu()
         values[row, :, 1:] = norms.cpu()
     return _finite(values, model, taps)
 
@@ -187,7 +187,7 @@ def tap_norms(model: Model, noise: Tensor, timestep: int, taps: Sequence[str]) -
     """|| h_l(x_t, t, e_empty) ||_2 of every tap on one noise [1, C, H, W]."""
     if not taps:
         return []
-    recorder = Recorder(model.network, taps)
+    recorder = Recorder(model, model.network, taps)
     try:
         latents = noise.to(model.network.device, model.network.dtype)
         t = torch.tensor(timestep, device=model.network.device)
@@ -230,7 +230,7 @@ def _predict(
     model: Model, latents: Tensor, t: Tensor, both: Embeds, taps: Sequence[str]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The network's output without and with the prompt, [B, C, H, W], and norms of taps, [B, K]."""
-    recorder = Recorder(model.network, taps)
+    recorder = Recorder(model, model.network, taps)
     twice = torch.cat([latents, latents])
     try:
         output, features = recorder.run(lambda: model.predict(twice, t, both))

@@ -25,14 +25,18 @@ __all__ = ["Recorder", "choose"]
 class Recorder:
     """Keeps what some layers of a network return while it runs; one run at a time."""
 
-    def __init__(self, network: nn.Module, names: Sequence[str], *, stop: bool = False) -> None:
+    def __init__(
+        self, model: Model, network: nn.Module, names: Sequence[str], *, stop: bool = False
+    ) -> None:
         """Watch layers until `close`.
 
         Args:
+            model: Says what is compared of their outputs.
             network: Gets a hook for each layer.
             names: Of `Model.tappable`, in their order.
             stop: Run no further than the last of them.
         """
+        self._feature = model.feature
         self._count, self._stop = len(names), stop
         self._features: list[Tensor] = []
         layers = map(network.get_submodule, names)
@@ -42,7 +46,7 @@ class Recorder:
         """Run the network.
 
         Returns:
-            Its output, None with `stop`, and the features of every layer. # [B, C, H, W] each
+            Its output, None with `stop`, and the features of every layer. # [B, C, ...] each
         """
         features: list[Tensor] = []
         self._features = features
@@ -57,8 +61,8 @@ class Recorder:
         for hook in self._hooks:
             hook.remove()
 
-    def _keep(self, _: nn.Module, __: object, output: Tensor | tuple[Tensor]) -> None:
-        self._features.append(output[0] if isinstance(output, tuple) else output)
+    def _keep(self, _: nn.Module, __: object, output: object) -> None:
+        self._features.append(self._feature(output))
         is_last = self._stop and len(self._features) == self._count
         # whoever traces leaves out what nothing depends on, but cannot follow an exception
         if is_last and not torch.compiler.is_compiling():

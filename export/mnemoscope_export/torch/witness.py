@@ -41,7 +41,7 @@ _TOLERANCE = 1e-4  # of the norm; the same operations in the same precision diff
 class _Seen:
     """What a pipeline told its UNet first, and what came of it."""
 
-    timestep: int
+    timestep: float
     output: Tensor  # [2 B, C, H, W], without and with the prompt
     latents: Tensor  # [B, C, H, W], behind the first step
 
@@ -92,7 +92,7 @@ def check_against_pipeline(model: Model, guidance: float, inference_steps: int =
     with _by_diffusers(model, "draw with"):
         seen = _first_step(pipeline, model, one, told_empty, noise, guidance, inference_steps)
     if seen.timestep != step.timestep:
-        raise _differ(model, "first timestep", f"{seen.timestep}, not {step.timestep}")
+        raise _differ(model, "first timestep", f"{seen.timestep:g}, not {step.timestep:g}")
     _compare(model, "UNet's prediction", (output,), (seen.output,))
     _compare(model, "first step of sampling", (step.latents,), (seen.latents,))
 
@@ -124,7 +124,7 @@ def _load(model: Model, *, text: bool) -> Any:
 
 def _loaded(model: Model, name: str, options: LoadOptions, *, text: bool) -> Any:
     # whatever its index names (from image to image, say), it is told of a prompt alone here
-    kind, common = model.pipeline_class, dict[str, Any].fromkeys(model.unused)
+    kind, common = model.pipeline_class, dict[str, Any].fromkeys((*model.unused, *model.absent))
     if Path(name).is_file():
         pipeline = kind.from_single_file(
             name, config=str(options.config), local_files_only=True, **common
@@ -157,12 +157,12 @@ def _first_step(
     guidance: float,
     inference_steps: int,
 ) -> _Seen:
-    calls: list[tuple[int, Tensor]] = []
+    calls: list[tuple[float, Tensor]] = []
     latents: list[Tensor] = []
 
     def watch(_: object, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         timestep = args[1] if len(args) > 1 else kwargs["timestep"]
-        calls.append((int(timestep), output[0].clone()))
+        calls.append((float(torch.as_tensor(timestep).flatten()[0]), output[0].clone()))
 
     def stop(own: Any, _: int, __: object, kwargs: dict[str, Tensor]) -> dict[str, Tensor]:
         if not latents:

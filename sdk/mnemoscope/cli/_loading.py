@@ -108,6 +108,6 @@ def say_if_cut(negative: str | None, tokenizer: ClipTokenizer) -> None:
     """Tell the user that a negative prompt has an end that nothing reads."""
     if negative and tokenizer.encode([negative]).truncated[0]:
         say(
-            f"only the first {tokenizer.length - 2} tokens of the negative prompt are read, as "
+            f"only the first {tokenizer.cut_at} tokens of the negative prompt are read, as "
             "diffusers does."
         )

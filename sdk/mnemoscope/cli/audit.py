@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from mnemoscope_runtime import BackendOptions, Bundle, BundleError, InputError
+from mnemoscope_runtime import BackendOptions, Bundle, BundleError, ClipTokenizer, InputError
 
 from .. import embedded
 from ..audit import Artist, Confirming, audit
@@ -250,11 +250,11 @@ def command(
             if backend == "auto":
                 say(f"backend: {screen.screener.backend.name}")
             say_unused(backend, options, screen.screener.backend)
-            reads = screen.screener.tokenizer.length - 2  # less start and end
+            reads = screen.screener.tokenizer.cut_at
             measures, workers = screen, None
         else:
             known = Bundle.open(bundle or embedded.BUNDLE, trust=trust)
-            reads = known.manifest.tokenizer.length - 2
+            reads = ClipTokenizer.of(known).cut_at
             measures = opens.elsewhere(known, on_ray.options(backend, options))
             del known  # all of its files
             workers = stack.enter_context(on_ray.running(backend, options))

@@ -16,6 +16,7 @@ from mnemoscope_runtime import Backend, BackendOptions, Bundle, InputError
 from .. import embedded
 from ..benchmark.latency import environment
 from ..detectors import CHOICES, DETECTORS, Statistic
+from ..detectors.magnitude import Magnitude
 from ..evaluate import PromptLists, Scored, judge, score, style_aucs
 from ..evaluate.files import write
 from ..evaluate.paper import GUIDANCE, INFERENCE_STEPS, follow, load_model, scored_by, written
@@ -47,9 +48,13 @@ Subject = dict[str, str]
 def _detectors(names: str, backend: str, bundle: Path, trust: Path | None) -> list[str]:
     if names != "all":
         return list(dict.fromkeys(name.strip() for name in names.split(",")))
+    manifest = Bundle.open(bundle, trust=trust).manifest
+    taps = ["taps"] if manifest.taps else []
+    if manifest.unit != "eps":
+        say("Of flows the magnitude and taps are measured, and the other detectors are left out.")
+        return [Magnitude.name, *taps]
     drawing = [name for name, each in DETECTORS.items() if each.draws]
     say(f"{', '.join(drawing)} take whole pictures, and are left out: name them.")
-    taps = ["taps"] if Bundle.open(bundle, trust=trust).manifest.taps else []
     inside = [n for n, each in DETECTORS.items() if each.needs_torch and not each.draws]
     if backend.startswith("torch"):
         return [name for name in DETECTORS if name not in drawing] + taps

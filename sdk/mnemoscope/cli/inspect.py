@@ -21,6 +21,8 @@ from ._writers import printable
 
 __all__ = ["command"]
 
+_SAMPLERS = {"ddim": "DDIM", "flow-euler": "Euler's steps along a flow"}
+
 
 def command(
     bundle: Annotated[
@@ -45,11 +47,18 @@ def command(
         "model": f"{model.id} ({model.family}, {model.prediction_type})",
         "weights": model.weights_sha256,
         **_put_in(model),
-        "sampler": f"DDIM, {scheduler.inference_steps} steps, guidance {manifest.guidance}",
+        "sampler": f"{_SAMPLERS[scheduler.kind]}, {scheduler.inference_steps} steps, guidance "
+        f"{manifest.guidance}",
+        "measured in": f"{manifest.unit} units",
         "screening timestep": _timestep(manifest),
         "noise bank": f"{manifest.noise_bank.shape}, seed {manifest.noise_bank.seed}",
         "precision": f"{manifest.precision}, opset {manifest.opset}",
         "tokenizer": f"ids of {tokenizer.follows}'s CLIPTokenizer, {tokenizer.length} a prompt",
+        **(
+            {"third tokenizer": f"T5's, {manifest.tokenizer_3.length} ids a prompt"}
+            if manifest.tokenizer_3 is not None
+            else {}
+        ),
         **({"taps": ", ".join(manifest.taps)} if manifest.taps else {}),
         **{
             f"arithmetic of {graph}": f"{flops / 1e6:,.1f} MFLOP for one prompt on one noise"

@@ -170,7 +170,7 @@ def command(
                     f"None of the {broken.total():,} prompts of {named(file)} can be screened. The "
                     f"first: {begun[0].detail}"
                 )
-        reads = screen.screener.tokenizer.length - 2  # less start and end
+        reads = screen.screener.tokenizer.cut_at
         any_length = screen.screener.bundle.manifest.any_length
     for note in told:
         say(note)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+from mnemoscope_runtime import Screener
 from mnemoscope_runtime.errors import InputError
 
 from .. import embedded
@@ -34,6 +35,7 @@ __all__ = [
     "Scores",
     "Statistic",
     "TiledL2",
+    "check_unit",
     "find_statistic",
     "never_negative",
     "open_statistic",
@@ -89,6 +91,21 @@ def find_statistic(name: str | Statistic) -> Statistic:
 def never_negative(name: str) -> bool:
     """Whether the scores of a detector, a bundle's or a guard's, are 0 or more."""
     return name in _NORMS or name.startswith(_TAP)
+
+
+def check_unit(statistic: Statistic, screener: Screener) -> None:
+    """Make sure that a statistic is one of what a bundle measures.
+
+    Raises:
+        InputError: it is of predicted noises, and the bundle's model is a flow, of which the
+            magnitude and taps alone have been measured.
+    """
+    if screener.unit != "eps" and statistic.name in DETECTORS and statistic.name != Magnitude.name:
+        raise InputError(
+            f"The detector {statistic.name!r} is of noise predictions, and {screener.bundle.path} "
+            "measures the predicted picture of a flow, of which nobody knows what it says. Choose "
+            "magnitude, or of a bundle with taps taps or tap:LAYER."
+        )
 
 
 def _checked(statistic: Statistic) -> Statistic:

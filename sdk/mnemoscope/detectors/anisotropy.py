@@ -48,7 +48,7 @@ class Anisotropy:
         for part in screener.parts(prompts, noises=noises):
             low = screener.predict(part.embeds, part.latents, timesteps[_LOW:][0])
             first = screener.predict(part.embeds, part.latents, timesteps[0])
-            found[*part.where, 0, 0] = _cosine(low.eps_cond - low.eps_uncond, low.eps_uncond)
+            found[*part.where, 0, 0] = _cosine(low.cond - low.uncond, low.uncond)
             found[*part.where, 0, 1] = first.magnitude
         return found
 

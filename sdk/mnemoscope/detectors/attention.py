@@ -129,7 +129,7 @@ class BrightEnding:
             end = torch.from_numpy(ends[part.where[0]]).repeat_interleave(m)
             differences = []
             for k, prediction in enumerate(screener.walk(part, screener.timesteps[:steps])):
-                difference = torch.from_numpy(prediction.eps_cond - prediction.eps_uncond)
+                difference = torch.from_numpy(prediction.cond - prediction.uncond)
                 differences.append(difference.flatten(0, 1))  # [b * m, C, H, W]
                 latents = torch.from_numpy(prediction.latents).flatten(0, 1).to(*place)
                 _, maps = watched.predict(latents, prediction.timestep, embeds)

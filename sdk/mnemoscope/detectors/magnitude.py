@@ -38,5 +38,5 @@ class Magnitude:
         return screener.trajectory(prompts, steps=steps, noises=noises)[..., None]
 
     def score(self, features: Features, fit: Fit | None) -> Scores:
-        """Mean over steps, in eps units, >= 0."""
+        """Mean over steps, in the bundle's unit, >= 0."""
         return np.asarray(features[..., 0].mean(2, dtype=np.float64))

@@ -62,6 +62,6 @@ def score_difference_maps(
     maps = np.full((*blank.shape[:2], *shape[2:]), np.nan, np.float32)
     for part in screener.parts(prompts, noises=noises):
         for prediction in screener.walk(part, screener.timesteps):
-            difference = prediction.eps_cond - prediction.eps_uncond
+            difference = prediction.cond - prediction.uncond
         maps[*part.where] = np.square(difference).mean(2)
     return maps

@@ -69,13 +69,13 @@ def _difference(screener: Screener, part: Part) -> Array:
     """J d, about. # [b, m, C, H, W]"""
     timestep = screener.timesteps[0]
     here = screener.predict(part.embeds, part.latents, timestep)
-    d = here.eps_cond - here.eps_uncond
+    d = here.cond - here.uncond
     length = norm(d)[:, :, None, None, None]
     h = _STEP * norm(part.latents)[:, :, None, None, None]
     # where the prompt changes nothing there is no direction, and no sharpness
     along = np.divide(d, length, out=np.zeros_like(d), where=length != 0)
     there = screener.predict(part.embeds, part.latents + h * along, timestep)
-    return (there.eps_cond - there.eps_uncond - d) * (length / h)
+    return (there.cond - there.uncond - d) * (length / h)
 
 
 def _exact(model: StableDiffusion, screener: Screener, part: Part) -> Array:

@@ -119,8 +119,8 @@ def follow(
         found = np.array(
             [
                 (
-                    magnitude(step.eps_cond, step.eps_uncond).cpu().numpy(),
-                    magnitude(step.eps_uncond, torch.zeros_like(step.eps_uncond)).cpu().numpy(),
+                    magnitude(step.cond, step.uncond).cpu().numpy(),
+                    magnitude(step.uncond, torch.zeros_like(step.uncond)).cpu().numpy(),
                 )
                 for step in itertools.islice(walk, steps)
             ]

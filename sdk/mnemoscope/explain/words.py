@@ -132,9 +132,16 @@ def read(tokenizer: ClipTokenizer, prompt: str) -> Reading:
     """Tokenize a prompt and find its words.
 
     Raises:
-        InputError: it is not text, or holds no word that the model reads.
+        InputError: it is not text, holds no word that the model reads, or goes on where CLIP has
+            ended and a T5 reads on.
     """
     tokens = tokenizer.encode([prompt])
+    if not tokens.truncated[0] and tokenizer.read([prompt]).truncated[0]:
+        raise InputError(
+            f"{prompt[:60]!r} is longer than the {tokenizer.reads} tokens that CLIP reads of it. "
+            "Words are found by CLIP's tokens, and those that T5 alone reads would be left out. "
+            "Shorten the prompt."
+        )
     pieces = tokenizer.pieces(prompt)
     spans = word_spans(prompt)
     owned: dict[Span, list[int]] = {span: [] for span in spans}

@@ -43,7 +43,7 @@ class Noise:
 
         def loss(x: Tensor) -> Tensor:
             x = x * sigma
-            uncond = model.predict_eps(x, t, empty)
+            uncond = model.predict_in_unit(x, t, empty)
             return magnitude_of(model, plan.embeds, x, t, uncond)
 
         def project(x: Tensor) -> Tensor:

@@ -174,14 +174,14 @@ def sample(plan: Plan, sampling: Sampling) -> Drawn:
     magnitudes, updates = [], []
     for step, t in enumerate(sampler.timesteps):
         uncond, cond = model.predict(torch.cat([x, x]), t, both).chunk(2)
-        eps_uncond = model.to_eps(uncond, x, t)
-        found = magnitude(model.to_eps(cond, x, t), eps_uncond)
+        eps_uncond = model.in_unit(uncond, x, t)
+        found = magnitude(model.in_unit(cond, x, t), eps_uncond)
         steered = None if plan.steer is None else plan.steer(step, x, embeds, eps_uncond, found)
         if steered is not None:
             embeds, passes = steered.embeds, passes + steered.passes + 1
             both = _with_empty(model, embeds)
             cond = model.predict(x, t, embeds)
-            found = magnitude(model.to_eps(cond, x, t), eps_uncond)
+            found = magnitude(model.in_unit(cond, x, t), eps_uncond)
         magnitudes.append(found)
         scale: float | Tensor = sampling.guidance
         if plan.schedule is not None:

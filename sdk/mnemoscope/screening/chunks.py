@@ -24,7 +24,7 @@ def check_chunks(screener: Screener) -> None:
         InputError: it does not.
     """
     if not screener.bundle.manifest.any_length:
-        length = screener.tokenizer.length
+        length = screener.tokens
         raise InputError(
             f"{screener.bundle.path} was exported without --any-length and takes {length} tokens: "
             f"a prompt of 2 chunks has {2 * length}. Export the model with `mnemoscope export "

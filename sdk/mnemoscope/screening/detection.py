@@ -26,12 +26,13 @@ class Detection:
     Attributes:
         prompt: The prompt.
         score: What the detector made of it, mean over noises; larger for memorised prompts. The
-            magnitude's is its mean over steps, in eps units, >= 0.
+            magnitude's is its mean over steps, in eps units (of flows in those of the predicted
+            picture), >= 0.
         scores: The same for each noise. Of a cascade those of the stage that decided, and `score`
             is the joint one of `mnemoscope.calibration.cascade`.
-        rms: Of a magnitude, score / sqrt(C H W): the difference per latent element, comparable
-            between models whose latents differ in size; None for other detectors, and for what
-            the first stage cleared.
+        rms: Of a magnitude, the difference per latent element of the predicted picture
+            (docs/metric.md), comparable between models whatever they predict and how large their
+            latents are; None for other detectors, and for what the first stage cleared.
         p_value: Share of benign prompts, counting this one, that score as high: how unusual a
             benign prompt this would be. Not the probability that it is benign. None, like the
             next two, where the detector was asked for scores without verdicts and the setting is
@@ -106,18 +107,15 @@ def detections(
         p_values = [calibration.p_value(look.score) for look in looks]
     threshold = None if calibration is None else calibration.threshold
     cut = told.truncated if isinstance(told, Tokens) else [False] * len(told)
-    scale = screener.latent_elements**-0.5
     first = None if setting.first is None else str(setting.first)
-    read = screener.tokenizer.length - 2  # less start and end
+    read = screener.tokenizer.cut_at
     rows = zip(prompts, looks, p_values, cut, _empty(screener, told), strict=True)
     for prompt, look, p_value, truncated, empty in rows:
         yield Detection(
             prompt=prompt,
             score=look.score,
             scores=tuple(look.scores),
-            rms=scale * look.score
-            if setting.detector == "magnitude" and not look.cleared
-            else None,
+            rms=look.rms,
             p_value=None if empty else p_value,
             threshold=threshold,
             memorized=None if threshold is None or empty else look.score > threshold,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mnemoscope_runtime import (
     CalibrationError,
@@ -20,7 +22,8 @@ from mnemoscope_runtime import (
 from mnemoscope_runtime.options import check_options
 
 from ..calibration import Calibration, Setting
-from ..detectors import Features, Fit, Scores, Statistic
+from ..detectors import Features, Fit, Scores, Statistic, check_unit
+from ..detectors.magnitude import Magnitude
 from ..detectors.taps import Tap, Taps
 
 __all__ = ["Look", "Stage", "alone", "checked_scores", "in_turn"]
@@ -49,9 +52,11 @@ class Stage:
         """Of all noises by default.
 
         Raises:
-            InputError: steps or noises cannot be used, or the bundle lacks a tap.
+            InputError: steps or noises cannot be used, the bundle lacks a tap, or the statistic is
+                not one of what it measures.
         """
         check_options("a whole number", steps=steps)
+        check_unit(statistic, screener)
         if statistic.only_first and steps != 1:
             raise InputError(
                 f"The detector {statistic.name!r} looks at the first step alone, so that --steps "
@@ -101,6 +106,23 @@ class Stage:
         """
         return checked_scores(self.statistic, self.measure(prompts), fit)
 
+    def rms(self, features: Features) -> list[float] | list[None]:
+        """Of magnitudes: the difference per latent element, of predicted pictures; see `units`.
+
+        Args:
+            features: Of `measure`. # [prompt, noise, step, feature]
+        """
+        if not isinstance(self.statistic, Magnitude):
+            return [None] * len(features)
+        found: list[float] = (features[..., 0] @ self._rms_per_step).mean(1).tolist()
+        return found
+
+    @cached_property
+    def _rms_per_step(self) -> NDArray[np.float64]:
+        """# [step]"""
+        weight = self.steps * self.screener.latent_elements**0.5
+        return np.asarray(self.screener.x0_per_unit(self.steps) / weight)
+
     @property
     def passes(self) -> int:
         """UNet passes of one prompt."""
@@ -115,11 +137,12 @@ class Stage:
         """
         manifest = self.screener.bundle.manifest
         text = manifest.flops["text_encoder"]
+        inside = 0 if manifest.encodes_apart else text
         if self.statistic.passes(self.steps) > 1:
             return text + self.passes * manifest.flops["step"] // 2
         looks_at_taps = isinstance(self.statistic, (Tap, Taps))
         graph = "taps" if looks_at_taps and "taps" in manifest.graphs else "screen"
-        return text + self.passes * (manifest.flops[graph] - text)
+        return text + self.passes * (manifest.flops[graph] - inside)
 
 
 def checked_scores(statistic: Statistic, features: Features, fit: Fit | None) -> Scores:
@@ -162,23 +185,27 @@ class Look(NamedTuple):
         scores: Of each noise, by the stage that decided.
         passes: UNet passes that it took.
         cleared: Whether the first of two stages cleared it.
+        rms: Of the stage that decided, if that is the magnitude and not the first of two.
     """
 
     score: float
     scores: list[float]
     passes: int
     cleared: bool = False
+    rms: float | None = None
 
 
 def alone(stage: Stage, told: Tokens | Embeddings, calibration: Calibration | None) -> list[Look]:
     """Looks of a stage by itself; raises as `Stage.scores`."""
     fit = None if calibration is None else calibration.fit
-    # one array operation: on small models each costs as much as a percent of the UNet
-    rows = stage.scores(told, fit).tolist()
+    # few array operations: on small models each costs as much as a percent of the UNet
+    features = stage.measure(told)
+    rows = checked_scores(stage.statistic, features, fit).tolist()
     passes = stage.passes
     if isinstance(told, Embeddings):  # the other branch of the first step is not known
         passes = max(passes, 2 * stage.steps * stage.noises)
-    return _possible([Look(_mean(row), row, passes) for row in rows])
+    pairs = zip(rows, stage.rms(features), strict=True)
+    return _possible([Look(_mean(row), row, passes, rms=rms) for row, rms in pairs])
 
 
 def in_turn(
@@ -201,15 +228,20 @@ def in_turn(
     left = np.flatnonzero(means > gate.level)
     looks = [Look(0.0, row, first.passes, cleared=True) for row in rows.tolist()]
     found = np.empty((0, second.noises))
+    rms: list[float] | list[None] = []
     if len(left):
         cut = tuple(tokens.truncated[i] for i in left)
         try:
-            found = second.scores(Tokens(tokens.ids[left], cut), calibration.fit)
+            features = second.measure(Tokens(tokens.ids[left], cut))
+            found, rms = (
+                checked_scores(second.statistic, features, calibration.fit),
+                second.rms(features),
+            )
         except NumericsError as error:
             where = f"(The second stage looked at prompts {left.tolist()} of its batch.)"
             raise NumericsError(f"{error} {where}") from None
-    for place, row in zip(left.tolist(), found.tolist(), strict=True):
-        looks[place] = Look(0.0, row, first.passes + second.passes)
+    for place, row, each in zip(left.tolist(), found.tolist(), rms, strict=True):
+        looks[place] = Look(0.0, row, first.passes + second.passes, rms=each)
     joint = gate.joint(means, found.mean(1)).tolist()
     scored = [look._replace(score=score) for look, score in zip(looks, joint, strict=True)]
     return _possible(scored)

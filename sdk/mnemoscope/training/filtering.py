@@ -238,11 +238,11 @@ class MemorizationFilter:
 
     def _to_eps(self, timesteps: Tensor) -> Tensor:
         """d eps / d prediction at every timestep: a difference in eps units is that much larger."""
-        kind = self._scheduler.config.prediction_type
+        kind = self._scheduler.config.get("prediction_type")  # those of flows do not say
         if kind not in ("epsilon", "v_prediction"):
             raise InputError(
-                f"The scheduler predicts {kind!r}. Magnitudes are defined for 'epsilon' and "
-                "'v_prediction'."
+                f"The scheduler, {type(self._scheduler).__name__}, predicts {kind!r}. The filter "
+                "is for models that predict 'epsilon' or 'v_prediction'."
             )
         abar = self._scheduler.alphas_cumprod.to(timesteps.device).float()[timesteps]
         return abar.sqrt() if kind == "v_prediction" else torch.ones_like(abar)

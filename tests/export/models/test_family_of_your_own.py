@@ -115,7 +115,7 @@ def test_what_others_ask_of_it(model: Model) -> None:
     assert model.difference(model.to(torch.float16).record()) == "whose weights are not those"
     pipeline = model.assembled()
     assert pipeline.transformer is model.network
-    assert np.isclose(model.eps_per_output(981), 1)
+    assert np.isclose(model.unit_per_output(981), 1)
     with pytest.raises(InputError, match=r"transformer_blocks\.7 is no layer of this model"):
         choose(model, ["transformer_blocks.7"])
     with pytest.raises(InputError, match="takes no taps by itself"):

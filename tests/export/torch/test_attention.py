@@ -106,7 +106,7 @@ def test_bright_ending(screener: Screener, model: StableDiffusion) -> None:
             first = [a for a in maps if len(a) == np.prod(model.latent_shape[1:])]
             layers = first[: model.unet.config.layers_per_block]
             mask = torch.stack(layers).mean(0)[:, end].reshape(model.latent_shape[1:]).numpy()
-            norms = [np.linalg.norm((s.eps_cond - s.eps_uncond)[i, 1] * mask) for s in steps]
+            norms = [np.linalg.norm((s.cond - s.uncond)[i, 1] * mask) for s in steps]
             expected = np.mean(norms) / mask.mean()
             assert found[i, 1, 2, 0] == pytest.approx(expected, rel=1e-2)
 

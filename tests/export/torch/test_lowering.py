@@ -7,7 +7,7 @@ import pytest
 import torch
 from cuda_kernels import lacking_in
 
-from mnemoscope_export.torch.lowering import drop_idle_squeezes, lower_argmax
+from mnemoscope_export.torch.lowering import drop_idle_squeezes, lower_argmax, lower_permutations
 
 SHAPE = (3, 7, 5)
 
@@ -69,3 +69,24 @@ def test_what_pytorch_does_not_squeeze(shape: tuple[int, int], axis: int, kept: 
             run(model, given)
     drop_idle_squeezes(model)
     assert run(model, given).shape == torch.from_numpy(given).squeeze(axis).shape
+
+
+@pytest.mark.parametrize(
+    ("equation", "kind"),
+    [
+        ("abc->cab", "Transpose"),
+        ("abc->ab", "Einsum"),
+        ("abc->cbd", "Einsum"),
+        ("abb->ab", "Einsum"),
+    ],
+)
+def test_what_only_transposes(equation: str, kind: str) -> None:
+    x = ir.Value(name="x", shape=ir.Shape(SHAPE), type=ir.TensorType(ir.DataType.FLOAT))
+    node = ir.node("Einsum", [x], attributes={"equation": equation})
+    model = of(x, node, ir.DataType.FLOAT)
+    given = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+    lower_permutations(model)
+    assert [node.op_type for node in model.graph] == [kind]
+    if kind == "Transpose":
+        assert lacking_in(ir.to_proto(model)) == set()
+        np.testing.assert_array_equal(run(model, given), np.einsum(equation, given))

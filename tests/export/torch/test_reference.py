@@ -62,7 +62,7 @@ def test_velocities_are_measured_in_eps_units() -> None:
     as_v = StableDiffusion(
         eps.id, eps.tokenizer, eps.text_encoder, eps.unet, build_pipeline("v_prediction").scheduler
     )
-    torch.testing.assert_close(as_v.to_eps(velocity, x, t), eps.to_eps(prediction, x, t))
+    torch.testing.assert_close(as_v.in_unit(velocity, x, t), eps.in_unit(prediction, x, t))
 
 
 def test_magnitude_is_reduced_in_fp32() -> None:
@@ -95,7 +95,7 @@ def test_denoise_is_lazy_and_ends_with_the_image(model: StableDiffusion) -> None
     assert [step.timestep for step in steps] == [751, 501, 251, 1]
     assert steps[-1].latents.shape == noises.shape
     first = next(denoise(model, model.embed(["a", "b"]), noises, inference_steps=4))
-    torch.testing.assert_close(first.eps_cond, steps[0].eps_cond)
+    torch.testing.assert_close(first.cond, steps[0].cond)
 
 
 def test_noises_do_not_depend_on_how_many_there_are() -> None:

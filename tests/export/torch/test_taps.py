@@ -184,7 +184,7 @@ def test_an_unknown_layer_is_refused_before_any_work(
 
 
 def test_a_recorder_leaves_the_unet_as_it_was(model: StableDiffusion) -> None:
-    recorder = Recorder(model.unet, TAPS[:2], stop=True)
+    recorder = Recorder(model, model.unet, TAPS[:2], stop=True)
     latents = torch.zeros(1, *model.latent_shape)
 
     def run() -> torch.Tensor:

@@ -49,7 +49,7 @@ class Torch:
     def eps(self, prompt: str, x: torch.Tensor, t: int) -> tuple[torch.Tensor, torch.Tensor]:
         """eps_cond, eps_uncond. # [1, C, H, W] each"""
         found = [
-            self.model.to_eps(self.model.predict(x, t, embeds), x, t)
+            self.model.in_unit(self.model.predict(x, t, embeds), x, t)
             for embeds in (self.model.embed([prompt]), self.empty)
         ]
         return found[0], found[1]
@@ -128,7 +128,7 @@ def test_sharpness_is_the_jacobian_vector_product(screener: Screener, reference:
 
         def difference(x: torch.Tensor) -> torch.Tensor:
             cond, uncond = (
-                reference.model.to_eps(reference.model.predict(x, t, each), x, t)
+                reference.model.in_unit(reference.model.predict(x, t, each), x, t)
                 for each in (embeds, reference.empty)
             )
             return cond - uncond
@@ -149,7 +149,7 @@ def test_score_difference_maps(screener: Screener, model: StableDiffusion) -> No
     *_, last = denoise(
         model, model.embed(PROMPTS[:1]), torch.from_numpy(screener.bundle.noise_bank()[:1])
     )
-    expected = (last.eps_cond - last.eps_uncond).square().mean(1)
+    expected = (last.cond - last.uncond).square().mean(1)
     np.testing.assert_allclose(maps[:1, 0], expected.numpy(), rtol=0.05, atol=1e-5)
     steps = len(screener.timesteps)
     found = find_statistic("score-difference-map").measure(screener, PROMPTS, steps=steps, noises=2)

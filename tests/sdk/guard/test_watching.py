@@ -67,7 +67,7 @@ def test_eps_units_with_other_samplers(kind: Any, prediction: str) -> None:
     handle.remove()
     (sample, timestep), (output,) = seen[0]
     t = int(timestep)
-    uncond, cond = (model.to_eps(part, sample[:2], t) for part in output.chunk(2))
+    uncond, cond = (model.in_unit(part, sample[:2], t) for part in output.chunk(2))
     assert found == pytest.approx(magnitude(cond, uncond).tolist(), rel=1e-3)
 
 

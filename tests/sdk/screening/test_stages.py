@@ -107,6 +107,7 @@ def test_what_a_cascade_says(cascade: Detector) -> None:
     assert calibration.gate is not None
     narrow = cascade.magnitudes(PROMPTS, noises=1)[:, 0, 0]
     found = cascade.screen(PROMPTS)
+    [scale] = cascade.screener.x0_per_unit()
     assert any(d.memorized for d in found)
     for detection, first in zip(found, narrow.tolist(), strict=True):
         assert detection.first == "magnitude at 1 step(s) on 1 noise(s), which clears 0.8"
@@ -121,7 +122,7 @@ def test_what_a_cascade_says(cascade: Detector) -> None:
         else:
             assert detection.scores == pytest.approx((2 * first,) * 3)
             assert detection.score == pytest.approx(max(2 * first, calibration.gate.floor))
-            assert detection.rms == pytest.approx(detection.score / 16)
+            assert detection.rms == pytest.approx(2 * first * scale / 16)
 
 
 def test_where_all_are_cleared_the_second_stage_is_not_asked(cascade: Detector) -> None:

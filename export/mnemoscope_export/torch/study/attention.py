@@ -30,7 +30,7 @@ class AttentionMaps:
 
     @torch.no_grad()
     def predict(
-        self, latents: Tensor, timestep: int, embeds: Embeds
+        self, latents: Tensor, timestep: float, embeds: Embeds
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The network's output, and the map of every cross-attention in the order they run.
 

@@ -89,13 +89,13 @@ def _walk(
     ids = input_ids.to(network.device).expand(len(noises), -1)
     with torch.no_grad():
         embeds = model.encode(ids)
-    latents = noises.to(network.device, network.dtype) * model.sampler().init_noise_sigma
+    latents = noises.to(network.device, network.dtype)
     norms = []
     walk = denoise(model, embeds, latents, inference_steps=inference_steps, guidance=guidance)
     for step in itertools.islice(walk, steps):
         with torch.enable_grad():
             told, leaves = _differentiable(model, ids, place)
-            found = magnitude_of(model, told, latents, step.timestep, step.eps_uncond)
+            found = magnitude_of(model, told, latents, step.timestep, step.uncond)
             parts = torch.autograd.grad(found.sum(), leaves)  # samples do not mix
         squares = [part.float().square().sum(-1) for part in parts]  # [n, L] each
         norms.append(torch.stack(squares).sum(0).sqrt().cpu())

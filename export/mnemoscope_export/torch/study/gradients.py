@@ -12,7 +12,7 @@ __all__ = ["magnitude_of", "unconditional"]
 
 
 @torch.no_grad()
-def unconditional(model: Model, latents: Tensor, timestep: Tensor | int) -> Tensor:
+def unconditional(model: Model, latents: Tensor, timestep: Tensor | float) -> Tensor:
     """eps(x_t, t, e_empty), which no prompt changes: worth keeping.
 
     Args:
@@ -21,18 +21,18 @@ def unconditional(model: Model, latents: Tensor, timestep: Tensor | int) -> Tens
         timestep: t
 
     Returns:
-        In eps units, fp32. # [B, C, H, W]
+        In the model's unit, fp32. # [B, C, H, W]
     """
     empty = tuple(each.expand(len(latents), *each.shape[1:]) for each in model.embed_empty())
-    return model.predict_eps(latents, timestep, empty)
+    return model.predict_in_unit(latents, timestep, empty)
 
 
 def magnitude_of(
     model: Model,
     embeds: Embeds,
     latents: Tensor,
-    timestep: Tensor | int,
-    eps_uncond: Tensor,
+    timestep: Tensor | float,
+    without: Tensor,
 ) -> Tensor:
     """m_t = || eps(x_t, t, e) - eps(x_t, t, e_empty) ||_2 of every sample, with its graph.
 
@@ -44,9 +44,9 @@ def magnitude_of(
         embeds: Of `model.encode`. # ([B, L, D],)
         latents: x_t. # [B, C, H, W]
         timestep: t
-        eps_uncond: Of `unconditional`. # [B, C, H, W]
+        without: Of `unconditional`. # [B, C, H, W]
 
     Returns:
-        # [B], in eps units, fp32
+        # [B], in the model's unit, fp32
     """
-    return magnitude(model.predict_eps(latents, timestep, embeds), eps_uncond)
+    return magnitude(model.predict_in_unit(latents, timestep, embeds), without)

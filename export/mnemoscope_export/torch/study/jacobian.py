@@ -12,7 +12,7 @@ __all__ = ["along_itself"]
 
 
 @torch.no_grad()
-def along_itself(model: Model, embeds: Embeds, latents: Tensor, timestep: Tensor | int) -> Tensor:
+def along_itself(model: Model, embeds: Embeds, latents: Tensor, timestep: Tensor | float) -> Tensor:
     """J d with d(x) = eps(x, t, e_prompt) - eps(x, t, e_empty) and J its Jacobian at x.
 
     In forward mode: one pass with tangents, by attention written out, since the fused kernels have
@@ -30,7 +30,7 @@ def along_itself(model: Model, embeds: Embeds, latents: Tensor, timestep: Tensor
     empty = tuple(each.expand(len(latents), *each.shape[1:]) for each in model.embed_empty())
 
     def difference(x: Tensor) -> Tensor:
-        cond, uncond = (model.predict_eps(x, timestep, each) for each in (embeds, empty))
+        cond, uncond = (model.predict_in_unit(x, timestep, each) for each in (embeds, empty))
         return cond - uncond
 
     with sdpa_kernel(SDPBackend.MATH):

@@ -61,6 +61,11 @@ def graph_files(bundle: Bundle, options: ModelOptions) -> tuple[dict[str, bytes]
             f"with {options.backend}. Use the magnitude at one step with one of: "
             f"{', '.join(_BACKENDS)}; or leave --by-triton out."
         )
+    if bundle.manifest.encodes_apart:
+        raise InputError(
+            f"The screening graph of {bundle.path} takes what its text encoder says, and Triton's "
+            "backend hands on token ids. Leave --by-triton out."
+        )
     if others := [name for name in options.told.given if name not in ("device", "engines")]:
         raise InputError(
             f"Triton's backend is not told {others[0]} by Mnemoscope. Leave --{others[0]} out, and "

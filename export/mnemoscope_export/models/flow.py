@@ -1,0 +1,91 @@
+"""Models of rectified flows, which predict a velocity from the picture to the noise."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from torch import Tensor, nn
+
+from mnemoscope_runtime.schedulers import FlowEuler
+from mnemoscope_runtime.units import PredictionType, Unit
+
+from ..records import flow_record, flow_shift
+
+__all__ = ["FlowSchedule"]
+
+
+class _ToPicture(nn.Module):
+    """`Model.converter` of flows."""
+
+    def __init__(self, train_timesteps: int) -> None:
+        super().__init__()
+        self.train_timesteps = train_timesteps
+
+    def forward(self, output: Tensor, latents: Tensor, timestep: Tensor) -> Tensor:
+        """x_t - s v, where s = t / `train_timesteps`."""
+        picture: Tensor = latents.float() - timestep / self.train_timesteps * output.float()
+        return picture
+
+
+class FlowSchedule:
+    """What of a `Model` its schedule decides.
+
+    Attributes:
+        scheduler: The pipeline's, sampled with Euler's steps.
+    """
+
+    id: str
+    scheduler: FlowMatchEulerDiscreteScheduler
+    unit: ClassVar[Unit] = "x0"
+
+    @property
+    @abstractmethod
+    def image_tokens(self) -> int:
+        """How many tokens a picture is for the network, which some shifts depend on."""
+
+    @classmethod
+    def read_scheduler(cls, folder: Path) -> FlowMatchEulerDiscreteScheduler:
+        """See `Model.read_scheduler`."""
+        return FlowMatchEulerDiscreteScheduler.from_pretrained(folder, subfolder="scheduler")
+
+    @property
+    def prediction_type(self) -> PredictionType:
+        """The velocity eps - x0."""
+        return "flow_prediction"
+
+    def scheduler_record(self, inference_steps: int = 50) -> FlowEuler:
+        """The schedule in the manifest's terms, for latents of the model's size.
+
+        Raises:
+            ExportError: the schedule is one that the runtime does not reproduce.
+        """
+        return flow_record(self.scheduler.config, self.id, inference_steps, self.image_tokens)
+
+    def sampler(self, schedule: Any = None) -> FlowMatchEulerDiscreteScheduler:
+        """A fresh sampler over the model's schedule, or over that of another sampler."""
+        config = (self.scheduler if schedule is None else schedule).config
+        return FlowMatchEulerDiscreteScheduler.from_config(config)
+
+    def started(self, inference_steps: int) -> FlowMatchEulerDiscreteScheduler:
+        """A fresh sampler with the timesteps of a whole image of the model's size."""
+        sampler = self.sampler()
+        config = sampler.config
+        shift = flow_shift(config, self.image_tokens) if config.use_dynamic_shifting else None
+        sampler.set_timesteps(inference_steps, mu=shift)
+        return sampler
+
+    def converter(self) -> nn.Module:
+        """See `Model.converter`."""
+        return _ToPicture(self.scheduler.config.num_train_timesteps)
+
+    def in_unit(self, prediction: Tensor, latents: Tensor, timestep: Tensor | float) -> Tensor:
+        """The predicted picture x_t - s v, fp32. # [B, C, H, W]"""
+        level = timestep / self.scheduler.config.num_train_timesteps
+        if isinstance(level, Tensor):
+            level = level.to(prediction.device, torch.float32)
+        picture: Tensor = latents.float() - level * prediction.float()
+        return picture

@@ -1,0 +1,45 @@
+"""T5's tokenizer from the directory of a pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import T5Tokenizer
+
+from mnemoscope_runtime.errors import ExportError
+
+from .contents import lfs_pointer
+from .messages import first_line
+
+__all__ = ["read_t5_tokenizer"]
+
+
+def read_t5_tokenizer(folder: Path, name: str, length: int) -> T5Tokenizer:
+    """The tokenizer of a pipeline, which makes `length` ids of a prompt.
+
+    Args:
+        folder: The pipeline's.
+        name: Of the tokenizer's directory.
+        length: Of prompts, whatever the tokenizer says: the pipeline decides.
+
+    Raises:
+        ExportError: it is missing or damaged.
+    """
+    where = folder / name
+    file = where / "tokenizer.json"
+    lfs_pointer(file)
+    if not file.is_file():
+        raise ExportError(
+            f"{where} has no tokenizer.json. Where there is a spiece.model, read it with "
+            "`T5Tokenizer.from_pretrained(DIR)` (needs sentencepiece), save that with "
+            "`save_pretrained(DIR)`, and export again."
+        )
+    try:
+        tokenizer = T5Tokenizer.from_pretrained(folder, subfolder=name)
+    except Exception as error:  # of its files' contents: those errors share no base class
+        raise ExportError(
+            f"The files of {where} are no tokenizer's: {type(error).__name__}, "
+            f"{first_line(error)} Copy them again."
+        ) from error
+    tokenizer.model_max_length = length
+    return tokenizer
