@@ -26,8 +26,8 @@ def task(painter: Painter) -> Task:
 def measured(task: Task, prompt: str) -> float:
     """The mean magnitude on the noises of the first prompt, by the model alone."""
     x, t = task.noises[[0, 2]] * task.model.sampler().init_noise_sigma, int(task.timesteps()[0])
-    eps = task.model.predict_eps(x, t, task.model.embed([prompt] * 2))
-    empty = task.model.predict_eps(x, t, task.model.embed([""] * 2))
+    eps = task.model.predict_in_unit(x, t, task.model.embed([prompt] * 2))
+    empty = task.model.predict_in_unit(x, t, task.model.embed([""] * 2))
     return float((eps - empty).flatten(1).norm(dim=1).mean())
 
 
