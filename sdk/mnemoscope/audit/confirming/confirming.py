@@ -105,9 +105,9 @@ def confirm(
     compared = compare(drawn, known.vectors, owned)
     first = len(chosen.worst) + len(chosen.flagged)  # of those that are not flagged
     level = usual(unrelated(drawn[first:], known.vectors, owned[first:]))
-    above = artist.descriptor.copied_above
+    above, same = artist.descriptor.copied_above, artist.descriptor.duplicate_above
     own = np.stack([each.max(0) for each in compared.own]) if prompts else compared.other
-    findings = judge(own, compared.other, above, level)
+    findings = judge(own, compared.other, above, level, same)
     captions = [
         DrawnCaption(
             place=int(chosen.places[n]),
@@ -135,7 +135,7 @@ def confirm(
         captions=captions,
         rows=dict(_likenesses(compared.own, owned, known.rows, above)),
         picture_errors=known.by_row,
-        repeats=_repeats(source, known, artist.descriptor.duplicate_above),
+        repeats=_repeats(source, known, same),
     )
 
 

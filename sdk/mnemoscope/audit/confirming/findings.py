@@ -22,12 +22,17 @@ class Finding(StrEnum):
 
 
 def judge(
-    own: Cosines, other: Cosines, copied_above: float | None, usual_up_to: float | None
+    own: Cosines,
+    other: Cosines,
+    copied_above: float | None,
+    usual_up_to: float | None,
+    same_above: float | None,
 ) -> list[Finding | None]:
     """What drawings say of each caption.
 
     Confirmed: one of its drawings is a copy of a picture of its own. A near miss: none is, but one
-    is a copy of another picture of the set, or more like its own than is usual.
+    is the same as another picture of the set, or more like its own than is usual. The same, and not
+    a copy: the nearest of many is like a drawing by chance sooner than the one that is its own.
 
     Args:
         own: Cosine of each drawing with the caption's own pictures, the highest. # [N, K]
@@ -35,6 +40,7 @@ def judge(
         copied_above: A cosine above it counts as a copy; None if nobody knows one, and then there
             are no findings.
         usual_up_to: As `usual` has it; None if nobody knows.
+        same_above: A cosine above it counts as the same among many; None if nobody knows one.
 
     Returns:
         One for each caption.
@@ -42,7 +48,9 @@ def judge(
     if copied_above is None:
         return [None] * len(own)
     confirmed = np.any(own > copied_above, axis=1)
-    near = np.any(other > copied_above, axis=1)
+    near = np.zeros(len(own), np.bool_)
+    if same_above is not None:
+        near |= np.any(other > same_above, axis=1)
     if usual_up_to is not None:
         near |= np.any(own > usual_up_to, axis=1)
     return [
