@@ -29,9 +29,20 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_a_folder_of_pictures(run: Run, folder: Path, tmp_path: Path) -> None:
-    output = tmp_path / "r.jsonl"
-    result = run("audit", folder, "-o", output, "--confirm", 1, "--confirm-unflagged", 1, *FEW)
+    output, report, listed = (tmp_path / name for name in ("r.jsonl", "r.html", "d.jsonl"))
+    (folder / "9.png").write_bytes((folder / "0.png").read_bytes())
+    (folder / "9.txt").write_text("the same picture")
+    more = ("--report", report, "--duplicates", listed)
+    result = run(
+        *("audit", folder, "-o", output, "--confirm", 1, "--confirm-unflagged", 1), *more, *FEW
+    )
     assert result.code == 1
+    assert [row["keep"] for row in rows(listed)] == [True, True, True, True, False]
+    assert "1 of 5 pictures repeat one before them" in result.out
+    assert f"duplicates {listed}" in result.out
+    page = report.read_text()
+    assert page.count('alt="training picture"') >= 3
+    assert '<span style="background:rgba(' in page  # words are marked
     table = rows(output)
     assert [row["finding"] for row in table[:3]] == ["confirmed"] * 3
     assert all(row["similarity"] > 0.9 for row in table[:3])
