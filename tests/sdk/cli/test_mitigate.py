@@ -143,6 +143,8 @@ def test_auto_on_another_model_goes_by_what_is_usual_there(
 ) -> None:
     known = calibrate(bundle_dir, 1e-6, tmp_path / "known.json")  # all score higher: p = 1 / 101
     common = ("--model", model_dir, "--bundle", bundle_dir, "--calibration", known)
+    (tmp_path / "benign.txt").write_text("a tree\na house\n")
+    common += ("--benign", tmp_path / "benign.txt")
     args = ("a cat", *common, "--target", "0.1", "-o", tmp_path / "a.png", "--format", "json")
     flagged = run("mitigate", *args)
     [row] = flagged.rows
@@ -150,7 +152,7 @@ def test_auto_on_another_model_goes_by_what_is_usual_there(
     assert (flagged.code, row["verified"], row["passed"]) == (1, False, False)
     assert "benign prompt" in row["why"]
     assert "latents of the model's VAE alone" in flagged.err
-    assert "learnt from prompts of random words" in flagged.err
+    assert "learnt from 2 prompts; 20 would be better" in flagged.err
     usual = run("mitigate", *args, "--level", "0.005")
     [row] = usual.rows
     assert (usual.code, row["verified"], row["passed"]) == (0, None, True)
