@@ -81,12 +81,19 @@ class _Running:
             done = actor.do.remote(self.number, items, self.stage.unit, first)
             self.doing[done] = actor, batch
 
-    def again_by(self, actor: Any, batch: Batch) -> None:
-        """Have a batch done again; its actor, which starts again, is asked whether it is there."""
-        self.again.append(batch)
-        for _ in range(1 + self.idle.count(actor)):
+    def lose(self, actor: Any) -> Batch:
+        """Have done again what an actor had that died, and ask it whether it is there again.
+
+        Returns:
+            The batch that it was at: the first that it was given.
+        """
+        had = [each for each, (who, _) in self.doing.items() if who is actor]
+        batches = [self.doing.pop(each)[1] for each in had]
+        self.again += batches
+        for _ in range(len(had) + self.idle.count(actor)):
             self.begin(actor)
         self.idle = deque(each for each in self.idle if each is not actor)
+        return batches[0]
 
 
 class RayWorkers(Closing):
@@ -195,7 +202,7 @@ class RayWorkers(Closing):
                 for reference in self._wait([*now.doing, *now.starting], patient=bool(now.doing)):
                     if reference in now.starting:
                         self._started(now, reference)
-                    else:
+                    elif reference in now.doing:  # or it was lost with the one before it
                         yield from self._done(now, reference)
         except BaseException:  # they may be at work
             self._kill()
@@ -250,32 +257,34 @@ class RayWorkers(Closing):
 
     def _done(self, now: _Running, reference: Any) -> Iterator[tuple[int, list[Any]]]:
         """The results of a batch, if its worker lived to give them."""
-        actor, batch = now.doing.pop(reference)
-        number, _ = batch
+        actor, (number, _) = now.doing[reference]
         try:
             found = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError:
             raise  # a defect of what it was to do
-        except self._ray.exceptions.RayError as lost:
-            now.deaths[number] += 1
-            if now.deaths[number] > _DEATHS:
-                raise BackendError(
-                    f"{now.deaths[number]} workers died one after the other, with the batch from "
-                    f"{now.stage.unit} {number * now.stage.size:,} on; the last: {_why(lost)} If "
-                    "memory ran out, start fewer --workers, or give the nodes more."
-                ) from None
-            self._tell(
-                f"a worker died, and the batch from {now.stage.unit} {number * now.stage.size:,} "
-                f"on is done again: {_why(lost)}"
-            )
-            found = None
+        except self._ray.exceptions.RayError as error:
+            self._lost(now, actor, error)
+            return
         if isinstance(found, MnemoscopeError):
             raise found
         if found is None:
-            now.again_by(actor, batch)
+            now.lose(actor)
         else:
+            del now.doing[reference]
             now.idle.append(actor)
             yield number, found
+
+    def _lost(self, now: _Running, actor: Any, error: Exception) -> None:
+        number, _ = now.lose(actor)
+        now.deaths[number] += 1
+        first = f"{now.stage.unit} {number * now.stage.size:,}"
+        if now.deaths[number] > _DEATHS:
+            raise BackendError(
+                f"{now.deaths[number]} workers died one after the other, with the batch from "
+                f"{first} on; the last: {_why(error)} If memory ran out, start fewer --workers, or "
+                "give the nodes more."
+            ) from None
+        self._tell(f"a worker died, and the batch from {first} on is done again: {_why(error)}")
 
 
 def _why(error: Exception) -> str:
