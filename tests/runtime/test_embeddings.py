@@ -153,7 +153,9 @@ def test_what_cannot_be_embeddings(
 
 def test_a_bundle_of_one_length_says_how_to_get_one_of_any(bundle_dir: Path) -> None:
     with Detector.load(bundle_dir, uncalibrated="score") as one_length:
-        assert "export the bundle with --any-length" in one_length.screen([LONG])[0].notes[0]
+        assert (
+            "reads long prompts in chunks draws the rest" in one_length.screen([LONG])[0].notes[0]
+        )
         measured = one_length.stream(["a cat", LONG], chunks=True)
         with pytest.raises(InputError, match=r"without --any-length .* a prompt of 2 chunks"):
             next(measured)  # not after all that is short
