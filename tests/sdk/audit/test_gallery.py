@@ -102,7 +102,7 @@ def test_the_page_shows_pairs(done: tuple[Audit, Path, str]) -> None:
 def test_the_page_says_what_was_found(done: tuple[Audit, Path, str]) -> None:
     found, _, page = done
     for words in (
-        *("the picture occurs 3 times, the caption 1 times", "not flagged", "a.png"),
+        *("rows with the picture: 3, with the caption: 1", "not flagged", "a.png"),
         *("<b>3</b>captions flagged", "<b>2</b>pictures that repeat another", "2 of 7 pictures"),
         *("a copy above a cosine of", "2 seeds, 50 steps", 'name="viewport"'),
     ):
