@@ -14,15 +14,15 @@ from rich.text import Text
 from mnemoscope_runtime import BackendOptions, CalibrationError, InputError, Screener
 
 from .. import embedded
-from ..calibration import Calibration, CalibrationFile
+from ..calibration import CalibrationFile
 from ..calibration.cascade import First
 from ..calibration.choosing import Choice, choose
 from ..calibration.making import calibrate
+from ..calibration.wording import describe
 from ..detector import Detector
 from ..detectors import CHOICES
 from ..evaluate.summary import plot
 from ..plotting import require_plots
-from ..prompts.printable import printable
 from ..screening.opening import CALIBRATION, open_screener
 from ._backends import choose_backend, say_unused
 from ._detectors import ModelOption, check_model, open_detectors
@@ -41,7 +41,7 @@ from ._options import (
     takes_first_stage,
 )
 
-__all__ = ["command", "describe"]
+__all__ = ["command"]
 
 
 @takes_backend_options
@@ -222,32 +222,3 @@ def show(choice: Choice) -> None:
 
 def _told(_: str) -> None:
     """What was said for the first detector holds for all."""
-
-
-def describe(calibration: Calibration) -> str:
-    """A calibration, and what it promises, in a sentence."""
-    setting, count = calibration.setting, len(calibration.scores)
-    above = sum(score > calibration.threshold for score in calibration.scores)
-    text = (
-        f"{setting}: threshold {calibration.threshold:.5g}. With {1 - calibration.delta:.0%} "
-        f"confidence it flags at most {calibration.fpr:.3g} of benign prompts drawn like these "
-        f"{count:,} ({above} of them lie above it; as many can promise "
-        f"{calibration.smallest_fpr:.2g} at best)."
-    )
-    if (found := calibration.tpr()) is not None:
-        rate, low, high = found
-        text += (
-            f" Of {len(calibration.positives):,} memorised prompts it flags {rate:.3f} "
-            f"[{low:.3f}, {high:.3f}]."
-        )
-    if (carried := calibration.carried) is not None:
-        text += (
-            f" Measured on {carried.backend} and carried over: on {carried.prompts:,} prompts the "
-            f"two differ by {carried.error:.1e} at most."
-        )
-    if calibration.among > 1:
-        text += (
-            f" Chosen among {calibration.among} settings, all of which keep the promise at once "
-            "with that confidence."
-        )
-    return printable(text)  # names come from a file

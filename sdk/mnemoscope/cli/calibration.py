@@ -13,6 +13,7 @@ from mnemoscope_runtime import BackendOptions, CalibrationError, InputError
 from .. import embedded
 from ..calibration import CalibrationFile
 from ..calibration.carrying import carry
+from ..calibration.wording import describe
 from ..screening.opening import own_calibration
 from ._options import (
     NoQuotesOption,
@@ -26,7 +27,6 @@ from ._options import (
     say_written,
     takes_backend_options,
 )
-from .calibrate import describe
 
 __all__ = ["app"]
 

@@ -15,7 +15,7 @@ from .edits import Edit
 from .explanation import Explanation, Token
 from .trigger_words import Summary
 
-__all__ = ["coloured", "show", "show_flagged", "show_summary", "to_html"]
+__all__ = ["coloured", "heated", "show", "show_flagged", "show_summary", "to_html"]
 
 _TOP = 20  # words of a summary that are shown, and flagged prompts
 _MATTER = 3  # words of a flagged prompt that are named
@@ -96,9 +96,7 @@ def to_html(explanations: Sequence[Explanation], summary: Summary | None = None)
 def coloured(explanation: Explanation) -> list[tuple[str, str]]:
     """The prompt in pieces: words that matter with a colour of CSS, the rest with nothing."""
     red = ",".join(map(str, _RED))
-    return [
-        (text, f"rgba({red},{heat:.2f})" if heat else "") for text, heat in _pieces(explanation)
-    ]
+    return [(text, f"rgba({red},{heat:.2f})" if heat else "") for text, heat in heated(explanation)]
 
 
 def _entry(explanation: Explanation) -> dict[str, Any]:
@@ -119,7 +117,7 @@ def _entry(explanation: Explanation) -> dict[str, Any]:
 
 def _heat_line(explanation: Explanation) -> Text:
     line = Text()
-    for text, heat in _pieces(explanation):
+    for text, heat in heated(explanation):
         style = "" if heat is None else f"on rgb({','.join(map(str, _mixed(heat)))})"
         line.append(printable(text), style=f"black {style}" if heat else "")
     if explanation.unread:
@@ -127,7 +125,7 @@ def _heat_line(explanation: Explanation) -> Text:
     return line
 
 
-def _pieces(explanation: Explanation) -> Iterable[tuple[str, float | None]]:
+def heated(explanation: Explanation) -> Iterable[tuple[str, float | None]]:
     """The prompt in pieces: words with their heat in 0..1, what is between them without.
 
     Heat is relative to the largest score; in a clean prompt to the threshold, if that is larger and

@@ -88,7 +88,8 @@ class Mitigator:
         for i in range(0, len(prompts), _BATCH):
             task = self.painter.task(prompts[i : i + _BATCH], seeds[i : i + _BATCH], self.sampling)
             plan = planned(strategy, task)
-            drawn = sample(plan, self.sampling)
+            drawn = sample(plan, self.sampling, self.painter.watch)
+            maps = drawn.maps.cpu().numpy()
             images = self.painter.pictures(drawn.latents)
             scores = self.yardstick.scores(drawn.magnitudes)
             aligned: list[float | None] = [None] * len(images)
@@ -106,7 +107,9 @@ class Mitigator:
                 )
                 text = (plan.prompts or task.prompts)[j]
                 found.append(
-                    Picture(task.seeds[j], strategy.name, text, judged, image, drawn.passes)
+                    Picture(
+                        task.seeds[j], strategy.name, text, judged, image, drawn.passes, maps[j]
+                    )
                 )
             progress(len(images))
         return found

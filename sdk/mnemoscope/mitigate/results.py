@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mnemoscope_runtime.errors import InputError
 
@@ -55,6 +58,7 @@ class Picture:
         judged: What was measured.
         image: The picture.
         passes: UNet passes of planning, beyond those of drawing.
+        recited: Where the prompt decided it: see `Drawn.maps`. # [H, W] of latents
     """
 
     seed: int
@@ -63,6 +67,7 @@ class Picture:
     judged: Judged
     image: Image
     passes: float
+    recited: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
     def as_json(self) -> dict[str, Any]:
         """All but the picture itself."""

@@ -38,6 +38,7 @@ __all__ = [
     "Steer",
     "Steered",
     "Task",
+    "Watch",
     "draw_benign",
     "first_magnitudes",
     "sample",
@@ -45,6 +46,7 @@ __all__ = [
 
 Schedule = Callable[[int, Tensor], Tensor]  # timestep, magnitudes so far [step, B] -> scales [B]
 Limit = Callable[[int, Tensor], Tensor]  # step, update of x [B, C, H, W] -> update
+Watch = Callable[[int, int], None]  # steps that are done, of how many; what it raises ends drawing
 
 _BATCH = 20
 
@@ -151,17 +153,29 @@ class Drawn:
         magnitudes: || eps(x_t, t, e) - eps(x_t, t, e_empty) ||_2 on the way. # [B, steps]
         updates: || x_{t-1} - x_t ||_2 before any limit. # [B, steps]
         passes: UNet passes per sample beyond drawing's, of planning and of steering.
+        maps: (eps(x_t, t, e) - eps(x_t, t, e_empty))^2 at the last step, mean over channels: large
+            where the prompt decides the pixels (`score_difference_maps`). # [B, H, W]
     """
 
     latents: Tensor
     magnitudes: Tensor
     updates: Tensor
     passes: float
+    maps: Tensor
+
+
+def _unwatched(_done: int, _steps: int) -> None:
+    """Nobody looks on."""
 
 
 @torch.no_grad()
-def sample(plan: Plan, sampling: Sampling) -> Drawn:
+def sample(plan: Plan, sampling: Sampling, watch: Watch = _unwatched) -> Drawn:
     """Draw.
+
+    Args:
+        plan: What.
+        sampling: How.
+        watch: Told after every step; what it raises ends drawing.
 
     Raises:
         NumericsError: something became NaN or infinite.
@@ -174,14 +188,15 @@ def sample(plan: Plan, sampling: Sampling) -> Drawn:
     magnitudes, updates = [], []
     for step, t in enumerate(sampler.timesteps):
         uncond, cond = model.predict(torch.cat([x, x]), t, both).chunk(2)
-        eps_uncond = model.in_unit(uncond, x, t)
-        found = magnitude(model.in_unit(cond, x, t), eps_uncond)
+        eps, eps_uncond = model.in_unit(cond, x, t), model.in_unit(uncond, x, t)
+        found = magnitude(eps, eps_uncond)
         steered = None if plan.steer is None else plan.steer(step, x, embeds, eps_uncond, found)
         if steered is not None:
             embeds, passes = steered.embeds, passes + steered.passes + 1
             both = _with_empty(model, embeds)
             cond = model.predict(x, t, embeds)
-            found = magnitude(model.in_unit(cond, x, t), eps_uncond)
+            eps = model.in_unit(cond, x, t)
+            found = magnitude(eps, eps_uncond)
         magnitudes.append(found)
         scale: float | Tensor = sampling.guidance
         if plan.schedule is not None:
@@ -190,7 +205,9 @@ def sample(plan: Plan, sampling: Sampling) -> Drawn:
         update = following - x
         updates.append(update.float().flatten(1).norm(dim=1))
         x = following if plan.limit is None else x + plan.limit(step, update)
-    drawn = Drawn(x, torch.stack(magnitudes, 1), torch.stack(updates, 1), passes)
+        watch(step + 1, sampling.steps)
+    maps = (eps - eps_uncond).float().square().mean(1)
+    drawn = Drawn(x, torch.stack(magnitudes, 1), torch.stack(updates, 1), passes, maps)
     if not (drawn.latents.isfinite().all() and drawn.magnitudes.isfinite().all()):
         raise NumericsError(
             f"Drawing became NaN or infinite in {model.unet.dtype}. Use float32, or a weaker "
@@ -209,10 +226,18 @@ def _with_empty(model: StableDiffusion, embeds: Embeds) -> Embeds:
 
 @dataclass(frozen=True)
 class Painter:
-    """A model and what makes pictures of its latents."""
+    """A model and what makes pictures of its latents.
+
+    Attributes:
+        model: The model.
+        vae: What makes pictures.
+        watch: Told after every step of whatever it draws, to learn what is usual or for a result;
+            what it raises ends drawing.
+    """
 
     model: StableDiffusion
     vae: Any
+    watch: Watch = _unwatched
 
     @classmethod
     def load(
@@ -295,12 +320,13 @@ def draw_benign(painter: Painter, prompts: Sequence[str], sampling: Sampling = U
     for i in range(0, len(prompts), _BATCH):
         batch = prompts[i : i + _BATCH]
         task = painter.task(batch, range(i, i + len(batch)), sampling)
-        parts.append(sample(task.plan(), sampling))
+        parts.append(sample(task.plan(), sampling, painter.watch))
     return Drawn(
         torch.cat([each.latents for each in parts]),
         torch.cat([each.magnitudes for each in parts]),
         torch.cat([each.updates for each in parts]),
         0,
+        torch.cat([each.maps for each in parts]),
     )
 
 

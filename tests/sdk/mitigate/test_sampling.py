@@ -10,10 +10,11 @@ import pytest
 import torch
 from mitigate_support import QUICK
 
-from mnemoscope import ExportError, InputError, NumericsError, embedded
+from mnemoscope import Detector, ExportError, InputError, NumericsError, embedded
+from mnemoscope.detectors import score_difference_maps
 from mnemoscope.drawing.generate import generate
-from mnemoscope.mitigate import Painter, Sampling
-from mnemoscope.mitigate.sampling import sample
+from mnemoscope.mitigate import Painter, Sampling, Steered
+from mnemoscope.mitigate.sampling import draw_benign, sample
 from mnemoscope_export import magnitudes
 
 pytestmark = pytest.mark.slow
@@ -61,6 +62,37 @@ def test_a_limit_sees_every_update(painter: Painter) -> None:
     task = painter.task(["a cat"], [0], QUICK)
     still = sample(replace(task.plan(), limit=lambda _, update: 0 * update), QUICK)
     torch.testing.assert_close(still.latents, task.noises)
+
+
+def test_maps_are_those_of_the_screening_engine(painter: Painter) -> None:
+    """Of the embedded model on a noise of its bundle, which the engine walks by itself."""
+    own, caption = Painter.load(), embedded.read_prompts("memorized")[0].prompt
+    with Detector.load(threads=1) as detector:
+        noise = detector.screener.bundle.noise_bank()[:1]
+        [[expected]] = score_difference_maps(detector.screener, [caption], noises=1)
+    task = replace(own.task([caption], [0]), noises=torch.from_numpy(noise))
+    [drawn] = sample(task.plan(), task.sampling).maps.numpy()
+    np.testing.assert_allclose(drawn, expected, rtol=0.01, atol=0.01 * expected.max())
+    empty = painter.model.embed_empty()
+    plan = painter.task(["a cat"], [0], QUICK).plan()
+    steered = sample(replace(plan, steer=lambda *_: Steered(empty, 0)), QUICK)
+    assert steered.maps.abs().max() < 1e-9 < sample(plan, QUICK).maps.max()
+
+
+def test_who_watches_is_told_of_every_step_and_may_end_it(painter: Painter) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def watch(done: int, steps: int) -> None:
+        seen.append((done, steps))
+        if len(seen) == 6:
+            raise KeyboardInterrupt
+
+    watched = replace(painter, watch=watch)
+    sample(watched.task(["a cat"], [0], QUICK).plan(), QUICK, watched.watch)
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    with pytest.raises(KeyboardInterrupt):
+        draw_benign(watched, ["a cat", "a dog"], QUICK)
+    assert seen[4:] == [(1, 4), (2, 4)]
 
 
 def test_nan_is_no_picture(painter: Painter) -> None:

@@ -1,0 +1,37 @@
+"""Calibrations in words."""
+
+from __future__ import annotations
+
+from ..prompts.printable import printable
+from .calibration import Calibration
+
+__all__ = ["describe"]
+
+
+def describe(calibration: Calibration) -> str:
+    """A calibration, and what it promises, in a sentence."""
+    setting, count = calibration.setting, len(calibration.scores)
+    above = sum(score > calibration.threshold for score in calibration.scores)
+    text = (
+        f"{setting}: threshold {calibration.threshold:.5g}. With {1 - calibration.delta:.0%} "
+        f"confidence it flags at most {calibration.fpr:.3g} of benign prompts drawn like these "
+        f"{count:,} ({above} of them lie above it; as many can promise "
+        f"{calibration.smallest_fpr:.2g} at best)."
+    )
+    if (found := calibration.tpr()) is not None:
+        rate, low, high = found
+        text += (
+            f" Of {len(calibration.positives):,} memorised prompts it flags {rate:.3f} "
+            f"[{low:.3f}, {high:.3f}]."
+        )
+    if (carried := calibration.carried) is not None:
+        text += (
+            f" Measured on {carried.backend} and carried over: on {carried.prompts:,} prompts the "
+            f"two differ by {carried.error:.1e} at most."
+        )
+    if calibration.among > 1:
+        text += (
+            f" Chosen among {calibration.among} settings, all of which keep the promise at once "
+            "with that confidence."
+        )
+    return printable(text)  # names come from a file
