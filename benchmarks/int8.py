@@ -30,7 +30,7 @@ from mnemoscope import embedded
 from mnemoscope.benchmark.precision import compare
 from mnemoscope_export import StableDiffusion
 from mnemoscope_export.torch.graphs import ScreenGraph, to_onnx
-from mnemoscope_runtime import Bundle, ClipTokenizer, ParityError
+from mnemoscope_runtime import Bundle, ParityError, Tokenizer, tokenizer_of
 from mnemoscope_runtime.backends.onnxruntime import import_onnxruntime
 from mnemoscope_runtime.backends.openvino import import_openvino
 
@@ -49,7 +49,7 @@ def main() -> None:
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     bundle = Bundle.open(embedded.BUNDLE)
-    tokenizer, noises = ClipTokenizer.of(bundle), len(bundle.noise_bank())
+    tokenizer, noises = tokenizer_of(bundle), len(bundle.noise_bank())
     memorized, others = (
         [row.prompt for row in embedded.read_prompts(split)][: args.limit]
         for split in ("memorized", "held_out")
@@ -89,7 +89,7 @@ def main() -> None:
     (args.output / "embedded-int8.json").write_text(json.dumps(report, indent=1) + "\n")
 
 
-def write_graphs(folder: Path, bundle: Bundle, tokenizer: ClipTokenizer) -> dict[str, Path]:
+def write_graphs(folder: Path, bundle: Bundle, tokenizer: Tokenizer) -> dict[str, Path]:
     """The screening graph, with the difference as an output, in float32 and quantised."""
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # nncf reports with it
     import nncf
@@ -153,7 +153,7 @@ def openvino(path: Path, precision: str) -> Difference:
 
 
 def scores(
-    difference: Difference, tokenizer: ClipTokenizer, prompts: list[str], noises: int
+    difference: Difference, tokenizer: Tokenizer, prompts: list[str], noises: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean magnitudes, against eps_uncond in float32 and against the engine's own."""
     common = [difference(tokenizer([""]), noise) for noise in range(noises)]

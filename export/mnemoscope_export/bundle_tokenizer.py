@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Any, Self
 from tokenizers import AddedToken
 from tokenizers.models import Unigram
 
-from mnemoscope_runtime import ClipTokenizer
 from mnemoscope_runtime.errors import BundleError, ExportError
 from mnemoscope_runtime.manifest import Follows, TokenizerRecord
-from mnemoscope_runtime.reader import Reader
-from mnemoscope_runtime.t5_tokenizer import T5Tokenizer as T5Reader
+from mnemoscope_runtime.readers import reader
+from mnemoscope_runtime.tokenizer import Reader
 
 from .clip_tokenizers import CHECKED, ClipFiles, clip_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import CLIPTokenizer, T5Tokenizer
+    from transformers import CLIPTokenizer
 
-__all__ = ["BundleTokenizer", "T5BundleTokenizer", "bundle_tokenizer"]
+__all__ = ["BundleTokenizer", "bundle_tokenizer"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class BundleTokenizer:
         """
 
         def make() -> BundleTokenizer:
-            definition = tokenizer.backend_tokenizer.to_str(pretty=True).encode()
+            definition = _definition(tokenizer)
             record = TokenizerRecord(
                 tokenizer.model_max_length,
                 str(tokenizer.pad_token),
@@ -112,13 +111,8 @@ class BundleTokenizer:
         return replace(self, record=replace(self.record, rows=rows))
 
     def reader(self) -> Reader:
-        """The tokenizer as the runtime uses it, whatever its kind."""
-        return self.clip()
-
-    def clip(self) -> ClipTokenizer:
         """The tokenizer as the runtime uses it."""
-        record = self.record
-        return ClipTokenizer(self.definition, length=record.length, pad_token=record.pad_token)
+        return reader(self.definition, self.record, "tokenizer.json")
 
     def write(self, folder: Path) -> None:
         """Write it into a folder of its own, without configs: they record how it was loaded."""
@@ -126,50 +120,36 @@ class BundleTokenizer:
         (folder / "tokenizer.json").write_bytes(self.definition)
 
 
-@dataclass(frozen=True)
-class T5BundleTokenizer(BundleTokenizer):
-    """T5's; its record follows transformers 5, since no other has been compared with."""
-
-    @classmethod
-    def from_t5(cls, tokenizer: T5Tokenizer, rows: int) -> Self:
-        """Take over a tokenizer of transformers 5.
-
-        Args:
-            tokenizer: The pipeline's; it makes `model_max_length` ids.
-            rows: How many embeddings its text encoder has.
-
-        Raises:
-            ExportError: it cannot be used, or has tokens without an embedding.
-        """
-        definition = tokenizer.backend_tokenizer.to_str(pretty=True).encode()
-        length, pad = tokenizer.model_max_length, str(tokenizer.pad_token)
-        found = cls(definition, TokenizerRecord(length, pad, version=version("transformers")))
-        try:
-            found.reader()
-        except BundleError as error:
-            name = tokenizer.name_or_path
-            raise ExportError(f"The tokenizer in {name} cannot be used: {error}") from None
-        return found.fitting(rows)
-
-    def reader(self) -> Reader:
-        """The tokenizer as the runtime uses it."""
-        return T5Reader(self.definition, length=self.record.length, origin="tokenizer.json")
-
-
 def bundle_tokenizer(tokenizer: Any, rows: int, follows: Follows | None) -> BundleTokenizer:
-    """A tokenizer of transformers 5, of either kind; see `from_transformers` and `from_t5`.
+    """A tokenizer of transformers 5, of any kind.
+
+    Args:
+        tokenizer: The pipeline's; it makes `model_max_length` ids.
+        rows: How many embeddings its text encoder has.
+        follows: Whose ids; by default its own.
 
     Raises:
-        ExportError: it cannot be used.
+        ExportError: it cannot be used, or has tokens without an embedding.
     """
-    if isinstance(tokenizer.backend_tokenizer.model, Unigram):
-        if follows == "transformers-4":
-            raise ExportError(
-                "T5's ids are those of transformers 5, and nobody has compared them with those of "
-                "4. Leave --tokenizer (in Python `tokenizer`) out."
-            )
-        return T5BundleTokenizer.from_t5(tokenizer, rows)
-    return BundleTokenizer.from_transformers(tokenizer, rows, follows)
+    if not isinstance(tokenizer.backend_tokenizer.model, Unigram):
+        return BundleTokenizer.from_transformers(tokenizer, rows, follows)
+    if follows == "transformers-4":
+        raise ExportError(
+            "T5's ids are those of transformers 5, and nobody has compared them with those of 4. "
+            "Leave --tokenizer (in Python `tokenizer`) out."
+        )
+
+    def make() -> BundleTokenizer:
+        length, pad = tokenizer.model_max_length, str(tokenizer.pad_token)
+        record = TokenizerRecord(length, pad, version=version("transformers"), kind="t5")
+        return BundleTokenizer(_definition(tokenizer), record)
+
+    return _usable(make, str(tokenizer.name_or_path)).fitting(rows)
+
+
+def _definition(tokenizer: Any) -> bytes:
+    """Its `tokenizer.json`."""
+    return bytes(tokenizer.backend_tokenizer.to_str(pretty=True).encode())
 
 
 def _files(tokenizer: CLIPTokenizer, definition: bytes) -> ClipFiles:
@@ -193,7 +173,7 @@ def _files(tokenizer: CLIPTokenizer, definition: bytes) -> ClipFiles:
 def _usable(make: Callable[[], BundleTokenizer], origin: str) -> BundleTokenizer:
     try:
         found = make()
-        found.clip()
+        found.reader()
         return found
     except ExportError:
         raise

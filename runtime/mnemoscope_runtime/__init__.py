@@ -3,6 +3,7 @@
 from ._version import __version__
 from .backends import BACKENDS, Backend, BackendOptions, Engine, open_backend
 from .bundle import Bundle
+from .clip_tokenizer import ClipTokenizer
 from .embeddings import Embeddings, Prompts
 from .errors import (
     BackendError,
@@ -26,9 +27,10 @@ from .errors import (
     Unserved,
 )
 from .manifest import Manifest
+from .readers import tokenizer_of
 from .reporting import switch_off_reports
 from .screener import Part, Prediction, Screener
-from .tokenizer import ClipTokenizer, Tokens
+from .tokenizer import Tokenizer, Tokens
 
 __all__ = [
     "BACKENDS",
@@ -60,11 +62,13 @@ __all__ = [
     "Screener",
     "ServiceClosed",
     "SignatureError",
+    "Tokenizer",
     "Tokens",
     "UnknownModel",
     "Unserved",
     "__version__",
     "open_backend",
+    "tokenizer_of",
 ]
 
 # the one thing that an import does: later it is too late, since diffusers loads what reports

@@ -24,6 +24,7 @@ __all__ = [
     "NoiseBank",
     "Precision",
     "Probe",
+    "TokenizerKind",
     "TokenizerRecord",
 ]
 
@@ -47,6 +48,7 @@ _Magnitude = Annotated[float, msgspec.Meta(gt=0)]
 Precision = Literal["float32", "bfloat16", "float16"]
 Embedding = Literal["prompt_embeds", "pooled_embeds"]
 Follows = Literal["transformers-4", "transformers-5"]
+TokenizerKind = Literal["clip", "t5"]
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ class TokenizerRecord:
             drops characters that show nothing.
         version: The version of transformers that was read with or compared with.
         rows: How many embeddings the text encoder has: every id is less.
+        kind: What its files are made of, and what stands around a prompt.
     """
 
     length: Annotated[int, msgspec.Meta(ge=2, le=2**16)]
@@ -122,6 +125,7 @@ class TokenizerRecord:
     follows: Follows = "transformers-5"
     version: str | None = None
     rows: _Rows | None = None
+    kind: TokenizerKind = "clip"
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,7 @@ class Manifest:
         taps: Layers of the UNet, in the order in which they run, whose features are compared too.
         tokenizer_2: What a second text encoder reads: its ids stand behind the first's in
             `input_ids`.
-        tokenizer_3: What a T5 reads, likewise.
+        tokenizer_3: What a third one reads, likewise.
         tokens: How many the network is told of, where that is not the length of `tokenizer`.
         encodes_apart: `screen` and `taps` take what `text_encoder` returns, and not ids.
         any_length: `step` takes embeddings of any number of tokens, not only of the tokenizer's.
@@ -205,6 +209,16 @@ class Manifest:
     encodes_apart: bool = False
     any_length: bool = False
     unit: Unit = "eps"
+
+    @property
+    def tokenizers(self) -> dict[str, TokenizerRecord]:
+        """Each tokenizer that there is by its name, in the order of their ids."""
+        found = {
+            "tokenizer": self.tokenizer,
+            "tokenizer_2": self.tokenizer_2,
+            "tokenizer_3": self.tokenizer_3,
+        }
+        return {name: record for name, record in found.items() if record is not None}
 
     @classmethod
     def new(cls, **fields: Any) -> Manifest:
@@ -304,9 +318,12 @@ class Manifest:
 
 def _in_words_of_today(head: dict[str, Any]) -> dict[str, Any]:
     """What an older manifest left unsaid."""
+    found = dict(head)
     if head["schema"] < 3 and isinstance(head.get("scheduler"), dict):
-        return {**head, "scheduler": {"kind": "ddim", **head["scheduler"]}}
-    return head
+        found["scheduler"] = {"kind": "ddim", **head["scheduler"]}
+    if isinstance(head.get("tokenizer_3"), dict):  # which a T5 alone read, and did not say so
+        found["tokenizer_3"] = {"kind": "t5", **head["tokenizer_3"]}
+    return found
 
 
 def _written(value: Any) -> Any:
@@ -316,11 +333,16 @@ def _written(value: Any) -> Any:
         return {
             field.name: _written(each)
             for field, each in held.items()
-            if field.default is MISSING or each != field.default or field.name == "kind"
+            if field.default is MISSING or each != field.default or _tells(value, field.name)
         }
     if isinstance(value, dict):
         return {name: _written(each) for name, each in value.items()}
     return [_written(each) for each in value] if isinstance(value, tuple) else value
+
+
+def _tells(value: Any, field: str) -> bool:
+    """Whether a field is written even with its default: what tells one sampler from another."""
+    return isinstance(value, Scheduler) and field == "kind"
 
 
 def _check_inside(name: str, origin: str) -> None:

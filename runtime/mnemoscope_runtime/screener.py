@@ -30,8 +30,9 @@ from .errors import BackendError, InputError, NumericsError
 from .manifest import EMPTY
 from .options import check_options
 from .predictions import Array, Embeds, Part, Prediction
+from .readers import tokenizer_of
 from .schedulers import advance, as_input, guide, level, timesteps
-from .tokenizer import ClipTokenizer, Tokens
+from .tokenizer import Tokens
 from .units import Unit, x0_per_unit
 
 __all__ = ["Embeds", "Part", "Prediction", "Screener", "checked_norms"]
@@ -47,7 +48,7 @@ class Screener(Closing):
     def __init__(self, bundle: Bundle, backend: Backend) -> None:
         self.bundle = bundle
         self.backend = checked_backend(backend)
-        self.tokenizer = ClipTokenizer.of(bundle)
+        self.tokenizer = tokenizer_of(bundle)
         self._bank = bundle.noise_bank()
         self._empty: Embeds | None = None
         self._closed = False

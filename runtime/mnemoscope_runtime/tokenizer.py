@@ -1,30 +1,42 @@
-"""CLIP's tokenizer, without transformers."""
+"""What reads prompts: a reader for each text encoder, and all of a bundle's side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding
+from tokenizers import Tokenizer as Library
 
-from .bundle import Bundle
 from .errors import InputError, IntegrityError
-from .manifest import TokenizerRecord
-from .reader import LONGEST_PROMPT, Reader, Tokens, check_prompt
-from .t5_tokenizer import T5Tokenizer
-from .tokenizer_json import Refused, checked
-from .triggers import Written, triggers, write_out
+from .triggers import Written, write_out
 
-__all__ = ["LONGEST_PROMPT", "MOST_CHUNKS", "ClipTokenizer", "Piece", "Tokens"]
+__all__ = ["LONGEST_PROMPT", "MOST_CHUNKS", "Piece", "Reader", "Tokenizer", "Tokens"]
 
+LONGEST_PROMPT = 100_000  # characters; the model reads 75 tokens of them, or a few hundred
 MOST_CHUNKS = 32  # of a prompt: the UNet's attention holds all their tokens at once
-_FILE = "tokenizer/tokenizer.json"
-_FILE_2 = "tokenizer_2/tokenizer.json"
-_FILE_3 = "tokenizer_3/tokenizer.json"
-_START, _END = "<|startoftext|>", "<|endoftext|>"
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What a model reads of some prompts.
+
+    Attributes:
+        ids: One row for each prompt: those of the first text encoder, and behind them those of the
+            others where there are more. # [B, length], with two alike [B, 2 * length]
+        truncated: For each prompt, whether its end did not fit: the model never sees it.
+    """
+
+    ids: NDArray[np.int64]
+    truncated: tuple[bool, ...]
+
+    def rows(self, chosen: Sequence[int]) -> Tokens:
+        """Those of some of the prompts."""
+        return Tokens(self.ids[list(chosen)], tuple(self.truncated[k] for k in chosen))
 
 
 @dataclass(frozen=True)
@@ -41,148 +53,153 @@ class Piece:
     span: tuple[int, int] | None
 
 
-class ClipTokenizer(Reader):
-    """Turns prompts into ids exactly as transformers' CLIPTokenizer does for Stable Diffusion.
-
-    Triggers of textual inversion that stand for several vectors are written out as diffusers does.
+class Reader:
+    """What one text encoder reads: prompts in, rows of ids out, all of one length.
 
     Attributes:
-        second: What a second text encoder reads, another CLIP.
-        third: What a T5 reads.
+        kind: What errors call tokenizers like it.
+        length: Ids of a prompt.
+        start: Those that stand before every prompt.
+        end: Those that stand behind it.
+        known: All ids are below it.
     """
 
-    around = 2
+    kind: str
 
     def __init__(
         self,
-        definition: bytes,
+        library: Library,
+        length: int,
         *,
-        length: int = 77,
-        pad_token: str = _END,
-        second: ClipTokenizer | None = None,
-        third: T5Tokenizer | None = None,
-        origin: str = _FILE,
+        pad: int,
+        start: tuple[int, ...] = (),
+        end: tuple[int, ...] = (),
+        triggers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Read a `tokenizer.json`, which may be hostile (`tokenizer_json`).
+        self._library = library
+        self._pad = pad
+        self.length: int = length
+        self.start, self.end = start, end
+        self._triggers = dict(triggers)
+        self.known: int = 1 + max(library.get_vocab().values())
 
-        Args:
-            definition: The contents of the file.
-            length: Ids per prompt: the text encoder's context length.
-            pad_token: What fills up short prompts; "!" in Stable Diffusion 2.
-            second: What a second text encoder reads, of the same length.
-            third: What a T5 reads, of any length.
-            origin: What errors call the file.
+    def written(self, prompt: str) -> Written:
+        """A prompt as it is tokenized: with the triggers of textual inversion written out."""
+        if not self._triggers:
+            return Written(prompt)
+        return write_out(prompt, self._triggers, lambda text: self._read_text(text).tokens)
 
-        Raises:
-            IntegrityError: it is no tokenizer of CLIP's kind.
-        """
-        try:
-            content = checked(definition)
-            tokenizer = Tokenizer.from_buffer(content)
-        except Refused as error:
-            raise IntegrityError(
-                f"{origin} is no tokenizer of CLIP's kind: {error}. If the bundle is yours, export "
-                "the model again with this version; if not, do not use it."
-            ) from None
-        except Exception as error:  # tokenizers raises bare Exception
-            raise IntegrityError(
-                f"{origin} is no tokenizer: {error}. Export the model again."
-            ) from None
-        ends = [tokenizer.token_to_id(text) for text in (_START, _END)]
-        pad = tokenizer.token_to_id(pad_token)
-        if pad is None or None in ends or tokenizer.encode("").ids != ends:
-            raise IntegrityError(
-                f"{origin} is not CLIP's: {_START}, {_END} or {pad_token} is missing, or not what "
-                "stands around a prompt. Export the model again."
-            )
-        if second is not None and second.length != length:
-            raise IntegrityError(
-                f"{_FILE_2} reads {second.length} tokens and {_FILE} {length}: the UNet is told "
-                "both side by side. Export the model again."
-            )
-        super().__init__(tokenizer, length, pad)
-        self._start, self._end = tokenizer.encode("").ids
-        self._triggers = triggers(
-            {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-        )
-        self.second = second
-        self.third = third
-        self.readers: tuple[Reader, ...] = (
-            self,
-            *(each for each in (second, third) if each is not None),
-        )
+    @property
+    def reads(self) -> int:
+        """How many ids of a prompt are read."""
+        return self.length - len(self.start) - len(self.end)
 
-    @classmethod
-    def of(cls, bundle: Bundle) -> ClipTokenizer:
-        """The tokenizer of a bundle, or all that it has.
+    def __call__(self, prompts: Sequence[str]) -> NDArray[np.int64]:
+        """The ids of `encode`. # [B, length]"""
+        return self.encode(prompts).ids
+
+    def encode(self, prompts: Sequence[str]) -> Tokens:
+        """Tokenize; what does not fit is cut off, as in pipelines.
 
         Raises:
-            IntegrityError: it is damaged, or does not fit the text encoder.
+            InputError: not a list of texts, too long, or with unpaired surrogates.
         """
-        manifest = bundle.manifest
-        second = None
-        if manifest.tokenizer_2 is not None:
-            second = cls._read(bundle, _FILE_2, manifest.tokenizer_2)
-        elif "pooled_embeds" in manifest.embeddings:
-            raise IntegrityError(
-                f"{bundle.path} holds one tokenizer for the two text encoders of Stable Diffusion "
-                "XL, whose second one reads other ids where its padding token stands in a prompt. "
-                "Export the model again with this version."
-            )
-        third = None
-        if (record := manifest.tokenizer_3) is not None:
-            content = bundle.read(_FILE_3)
-            third = T5Tokenizer(content, length=record.length, origin=_FILE_3)
-            third.check_rows(record.rows, f"{bundle.path / _FILE_3}")
-        return cls._read(bundle, _FILE, manifest.tokenizer, second, third)
-
-    @classmethod
-    def _read(
-        cls,
-        bundle: Bundle,
-        file: str,
-        record: TokenizerRecord,
-        second: ClipTokenizer | None = None,
-        third: T5Tokenizer | None = None,
-    ) -> ClipTokenizer:
-        found = cls(
-            bundle.read(file),
-            length=record.length,
-            pad_token=record.pad_token,
-            second=second,
-            third=third,
-            origin=file,
+        bodies = self.bodies(prompts)
+        return Tokens(
+            self.filled(bodies, len(bodies)), tuple(len(body) > self.reads for body in bodies)
         )
-        found.check_rows(record.rows, f"{bundle.path / file}")
-        return found
 
-    def checked(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Ids that somebody brought, if the text encoder can read them.
-
-        Of what it cannot read some libraries make zeros, and so a verdict.
+    def bodies(self, prompts: Sequence[str]) -> list[list[int]]:
+        """All ids of each prompt, without start, end and padding.
 
         Raises:
-            InputError: they are of another type or shape, or one is unknown.
+            InputError: as `encode`.
         """
-        own = sum(reader.length for reader in self.readers)
-        if ids.dtype != np.int64 or ids.ndim != 2 or ids.shape[1] != own:
-            raise InputError(
-                f"Tokens come as int64 [prompts, {own}], not as {ids.dtype} {ids.shape}. "
-                "Let `screener.tokenizer.encode` make them."
-            )
-        for reader, part in zip(self.readers, self._split(ids), strict=True):
-            # as unsigned ones those below 0 are the largest
-            if part.size and part.view(np.uint64).max() >= reader.known:
-                raise InputError(
-                    f"There are tokens below 0, or beyond the {reader.known} that a text encoder "
-                    "knows. Let `screener.tokenizer.encode` make them."
-                )
+        self.check(prompts)
+        texts = [self.written(each).text for each in prompts]
+        found = self._library.encode_batch(texts, add_special_tokens=False)
+        # the library fills up a batch only where a file says so, which those that are read never do
+        return [encoding.ids for encoding in found]
+
+    def filled(self, bodies: Sequence[Sequence[int]], rows: int) -> NDArray[np.int64]:
+        """What fits of each body between start and end, in `rows` rows of padding."""
+        ids = np.full((rows, self.length), self._pad, np.int64)
+        for row in range(rows):
+            body = bodies[row][: self.reads] if row < len(bodies) else ()
+            read = [*self.start, *body, *self.end]
+            ids[row, : len(read)] = read
         return ids
 
-    def _split(self, ids: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """The ids of each reader."""
-        ends = np.cumsum([reader.length for reader in self.readers])[:-1]
-        return np.split(ids, ends, axis=1)
+    def pieces(self, prompt: str) -> tuple[Piece, ...]:
+        """What each of the `length` ids of a prompt stands for; what does not fit has no piece.
+
+        Raises:
+            InputError: as `encode`.
+        """
+        _check_prompt(0, prompt)
+        written = self.written(prompt)
+        found = self._read_text(written.text)
+        read = zip(found.tokens, found.offsets, strict=True)
+        body = [Piece(token, written.span(*span)) for token, span in read][: self.reads]
+        padding = [self._pad] * (self.reads - len(body))
+        before, behind = (
+            [Piece(str(self._library.id_to_token(id)), None) for id in ids]
+            for ids in (self.start, (*self.end, *padding))
+        )
+        return *before, *body, *behind
+
+    def check(self, prompts: Sequence[str]) -> None:
+        """Make sure that these are texts.
+
+        Raises:
+            InputError: as `encode`.
+        """
+        if isinstance(prompts, str) or not isinstance(prompts, Collection):
+            raise InputError(
+                f"A list of texts is expected, not {type(prompts).__name__}. Wrap it: [prompt]."
+            )
+        for index, prompt in enumerate(prompts):
+            _check_prompt(index, prompt)
+
+    def check_rows(self, rows: int | None, origin: str) -> None:
+        """Make sure that a text encoder has an embedding for every token.
+
+        Args:
+            rows: How many embeddings it has; None where that is not known.
+            origin: What errors call the tokenizer.
+
+        Raises:
+            IntegrityError: it has not.
+        """
+        if rows is not None and self.known > rows:
+            vocabulary = self._library.get_vocab()
+            beyond = {text: id for text, id in vocabulary.items() if id >= rows}
+            token = min(beyond, key=beyond.__getitem__)
+            raise IntegrityError(
+                f"{origin} has {len(beyond)} tokens beyond the text encoder's {rows} embeddings, "
+                f"{token!r} (id {beyond[token]}) the first. Save the pipeline with a text encoder "
+                "resized to its tokenizer (`resize_token_embeddings`), then export it again."
+            )
+
+    def _read_text(self, text: str) -> Encoding:
+        return self._library.encode(text, add_special_tokens=False)
+
+
+class Tokenizer:
+    """What a bundle reads prompts with: its readers side by side, the first of them the first.
+
+    Attributes:
+        readers: One for each text encoder that reads ids of its own.
+    """
+
+    def __init__(self, readers: Sequence[Reader]) -> None:
+        self.readers = tuple(readers)
+        self.first = self.readers[0]
+
+    @property
+    def length(self) -> int:
+        """Ids of a prompt that the first text encoder reads."""
+        return self.first.length
 
     @property
     def cut_at(self) -> int:
@@ -199,7 +216,7 @@ class ClipTokenizer(Reader):
         return self.encode(prompts).ids
 
     def encode(self, prompts: Sequence[str]) -> Tokens:
-        """Tokenize; what does not fit is cut off, as in Stable Diffusion.
+        """Tokenize; what does not fit is cut off, as in pipelines.
 
         A prompt is truncated if one of those who read most of it does not read all: what a T5 reads
         and CLIP does not, the model reads.
@@ -208,8 +225,8 @@ class ClipTokenizer(Reader):
             InputError: not a list of texts, too long, or with unpaired surrogates.
         """
         if len(self.readers) == 1:
-            return self.read(prompts)
-        found = [reader.read(prompts) for reader in self.readers]
+            return self.first.encode(prompts)
+        found = [reader.encode(prompts) for reader in self.readers]
         longest = [
             tokens.truncated
             for reader, tokens in zip(self.readers, found, strict=True)
@@ -218,19 +235,44 @@ class ClipTokenizer(Reader):
         ids = np.concatenate([tokens.ids for tokens in found], axis=1)
         return Tokens(ids, tuple(map(any, zip(*longest, strict=True))))
 
-    def bodies(self, prompts: Sequence[str]) -> list[list[int]]:
-        """All ids of each prompt, without start, end and padding.
+    def check(self, prompts: Sequence[str]) -> None:
+        """Make sure that these are texts.
 
         Raises:
             InputError: as `encode`.
         """
-        self.check(prompts)
-        texts = [self._written(each).text for each in prompts] if self._triggers else list(prompts)
-        found = self._tokenizer.encode_batch(texts, add_special_tokens=False)
-        return [encoding.ids for encoding in found]
+        self.first.check(prompts)
+
+    def checked(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Ids that somebody brought, if the text encoders can read them.
+
+        Of what it cannot read some libraries make zeros, and so a verdict.
+
+        Raises:
+            InputError: they are of another type or shape, or one is unknown.
+        """
+        lengths = [reader.length for reader in self.readers]
+        if ids.dtype != np.int64 or ids.ndim != 2 or ids.shape[1] != sum(lengths):
+            raise InputError(
+                f"Tokens come as int64 [prompts, {sum(lengths)}], not as {ids.dtype} {ids.shape}. "
+                "Let `screener.tokenizer.encode` make them."
+            )
+        parts = np.split(ids, np.cumsum(lengths)[:-1], axis=1)
+        for reader, part in zip(self.readers, parts, strict=True):
+            # as unsigned ones those below 0 are the largest
+            if part.size and part.view(np.uint64).max() >= reader.known:
+                raise InputError(
+                    f"There are tokens below 0, or beyond the {reader.known} that a text encoder "
+                    "knows. Let `screener.tokenizer.encode` make them."
+                )
+        return ids
+
+    def pieces(self, prompt: str) -> tuple[Piece, ...]:
+        """The first reader's; see `Reader.pieces`."""
+        return self.first.pieces(prompt)
 
     def chunks(self, prompt: str, index: int = 0) -> NDArray[np.int64]:
-        """All of a prompt, as pipelines read long ones: cut every `length` - 2 ids.
+        """All of a prompt, as pipelines read long ones: cut where a reader has read what it reads.
 
         Each chunk has a start and an end of its own. Of two tokenizers the shorter one's ids are
         filled up with chunks of nothing.
@@ -245,50 +287,39 @@ class ClipTokenizer(Reader):
         Raises:
             InputError: as `encode`, or there are more than MOST_CHUNKS.
         """
-        size = self.length - 2
-        readers = [self] if self.second is None else [self, self.second]
-        bodies = [reader.bodies([prompt])[0] for reader in readers]
-        count = max(1, *(-(-len(body) // size) for body in bodies))
+        cut = []
+        for reader in self.readers:
+            [body] = reader.bodies([prompt])
+            cut.append([body[k : k + reader.reads] for k in range(0, len(body), reader.reads)])
+        count = max(1, *map(len, cut))
         if count > MOST_CHUNKS:
             raise InputError(
-                f"Prompt {index} is read in {count} chunks of {size} tokens; {MOST_CHUNKS} are "
-                "accepted. Cut the prompt."
+                f"Prompt {index} is read in {count} chunks of {self.first.reads} tokens; "
+                f"{MOST_CHUNKS} are accepted. Cut the prompt."
             )
-        halves = []
-        for reader, body in zip(readers, bodies, strict=True):
-            rows = np.full((count, self.length), reader._pad, np.int64)
-            for k, row in enumerate(rows):
-                reader.fill(row, body[k * size : (k + 1) * size])
-            halves.append(rows)
-        return np.concatenate(halves, axis=1)
+        filled = [
+            reader.filled(bodies, count) for reader, bodies in zip(self.readers, cut, strict=True)
+        ]
+        return np.concatenate(filled, axis=1)
 
-    def pieces(self, prompt: str) -> tuple[Piece, ...]:
-        """What each of the `length` ids of a prompt stands for; what does not fit has no piece.
 
-        Of two tokenizers this is the first's.
+def _check_prompt(index: int, prompt: str) -> None:
+    """Make sure that it is a text.
 
-        Raises:
-            InputError: as `encode`.
-        """
-        check_prompt(0, prompt)
-        written = self._written(prompt)
-        found = self._read_text(written.text)
-        read = zip(found.tokens, found.offsets, strict=True)
-        body = [Piece(token, written.span(*span)) for token, span in read][: self.length - 2]
-        around = [Piece(self._text(id), None) for id in (self._start, self._end, self._pad)]
-        padding = [around[2]] * (self.length - 2 - len(body))
-        return around[0], *body, around[1], *padding
-
-    def fill(self, row: NDArray[np.int64], body: Sequence[int]) -> None:
-        """Write start, what fits of a body, and end into a row of padding."""
-        body = body[: len(row) - 2]
-        row[: len(body) + 2] = [self._start, *body, self._end]
-
-    def _written(self, prompt: str) -> Written:
-        return write_out(prompt, self._triggers, lambda text: self._read_text(text).tokens)
-
-    def _read_text(self, text: str) -> Encoding:
-        return self._tokenizer.encode(text, add_special_tokens=False)
-
-    def _text(self, id: int) -> str:
-        return str(self._tokenizer.id_to_token(id))
+    Raises:
+        InputError: as `Reader.encode`.
+    """
+    if not isinstance(prompt, str):
+        raise InputError(f"Prompt {index} is {type(prompt).__name__}, not str. Give text.")
+    if len(prompt) > LONGEST_PROMPT:
+        raise InputError(
+            f"Prompt {index} has {len(prompt):,} characters; {LONGEST_PROMPT:,} are accepted, and "
+            "the model reads 75 tokens. Cut the prompt."
+        )
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"Prompt {index} is not valid Unicode ({error.reason} at character {error.start}). "
+            "Decode it as UTF-8 before passing it on."
+        ) from None

@@ -20,7 +20,7 @@ def place(frame: FrameType | None) -> tuple[int, Path] | None:
     return None
 
 
-def test_one_prompt_passes_through_eleven_files_at_most() -> None:
+def test_one_prompt_passes_through_ten_files_at_most() -> None:
     calls: list[tuple[tuple[int, Path] | None, tuple[int, Path]]] = []
 
     def note(frame: FrameType, event: str, _: object) -> None:
@@ -35,6 +35,6 @@ def test_one_prompt_passes_through_eleven_files_at_most() -> None:
         finally:
             sys.setprofile(None)
     files = {path for _, (_, path) in calls}
-    assert 5 < len(files) <= 11, sorted(files)
+    assert 5 < len(files) <= 10, sorted(files)
     climbs = [(above, here) for above, here in calls if above and above[0] < here[0]]
     assert not climbs

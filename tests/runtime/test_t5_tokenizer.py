@@ -14,8 +14,8 @@ from odd_prompts import odd_strings
 from t5_tokenizers import t5_tokenizer
 
 from mnemoscope_runtime import InputError, IntegrityError
-from mnemoscope_runtime.reader import LONGEST_PROMPT
 from mnemoscope_runtime.t5_tokenizer import T5Tokenizer
+from mnemoscope_runtime.tokenizer import LONGEST_PROMPT
 
 THEIRS = t5_tokenizer()
 DEFINITION = THEIRS.backend_tokenizer.to_str().encode()
@@ -33,7 +33,7 @@ def test_ids_are_those_of_transformers() -> None:
         "naïve Ångström 東京 🦊 ✈️",
     ]  # fmt: skip
     wanted = THEIRS(prompts, padding="max_length", truncation=True, max_length=LENGTH).input_ids
-    found = ours().read(prompts)
+    found = ours().encode(prompts)
     np.testing.assert_array_equal(found.ids, wanted)
     whole = [len(ids) > LENGTH for ids in THEIRS(prompts).input_ids]
     assert found.truncated == tuple(whole)
@@ -46,7 +46,7 @@ def test_transformers_truncation_and_padding_are_not_kept() -> None:
     THEIRS(["a", "a cat"], padding=True, truncation=True, max_length=3)
     kept = THEIRS.backend_tokenizer.to_str().encode()
     assert kept != DEFINITION
-    np.testing.assert_array_equal(ours(kept).read(["a " * 20]).ids, ours().read(["a " * 20]).ids)
+    np.testing.assert_array_equal(ours(kept)(["a " * 20]), ours()(["a " * 20]))
 
 
 def test_what_older_versions_of_the_library_write() -> None:
@@ -55,14 +55,14 @@ def test_what_older_versions_of_the_library_write() -> None:
     fields["pre_tokenizer"]["pretokenizers"][1] = marks
     del fields["model"]["byte_fallback"]
     prompts = ["a cat", "ﬁne  day"]
-    found = ours(json.dumps(fields).encode()).read(prompts).ids
-    np.testing.assert_array_equal(found, ours().read(prompts).ids)
+    found = ours(json.dumps(fields).encode()).encode(prompts).ids
+    np.testing.assert_array_equal(found, ours().encode(prompts).ids)
 
 
 def test_prompts_that_are_none() -> None:
     for prompts in ("a cat", [1], ["x" * (LONGEST_PROMPT + 1)], ["\ud800"]):
         with pytest.raises(InputError):
-            ours().read(prompts)  # type: ignore[arg-type]
+            ours().encode(prompts)  # type: ignore[arg-type]
 
 
 def put(path: str, value: Any) -> Callable[[dict[str, Any]], None]:

@@ -14,7 +14,7 @@ from transformers import CLIPTokenizer
 
 from mnemoscope import embedded
 from mnemoscope_export import StableDiffusion
-from mnemoscope_runtime import Bundle, ClipTokenizer, InputError, IntegrityError
+from mnemoscope_runtime import Bundle, ClipTokenizer, InputError, IntegrityError, tokenizer_of
 from mnemoscope_runtime.tokenizer import LONGEST_PROMPT
 
 ODD = odd_strings()
@@ -65,7 +65,7 @@ def test_parity_with_transformers(model: StableDiffusion, tmp_path: Path) -> Non
 
 
 def test_parity_of_a_bundle(bundle_dir: Path, model: StableDiffusion) -> None:
-    ours = ClipTokenizer.of(Bundle.open(bundle_dir))
+    ours = tokenizer_of(Bundle.open(bundle_dir))
     assert not different(ours(ODD), expected(model.tokenizer, ODD))
 
 

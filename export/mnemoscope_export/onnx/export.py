@@ -119,7 +119,7 @@ def prepare(folder: str | Path, work: Path, options: ExportOptions, progress: Pr
 
 
 def _prepare_text_encoder(pipeline: OnnxPipeline, work: Path) -> Component:
-    one = {"input_ids": pipeline.tokenizer.clip()([""])}
+    one = {"input_ids": pipeline.tokenizer.reader()([""])}
     return prepare_component(pipeline.text_encoder, TEXT_ENCODER, one, work / "text_encoder.onnx")
 
 

@@ -40,7 +40,7 @@ def embed(pipeline: OnnxPipeline, graph: ir.Graph, prompts: list[str]) -> NDArra
         # [B, L, D]
     """
     session = Session(pipeline.text_encoder, str(pipeline.text_encoder))
-    ids = fit(graph, {"input_ids": pipeline.tokenizer.clip()(prompts)})
+    ids = fit(graph, {"input_ids": pipeline.tokenizer.reader()(prompts)})
     return np.asarray(session(ids, TEXT_ENCODER.output)[0], np.float32)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mnemoscope_runtime import ClipTokenizer
+from mnemoscope_runtime import Tokenizer
 
 from ..screening.weighting import weighting
 from ._options import gathers, say
@@ -104,7 +104,7 @@ _LOADING_OPTIONS = {
 takes_loading = gathers("loading", _LOADING_OPTIONS, Loading)
 
 
-def say_if_cut(negative: str | None, tokenizer: ClipTokenizer) -> None:
+def say_if_cut(negative: str | None, tokenizer: Tokenizer) -> None:
     """Tell the user that a negative prompt has an end that nothing reads."""
     if negative and tokenizer.encode([negative]).truncated[0]:
         say(

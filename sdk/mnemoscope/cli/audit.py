@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from mnemoscope_runtime import BackendOptions, Bundle, BundleError, ClipTokenizer, InputError
+from mnemoscope_runtime import BackendOptions, Bundle, BundleError, InputError, tokenizer_of
 
 from .. import embedded
 from ..audit import Artist, Confirming, audit
@@ -254,7 +254,7 @@ def command(
             measures, workers = screen, None
         else:
             known = Bundle.open(bundle or embedded.BUNDLE, trust=trust)
-            reads = ClipTokenizer.of(known).cut_at
+            reads = tokenizer_of(known).cut_at
             measures = opens.elsewhere(known, on_ray.options(backend, options))
             del known  # all of its files
             workers = stack.enter_context(on_ray.running(backend, options))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mnemoscope_runtime import BackendUnavailable, ClipTokenizer, InputError
+from mnemoscope_runtime import BackendUnavailable, InputError, tokenizer_of
 from mnemoscope_runtime.backends.tensorrt.library import import_library
 from mnemoscope_runtime.manifest import Follows, Precision
 
@@ -169,7 +169,7 @@ def command(
     for graph, figures in bundle.manifest.parity.items():
         typer.echo(f"{graph}: relative error {figures['max_relative_error']:.1e}", err=True)
     if loading.negative:
-        say_if_cut(loading.negative, ClipTokenizer.of(bundle))
+        say_if_cut(loading.negative, tokenizer_of(bundle))
     typer.echo(f"{out}  {bundle.id[:12]}")
     if check:
         check_builds(bundle)

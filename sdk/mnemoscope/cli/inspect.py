@@ -21,6 +21,7 @@ from ._writers import printable
 
 __all__ = ["command"]
 
+_TOKENIZERS = {"clip": "CLIPTokenizer", "t5": "T5Tokenizer"}
 _SAMPLERS = {"ddim": "DDIM", "flow-euler": "Euler's steps along a flow"}
 
 
@@ -41,7 +42,7 @@ def command(
     if as_json:
         typer.echo(json.dumps({"id": opened.id, **msgspec.to_builtins(manifest)}, indent=2))
         return
-    model, scheduler, tokenizer = manifest.model, manifest.scheduler, manifest.tokenizer
+    model, scheduler = manifest.model, manifest.scheduler
     rows = {
         "bundle": opened.id,
         "model": f"{model.id} ({model.family}, {model.prediction_type})",
@@ -53,12 +54,11 @@ def command(
         "screening timestep": _timestep(manifest),
         "noise bank": f"{manifest.noise_bank.shape}, seed {manifest.noise_bank.seed}",
         "precision": f"{manifest.precision}, opset {manifest.opset}",
-        "tokenizer": f"ids of {tokenizer.follows}'s CLIPTokenizer, {tokenizer.length} a prompt",
-        **(
-            {"third tokenizer": f"T5's, {manifest.tokenizer_3.length} ids a prompt"}
-            if manifest.tokenizer_3 is not None
-            else {}
-        ),
+        **{
+            name.replace("_", " "): f"ids of {each.follows}'s {_TOKENIZERS[each.kind]}, "
+            f"{each.length} a prompt"
+            for name, each in manifest.tokenizers.items()
+        },
         **({"taps": ", ".join(manifest.taps)} if manifest.taps else {}),
         **{
             f"arithmetic of {graph}": f"{flops / 1e6:,.1f} MFLOP for one prompt on one noise"

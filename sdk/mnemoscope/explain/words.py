@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope_runtime import InputError
-from mnemoscope_runtime.tokenizer import ClipTokenizer, Piece
+from mnemoscope_runtime.tokenizer import Piece, Tokenizer
 
 __all__ = ["Group", "Reading", "Span", "edited", "read", "word_spans", "words_of"]
 
@@ -128,19 +128,20 @@ class Reading:
         return (min(a for a, _ in spans), max(b for _, b in spans)) if spans else None
 
 
-def read(tokenizer: ClipTokenizer, prompt: str) -> Reading:
+def read(tokenizer: Tokenizer, prompt: str) -> Reading:
     """Tokenize a prompt and find its words.
 
     Raises:
-        InputError: it is not text, holds no word that the model reads, or goes on where CLIP has
-            ended and a T5 reads on.
+        InputError: it is not text, holds no word that the model reads, or goes on where the first
+            text encoder has ended and another reads on.
     """
     tokens = tokenizer.encode([prompt])
-    if not tokens.truncated[0] and tokenizer.read([prompt]).truncated[0]:
+    first = tokenizer.first
+    if not tokens.truncated[0] and first.encode([prompt]).truncated[0]:
         raise InputError(
-            f"{prompt[:60]!r} is longer than the {tokenizer.reads} tokens that CLIP reads of it. "
-            "Words are found by CLIP's tokens, and those that T5 alone reads would be left out. "
-            "Shorten the prompt."
+            f"{prompt[:60]!r} is longer than the {first.reads} tokens that {first.kind} reads of "
+            f"it. Words are found by {first.kind}'s tokens, and those that T5 alone reads would be "
+            "left out. Shorten the prompt."
         )
     pieces = tokenizer.pieces(prompt)
     spans = word_spans(prompt)
@@ -167,9 +168,9 @@ def read(tokenizer: ClipTokenizer, prompt: str) -> Reading:
         words=tuple(words),
         groups=tuple(words.values()),
         loose=tuple(loose),
-        start=tuple(added[:1]),
-        end=tuple(added[1:2]),
-        padding=tuple(added[2:]),
+        start=tuple(added[: len(first.start)]),
+        end=tuple(added[len(first.start) : first.length - first.reads]),
+        padding=tuple(added[first.length - first.reads :]),
         stop=len(prompt) if whole else last,
     )
 

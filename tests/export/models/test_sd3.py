@@ -52,7 +52,7 @@ from mnemoscope_export.torch.backend import TorchBackend
 from mnemoscope_export.torch.graphs import ScreenGraph
 from mnemoscope_export.torch.reference import measure_at
 from mnemoscope_export.torch.witness import check_against_pipeline
-from mnemoscope_runtime import Bundle, ClipTokenizer, IntegrityError, Screener
+from mnemoscope_runtime import Bundle, IntegrityError, Screener, tokenizer_of
 from mnemoscope_runtime.agreement import relative_error
 from mnemoscope_runtime.backends.tensorrt.build import check_plan
 from mnemoscope_runtime.schedulers import FlowEuler, sigmas
@@ -194,7 +194,7 @@ def test_each_encoder_reads_what_its_own_tokenizer_gives(
     model: StableDiffusion3, bundle: Path
 ) -> None:
     prompts = [*odd_strings(), *PROMPTS, ""]
-    found = ClipTokenizer.of(Bundle.open(bundle)).encode(prompts)
+    found = tokenizer_of(Bundle.open(bundle)).encode(prompts)
     np.testing.assert_array_equal(found.ids, model.tokenize(prompts).numpy())
     assert model.tokenizer_3 is not None
     lengths = map(len, model.tokenizer_3(prompts).input_ids)
@@ -369,7 +369,7 @@ def test_on_the_command_line(bundle: Path, run: Run) -> None:
     shown = run("inspect", bundle).out
     assert "Euler's steps along a flow, 5 steps, guidance 5.0" in shown
     assert "x0 units" in shown
-    assert "T5's, 256 ids a prompt" in shown
+    assert "ids of transformers-5's T5Tokenizer, 256 a prompt" in shown
     assert which_detectors("all", "onnxruntime", bundle, None) == ["magnitude", "taps"]
 
 

@@ -33,7 +33,7 @@ from mnemoscope_export import (
     noise_bank,
 )
 from mnemoscope_export.torch.reference import measure_at
-from mnemoscope_runtime import Bundle, ClipTokenizer, IntegrityError, Screener
+from mnemoscope_runtime import Bundle, IntegrityError, Screener, tokenizer_of
 from mnemoscope_runtime.backends.tensorrt.build import check_plan
 
 PROMPTS = ["a photo of a cat", "", "the end <|endoftext|> of it", "word " * 100, "wow!! a !cat!"]
@@ -205,7 +205,7 @@ def test_each_encoder_reads_what_its_own_tokenizer_gives(folder: Path, bundle: P
     theirs = [CLIPTokenizer.from_pretrained(folder, subfolder=f"tokenizer{n}") for n in ("", "_2")]
     prompts = odd_strings()
     wanted = [t(prompts, padding="max_length", truncation=True, max_length=77) for t in theirs]
-    found = ClipTokenizer.of(Bundle.open(bundle)).encode(prompts)
+    found = tokenizer_of(Bundle.open(bundle)).encode(prompts)
     for half, each in zip(np.split(found.ids, 2, axis=1), wanted, strict=True):
         np.testing.assert_array_equal(half, each.input_ids)
     bodies = np.array([half[:, 1:].tolist() for half in np.split(found.ids, 2, axis=1)])

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from mnemoscope import InputError, embedded
 from mnemoscope.explain.words import edited, read, word_spans, words_of
-from mnemoscope_runtime import Bundle, ClipTokenizer
+from mnemoscope_runtime import Bundle, Tokenizer, tokenizer_of
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> ClipTokenizer:
-    return ClipTokenizer.of(Bundle.open(embedded.BUNDLE))
+def tokenizer() -> Tokenizer:
+    return tokenizer_of(Bundle.open(embedded.BUNDLE))
 
 
 def dropped(prompt: str, *indices: int) -> str:
@@ -90,7 +90,7 @@ def test_what_is_not_dropped_stays(prompt: str, data: st.DataObject) -> None:
     assert dropped(prompt) == prompt
 
 
-def test_tokens_are_joined_into_words(tokenizer: ClipTokenizer) -> None:
+def test_tokens_are_joined_into_words(tokenizer: Tokenizer) -> None:
     reading = read(tokenizer, "Viktor's rocket, in 2020 — café")
     assert reading.texts == ["Viktor's", "rocket", "in", "2020", "café"]
     spelled = ["".join(reading.pieces[k].text for k in group) for group in reading.groups]
@@ -106,12 +106,12 @@ def test_tokens_are_joined_into_words(tokenizer: ClipTokenizer) -> None:
     assert (reading.unread, reading.read) == ("", reading.prompt)
 
 
-def test_pieces_are_what_the_ids_say(tokenizer: ClipTokenizer) -> None:
+def test_pieces_are_what_the_ids_say(tokenizer: Tokenizer) -> None:
     for prompt in ["a cat", "", "word " * 100, "猫 <|endoftext|> x"]:
         assert len(tokenizer.pieces(prompt)) == tokenizer.encode([prompt]).ids.shape[1] == 77
 
 
-def test_the_tail_that_is_not_read(tokenizer: ClipTokenizer) -> None:
+def test_the_tail_that_is_not_read(tokenizer: Tokenizer) -> None:
     prompt = "icon " * 75 + "rocket, on rings"
     reading = read(tokenizer, prompt)
     assert len(reading.words) == 75
@@ -120,7 +120,7 @@ def test_the_tail_that_is_not_read(tokenizer: ClipTokenizer) -> None:
     assert reading.padding == ()
 
 
-def test_a_word_of_which_a_part_is_read_is_no_tail(tokenizer: ClipTokenizer) -> None:
+def test_a_word_of_which_a_part_is_read_is_no_tail(tokenizer: Tokenizer) -> None:
     prompt = "icon " * 74 + "word19, on rings"
     reading = read(tokenizer, prompt)
     assert len(reading.pieces[reading.groups[-1][-1]].text) < len("word19")  # it is cut
@@ -130,11 +130,11 @@ def test_a_word_of_which_a_part_is_read_is_no_tail(tokenizer: ClipTokenizer) -> 
 
 
 @pytest.mark.parametrize("prompt", ["", "   ", ", . !"])
-def test_a_prompt_without_words(tokenizer: ClipTokenizer, prompt: str) -> None:
+def test_a_prompt_without_words(tokenizer: Tokenizer, prompt: str) -> None:
     with pytest.raises(InputError, match="holds no words"):
         read(tokenizer, prompt)
 
 
-def test_what_is_no_text(tokenizer: ClipTokenizer) -> None:
+def test_what_is_no_text(tokenizer: Tokenizer) -> None:
     with pytest.raises(InputError, match="not valid Unicode"):
         read(tokenizer, "a \ud800 cat")

@@ -6,7 +6,7 @@ from mnemoscope import embedded
 from mnemoscope.cli._loading import Loading, say_if_cut
 from mnemoscope.prompts import read_prompt_file
 from mnemoscope.screening.weighting import weighting
-from mnemoscope_runtime import Bundle, ClipTokenizer
+from mnemoscope_runtime import Bundle, tokenizer_of
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_negative_prompt_that_is_not_read_as_it_stands(
 ) -> None:
     Loading(negative="(blurry:1.3), bad").options()
     assert "(blurry:1.3) in the negative prompt is read literally" in capsys.readouterr().err
-    tokenizer = ClipTokenizer.of(Bundle.open(embedded.BUNDLE))
+    tokenizer = tokenizer_of(Bundle.open(embedded.BUNDLE))
     say_if_cut("bad " * 90, tokenizer)
     assert "only the first 75 tokens of the negative prompt" in capsys.readouterr().err
     Loading(negative="blurry").options()

@@ -28,10 +28,9 @@ from mnemoscope import (
 )
 from mnemoscope.serve import AsyncDetector, Batch, Limits
 from mnemoscope.serve.settling import near, screen_settled
-from mnemoscope_runtime import Screener
+from mnemoscope_runtime import ClipTokenizer, Screener
 from mnemoscope_runtime.backends import Arrays
 from mnemoscope_runtime.testing import FakeBackend
-from mnemoscope_runtime.tokenizer import ClipTokenizer
 
 MEMORISED = "google icon of tokyo tower, on rings, in zagreb 2020"
 PROMPTS = ["a cat", MEMORISED, "a dog in a red hat", "", "word " * 100]
