@@ -15,8 +15,9 @@ from mnemoscope_runtime.options import check_options
 
 from .oracle import Tolerance
 
-__all__ = ["ExportOptions"]
+__all__ = ["GUIDANCE", "ExportOptions"]
 
+GUIDANCE = 7.5  # the paper's
 _LARGEST = 1024  # positions of a latent's side
 
 
@@ -27,7 +28,8 @@ class ExportOptions:
     Attributes:
         noises: Size of the noise bank.
         seed: Seed of the noise bank.
-        guidance: Scale of classifier-free guidance while sampling.
+        guidance: Scale of classifier-free guidance while sampling, or what a model is told that
+            guidance was distilled into; by default the family's, 7.5 for most.
         inference_steps: DDIM steps of a whole image.
         timestep: What screening tells the UNet of its pure noise; by default the first of these
             steps.
@@ -50,7 +52,7 @@ class ExportOptions:
 
     noises: int = 4
     seed: int = 0
-    guidance: float = 7.5
+    guidance: float | None = None
     inference_steps: int = 50
     timestep: int | None = None
     latent_size: int | tuple[int, int] | None = None
@@ -71,7 +73,8 @@ class ExportOptions:
             inference_steps=self.inference_steps,
         )
         check_options("a whole number or None", timestep=self.timestep)
-        check_options("a number", guidance=self.guidance, budget=self.budget)
+        check_options("a number", budget=self.budget)
+        check_options("a number or None", guidance=self.guidance)
         check_options("True or False", overwrite=self.overwrite, any_length=self.any_length)
         if self.precision not in (None, *get_args(Precision)):
             raise InputError(
@@ -91,7 +94,7 @@ class ExportOptions:
             raise InputError(f"An image takes 1 to 999 steps, not {self.inference_steps}.")
         if not 0 < self.budget < 1:
             raise InputError(f"A budget is a relative error between 0 and 1, not {self.budget}.")
-        if not np.isfinite(self.guidance):
+        if self.guidance is not None and not np.isfinite(self.guidance):
             raise InputError(f"Guidance must be a finite number, not {self.guidance}.")
         self._check_latent_size()
         self._check_taps()

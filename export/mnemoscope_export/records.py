@@ -71,7 +71,11 @@ def scheduler_record(config: Mapping[str, Any], model: str, inference_steps: int
 
 
 def flow_record(
-    config: Mapping[str, Any], model: str, inference_steps: int, image_tokens: int
+    config: Mapping[str, Any],
+    model: str,
+    inference_steps: int,
+    image_tokens: int,
+    last: float | None = None,
 ) -> FlowEuler:
     """The schedule of a flow's `scheduler_config.json`, sampled with Euler's steps.
 
@@ -80,19 +84,21 @@ def flow_record(
         model: What errors call the model.
         inference_steps: Steps of a whole image.
         image_tokens: How many tokens a picture is for the network.
+        last: The last level before it is shifted, where a pipeline says; else the scheduler does.
 
     Raises:
         ExportError: the schedule is one that the runtime does not reproduce.
     """
     refuse(model, [f"scheduler: {each}" for each in flow_problems(config)])
     count = config.get("num_train_timesteps", FLOW_SCHEDULER["num_train_timesteps"].default)
-    last = float(np.float32(1 / count))
+    own = float(np.float32(1 / count))
     if config.get("use_dynamic_shifting"):
-        return FlowEuler(count, _flow_factor(config, image_tokens), last, inference_steps)
-    shift = float(config.get("shift", FLOW_SCHEDULER["shift"].default))
-    # diffusers shifts its levels when it is made, and what it steps through once more
-    last = float(np.float32(shift * last / (1 + (shift - 1) * last)))
-    return FlowEuler(count, shift, last, inference_steps)
+        shift = _flow_factor(config, image_tokens)
+    else:
+        shift = float(config.get("shift", FLOW_SCHEDULER["shift"].default))
+        # diffusers shifts its own levels when it is made, and what it steps through once more
+        own = float(np.float32(shift * own / (1 + (shift - 1) * own)))
+    return FlowEuler(count, shift, own if last is None else last, inference_steps)
 
 
 def flow_shift(config: Mapping[str, Any], image_tokens: int) -> float:

@@ -40,6 +40,7 @@ class Contents:
     Attributes:
         model: What the manifest says of the model.
         scheduler: Its sampler, which also says what is measured.
+        guidance: Scale of classifier-free guidance.
         timestep: What screening tells the network of its pure noise.
         tokenizers: By the manifest's names.
         bank: Initial noises x_T. # [n, C, H, W], fp32
@@ -59,6 +60,7 @@ class Contents:
 
     model: ModelRecord
     scheduler: Scheduler
+    guidance: float
     timestep: int
     tokenizers: Mapping[str, BundleTokenizer]
     bank: NDArray[np.float32]
@@ -128,7 +130,7 @@ def _stage(
     manifest = Manifest.new(
         model=contents.model,
         scheduler=contents.scheduler,
-        guidance=options.guidance,
+        guidance=contents.guidance,
         timestep=contents.timestep,
         **{name: tokenizer.record for name, tokenizer in contents.tokenizers.items()},
         noise_bank=NoiseBank(_BANK, options.seed, contents.bank.shape),

@@ -92,6 +92,8 @@ class ModelRecord:
         negative: What the unconditional branch is told instead of the empty prompt.
         inpainting: The UNet is also given a mask and the latents of a picture, all of it masked, so
             that the prompt alone decides. This is the sha256 of the VAE that made the latents.
+        told_guidance: The guidance that the network is told, where guidance was distilled into it;
+            what it predicts is taken as it is then, and the manifest's `guidance` is 1.
     """
 
     id: str
@@ -103,6 +105,7 @@ class ModelRecord:
     clip_skip: _Whole | None = None
     negative: str | None = None
     inpainting: str | None = None
+    told_guidance: float | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ Kind = Literal[
     "a whole number",
     "a whole number or None",
     "a number",
+    "a number or None",
     "text",
     "a path",
     "a path or None",
@@ -25,6 +26,7 @@ _TYPES: dict[Kind, tuple[type, ...]] = {
     "a whole number": (Integral,),  # numpy's too
     "a whole number or None": (Integral, NoneType),
     "a number": (Real,),
+    "a number or None": (Real, NoneType),
     "text": (str,),
     "a path": (str, os.PathLike),
     "a path or None": (str, os.PathLike, NoneType),

@@ -7,6 +7,8 @@ from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
     FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
@@ -134,12 +136,7 @@ def build_sd3(
     clips = [CLIPTextModelWithProjection(config) for _ in range(2)]
     t5 = None
     if t5_tokenizer is not None:
-        t5 = T5EncoderModel(
-            T5Config(
-                vocab_size=len(t5_tokenizer) + 4, d_model=72, d_kv=8, d_ff=32, num_layers=1,
-                num_heads=4, feed_forward_proj="gated-gelu",
-            )
-        )  # fmt: skip
+        t5 = small_t5(t5_tokenizer, 72)
     transformer = SD3Transformer2DModel(
         sample_size=8,
         in_channels=4,
@@ -164,4 +161,41 @@ def build_sd3(
         tokenizer_2=other,
         text_encoder_3=t5,
         tokenizer_3=t5_tokenizer,
+    )
+
+
+def small_t5(tokenizer: T5Tokenizer, width: int) -> T5EncoderModel:
+    """A T5 of one layer with random weights."""
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=len(tokenizer) + 4, d_model=width, d_kv=8, d_ff=32, num_layers=1,
+            num_heads=4, feed_forward_proj="gated-gelu",
+        )
+    )  # fmt: skip
+
+
+def build_flux(t5_tokenizer: T5Tokenizer, *, schnell: bool = False, seed: int = 0) -> FluxPipeline:
+    """FLUX.1's layout with random weights: a joint block and a single one."""
+    torch.manual_seed(seed)
+    tokenizer = CLIPTokenizer.from_pretrained(embedded.MODEL / "tokenizer")
+    transformer = FluxTransformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=40,
+        pooled_projection_dim=32,
+        guidance_embeds=not schnell,
+        axes_dims_rope=(4, 6, 6),
+    )
+    shift = {"shift": 1.0} if schnell else {"shift": 3.0, "use_dynamic_shifting": True}
+    return FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(**shift),
+        vae=None,
+        text_encoder=CLIPTextModel(text_config(tokenizer, num_hidden_layers=2)),
+        tokenizer=tokenizer,
+        text_encoder_2=small_t5(t5_tokenizer, 40),
+        tokenizer_2=t5_tokenizer,
+        transformer=transformer,
     )

@@ -8,39 +8,14 @@ from typing import Any
 from mnemoscope_runtime.errors import InputError
 
 from .flow import flow_problems, t5_problems
+from .layout import CLIP_TOKENIZER, T5_TOKENIZER, Layout, file_of
 from .options import Option, only, problems, whole
 from .parts import TEXT_ENCODER, tokenizer_problems
-from .pipeline import INDEX, class_of, is_there, refuse
+from .pipeline import is_there, refuse
 
-__all__ = ["PARTS", "TRANSFORMER", "check_configs", "check_sides", "has_t5", "is_sd3"]
+__all__ = ["LAYOUT", "TRANSFORMER", "check_configs", "check_sides", "has_t5"]
 
 Config = Mapping[str, Any]
-
-PARTS: Mapping[str, str] = {
-    "transformer": "transformer/config.json",
-    "text_encoder": "text_encoder/config.json",
-    "text_encoder_2": "text_encoder_2/config.json",
-    "text_encoder_3": "text_encoder_3/config.json",
-    "tokenizer": "tokenizer/tokenizer_config.json",
-    "tokenizer_2": "tokenizer_2/tokenizer_config.json",
-    "scheduler": "scheduler/scheduler_config.json",
-}
-_DRAWS = tuple(f"StableDiffusion3{kind}Pipeline" for kind in ("", "Img2Img", "Inpaint"))
-_CLIP = ("CLIPTextModelWithProjection",)
-_TOKENIZER = ("CLIPTokenizer", "CLIPTokenizerFast")
-_T5_TOKENIZER = ("T5Tokenizer", "T5TokenizerFast")
-_CLASSES: Mapping[str, tuple[str, ...]] = {
-    "transformer": ("SD3Transformer2DModel",),
-    "text_encoder": _CLIP,
-    "text_encoder_2": _CLIP,
-    "text_encoder_3": ("T5EncoderModel",),
-    "tokenizer": _TOKENIZER,
-    "tokenizer_2": _TOKENIZER,
-    "tokenizer_3": _T5_TOKENIZER,
-    "scheduler": ("FlowMatchEulerDiscreteScheduler",),
-}
-_TOKENIZERS = ("tokenizer", "tokenizer_2")
-_UNUSED = ("feature_extractor", "image_encoder", "vae")
 
 # diffusers' SD3Transformer2DModel
 TRANSFORMER: Mapping[str, Option] = {
@@ -67,9 +42,37 @@ TRANSFORMER: Mapping[str, Option] = {
 }
 
 
-def is_sd3(index: Config) -> bool:
-    """Whether a `model_index.json` is that of Stable Diffusion 3."""
-    return str(index.get("_class_name")).startswith("StableDiffusion3")
+def _transformer(config: Config) -> list[str]:
+    return problems(TRANSFORMER, config)
+
+
+def _clip(config: Config) -> list[str]:
+    return problems(TEXT_ENCODER, config)
+
+
+_CLIP = ("CLIPTextModelWithProjection",)
+LAYOUT = Layout(
+    draws=tuple(f"StableDiffusion3{kind}Pipeline" for kind in ("", "Img2Img", "Inpaint")),
+    classes={
+        "transformer": ("SD3Transformer2DModel",),
+        "text_encoder": _CLIP,
+        "text_encoder_2": _CLIP,
+        "text_encoder_3": ("T5EncoderModel",),
+        "tokenizer": CLIP_TOKENIZER,
+        "tokenizer_2": CLIP_TOKENIZER,
+        "tokenizer_3": T5_TOKENIZER,
+        "scheduler": ("FlowMatchEulerDiscreteScheduler",),
+    },
+    looks={
+        "transformer": _transformer,
+        "text_encoder": _clip,
+        "text_encoder_2": _clip,
+        "text_encoder_3": t5_problems,
+        "scheduler": flow_problems,
+    },
+    tokenizers=dict.fromkeys(("tokenizer", "tokenizer_2"), tokenizer_problems),
+    unused=("feature_extractor", "image_encoder", "vae"),
+)
 
 
 def has_t5(index: Config) -> bool:
@@ -81,32 +84,16 @@ def check_configs(configs: Mapping[str, Config], model: str) -> None:
     """Make sure that a pipeline is what a bundle can be made of, before its weights are read.
 
     Args:
-        configs: The contents of the config files by the names of `PARTS`, those that there are;
-            that of `model_index.json` by "model_index".
+        configs: The contents of the config files of `LAYOUT`, those that there are; that of
+            `model_index.json` by "model_index".
         model: What errors call the model.
 
     Raises:
         ExportError: all that is in the way, each option with its file and value.
     """
-    index = configs.get("model_index", {})
-    left_out = () if has_t5(index) else ("text_encoder_3", "tokenizer_3")
-    wanted = [name for name in _CLASSES if name not in left_out]
-    found = [f"{INDEX}: {each}" for each in _index_problems(index, wanted)]
-    looks = {
-        "transformer": lambda config: problems(TRANSFORMER, config),
-        "text_encoder": lambda config: problems(TEXT_ENCODER, config),
-        "text_encoder_2": lambda config: problems(TEXT_ENCODER, config),
-        "text_encoder_3": t5_problems,
-        "scheduler": flow_problems,
-    }
-    needed = [name for name in looks if name in wanted]
-    found += [f"{PARTS[name]} is missing" for name in needed if name not in configs]
-    for name, look in {**looks, **dict.fromkeys(_TOKENIZERS, tokenizer_problems)}.items():
-        if name in configs and name not in left_out:
-            found += [f"{PARTS[name]}: {each}" for each in look(configs[name])]
-    if not found:
-        found += _joint_problems(configs, with_t5=not left_out)
-    refuse(model, found)
+    whole = has_t5(configs.get("model_index", {}))
+    found = LAYOUT.problems(configs, () if whole else ("text_encoder_3", "tokenizer_3"))
+    refuse(model, found or _joint_problems(configs, with_t5=whole))
 
 
 def check_sides(config: Config, model: str, size: tuple[int, int]) -> None:
@@ -123,24 +110,6 @@ def check_sides(config: Config, model: str, size: tuple[int, int]) -> None:
             f"{most // patch} a side at most, so {size[0]}x{size[1]} do not fit. Give multiples of "
             f"{patch}, up to {most}."
         )
-
-
-def _index_problems(index: Config, wanted: list[str]) -> list[str]:
-    found = []
-    kind = index.get("_class_name")
-    if kind not in _DRAWS:
-        found.append(f"its pipeline is {kind!r:.80} (must be one of {', '.join(_DRAWS)})")
-    for name in wanted:
-        if not is_there(index, name):
-            found.append(f"it has no {name}")
-        elif (own := class_of(index, name)) not in _CLASSES[name]:
-            known = " or ".join(_CLASSES[name])
-            found.append(f"{name} is of the class {own!r:.80} (must be {known})")
-    for name in sorted(index):
-        known_name = name in wanted or name in _UNUSED or name.startswith("_")
-        if not known_name and is_there(index, name):
-            found.append(f"it has a part {name}, which is not known here")
-    return found
 
 
 def _joint_problems(configs: Mapping[str, Config], *, with_t5: bool) -> list[str]:
@@ -182,4 +151,4 @@ def _joint_problems(configs: Mapping[str, Config], *, with_t5: bool) -> list[str
 
 
 def _placed(found: list[str]) -> list[str]:
-    return [f"{PARTS['transformer']}: {each}" for each in found]
+    return [f"{file_of('transformer')}: {each}" for each in found]

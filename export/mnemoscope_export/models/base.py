@@ -19,6 +19,7 @@ from mnemoscope_runtime.schedulers import Scheduler, level
 from mnemoscope_runtime.units import PredictionType, Unit, unit_per_output
 
 from ..configs import PARTS
+from ..options import GUIDANCE
 from .checkpoint import canonical
 from .on_bank import FixedNoises, OnBank, shared_copy
 from .options import LoadOptions
@@ -290,6 +291,14 @@ class Model(ABC):
 
     # what it predicts
 
+    def guided(self, guidance: float | None) -> tuple[Self, float]:
+        """The model as it is sampled, and the scale of classifier-free guidance.
+
+        Args:
+            guidance: What was asked for; None for the family's own.
+        """
+        return self, GUIDANCE if guidance is None else guidance
+
     @abstractmethod
     def scheduler_record(self, inference_steps: int = 50) -> Scheduler:
         """The schedule in the manifest's terms.
@@ -415,3 +424,27 @@ class Model(ABC):
             "height": height,
             "width": width,
         }
+
+    def guidance_option(self) -> str:
+        """What a pipeline calls the scale of guidance between the two branches."""
+        return "guidance_scale"
+
+    def both(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Both predictions of a step, of what a pipeline's network returned by turns.
+
+        Args:
+            outputs: Of each call.
+
+        Returns:
+            Without and with the prompts, as of `predict`. # [2 B, C, H, W]
+        """
+        [output] = outputs
+        return output
+
+    def packed(self, latents: Tensor) -> Tensor:
+        """Latents as a pipeline hands them on. # [B, C, H, W] -> [B, ...]"""
+        return latents
+
+    def unpacked(self, latents: Tensor) -> Tensor:
+        """Those of a pipeline as they are here. # [B, ...] -> [B, C, H, W]"""
+        return latents

@@ -8,7 +8,6 @@ from importlib import import_module
 from typing import Any
 
 from ..configs import is_xl
-from ..configs.sd3 import is_sd3
 from .base import Model
 
 __all__ = ["FAMILIES", "Family", "family_of"]
@@ -27,9 +26,15 @@ class Family:
     matches: Callable[[Mapping[str, Any]], bool]
 
 
+def _named(prefix: str) -> Callable[[Mapping[str, Any]], bool]:
+    """Pipelines whose class is named so."""
+    return lambda index: str(index.get("_class_name")).startswith(prefix)
+
+
 # the first that matches; the last says of what no other takes what is in the way
 FAMILIES: Mapping[str, Family] = {
-    "stable-diffusion-3": Family(".sd3:StableDiffusion3", is_sd3),
+    "stable-diffusion-3": Family(".sd3:StableDiffusion3", _named("StableDiffusion3")),
+    "flux": Family(".flux:Flux", _named("Flux")),
     "stable-diffusion-xl": Family(".sdxl:StableDiffusionXL", is_xl),
     "stable-diffusion": Family(".stable_diffusion:StableDiffusion", lambda _: True),
 }

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
@@ -36,11 +37,14 @@ class FlowSchedule:
 
     Attributes:
         scheduler: The pipeline's, sampled with Euler's steps.
+        hands_levels: The pipeline hands its sampler even levels from 1 to 1 / steps, and does not
+            leave them to it.
     """
 
     id: str
     scheduler: FlowMatchEulerDiscreteScheduler
     unit: ClassVar[Unit] = "x0"
+    hands_levels: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -63,7 +67,9 @@ class FlowSchedule:
         Raises:
             ExportError: the schedule is one that the runtime does not reproduce.
         """
-        return flow_record(self.scheduler.config, self.id, inference_steps, self.image_tokens)
+        config, tokens = self.scheduler.config, self.image_tokens
+        last = 1 / inference_steps if self.hands_levels else None
+        return flow_record(config, self.id, inference_steps, tokens, last)
 
     def sampler(self, schedule: Any = None) -> FlowMatchEulerDiscreteScheduler:
         """A fresh sampler over the model's schedule, or over that of another sampler."""
@@ -75,7 +81,10 @@ class FlowSchedule:
         sampler = self.sampler()
         config = sampler.config
         shift = flow_shift(config, self.image_tokens) if config.use_dynamic_shifting else None
-        sampler.set_timesteps(inference_steps, mu=shift)
+        levels = np.linspace(1, 1 / inference_steps, inference_steps)
+        sampler.set_timesteps(
+            inference_steps, sigmas=levels if self.hands_levels else None, mu=shift
+        )
         return sampler
 
     def converter(self) -> nn.Module:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from diffusers import (
@@ -16,17 +16,16 @@ from diffusers import (
 from torch import Tensor
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
-from mnemoscope_runtime.errors import ExportError, InputError
-from mnemoscope_runtime.triggers import triggers
+from mnemoscope_runtime.errors import ExportError
 
-from ..configs.sd3 import PARTS, check_configs, check_sides, has_t5
-from .base import Configs, Embeds, Model
+from ..configs.sd3 import LAYOUT, check_configs, check_sides, has_t5
+from .base import Configs, Embeds
 from .clip import read_tokenizers
 from .flow import FlowSchedule
 from .mmdit import FoldedMmdit
 from .on_bank import OnBank
-from .options import LoadOptions
 from .t5 import read_t5_tokenizer
+from .transformer import TransformerModel, refuse_triggers
 
 __all__ = ["StableDiffusion3"]
 
@@ -35,7 +34,7 @@ _TAPPED = 3  # of the first blocks: see docs/taps.md
 
 
 @dataclass(frozen=True)
-class StableDiffusion3(FlowSchedule, Model):
+class StableDiffusion3(FlowSchedule, TransformerModel):
     """The parts of a Stable Diffusion 3 pipeline that predict (Esser et al. 2024).
 
     Attributes:
@@ -54,11 +53,9 @@ class StableDiffusion3(FlowSchedule, Model):
     tokenizer_3: T5Tokenizer | None = None
     text_encoder_3: T5EncoderModel | None = None
 
+    called: ClassVar[str] = "Stable Diffusion 3"
     embeddings: ClassVar[tuple[str, ...]] = ("prompt_embeds", "pooled_embeds")
-    encodes_apart: ClassVar[bool] = True
-    takes_any_length: ClassVar[bool] = False
-    predictor: ClassVar[str] = "transformer"
-    config_files: ClassVar[Mapping[str, str]] = PARTS
+    config_files: ClassVar[Mapping[str, str]] = LAYOUT.files
     networks: ClassVar[Mapping[str, Any]] = {
         "text_encoder": CLIPTextModelWithProjection,
         "text_encoder_2": CLIPTextModelWithProjection,
@@ -69,23 +66,14 @@ class StableDiffusion3(FlowSchedule, Model):
     unused: ClassVar[tuple[str, ...]] = ("feature_extractor", "image_encoder")
 
     @classmethod
-    def check(cls, configs: Configs, model: str, origin: str, options: LoadOptions) -> None:
-        """See `Model.check`."""
-        given = {
-            "a single file": options.config,
-            "LoRA adapters": options.loras,
-            "textual inversions": options.embeddings,
-            "clip_skip": options.clip_skip,
-        }
-        if found := [name for name, value in given.items() if value not in (None, ())]:
-            raise InputError(
-                f"{model} is a Stable Diffusion 3, of which {' and '.join(found)} cannot be read "
-                "here. Save the pipeline as it is to be screened with "
-                "`pipeline.save_pretrained(DIR)`, adapters put into the weights, and give DIR."
-            )
+    def check_configs(cls, configs: Configs, origin: str) -> None:
+        """See `TransformerModel.check_configs`."""
         check_configs(configs, origin)
-        if options.latent_size is not None:
-            check_sides(configs["transformer"], model, options.latent_size)
+
+    @classmethod
+    def check_sides(cls, config: Mapping[str, Any], model: str, size: tuple[int, int]) -> None:
+        """They are whole patches, and no more than there are positions for."""
+        check_sides(config, model, size)
 
     @classmethod
     def networks_of(cls, configs: Configs) -> Mapping[str, Any]:
@@ -104,13 +92,7 @@ class StableDiffusion3(FlowSchedule, Model):
                 f"{folder} has CLIP tokenizers of {lengths[0]} and {lengths[1]} tokens, but the "
                 "transformer is told both side by side. Copy the model again."
             )
-        for name, each in found.items():
-            if several := triggers(set(each.get_added_vocab())):
-                raise ExportError(
-                    f"{folder / name} has triggers of several vectors, {next(iter(several))!r} "
-                    "for one, which diffusers does not write out for Stable Diffusion 3. Use the "
-                    "tokenizer of the model."
-                )
+        refuse_triggers(folder, found, cls.called)
         if has_t5(configs["model_index"]):
             found["tokenizer_3"] = read_t5_tokenizer(folder, "tokenizer_3", _T5_LENGTH)
         return found
@@ -141,17 +123,6 @@ class StableDiffusion3(FlowSchedule, Model):
         return height * width // int(self.transformer.config.patch_size) ** 2
 
     @property
-    def tokenizers(self) -> dict[str, tuple[Any, int]]:
-        """Each tokenizer by its field, and how many embeddings its text encoder has."""
-        found = {}
-        for n in ("", "_2", "_3"):
-            encoder = getattr(self, f"text_encoder{n}")
-            if encoder is not None:
-                rows = encoder.get_input_embeddings().weight.shape[0]
-                found[f"tokenizer{n}"] = getattr(self, f"tokenizer{n}"), rows
-        return found
-
-    @property
     def absent(self) -> tuple[str, ...]:
         """The T5, where it was left out."""
         return ("text_encoder_3", "tokenizer_3") if self.text_encoder_3 is None else ()
@@ -160,20 +131,6 @@ class StableDiffusion3(FlowSchedule, Model):
     def tokens(self) -> int:
         """CLIP's, and behind them T5's."""
         return int(self.tokenizer.model_max_length) + _T5_LENGTH
-
-    def resized(self, size: tuple[int, int]) -> Self:
-        """The model (weights shared) on latents of another height and width.
-
-        Raises:
-            InputError: they are no whole patches, or more than there are positions for.
-        """
-        check_sides(self.transformer.config, self.id, size)
-        return super().resized(size)
-
-    @staticmethod
-    def written_out(prompts: Sequence[str], tokenizer: Any) -> list[str]:  # noqa: ARG004
-        """Prompts as they are: there are no triggers."""
-        return list(prompts)
 
     def encode(self, input_ids: Tensor) -> Embeds:
         """Embed token ids.

@@ -18,7 +18,7 @@ from mnemoscope_runtime.schedulers import alphas_cumprod, level
 from mnemoscope_runtime.units import unit_per_output
 
 from ..noise import standard_noises
-from ..options import ExportOptions
+from ..options import GUIDANCE, ExportOptions
 from ..oracle import PROMPTS, Coverage
 from ..records import family, prediction_type, scheduler_record, screening_timestep
 from ..writing import Contents, Maker, Progress
@@ -52,6 +52,7 @@ def prepare(folder: str | Path, work: Path, options: ExportOptions, progress: Pr
     pipeline = OnnxPipeline.load(folder, options.latent_sides, options.tokenizer)
     scheduler = scheduler_record(pipeline.scheduler, pipeline.id, options.inference_steps)
     kind = prediction_type(pipeline.scheduler, pipeline.id)
+    guidance = GUIDANCE if options.guidance is None else options.guidance
     timestep, abar = screening_timestep(scheduler, options.timestep), alphas_cumprod(scheduler)
     bank = standard_noises(options.noises, pipeline.latent_shape, options.seed)
 
@@ -72,7 +73,7 @@ def prepare(folder: str | Path, work: Path, options: ExportOptions, progress: Pr
     progress("the export's own magnitudes")
     reference, uncond = measure_reference(
         pipeline, unet.load().graph, embeds[:-1], embeds[-1:], bank, scheduler, kind, timestep,
-        coverage=Coverage.of(unet.parameters), guidance=options.guidance,
+        coverage=Coverage.of(unet.parameters), guidance=guidance,
     )  # fmt: skip
     reference.check()
     scale = unit_per_output(kind, "eps", level(scheduler, timestep))
@@ -92,6 +93,7 @@ def prepare(folder: str | Path, work: Path, options: ExportOptions, progress: Pr
             prediction_type=kind,
         ),
         scheduler=scheduler,
+        guidance=guidance,
         timestep=timestep,
         tokenizers={"tokenizer": tokenizer},
         bank=bank,

@@ -54,6 +54,7 @@ def prepare(
         model = model.resized(options.latent_sides)
     scheduler = model.scheduler_record(options.inference_steps)  # some depend on the size
     timestep = screening_timestep(scheduler, options.timestep)
+    model, guidance = model.guided(options.guidance)
     if options.any_length and not model.takes_any_length:
         raise InputError(
             f"{model.id} is told of {model.tokens} tokens, whatever is embedded, and of no other "
@@ -69,7 +70,7 @@ def prepare(
     # one that is handed over may have been changed since it was loaded: its modules are what it is
     check_against_pipeline(
         model if may_change else replace(model, source=None),
-        options.guidance,
+        guidance,
         options.inference_steps,
     )
     progress("PyTorch's magnitudes")
@@ -78,7 +79,7 @@ def prepare(
         bank,
         timestep=timestep,
         inference_steps=options.inference_steps,
-        guidance=options.guidance,
+        guidance=guidance,
         taps=taps,
     )
     reference.check()
@@ -93,6 +94,7 @@ def prepare(
     return Contents(
         model=record,
         scheduler=scheduler,
+        guidance=guidance,
         timestep=timestep,
         tokenizers=tokenizers,
         bank=bank.numpy(),

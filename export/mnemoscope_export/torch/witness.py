@@ -157,31 +157,32 @@ def _first_step(
     guidance: float,
     inference_steps: int,
 ) -> _Seen:
-    calls: list[tuple[float, Tensor]] = []
-    latents: list[Tensor] = []
+    outputs: list[Tensor] = []
+    seen: list[_Seen] = []
 
-    def watch(_: object, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        timestep = args[1] if len(args) > 1 else kwargs["timestep"]
-        calls.append((float(torch.as_tensor(timestep).flatten()[0]), output[0].clone()))
+    def watch(_: object, __: object, output: Any) -> None:
+        outputs.append(output[0].clone())
 
-    def stop(own: Any, _: int, __: object, kwargs: dict[str, Tensor]) -> dict[str, Tensor]:
-        if not latents:
-            latents.append(kwargs["latents"].clone())
+    def stop(own: Any, _: int, timestep: object, kwargs: dict[str, Tensor]) -> dict[str, Tensor]:
+        if not seen:
+            latents, both = model.unpacked(kwargs["latents"].clone()), model.both(outputs)
+            seen.append(_Seen(float(torch.as_tensor(timestep)), both, latents))
         own._interrupt = True
         return kwargs
 
     pixels = pipeline.vae_scale_factor
     _, height, width = model.latent_shape
     given = model.call_options(told, empty, (pixels * height, pixels * width))
-    hook = getattr(pipeline, model.predictor).register_forward_hook(watch, with_kwargs=True)
+    given |= {model.guidance_option(): guidance}
+    hook = getattr(pipeline, model.predictor).register_forward_hook(watch)
     try:
         pipeline(
-            **given, latents=noise.clone(), num_inference_steps=inference_steps,
-            guidance_scale=guidance, output_type="latent", callback_on_step_end=stop,
+            **given, latents=model.packed(noise), num_inference_steps=inference_steps,
+            output_type="latent", callback_on_step_end=stop,
         )  # fmt: skip
     finally:
         hook.remove()
-    return _Seen(*calls[0], latents[0])
+    return seen[0]
 
 
 @contextmanager

@@ -36,7 +36,13 @@ def command(
     ] = False,
     noises: Annotated[int, typer.Option(help="Size of the noise bank.")] = 4,
     seed: Annotated[int, typer.Option(help="Seed of the noise bank.")] = 0,
-    guidance: Annotated[float, typer.Option(help="Classifier-free guidance of sampling.")] = 7.5,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            help="Classifier-free guidance of sampling, or what FLUX.1 dev is told.",
+            show_default="the family's, 7.5 for most",
+        ),
+    ] = None,
     inference_steps: Annotated[int, typer.Option(help="DDIM steps of a whole image.")] = 50,
     timestep: Annotated[
         int | None,

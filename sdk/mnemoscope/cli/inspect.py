@@ -89,6 +89,7 @@ def _put_in(model: ModelRecord) -> dict[str, str]:
         for each in model.adapters
     }
     told = {"variant": model.variant, "clip_skip": model.clip_skip, "negative": model.negative}
+    told |= {"guidance that it is told": model.told_guidance}
     return rows | {name: str(value) for name, value in told.items() if value is not None}
 
 
