@@ -88,8 +88,12 @@ def _put_in(model: ModelRecord) -> dict[str, str]:
         else f"{each.token!r}, {each.vectors} vector(s), sha256 {each.sha256[:12]}"
         for each in model.adapters
     }
-    told = {"variant": model.variant, "clip_skip": model.clip_skip, "negative": model.negative}
-    told |= {"guidance that it is told": model.told_guidance}
+    told = {
+        "variant": model.variant,
+        "clip_skip": model.clip_skip,
+        "negative": model.negative,
+        "guidance that it is told": model.told_guidance,
+    }
     return rows | {name: str(value) for name, value in told.items() if value is not None}
 
 
