@@ -30,6 +30,7 @@ from mnemoscope.serve.middleware import ScreenPrompts
 HERE = Path(__file__).parent
 PYTHON = Path(os.environ.get("LITELLM_PYTHON", ROOT / ".venv" / "litellm" / "bin" / "python"))
 KEY, MASTER = "a-key-of-the-service", "sk-a-key-of-the-proxy-3f8b1c"
+MASTER_THERE = "sk-a-key-of-your-own"
 PROMPTS = [MEMORISED, "a cat", "", "word " * 100]
 
 pytestmark = [
@@ -77,33 +78,20 @@ def pictures() -> Iterator[Pictures]:
         thread.join()
 
 
-def documented(guard: str) -> Any:
-    """The guardrail as docs/serving.md has it."""
-    page = (ROOT / "docs" / "serving.md").read_text("utf-8")
-    [text] = re.findall(r"```yaml\n(guardrails:.*?)```", page, re.DOTALL)
-    assert "http://127.0.0.1:8000" in text
-    assert "Bearer KEY" in text
-    told = text.replace("http://127.0.0.1:8000", guard).replace("Bearer KEY", f"Bearer {KEY}")
-    return yaml.safe_load(told)["guardrails"]
+def example(pictures: str, guard: str) -> Any:
+    """The proxy of examples/litellm.yaml, between these two."""
+    text = (ROOT / "examples" / "litellm.yaml").read_text("utf-8")
+    places = {"http://127.0.0.1:9000": pictures, "http://127.0.0.1:8000": guard}
+    for written, meant in {**places, "Bearer KEY": f"Bearer {KEY}", MASTER_THERE: MASTER}.items():
+        assert text.count(written) == 1, written
+        text = text.replace(written, meant)
+    return yaml.safe_load(text)
 
 
 @contextmanager
 def proxy(folder: Path, pictures: Pictures, guard: str) -> Iterator[str]:
     """LiteLLM's, as its users start it; where it is."""
-    config = {
-        "model_list": [
-            {
-                "model_name": "pictures",
-                "litellm_params": {
-                    "model": "openai/pictures",
-                    "api_base": f"http://127.0.0.1:{pictures.server_port}/v1",
-                    "api_key": "unused",
-                },
-            }
-        ],
-        "guardrails": documented(guard),
-        "general_settings": {"master_key": MASTER},
-    }
+    config = example(f"http://127.0.0.1:{pictures.server_port}", guard)
     (folder / "config.yaml").write_text(json.dumps(config))  # which is YAML
     port = free_port()
     command = [PYTHON.with_name("litellm"), "--config", folder / "config.yaml"]
@@ -129,6 +117,13 @@ def asked(base: str, prompts: Sequence[str | list[str]]) -> list[dict[str, Any]]
     )
     assert run.returncode == 0, run.stderr
     return [json.loads(line) for line in run.stdout.splitlines()]
+
+
+def test_the_page_has_the_guardrail_of_the_example() -> None:
+    page = (ROOT / "docs" / "serving.md").read_text("utf-8")
+    [text] = re.findall(r"```yaml\n(guardrails:.*?)```", page, re.DOTALL)
+    told = yaml.safe_load((ROOT / "examples" / "litellm.yaml").read_text("utf-8"))
+    assert yaml.safe_load(text)["guardrails"] == told["guardrails"]
 
 
 def test_a_proxy_draws_nothing_that_is_memorised(tmp_path: Path, pictures: Pictures) -> None:

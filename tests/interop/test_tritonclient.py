@@ -159,10 +159,26 @@ def test_messages_are_those_of_the_client(shown: Any) -> None:
     assert shown["differences"] == []
 
 
-def test_the_lines_of_the_page() -> None:
+def test_the_lines_of_the_page_and_the_example() -> None:
     lines = code("serving.md", "import tritonclient")
     assert "localhost:8000" in lines
+    example = ROOT / "examples" / "triton_client.py"
     with process() as (_, http, _):
-        told = lines.replace("localhost:8000", http.removeprefix("http://"))
-        run = subprocess.run([CLIENTS, "-c", told], capture_output=True, text=True, check=False)
-    assert (run.returncode, run.stdout) == (0, "[False  True]\n"), run.stderr
+        address = http.removeprefix("http://")
+        told = [
+            subprocess.run([CLIENTS, *each], capture_output=True, text=True, check=False)
+            for each in (
+                ["-c", lines.replace("localhost:8000", address)],
+                [example, address, *PROMPTS],
+                [example, address, "a cat", ""],
+            )
+        ]
+    page, verdicts, none = told
+    assert (page.returncode, page.stdout) == (0, "[False  True]\n"), page.stderr
+    assert [line[:9].rstrip() for line in verdicts.stdout.splitlines()] == [
+        "clean",
+        "memorized",
+        "in part",
+    ], verdicts.stderr
+    assert none.returncode == 1
+    assert "Prompt 1 has no verdict" in none.stderr
