@@ -1,0 +1,111 @@
+"""The pages: where they lead, what they tell one to type, and the pictures drawn from figures.
+
+That the site can be built, and that every public name has a place in it, `make docs` checks.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from repository import ROOT
+
+from mnemoscope.cli import app
+from recipes.pictures.__main__ import IMAGES, PICTURES
+
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+OTHERS = [
+    *ROOT.glob("C*.md"),
+    *(page for room in ("sdk", "runtime", "tests") for page in (ROOT / room).rglob("*.md")),
+]
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def prose(page: Path) -> str:
+    """Without blocks of code, whose brackets are no links and whose comments are no headings."""
+    return re.sub(r"^( *)```.*?^\1```", "", page.read_text("utf-8"), flags=re.S | re.M)
+
+
+def anchors(page: Path) -> set[str]:
+    """As GitHub makes them, and the site."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.M)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
+def broken(page: Path, text: str) -> Iterator[str]:
+    for target in LINK.findall(re.sub(r"`[^`]*`", "", text)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        meant = (page.parent / path).resolve() if path else page
+        if not meant.exists():
+            yield f"{target}: there is no such file"
+        elif anchor and anchor not in anchors(meant):
+            yield f"{target}: there is no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES + OTHERS, ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    assert list(broken(page, prose(page))) == []
+
+
+def test_a_broken_link_is_seen() -> None:
+    text = "[a](metric.md#units) [b](nowhere.md) [c](metric.md#nothing) [d](https://example.org)"
+    assert list(broken(DOCS / "metric.md", text)) == [
+        "nowhere.md: there is no such file",
+        "metric.md#nothing: there is no such heading",
+    ]
+
+
+def lines(page: Path) -> Iterator[list[str]]:
+    """What a page tells one to type, as words."""
+    for block in re.findall(r"^```sh\n(.*?)^```", page.read_text("utf-8"), re.S | re.M):
+        for line in block.replace("\\\n", " ").splitlines():
+            for part in line.split("|"):
+                if part.strip().startswith("mnemoscope "):
+                    yield shlex.split(part, comments=True)[1:]
+
+
+def refused(words: list[str]) -> str:
+    """Why the command does not take them: an option that it has not, one without its value."""
+    command: Any = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        if words[0] not in command.commands:
+            return f"there is no {words[0]}"
+        command, words = command.commands[words[0]], words[1:]
+    context = command.make_context(command.name, [], resilient_parsing=True)
+    context.resilient_parsing = False
+    try:
+        command.make_parser(context).parse_args(args=list(words))
+    except Exception as error:
+        return str(error) or type(error).__name__
+    return ""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_what_pages_tell_one_to_type_is_taken(page: Path) -> None:
+    wrong = {shlex.join(words): refused(words) for words in lines(page)}
+    assert {words: why for words, why in wrong.items() if why} == {}
+
+
+def test_what_is_not_taken_is_seen() -> None:
+    assert sum(1 for page in PAGES for _ in lines(page)) > 80
+    assert "--nowhere" in refused(["screen", "--nowhere", "a cat"])
+    assert refused(["calibration", "carry", "my-bundle", "--to"])
+    assert refused(["paint"]) == "there is no paint"
+
+
+@pytest.mark.parametrize("picture", PICTURES)
+def test_pictures_are_what_is_drawn_of_stored_figures(picture: str) -> None:
+    drawn = str(PICTURES[picture]())
+    assert (IMAGES / f"{picture}.svg").read_text("utf-8") == drawn
