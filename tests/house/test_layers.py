@@ -73,6 +73,7 @@ def test_product_does_not_import_tests_or_recipes() -> None:
                 "tests",
                 "recipes",
                 "benchmarks",
+                "integrations",
                 "pytest",
             }, path
 
