@@ -25,6 +25,7 @@ __all__ = [
 
 # classes of ComfyUI's models: Stable Diffusion 1.x and 2.x, XL base, 3 and 3.5
 FAMILIES = ("BaseModel", "SDXL", "SD3")
+_KEEPERS = ("ModelPatcher", "ModelPatcherDynamic")  # weights are as in the file, LoRA beside them
 # what a conditioning may hold: embeddings, what follows from them, and sizes
 _CONDITIONS = {
     "cross_attn",
@@ -76,8 +77,8 @@ def check_model(patcher: Any) -> None:
 def _strange_model(patcher: Any) -> Iterator[str]:
     model = patcher.model
     family = type(model).__name__
-    if type(patcher).__name__ != "ModelPatcher":
-        yield f"its weights are kept by {type(patcher).__name__} and not by ModelPatcher"
+    if type(patcher).__name__ not in _KEEPERS:
+        yield f"its weights are kept by {type(patcher).__name__}"
     if family not in FAMILIES:
         yield f"it is of the family {family}, and known are {', '.join(FAMILIES)}"
     if getattr(model, "concat_keys", ()):

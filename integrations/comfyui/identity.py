@@ -65,7 +65,17 @@ def state_of(patcher: Any, clip: Any) -> str:
 
 
 def _hashed(value: Tensor) -> str:
-    """Of type, shape and values."""
+    """Of type, shape and values.
+
+    Raises:
+        InputError: it is no plain tensor.
+    """
+    if type(value) not in (Tensor, torch.nn.Parameter):
+        raise InputError(
+            f"The guard cannot tell what this model predicts: its weights are {named(value)}, and "
+            "not plain tensors. No calibration covers that. Use a model file that is not "
+            "quantised, or screen the prompt with a bundle before it is drawn."
+        )
     raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     return f"{value.dtype} {tuple(value.shape)} {hashlib.sha256(raw.data).hexdigest()}"
 

@@ -90,3 +90,14 @@ def test_a_patch_that_no_text_can_tell_is_refused() -> None:
         with pytest.raises(InputError, match="cannot tell what a patch on this model does"):
             patched(("diff", (strange,)))
     assert patched(("diff", (functools.partial(torch.mul, other=2),))).startswith("model patched")
+
+
+def test_quantised_weights_are_refused() -> None:
+    class QuantizedTensor(torch.Tensor):
+        pass
+
+    patcher: Any = ModelPatcher(BaseModel())
+    told = patcher.model.direction.as_subclass(QuantizedTensor)
+    patcher.get_key_patches = lambda: {"direction": [(told, None)]}
+    with pytest.raises(InputError, match=r"its weights are .*QuantizedTensor, and not plain"):
+        Identity.of(patcher, Clip())

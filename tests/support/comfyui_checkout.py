@@ -45,29 +45,51 @@ def open_checkout(folder: Path) -> None:
         del sys.modules[name]
 
 
-def comfy_model(unet: Any, prediction: str, latent_channels: int) -> Any:
-    """ComfyUI's MODEL of a diffusers UNet with a cross-attention block at some levels."""
+def comfy_model(unet: Any, prediction: str) -> Any:
+    """ComfyUI's MODEL of a diffusers UNet: of Stable Diffusion 1.x and 2.x, or of XL."""
     import comfy.latent_formats  # type: ignore[import-not-found]
     import comfy.model_base  # type: ignore[import-not-found]
-    import comfy.model_patcher  # type: ignore[import-not-found]
     import comfy.supported_models  # type: ignore[import-not-found]
     import comfy.utils  # type: ignore[import-not-found]
 
     config = _unet_config(unet.config)
-    family = comfy.supported_models.SD15
-    made = family({k: v for k, v in config.items() if k not in ("num_heads", "num_head_channels")})
+    xl = unet.config.addition_embed_type == "text_time"
+    family = comfy.supported_models.SDXL if xl else comfy.supported_models.SD15
+    made = family(config)
     made.unet_config.update(config)
     made.latent_format = comfy.latent_formats.LatentFormat()
-    made.latent_format.latent_channels = latent_channels
-    made.latent_format.scale_factor = 1.0
+    made.latent_format.latent_channels = unet.config.in_channels
     kind = getattr(comfy.model_base.ModelType, prediction)
-    model = comfy.model_base.BaseModel(made, model_type=kind)
+    base = comfy.model_base.SDXL if xl else comfy.model_base.BaseModel
+    model = base(made, model_type=kind)
     names = comfy.utils.unet_to_diffusers(config)
     weights = {names[name]: value for name, value in unet.state_dict().items()}
     model.diffusion_model.load_state_dict(weights)
     for layer in model.diffusion_model.modules():
         if isinstance(layer, torch.nn.GroupNorm):
             layer.num_groups = unet.config.norm_num_groups  # ComfyUI's are always 32
+    return _patcher(model)
+
+
+def comfy_flow(transformer: Any) -> Any:
+    """ComfyUI's MODEL of a diffusers transformer of Stable Diffusion 3; heads have 64 features."""
+    import comfy.model_detection  # type: ignore[import-not-found]
+    import comfy.supported_models  # type: ignore[import-not-found]
+
+    own = {name: value.clone() for name, value in transformer.state_dict().items()}
+    weights = comfy.model_detection.convert_diffusers_mmdit(own, "")  # which changes them in place
+    config = comfy.model_detection.detect_unet_config(weights, "")
+    made = comfy.supported_models.SD3({**config, "dtype": torch.float32})
+    made.latent_format.latent_channels = transformer.config.in_channels
+    made.latent_format.scale_factor, made.latent_format.shift_factor = 1.0, 0.0
+    model = made.get_model(weights)
+    model.diffusion_model.load_state_dict(weights)
+    return _patcher(model)
+
+
+def _patcher(model: Any) -> Any:
+    import comfy.model_patcher  # type: ignore[import-not-found]
+
     cpu = torch.device("cpu")
     return comfy.model_patcher.ModelPatcher(model.eval(), load_device=cpu, offload_device=cpu)
 
@@ -75,8 +97,13 @@ def comfy_model(unet: Any, prediction: str, latent_channels: int) -> Any:
 def _unet_config(config: Any) -> dict[str, Any]:
     """ComfyUI's names for a UNet's configuration."""
     channels, layers = config.block_out_channels, config.layers_per_block
-    down = [int("CrossAttn" in kind) for kind in config.down_block_types for _ in range(layers)]
-    up = [int("CrossAttn" in kind) for kind in config.down_block_types for _ in range(layers + 1)]
+    deep = config.transformer_layers_per_block
+    deep = [deep] * len(channels) if isinstance(deep, int) else deep
+    deep = [
+        d * ("CrossAttn" in kind) for d, kind in zip(deep, config.down_block_types, strict=True)
+    ]
+    heads = config.attention_head_dim  # which is what diffusers means by that name
+    several = not isinstance(heads, int)
     return {
         "image_size": config.sample_size,
         "in_channels": config.in_channels,
@@ -84,16 +111,17 @@ def _unet_config(config: Any) -> dict[str, Any]:
         "model_channels": channels[0],
         "channel_mult": [each // channels[0] for each in channels],
         "num_res_blocks": [layers] * len(channels),
-        "transformer_depth": down,
-        "transformer_depth_output": up,
-        "transformer_depth_middle": 1,
+        "transformer_depth": [each for each in deep for _ in range(layers)],
+        "transformer_depth_output": [each for each in deep for _ in range(layers + 1)],
+        "transformer_depth_middle": deep[-1] or 1,
         "context_dim": config.cross_attention_dim,
-        "num_heads": config.attention_head_dim,  # which is what diffusers means by that name
-        "num_head_channels": -1,
+        "num_heads": -1 if several else heads,
+        "num_head_channels": channels[0] // heads[0] if several else -1,
         "use_spatial_transformer": True,
         "use_linear_in_transformer": config.use_linear_projection,
         "legacy": False,
-        "adm_in_channels": None,
+        "num_classes": "sequential" if config.addition_embed_type else None,
+        "adm_in_channels": config.projection_class_embeddings_input_dim,
         "use_temporal_attention": False,
         "dtype": torch.float32,
     }
