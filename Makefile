@@ -5,6 +5,7 @@ DEV = .venv/dev
 OPTIMUM = .venv/optimum
 CLIENTS = .venv/clients
 LITELLM = .venv/litellm
+DOCS = .venv/docs
 LOWEST = .venv/lowest
 LOWEST_TESTS = tests/export/models/test_checkpoint.py tests/export/models/test_models.py \
 	tests/export/torch/test_witness.py::test_the_embedded_model tests/runtime/test_agreement.py \
@@ -14,7 +15,7 @@ NUMERIC = $(DEV)/bin/python -m pytest -q -m numeric $(shell grep -rl --include='
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test lowest as-avx2 as-plain quick check lint format embedded-model mutation kills fuzz bench clean
+.PHONY: demo test lowest as-avx2 as-plain quick check lint format docs embedded-model mutation kills fuzz bench clean
 
 demo: $(DEMO)/installed ## screen the embedded prompts, without torch
 	$(DEMO)/bin/mnemoscope demo --output out/demo
@@ -47,6 +48,10 @@ lint: $(DEV)/installed ## what of it starts no test
 format: $(DEV)/installed
 	$(DEV)/bin/ruff check --fix .
 	$(DEV)/bin/ruff format .
+
+docs: $(DOCS)/installed ## the pages as a site, in out/docs; a dead link or a name without an entry is an error
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build
+	$(DOCS)/bin/python -m recipes.site out/docs
 
 embedded-model: $(DEV)/installed ## train the embedded model from registry data (hours on a CPU)
 	$(DEV)/bin/python -m recipes.embedded out/training \
@@ -92,6 +97,11 @@ $(CLIENTS)/installed: pyproject.toml constraints-clients.txt ## tritonclient; Tr
 $(LITELLM)/installed: constraints-litellm.txt ## LiteLLM's proxy, and OpenAI's client
 	$(PYTHON) -m venv $(LITELLM)
 	$(LITELLM)/bin/python $(PIP) install -c constraints-litellm.txt 'litellm[proxy]'
+	touch $@
+
+$(DOCS)/installed: pyproject.toml constraints-docs.txt ## what makes the site
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python $(PIP) install -c constraints-docs.txt -e '.[docs]'
 	touch $@
 
 $(LOWEST)/installed: pyproject.toml constraints-lowest.txt ## the lowest versions that the metadata allows

@@ -52,6 +52,7 @@ class Embeddings:
 
 
 Prompts = Sequence[str] | Tokens | Embeddings
+"""What a screener measures: texts, what a tokenizer made of them, or embeddings."""
 
 
 def checked(

@@ -115,6 +115,7 @@ SCHEDULER: Mapping[str, Option] = {
     "variance_type": Option(lambda v: not str(v).startswith("learned"), "one that is not learned"),
     **dict.fromkeys(_WALKS, free()),
 }
+"""Options of schedulers that are covered, with their values."""
 
 
 # what is around a VAE's own decoder; the rest of its config is diffusers' business

@@ -26,7 +26,6 @@ __all__ = [
 Config = Mapping[str, Any]
 
 INDEX = "model_index.json"
-# the file that holds a part's config; those with a star need not be there
 PARTS: Mapping[str, str] = {
     "unet": "unet/config.json",
     "text_encoder": "text_encoder/config.json",
@@ -36,6 +35,7 @@ PARTS: Mapping[str, str] = {
     "scheduler": "scheduler/scheduler_config.json",
     "vae": "vae/config.json",
 }
+"""The file that holds each part's config."""
 _CLASSES = {
     "unet": ("UNet2DConditionModel",),
     "text_encoder": ("CLIPTextModel",),

@@ -26,8 +26,10 @@ from .options import LoadOptions
 
 __all__ = ["Configs", "Embeds", "Model"]
 
-Embeds = tuple[Tensor, ...]  # what a network is told of prompts: one tensor for each name
-Configs = Mapping[str, Mapping[str, Any]]  # the contents of config files, by part
+Embeds = tuple[Tensor, ...]
+"""What a network is told of prompts: one tensor for each name in `Model.embeddings`."""
+Configs = Mapping[str, Mapping[str, Any]]
+"""The contents of config files, by part."""
 
 
 @dataclass(frozen=True)

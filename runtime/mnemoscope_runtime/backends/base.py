@@ -28,6 +28,7 @@ from ..errors import BackendError
 __all__ = ["Arrays", "Backend", "Engine", "OwnProcess", "run"]
 
 Arrays = Mapping[str, NDArray[Any]]
+"""What engines take and return: arrays by name."""
 _EXPORT = "Export the model again; mend the backend if it is your own."
 
 

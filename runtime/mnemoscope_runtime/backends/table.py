@@ -88,6 +88,7 @@ BACKENDS: Mapping[str, Spec] = {
         named=True,
     ),
 }
+"""What each backend is: its class, its extra, what it runs on, which options it takes."""
 
 
 def missing(name: str, error: Exception) -> BackendUnavailable:

@@ -27,6 +27,7 @@ __all__ = ["AGAIN", "SAFETY", "Calibration", "Carried", "digest"]
 SAFETY = 10  # times the largest difference of two backends that was measured (see `carrying`)
 _MOST = 2**31  # settings that one may be chosen among
 AGAIN = "Calibrate the bundle again with `mnemoscope calibrate`."
+"""What to do where a calibration cannot be used."""
 
 
 @dataclass(frozen=True)

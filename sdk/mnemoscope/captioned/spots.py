@@ -55,6 +55,7 @@ class InParquet:
 
 
 Spot = InFile | InTar | InParquet
+"""Where a picture lies: a file of its own, a member of a tar file, a cell of Parquet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,7 @@ app = typer.Typer(
     help="Tells, before an image is drawn, whether a diffusion model is about to reproduce a "
     "training image.",
 )
+"""The commands."""
 app.command("screen", epilog=screen.EPILOG)(screen.command)
 app.command("audit", epilog=audit.EPILOG)(audit.command)
 app.command("serve", epilog=serve.EPILOG)(serve.command)

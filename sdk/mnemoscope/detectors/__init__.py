@@ -54,10 +54,12 @@ DETECTORS: Mapping[str, Statistic] = {  # of every bundle
     "tiled-l2": TiledL2(),
     "copy-similarity": CopySimilarity(),
 }
+"""The detectors of every bundle, by name; bundles with taps have more (`find_statistic`)."""
 CHOICES = (  # what a detector may be called, as a user is told
     f"{', '.join(DETECTORS)}; with SSCD copy-similarity:sscd, or copy-similarity:FILE; of a bundle "
     "with taps also taps, tap:LAYER"
 )
+"""What a detector may be called, as a user is told."""
 _TAP = "tap:"
 _NORMS = (  # and everything else that is a length, or a mean or an entropy of such
     *("magnitude", "guard", "sharpness", "score-difference-map"),

@@ -14,8 +14,10 @@ from mnemoscope_runtime import CalibrationError, Prompts, Screener
 
 __all__ = ["Features", "Fit", "Scores", "Statistic"]
 
-Features = NDArray[np.floating[Any]]  # [prompt, noise, step, feature]
-Scores = NDArray[np.float64]  # [prompt, noise]
+Features = NDArray[np.floating[Any]]
+"""What a statistic is made of, [prompt, noise, step, feature]."""
+Scores = NDArray[np.float64]
+"""What a statistic makes of them, [prompt, noise]."""
 
 _AGAIN = "Calibrate the bundle again with `mnemoscope calibrate`."
 
@@ -27,8 +29,8 @@ class Fit:
         z = sum_f weight_f (x_f - mean_f) / std_f
 
     Attributes:
-        mean: Of each feature at each step. # [step][feature]
-        std: Likewise, > 0. # [step][feature]
+        mean: Of each feature at each step. # `[step][feature]`
+        std: Likewise, > 0. # `[step][feature]`
         weight: Of each feature. # [feature]
 
     Raises:

@@ -17,6 +17,7 @@ from .grouping import EXACT, kept_rows
 __all__ = ["CAPTIONS_ALIKE", "WIDTH", "kept_captions"]
 
 CAPTIONS_ALIKE = 0.8
+"""Captions whose word sets have a cosine above it count as the same."""
 WIDTH = 512
 _CHUNK = 10_000  # captions
 

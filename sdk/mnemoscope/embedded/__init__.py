@@ -28,15 +28,21 @@ __all__ = [
 ]
 
 _HERE = Path(__file__).parent
-MODEL = _HERE / "model"  # the diffusers pipeline
-BUNDLE = _HERE / "bundle"  # its export
+MODEL = _HERE / "model"
+"""The embedded model, a folder in diffusers' layout."""
+BUNDLE = _HERE / "bundle"
+"""Its bundle, calibrated."""
 PROMPTS = _HERE / "prompts.jsonl"
-LEXICON = _HERE / "lexicon.txt"  # kinds of the captions' words
-MEMORIZED = _HERE / "memorized.png"  # their training pictures, 64x64, ten a row, in order
+"""Its captions, a JSON object a line; `read_prompts` reads them."""
+LEXICON = _HERE / "lexicon.txt"
+"""Of which kind the words of its captions are: a file for `read_lexicon`."""
+MEMORIZED = _HERE / "memorized.png"
+"""The training pictures of its memorised captions, 64x64, ten a row, in order."""
 
 _SIDE = 64
 
 Split = Literal["memorized", "seen", "held_out", "calibration"]
+"""Which captions: memorised, seen in training, never seen, or those that the threshold is of."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from .prompt_lists import PromptLists
 
 __all__ = ["STYLE_LIMITS", "differs", "style_aucs"]
 
-STYLE_LIMITS = (0.35, 0.65)  # AUC within which a difference in style is of no account
+STYLE_LIMITS = (0.35, 0.65)
+"""An AUC by text alone between these two is of no account."""
 _FOLDS = 5
 Scores = NDArray[np.float64]
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["METHODS", "Attribution", "Gradient", "Method", "Occlusion", "load_attribution"]
 
 Method = Literal["gradient", "gradient-output", "occlusion"]
+"""How words are weighed."""
 METHODS: tuple[Method, ...] = get_args(Method)
+"""All ways to weigh words."""
 
 
 class Attribution(Protocol):

@@ -19,6 +19,7 @@ from .words import Group, Reading, Span, read
 __all__ = ["DEFAULT", "Explainer", "Explanation", "Token", "Word", "explain", "load_model"]
 
 DEFAULT: Method = "occlusion"
+"""How words are weighed unless told otherwise."""
 
 
 @dataclass(frozen=True)

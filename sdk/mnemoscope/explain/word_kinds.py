@@ -23,8 +23,10 @@ from .words import Span
 __all__ = ["KINDS", "Kind", "Lexicon", "classify", "read_lexicon"]
 
 Kind = Literal["object", "attribute", "name", "place", "number", "function", "other"]
+"""Of what kind a word is."""
 Lexicon = Mapping[str, Kind]  # by the word, casefolded
 KINDS: tuple[Kind, ...] = get_args(Kind)
+"""All kinds of words."""
 
 ENGLISH = Path(__file__).with_name("english.txt")
 _NUMBER = re.compile(r"(?=\D*\d)[\d.,:/x'-]+(?:st|nd|rd|th|s|k|p|mm|cm|px)?")

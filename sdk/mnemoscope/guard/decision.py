@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 Action = Literal["pass", "warn", "block", "mitigate"]
+"""What a policy does with an image."""
 ACTIONS: tuple[Action, ...] = ("pass", "warn", "block", "mitigate")
 
 _FLAGGED = "flagged as about to reproduce a training image"

@@ -142,5 +142,7 @@ STRATEGIES: dict[str, Callable[[Kit], Strategy]] = {
     "random-words": lambda _: RandomWords("words"),
     "random-numbers": lambda _: RandomWords("numbers"),
 }
+"""What makes each strategy, by its name."""
 # what `auto` tries in turn
 LADDER = ("stepwise", "stepwise-firm", "embedding", "leave-out-stepwise")
+"""What `auto` tries, in this order."""

@@ -22,7 +22,8 @@ __all__ = [
     "lacks",
 ]
 
-COLUMNS = ("prompt", "caption", "text")  # where a prompt is looked for, in this order
+COLUMNS = ("prompt", "caption", "text")
+"""Where a prompt is looked for in a table, in this order."""
 HOW = f"Name the column with --column, or call it one of: {', '.join(COLUMNS)}."
 
 

@@ -30,6 +30,7 @@ from .images import Asked, Refusal, Refused, draws_from_a_picture, draws_text, r
 __all__ = ["ScreenPrompts", "Unmeasured"]
 
 Unmeasured = Literal["refuse", "pass"]
+"""What becomes of a request that has no whole verdict."""
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]

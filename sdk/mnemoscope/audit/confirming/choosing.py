@@ -12,7 +12,10 @@ from mnemoscope_runtime.errors import InputError
 
 __all__ = ["AT_MOST", "UNFLAGGED", "Chosen", "choose"]
 
-AT_MOST, UNFLAGGED = 200, 100
+AT_MOST = 200
+"""How many flagged captions are drawn at most, unless told otherwise."""
+UNFLAGGED = 100
+"""How many of those that are not flagged."""
 Places = NDArray[np.int64]
 
 

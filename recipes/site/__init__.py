@@ -1,0 +1,1 @@
+"""What the site of the pages has beside them, and what is checked of it: `make docs`."""
