@@ -104,9 +104,12 @@ class Session:
         self._magnitudes.append(norms)
         self.sigmas.append(sigma)
         if len(self.sigmas) == self.steps:
-            self._hidden = sorted(self.decide(self._measured(args["model"], cond, found[0])))
+            sizes = _sizes(cond, "") + _sizes(uncond, "negative ")
+            self._hidden = sorted(self.decide(self._measured(args["model"], cond, found[0], sizes)))
 
-    def _measured(self, model: Any, cond: Any, prediction: Tensor) -> Measured:
+    def _measured(
+        self, model: Any, cond: Any, prediction: Tensor, sizes: Sequence[str]
+    ) -> Measured:
         scores = tuple(torch.stack(self._magnitudes).double().mean(0).tolist())
         for image, score in enumerate(scores):
             if not math.isfinite(score):
@@ -115,14 +118,13 @@ class Session:
                     "nothing was drawn. Start ComfyUI with --force-fp32, or use another model file."
                 )
         same = self.baseline.is_told(cond, len(prediction))
-        request = self._request(model, cond, prediction)
+        request = self._request(model, cond, prediction, sizes)
         return Measured(scores, tuple(not each for each in same), request)
 
-    def _request(self, model: Any, cond: Any, prediction: Tensor) -> Request:
+    def _request(self, model: Any, cond: Any, prediction: Tensor, sizes: Sequence[str]) -> Request:
         sampling = model.model_sampling
         levels = f"sigma {float(sampling.sigma_min):.4g} to {float(sampling.sigma_max):.4g}"
         dtype = model.manual_cast_dtype or model.get_dtype()
-        sizes = [f"{name}={cond[name]}" for name in _SIZES if cond.get(name) is not None]
         return Request(
             model=self.identity.model,
             state=self.identity.state,
@@ -135,3 +137,8 @@ class Session:
             negative=self.baseline.name,
             options=", ".join([self.about, *sizes]),
         )
+
+
+def _sizes(cond: Any, side: str) -> list[str]:
+    """What XL is told of a picture's size, in words."""
+    return [f"{side}{name}={cond[name]}" for name in _SIZES if cond.get(name) is not None]

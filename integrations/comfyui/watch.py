@@ -253,7 +253,7 @@ def _about(guider: Any, latent: Tensor, sampler: Any, steps: int) -> str:
 
 
 def _digest(latent: Tensor) -> str:
-    """A name for the values of a latent."""
-    values = latent.detach().float().cpu().contiguous()
+    """A name for the values of a latent, which ComfyUI may hand on in float16."""
+    values = latent.detach().half().cpu().contiguous()
     shape = f"{tuple(values.shape)} ".encode()
     return hashlib.sha256(shape + values.numpy().tobytes()).hexdigest()

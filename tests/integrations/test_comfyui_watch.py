@@ -244,6 +244,7 @@ def test_a_latent_that_the_guard_did_not_see_has_no_verdict(
 ) -> None:
     drawn = draw(report.attach(model), noise_of(), both(clip, QUIET), both(clip, ""))
     assert report.sampled(drawn).decisions
+    assert report.sampled(drawn.half()) == report.sampled(drawn)  # --fp16-intermediates
     for other in (drawn * 1.01, drawn[..., :3], torch.zeros(SHAPE)):
         assert "not what a sampler drew" in report.sampled(other).reason
         assert not report.sampled(other).clear
@@ -281,6 +282,18 @@ def test_another_way_of_drawing_is_not_calibrated(
     told = {"noise": noise_of(), "positive": both(clip, QUIET), "negative": both(clip, "")} | call
     with pytest.raises(CalibrationError, match=differs):
         draw(block.attach(model), **told)
+
+
+def test_the_sizes_that_xl_is_told_are_part_of_the_setting(
+    model: Any, clip: Clip, block: Any
+) -> None:
+    [[quiet, _]], [[empty, _]] = both(clip, QUIET), both(clip, "")
+    for positive, negative, said in (
+        ([[quiet, {"width": 512}]], [[empty, {}]], "from noise, width=512, calibrated"),
+        ([[quiet, {}]], [[empty, {"crop_h": 8}]], "from noise, negative crop_h=8, calibrated"),
+    ):
+        with pytest.raises(CalibrationError, match=said):
+            draw(block.attach(model), noise_of(), positive, negative)
 
 
 def test_long_prompts_are_not_calibrated_by_short_ones(model: Any, clip: Clip, block: Any) -> None:
