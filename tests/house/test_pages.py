@@ -22,7 +22,11 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 OTHERS = [
     *ROOT.glob("C*.md"),
-    *(page for room in ("sdk", "runtime", "tests", "integrations") for page in (ROOT / room).rglob("*.md")),
+    *(
+        page
+        for room in ("sdk", "runtime", "tests", "integrations")
+        for page in (ROOT / room).rglob("*.md")
+    ),
 ]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
