@@ -5,6 +5,7 @@ That the site can be built, and that every public name has a place in it, `make 
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from typing import Any
 
 import pytest
 import typer
+from cli_support import Run
+from documented import named_in_table
 from repository import ROOT
 
 from mnemoscope.cli import app
@@ -113,3 +116,35 @@ def test_what_is_not_taken_is_seen() -> None:
 def test_pictures_are_what_is_drawn_of_stored_figures(picture: str) -> None:
     drawn = str(PICTURES[picture]())
     assert (IMAGES / f"{picture}.svg").read_text("utf-8") == drawn
+
+
+def test_all_evidence_is_on_its_page() -> None:
+    page = (DOCS / "evidence.md").read_text("utf-8")
+    for raw in sorted((ROOT / "benchmarks" / "results").iterdir()):
+        assert f"(../benchmarks/results/{raw.name})" in page, raw.name
+    programs = set(re.findall(r"python -m (benchmarks[\w.]*)", page))
+    assert len(programs) > 20
+    for program in programs:
+        path = ROOT.joinpath(*program.split("."))
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), program
+
+
+def test_the_first_five_minutes_are_what_happens(run: Run) -> None:
+    page = (DOCS / "start.md").read_text("utf-8")
+    prompt = "google icon of tokyo tower, on rings, in zagreb 2020"
+    table = run("screen", prompt, "a cat")
+    assert table.code == 1
+    shown = [" ".join(line.split()) for line in page.splitlines()]
+    for line in table.out.splitlines():
+        assert " ".join(line.split()) in shown
+    explained = run("explain", prompt, "--keep", "tower")
+    told = {" ".join(line.split()) for line in explained.out.splitlines()}
+    _, _, after = page.partition("mnemoscope explain")
+    lines = [" ".join(line.split()) for line in after.split("\n\n")[1].splitlines()]
+    assert len(lines) == 7
+    assert {line for line in lines if line != "..."} <= told
+
+
+def test_results_page_names_every_key(run: Run) -> None:
+    [line] = run("screen", "--format", "json", "--noises", "1", "a cat").out.splitlines()
+    assert set(json.loads(line)) == named_in_table("results.md")
