@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .charts import calibration, cascade, scores, taps
-from .diagrams import metric, words
+from .diagrams import comfyui, metric, words
 from .svg import Drawing
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 PICTURES: dict[str, Callable[[], Drawing]] = {
     "calibration": calibration,
     "cascade": cascade,
+    "comfyui": comfyui,
     "metric": metric,
     "scores": scores,
     "taps": taps,

@@ -52,3 +52,28 @@ def metric() -> Drawing:
     drawing.text(655, 62, "large: memorised", colour=RED, anchor="start")
     drawing.text(655, 188, "small: ordinary", colour=GREEN, anchor="start")
     return drawing
+
+
+def comfyui() -> Drawing:
+    """A graph of ComfyUI with a guard in it."""
+    drawing = Drawing(880, 190, "A guard in a graph of ComfyUI")
+    drawing.box(10, 50, 110, 56, "Load\nCheckpoint", "#f5f5f5")
+    drawing.box(205, 50, 130, 56, "Memorization\nGuard")
+    drawing.box(420, 50, 95, 56, "KSampler", "#f5f5f5")
+    drawing.box(590, 20, 95, 40, "VAE Decode", "#f5f5f5")
+    drawing.box(590, 105, 120, 56, "Memorization\nVerdict")
+    drawing.box(785, 112, 85, 42, "Save Image", "#f5f5f5")
+    drawing.arrow((120, 78), (205, 78))
+    drawing.text(162, 58, "MODEL\nCLIP")
+    drawing.arrow((335, 78), (420, 78))
+    drawing.text(377, 68, "MODEL")
+    drawing.arrow((515, 66), (550, 66), (550, 40), (590, 40))
+    drawing.arrow((515, 90), (550, 90), (550, 120), (590, 120))
+    drawing.text(535, 24, "LATENT")
+    drawing.arrow((685, 40), (735, 40), (735, 84), (650, 84), (650, 105))
+    drawing.text(738, 28, "IMAGE")
+    drawing.arrow((270, 106), (270, 148), (590, 148))
+    drawing.text(400, 138, "guard")
+    drawing.arrow((710, 133), (785, 133))
+    drawing.text(748, 122, "IMAGE")
+    return drawing
