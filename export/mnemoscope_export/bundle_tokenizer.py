@@ -120,13 +120,16 @@ class BundleTokenizer:
         (folder / "tokenizer.json").write_bytes(self.definition)
 
 
-def bundle_tokenizer(tokenizer: Any, rows: int, follows: Follows | None) -> BundleTokenizer:
+def bundle_tokenizer(
+    tokenizer: Any, rows: int, follows: Follows | None, *, lowercase: bool = False
+) -> BundleTokenizer:
     """A tokenizer of transformers 5, of any kind.
 
     Args:
         tokenizer: The pipeline's; it makes `model_max_length` ids.
         rows: How many embeddings its text encoder has.
         follows: Whose ids; by default its own.
+        lowercase: T5 is given prompts in lower case.
 
     Raises:
         ExportError: it cannot be used, or has tokens without an embedding.
@@ -142,7 +145,7 @@ def bundle_tokenizer(tokenizer: Any, rows: int, follows: Follows | None) -> Bund
     def make() -> BundleTokenizer:
         length, pad = tokenizer.model_max_length, str(tokenizer.pad_token)
         record = TokenizerRecord(length, pad, version=version("transformers"), kind="t5")
-        return BundleTokenizer(_definition(tokenizer), record)
+        return BundleTokenizer(_definition(tokenizer), replace(record, lowercase=lowercase))
 
     return _usable(make, str(tokenizer.name_or_path)).fitting(rows)
 

@@ -20,6 +20,7 @@ from .tokenizer import Tokens
 __all__ = ["Embeddings", "Prompts", "checked"]
 
 
+_MASKS = ("prompt_mask", EMPTY["prompt_mask"])
 _SAME = 5e-3  # relative: what a pipeline in half precision makes of the same baseline
 
 
@@ -160,12 +161,16 @@ def _array(name: str, value: Any, dimensions: int) -> Array:
         found = np.asarray(value)
     except Exception as error:  # whatever the object raises
         raise InputError(f"{name} is no array: {error}. Give the pipeline's own tensor.") from None
-    if found.dtype.kind != "f":
+    if name in _MASKS:
+        if found.dtype.kind not in "fiub" or not np.isin(found, (0, 1)).all():
+            raise InputError(f"{name} is no mask: it holds more than 0 and 1. Give the pipeline's.")
+    elif found.dtype.kind != "f":
         raise InputError(
             f"{name} holds {found.dtype}, not floating point. Give embeddings, not tokens or text."
         )
     if found.ndim != dimensions:
-        form = "[batch, tokens, width]" if dimensions == 3 else "[batch, width]"
+        width = "tokens" if name in _MASKS else "width"
+        form = "[batch, tokens, width]" if dimensions == 3 else f"[batch, {width}]"
         raise InputError(f"{name} has the shape {found.shape}; give {form}.")
     found = found.astype(np.float32)
     finite = np.isfinite(found)

@@ -37,7 +37,11 @@ _GRAPHS = ("screen", "step", "text_encoder")
 _TAPS = "taps"
 
 # what a UNet can be told of a prompt, and what `step` calls the same of the empty prompt
-EMPTY = {"prompt_embeds": "empty_embeds", "pooled_embeds": "empty_pooled_embeds"}
+EMPTY = {
+    "prompt_embeds": "empty_embeds",
+    "pooled_embeds": "empty_pooled_embeds",
+    "prompt_mask": "empty_mask",
+}
 
 _Count = Annotated[int, msgspec.Meta(ge=1, le=2**16)]
 _Rows = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
@@ -46,7 +50,7 @@ _Positive = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 _Magnitude = Annotated[float, msgspec.Meta(gt=0)]
 
 Precision = Literal["float32", "bfloat16", "float16"]
-Embedding = Literal["prompt_embeds", "pooled_embeds"]
+Embedding = Literal["prompt_embeds", "pooled_embeds", "prompt_mask"]
 Follows = Literal["transformers-4", "transformers-5"]
 TokenizerKind = Literal["clip", "t5"]
 
@@ -121,6 +125,7 @@ class TokenizerRecord:
         version: The version of transformers that was read with or compared with.
         rows: How many embeddings the text encoder has: every id is less.
         kind: What its files are made of, and what stands around a prompt.
+        lowercase: Prompts are put in lower case first, without space around them.
     """
 
     length: Annotated[int, msgspec.Meta(ge=2, le=2**16)]
@@ -129,6 +134,7 @@ class TokenizerRecord:
     version: str | None = None
     rows: _Rows | None = None
     kind: TokenizerKind = "clip"
+    lowercase: bool = False
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ def _clip(definition: bytes, record: TokenizerRecord, origin: str) -> Reader:
 
 
 def _t5(definition: bytes, record: TokenizerRecord, origin: str) -> Reader:
-    return T5Tokenizer(definition, length=record.length, origin=origin)
+    return T5Tokenizer(definition, length=record.length, lowercase=record.lowercase, origin=origin)
 
 
 _READERS: Mapping[TokenizerKind, Callable[[bytes, TokenizerRecord, str], Reader]] = {

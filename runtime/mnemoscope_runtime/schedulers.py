@@ -62,7 +62,7 @@ class Ddim(Scheduler):
     num_train_timesteps: _Count
     steps_offset: Annotated[int, msgspec.Meta(ge=-(2**16), le=2**16)]
     set_alpha_to_one: bool
-    timestep_spacing: Literal["leading", "trailing"]
+    timestep_spacing: Literal["leading", "trailing", "linspace"]
     inference_steps: _Count
     kind: Literal["ddim"] = field(default="ddim", kw_only=True)
 
@@ -147,6 +147,8 @@ def timesteps(scheduler: Scheduler) -> NDArray[np.int64] | Array:
     if scheduler.timestep_spacing == "trailing":
         trailing = np.round(np.arange(total, 0, -total / count)).astype(np.int64) - 1
         return trailing[:count]  # for some counts arange rounds to one more
+    if scheduler.timestep_spacing == "linspace":
+        return np.linspace(0, total - 1, count).round()[::-1].astype(np.int64)
     leading = np.arange(count)[::-1] * (total // count) + scheduler.steps_offset
     return np.asarray(leading, np.int64)
 

@@ -401,6 +401,7 @@ class Screener(Closing):
         shapes: dict[str, tuple[int | None, ...]] = {
             "prompt_embeds": (self.tokens, None),
             "pooled_embeds": (None,),
+            "prompt_mask": (self.tokens,),
         }
         chunks = []
         for i in range(0, len(ids), PAIRS):
@@ -416,25 +417,37 @@ class Screener(Closing):
         prompt_embeds: object,
         pooled_embeds: object = None,
         *,
+        prompt_mask: object = None,
         empty_embeds: object = None,
         empty_pooled_embeds: object = None,
+        empty_mask: object = None,
     ) -> Embeddings:
         """Take over what a pipeline embedded: weighted, in chunks, mixed, of any length.
 
         Args:
             prompt_embeds: What diffusers calls so. # [B, L, D]
             pooled_embeds: For Stable Diffusion XL. # [B, P]
+            prompt_mask: For PixArt-Sigma, its prompt_attention_mask. # [B, L]
             empty_embeds: The baseline, diffusers' negative_prompt_embeds; by default the bundle's
                 own, with chunks of the empty prompt behind it where there are more. One row, or the
                 same one for each prompt. # [1, L, D] or [B, L, D]
             empty_pooled_embeds: Its pooled embedding. # [1, P] or [B, P]
+            empty_mask: Its mask. # [1, L] or [B, L]
 
         Raises:
             InputError: something is missing, of another shape or not finite, or there are more or
                 fewer tokens than the bundle takes.
         """
-        given = {"prompt_embeds": prompt_embeds, "pooled_embeds": pooled_embeds}
-        baseline = {"prompt_embeds": empty_embeds, "pooled_embeds": empty_pooled_embeds}
+        given = {
+            "prompt_embeds": prompt_embeds,
+            "pooled_embeds": pooled_embeds,
+            "prompt_mask": prompt_mask,
+        }
+        baseline = {
+            "prompt_embeds": empty_embeds,
+            "pooled_embeds": empty_pooled_embeds,
+            "prompt_mask": empty_mask,
+        }
         manifest, nothing = self.bundle.manifest, self._embed_empty()
         filling = nothing if manifest.empty is None else self.embed([""])
         return checked(manifest, nothing, filling, given, baseline)

@@ -7,6 +7,7 @@ from tokenizers import Tokenizer as Library
 from .errors import IntegrityError
 from .tokenizer import Reader
 from .tokenizer_json import Refused
+from .triggers import Written
 from .unigram_json import checked
 
 __all__ = ["T5Tokenizer"]
@@ -19,12 +20,15 @@ class T5Tokenizer(Reader):
 
     kind = "T5"
 
-    def __init__(self, definition: bytes, *, length: int = 256, origin: str) -> None:
+    def __init__(
+        self, definition: bytes, *, length: int = 256, lowercase: bool = False, origin: str
+    ) -> None:
         """Read a `tokenizer.json`, which may be hostile (`unigram_json`).
 
         Args:
             definition: The contents of the file.
             length: Ids per prompt.
+            lowercase: Put prompts in lower case first, without space around them.
             origin: What errors call the file.
 
         Raises:
@@ -47,3 +51,15 @@ class T5Tokenizer(Reader):
                 f"{origin} is not T5's: {_PAD} or {_END} is missing. Export the model again."
             )
         super().__init__(library, length, pad=pad, end=(end,))
+        self._lowercase = lowercase
+
+    def written(self, prompt: str) -> Written:
+        """See `Reader.written`; as Python's str.lower and str.strip have it."""
+        if not self._lowercase:
+            return super().written(prompt)
+        lower = prompt.lower()
+        first = len(lower) - len(lower.lstrip())
+        # a character may have several in lower case
+        origins = [(k, k + 1) for k, each in enumerate(prompt) for _ in each.lower()]
+        text = lower.strip()
+        return Written(text, tuple(origins[first : first + len(text)]))

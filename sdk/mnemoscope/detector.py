@@ -303,8 +303,10 @@ class Detector(Closing):
         prompt_embeds: object,
         pooled_embeds: object = None,
         *,
+        prompt_mask: object = None,
         empty_embeds: object = None,
         empty_pooled_embeds: object = None,
+        empty_mask: object = None,
         names: Sequence[str] | None = None,
         steps: int = 1,
         noises: int | None = None,
@@ -316,10 +318,12 @@ class Detector(Closing):
         Args:
             prompt_embeds: Of numpy or torch; diffusers' prompt_embeds. # [B, L, D]
             pooled_embeds: Stable Diffusion XL's pooled_prompt_embeds. # [B, P]
+            prompt_mask: PixArt-Sigma's prompt_attention_mask. # [B, L]
             empty_embeds: The baseline, negative_prompt_embeds; by default the bundle's own, with
                 chunks of the empty prompt behind it where there are more. One row, or the same one
                 for each prompt. # [1, L, D] or [B, L, D]
             empty_pooled_embeds: Its pooled embedding. # [1, P] or [B, P]
+            empty_mask: Its mask. # [1, L] or [B, L]
             names: What detections call the prompts.
             steps: As of `screen`.
             noises: As of `screen`.
@@ -337,8 +341,10 @@ class Detector(Closing):
         told = self.screener.embeddings(
             prompt_embeds,
             pooled_embeds,
+            prompt_mask=prompt_mask,
             empty_embeds=empty_embeds,
             empty_pooled_embeds=empty_pooled_embeds,
+            empty_mask=empty_mask,
         )
         if names is None:
             names = [f"embeddings {k}" for k in range(len(told))]

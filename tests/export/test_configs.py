@@ -123,7 +123,7 @@ PARTS: list[tuple[str, str, Any]] = [
     ("scheduler", "trained_betas", [0.1]), ("scheduler", "rescale_betas_zero_snr", True),
     ("scheduler", "thresholding", True), ("scheduler", "use_flow_sigmas", True),
     ("scheduler", "variance_type", "learned_range"), ("scheduler", "beta_schedule", "sigmoid"),
-    ("scheduler", "timestep_spacing", "linspace"), ("scheduler", "timestep_type", "continuous"),
+    ("scheduler", "timestep_spacing", "karras"), ("scheduler", "timestep_type", "continuous"),
     ("model_index", "requires_aesthetics_score", True), ("model_index", "controlnet", ["a", "B"]),
 ]  # fmt: skip
 

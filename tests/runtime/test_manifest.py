@@ -268,7 +268,7 @@ def test_wrong_type(fields: Fields, place: tuple[str, ...], value: object) -> No
         (("precision",), "int8"),
         (("model", "prediction_type"), "sample"),
         (("scheduler", "beta_schedule"), "cosine"),
-        (("scheduler", "timestep_spacing"), "linspace"),
+        (("scheduler", "timestep_spacing"), "karras"),
         (("scheduler", "beta_start"), 0),
         (("scheduler", "beta_start"), -0.1),
         (("scheduler", "beta_end"), 1),

@@ -6,9 +6,12 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
+    DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
@@ -198,4 +201,24 @@ def build_flux(t5_tokenizer: T5Tokenizer, *, schnell: bool = False, seed: int = 
         text_encoder_2=small_t5(t5_tokenizer, 40),
         tokenizer_2=t5_tokenizer,
         transformer=transformer,
+    )
+
+
+def build_pixart(t5_tokenizer: T5Tokenizer, seed: int = 0) -> PixArtSigmaPipeline:
+    """PixArt-Sigma's layout with random weights: two blocks, and a variance beside the noise."""
+    torch.manual_seed(seed)
+    transformer = PixArtTransformer2DModel(
+        sample_size=8,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        cross_attention_dim=32,
+        caption_channels=40,
+    )
+    return PixArtSigmaPipeline(
+        tokenizer=t5_tokenizer,
+        text_encoder=small_t5(t5_tokenizer, 40),
+        vae=None,
+        transformer=transformer,
+        scheduler=DPMSolverMultistepScheduler(),
     )

@@ -107,7 +107,7 @@ SCHEDULER: Mapping[str, Option] = {
     "shift_terminal": only(None),
     "steps_offset": whole(0, 0),
     "thresholding": off(),
-    "timestep_spacing": only("leading", "trailing"),
+    "timestep_spacing": only("leading", "trailing", "linspace"),
     "timestep_type": only("discrete"),
     "trained_betas": only(None),
     "use_dynamic_shifting": off(),

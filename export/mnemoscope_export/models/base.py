@@ -49,6 +49,7 @@ class Model(ABC):
         embeddings: Names of what `embed` returns, of those that a manifest knows.
         unit: What its magnitudes are measured in.
         encodes_apart: Text encoders are so large that the screening graph is told what they say.
+        lowercase: Prompts are read in lower case, without space around them.
         takes_any_length: The network may be told of more tokens than a tokenizer makes.
         predictor: Name of the field, and of the pipeline's part, that holds what predicts.
         config_files: File of each part's config, below a model's directory.
@@ -67,6 +68,7 @@ class Model(ABC):
     embeddings: ClassVar[tuple[str, ...]] = ("prompt_embeds",)
     unit: ClassVar[Unit] = "eps"
     encodes_apart: ClassVar[bool] = False
+    lowercase: ClassVar[bool] = False
     takes_any_length: ClassVar[bool] = True
     predictor: ClassVar[str] = "unet"
     config_files: ClassVar[Mapping[str, str]] = PARTS

@@ -62,7 +62,7 @@ def prepare(
         )
     taps = choose(model, options.taps, options.until)
     tokenizers = {
-        name: bundle_tokenizer(tokenizer, rows, options.tokenizer)
+        name: bundle_tokenizer(tokenizer, rows, options.tokenizer, lowercase=model.lowercase)
         for name, (tokenizer, rows) in model.tokenizers.items()
     }
     bank = noise_bank(options.noises, model.latent_shape, options.seed)

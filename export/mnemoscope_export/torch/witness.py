@@ -8,6 +8,7 @@ UNet is told, what it answers, and where the sampler goes from there must be wha
 from __future__ import annotations
 
 import gc
+import inspect
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -170,19 +171,33 @@ def _first_step(
         own._interrupt = True
         return kwargs
 
+    def leave(step: int, timestep: object, latents: Tensor) -> None:
+        stop(pipeline, step, timestep, {"latents": latents})
+        raise _Stepped
+
     pixels = pipeline.vae_scale_factor
     _, height, width = model.latent_shape
     given = model.call_options(told, empty, (pixels * height, pixels * width))
     given |= {model.guidance_option(): guidance}
+    knows = inspect.signature(type(pipeline).__call__).parameters
+    given |= (
+        {"callback_on_step_end": stop} if "callback_on_step_end" in knows else {"callback": leave}
+    )
     hook = getattr(pipeline, model.predictor).register_forward_hook(watch)
     try:
         pipeline(
             **given, latents=model.packed(noise), num_inference_steps=inference_steps,
-            output_type="latent", callback_on_step_end=stop,
+            output_type="latent",
         )  # fmt: skip
+    except _Stepped:
+        pass
     finally:
         hook.remove()
     return seen[0]
+
+
+class _Stepped(Exception):
+    """A pipeline that knows no other way to stop has made its first step."""
 
 
 @contextmanager

@@ -153,4 +153,9 @@ def _model(screener: Screener, name: str) -> StableDiffusion:
             f"{screener.backend.name!r} does not give. Use --backend torch with the bundle's "
             "--model (in Python, TorchBackend(model))."
         )
+    if model.predictor != "unet":
+        raise InputError(
+            f"The detector {name!r} looks at the cross-attention of a UNet, and {model.id} is a "
+            f"{model.family}. Choose another detector."
+        )
     return model

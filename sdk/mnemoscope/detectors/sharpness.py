@@ -13,7 +13,7 @@ from ._protocol import Features, Fit, Scores
 from ._walking import SAMPLING, allocate, norm
 
 if TYPE_CHECKING:
-    from mnemoscope_export import StableDiffusion
+    from mnemoscope_export import Model
 
 __all__ = ["Sharpness"]
 
@@ -52,7 +52,7 @@ class Sharpness:
     ) -> Features:
         """Norms of the Jacobian-vector product. # [prompt, noise, 1, 1]"""
         found = allocate(screener, prompts, 1, noises, 1)
-        model: StableDiffusion | None = getattr(screener.backend, "model", None)
+        model: Model | None = getattr(screener.backend, "model", None)
         for part in screener.parts(prompts, noises=noises):
             product = (
                 _difference(screener, part) if model is None else _exact(model, screener, part)
@@ -78,13 +78,13 @@ def _difference(screener: Screener, part: Part) -> Array:
     return (there.cond - there.uncond - d) * (length / h)
 
 
-def _exact(model: StableDiffusion, screener: Screener, part: Part) -> Array:
+def _exact(model: Model, screener: Screener, part: Part) -> Array:
     """J d in forward mode. # [b, m, C, H, W]"""
     import torch
 
     from mnemoscope_export import along_itself
 
-    place, (b, m) = (model.unet.device, model.unet.dtype), part.latents.shape[:2]
+    place, (b, m) = (model.network.device, model.network.dtype), part.latents.shape[:2]
     latents = torch.from_numpy(part.latents).flatten(0, 1).to(*place)
     embeds = tuple(torch.from_numpy(e).repeat_interleave(m, 0).to(*place) for e in part.embeds)
     product = along_itself(model, embeds, latents, screener.timesteps[0])

@@ -55,7 +55,7 @@ def test_pickled_weights_are_not_read(model_dir: Path, tmp_path: Path) -> None:
     ("key", "value"),
     [
         ("beta_schedule", "squaredcos_cap_v2"),
-        ("timestep_spacing", "linspace"),
+        ("timestep_spacing", "karras"),
         ("rescale_betas_zero_snr", True),
         ("trained_betas", [0.1] * 1000),
     ],

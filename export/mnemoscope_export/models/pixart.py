@@ -1,0 +1,364 @@
+"""PixArt-Sigma: a transformer that predicts noise, told by a T5 that reads no padding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from diffusers import DDIMScheduler, PixArtSigmaPipeline, PixArtTransformer2DModel
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import T5EncoderModel, T5Tokenizer
+
+from mnemoscope_runtime.errors import InputError
+
+from ..configs import refuse, scheduler_problems
+from ..configs.flow import t5_problems
+from ..configs.layout import T5_TOKENIZER, Layout, file_of
+from ..configs.options import Option, flag, free, number, off, only, problems, whole
+from ..configs.parts import SAMPLERS
+from .base import Configs, Embeds
+from .on_bank import OnBank, for_each_noise, for_each_prompt, shared_copy
+from .schedule import DdimSchedule
+from .t5 import read_t5_tokenizer
+from .transformer import TransformerModel, refuse_triggers
+
+__all__ = ["LAYOUT", "TRANSFORMER", "PixArtSigma"]
+
+_LENGTH = 300  # diffusers' max_sequence_length
+_UNREAD = -10_000.0  # what diffusers adds to the attention that a token is not to have
+_TAPPED = 3  # of the first blocks, as of other transformers
+
+# diffusers' PixArtTransformer2DModel, and what older versions wrote of its predecessor
+TRANSFORMER: Mapping[str, Option] = {
+    "activation_fn": only("gelu-approximate"),
+    "attention_bias": flag(default=True),
+    "attention_head_dim": whole(72),
+    "attention_type": only("default"),
+    "caption_channels": whole(None),
+    "cross_attention_dim": whole(1152),
+    "dropout": number(0.0),
+    "in_channels": whole(4),
+    "interpolation_scale": whole(None, nulls=True),
+    "norm_elementwise_affine": flag(default=False),
+    "norm_eps": number(1e-6),
+    "norm_num_groups": free(32),
+    "norm_type": only("ada_norm_single"),
+    "num_attention_heads": whole(16),
+    "num_embeds_ada_norm": whole(1000),
+    "num_layers": whole(28),
+    "out_channels": whole(8, nulls=True),
+    "patch_size": whole(2),
+    "sample_size": whole(128),
+    "upcast_attention": flag(default=False),
+    "use_additional_conditions": free(),  # see `_joint_problems`
+}
+_OF_OLD: Mapping[str, Option] = {
+    "double_self_attention": off(),
+    "num_vector_embeds": only(None),
+    "only_cross_attention": off(),
+    "use_linear_projection": off(),
+}
+LAYOUT = Layout(
+    draws=("PixArtSigmaPipeline",),
+    classes={
+        "transformer": ("PixArtTransformer2DModel", "Transformer2DModel"),
+        "text_encoder": ("T5EncoderModel",),
+        "tokenizer": T5_TOKENIZER,
+        "scheduler": tuple(sorted(SAMPLERS)),
+    },
+    looks={
+        "transformer": lambda config: problems({**TRANSFORMER, **_OF_OLD}, config),
+        "text_encoder": t5_problems,
+        "scheduler": scheduler_problems,
+    },
+    tokenizers={},
+    unused=("vae",),
+)
+
+
+@dataclass(frozen=True)
+class PixArtSigma(DdimSchedule, TransformerModel):
+    """The parts of a PixArt-Sigma pipeline that predict (Chen et al. 2024).
+
+    Attributes:
+        tokenizer: Of T5, whose prompts are in lower case.
+        scheduler: The pipeline's noise schedule, sampled with DDIM whatever its sampler is.
+    """
+
+    tokenizer: T5Tokenizer
+    text_encoder: T5EncoderModel
+    transformer: PixArtTransformer2DModel
+    scheduler: DDIMScheduler
+
+    called: ClassVar[str] = "PixArt-Sigma"
+    embeddings: ClassVar[tuple[str, ...]] = ("prompt_embeds", "prompt_mask")
+    lowercase: ClassVar[bool] = True
+    config_files: ClassVar[Mapping[str, str]] = LAYOUT.files
+    networks: ClassVar[Mapping[str, Any]] = {
+        "text_encoder": T5EncoderModel,
+        "transformer": PixArtTransformer2DModel,
+    }
+    pipeline_class: ClassVar[Any] = PixArtSigmaPipeline
+
+    @classmethod
+    def check_configs(cls, configs: Configs, origin: str) -> None:
+        """See `TransformerModel.check_configs`."""
+        refuse(origin, LAYOUT.problems(configs) or _joint_problems(configs))
+
+    @classmethod
+    def check_sides(cls, config: Mapping[str, Any], model: str, size: tuple[int, int]) -> None:
+        """They are whole patches."""
+        patch = int(config.get("patch_size", 2))
+        if any(side % patch or side < patch for side in size):
+            raise InputError(
+                f"The transformer of {model} cuts its latents into patches of {patch}x{patch}, so "
+                f"{size[0]}x{size[1]} do not fit. Give multiples of {patch}."
+            )
+
+    @classmethod
+    def read_tokenizers(cls, folder: Path, configs: Configs) -> dict[str, Any]:  # noqa: ARG003
+        """See `Model.read_tokenizers`."""
+        found = {"tokenizer": read_t5_tokenizer(folder, "tokenizer", _LENGTH)}
+        refuse_triggers(folder, found, cls.called)
+        return found
+
+    @classmethod
+    def assemble(cls, parts: Mapping[str, Any]) -> Any:
+        """See `Model.assemble`."""
+        return PixArtSigmaPipeline(**{"vae": None, **parts})
+
+    @property
+    def family(self) -> str:
+        """ "pixart-sigma" """
+        return "pixart-sigma"
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the latents: those the transformer was trained on, unless resized."""
+        config = self.transformer.config
+        height, width = self.latent_size or (config.sample_size, config.sample_size)
+        return config.in_channels, height, width
+
+    @staticmethod
+    def written_out(prompts: Sequence[str], tokenizer: Any) -> list[str]:  # noqa: ARG004
+        """Prompts in lower case, without space around them."""
+        return [prompt.lower().strip() for prompt in prompts]
+
+    def encode(self, input_ids: Tensor) -> Embeds:
+        """Embed token ids.
+
+        Args:
+            input_ids: # [B, 300]
+
+        Returns:
+            T5's last hidden states, and 1 where a token is the prompt's or its end.
+            # ([B, 300, D], [B, 300])
+        """
+        # padding holds no end, whatever the prompt says
+        places = torch.arange(input_ids.shape[1], device=input_ids.device)
+        is_end = input_ids == self.text_encoder.config.eos_token_id
+        last = (is_end.to(torch.int64) * places).amax(1, keepdim=True)
+        mask = (places <= last).to(self.text_encoder.dtype)
+        # of ones and zeros transformers looks up each pair of tokens, which CUDA cannot of booleans
+        bias = (1 - mask)[:, None, None] * torch.finfo(mask.dtype).min
+        return self.text_encoder(input_ids, attention_mask=bias).last_hidden_state, mask
+
+    def predict(self, latents: Tensor, timestep: Tensor | float, embeds: Embeds) -> Tensor:
+        """The predicted noise; what the transformer says of its variance is left out.
+
+        Args:
+            latents: x_t. # [B, C, H, W]
+            timestep: t
+            embeds: Of `encode`. # ([B, 300, D], [B, 300])
+
+        Returns:
+            # [B, C, H, W]
+        """
+        at = timestep if isinstance(timestep, Tensor) else torch.tensor(timestep)
+        output: Tensor = self.transformer(
+            latents,
+            encoder_hidden_states=embeds[0],
+            timestep=at.to(latents.device).reshape(-1).expand(latents.shape[0]),
+            encoder_attention_mask=embeds[1],
+            added_cond_kwargs={"resolution": None, "aspect_ratio": None},
+        ).sample
+        return self.unpacked(output)
+
+    def traceable(self) -> Self:
+        """The model with attention whose masks have any batch size."""
+        network = shared_copy(self.transformer)
+        network.set_attn_processor(_Attend())
+        return self.with_network(network)
+
+    def on_bank(self, noises: Tensor, timestep: int) -> OnBank:
+        """All is computed that comes before the first block is told of the prompt."""
+        return _Folded(self, noises, timestep)
+
+    def tappable(self) -> list[str]:
+        """The blocks."""
+        return [f"transformer_blocks.{i}" for i in range(self.transformer.config.num_layers)]
+
+    def auto_taps(self) -> list[str]:
+        """The first three blocks."""
+        return self.tappable()[:_TAPPED]
+
+    def told_by(self, pipeline: Any, prompts: Sequence[str] | None, **options: Any) -> Embeds:
+        """See `Model.told_by`."""
+        found = pipeline.encode_prompt(
+            list(prompts or [""]),
+            device=self.network.device,
+            negative_prompt=self.negative or "",
+            **options,
+        )
+        told, mask = found[:2] if prompts else found[2:]
+        return told, mask.to(told.dtype)
+
+    def call_options(self, told: Embeds, empty: Embeds, size: tuple[int, int]) -> dict[str, Any]:
+        """See `Model.call_options`."""
+        return {
+            **super().call_options(told, empty, size),
+            "prompt_attention_mask": told[1],
+            "negative_prompt_attention_mask": empty[1],
+            "negative_prompt": None,
+            "use_resolution_binning": False,
+        }
+
+    def both(self, outputs: Sequence[Tensor]) -> Tensor:
+        """See `Model.both`."""
+        return self.unpacked(super().both(outputs))
+
+    def unpacked(self, latents: Tensor) -> Tensor:
+        """The noise, without what is said of its variance behind it. # [B, C, H, W]"""
+        return latents[:, : self.transformer.config.in_channels]
+
+
+class _Attend:
+    """diffusers' AttnProcessor2_0 for these blocks: its masks, one for each head, fix a batch."""
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Attend to the text, or to the patches themselves. # [B, N, D]"""
+        source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query, key, value = (
+            each.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+            for each in (attn.to_q(hidden_states), attn.to_k(source), attn.to_v(source))
+        )
+        bias = None if attention_mask is None else attention_mask[:, None]  # [B, 1, 1, L]
+        found = scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        projected: Tensor = attn.to_out[0](found.transpose(1, 2).flatten(2))
+        return projected
+
+
+class _Rest(nn.Module):
+    """A block from where it is told of the prompt: attention to it, and the two layers behind."""
+
+    def __init__(self, block: BasicTransformerBlock, time: Tensor) -> None:
+        super().__init__()
+        self.attn2, self.norm2, self.ff = block.attn2, block.norm2, block.ff
+        self.modulation: Tensor
+        self.register_buffer("modulation", _modulation(block, time))
+
+    def forward(self, x: Tensor, text: Tensor, bias: Tensor) -> Tensor:
+        """See diffusers' BasicTransformerBlock, "ada_norm_single". # [B, N, D]"""
+        _, _, _, shift, scale, gate = self.modulation.chunk(6, dim=1)
+        x = self.attn2(x, encoder_hidden_states=text, attention_mask=bias) + x
+        out: Tensor = gate * self.ff(self.norm2(x) * (1 + scale) + shift) + x
+        return out
+
+
+class _Folded(OnBank):
+    """A transformer at one timestep, on a bank of noises.
+
+    No prompt changes the timestep's embedding, so of the first block no prompt changes what comes
+    before its attention to the text: the patches' attention to each other.
+    """
+
+    def __init__(self, model: PixArtSigma, noises: Tensor, timestep: int) -> None:
+        super().__init__()
+        self.transformer = own = model.traceable().transformer
+        self.size, self.unpacked = noises.shape[2:], model.unpacked
+        first = own.transformer_blocks[0]
+        with torch.no_grad():
+            at = torch.tensor([timestep], device=noises.device)
+            time, embedded = own.adaln_single(at, batch_size=1, hidden_dtype=noises.dtype)
+            shift, scale, gate, *_ = _modulation(first, time).chunk(6, dim=1)
+            rows = []
+            for noise in noises:
+                x = own.pos_embed(noise[None])
+                attended = first.attn1(first.norm1(x) * (1 + scale) + shift)
+                rows.append(x + gate * attended)
+        self.attended: Tensor
+        self.register_buffer("attended", torch.cat(rows))
+        self.time: Tensor
+        self.register_buffer("time", time)
+        self.embedded: Tensor
+        self.register_buffer("embedded", embedded)
+        own.transformer_blocks[0] = _Rest(first, time)
+
+    @property
+    def network(self) -> PixArtTransformer2DModel:
+        """The transformer."""
+        return self.transformer
+
+    def forward(self, embeds: Embeds, noise_index: Tensor) -> Tensor:
+        """See `OnBank`; of what it is told. # ([B, L, D], [B, L])"""
+        (told, mask), count, own = embeds, noise_index.shape[0], self.transformer
+        x = for_each_prompt(self.attended[noise_index], told.shape[0])
+        text = for_each_noise(own.caption_projection(told), count)
+        bias = for_each_noise(((1 - mask) * _UNREAD)[:, None], count)
+        first, *others = own.transformer_blocks
+        x = first(x, text, bias)
+        time = self.time.expand(x.shape[0], -1)
+        for block in others:
+            x = block(x, encoder_hidden_states=text, encoder_attention_mask=bias, timestep=time)
+        shift, scale = (own.scale_shift_table[None] + self.embedded[:, None]).chunk(2, dim=1)
+        x = own.proj_out(own.norm_out(x) * (1 + scale) + shift)
+        side, channels, (height, width) = own.config.patch_size, own.out_channels, self.size
+        x = x.reshape(-1, height // side, width // side, side, side, channels)
+        return self.unpacked(x.permute(0, 5, 1, 3, 2, 4).reshape(-1, channels, height, width))
+
+
+def _modulation(block: BasicTransformerBlock, time: Tensor) -> Tensor:
+    """What shifts, scales and gates a block's layers. # [1, 6, D]"""
+    found: Tensor = block.scale_shift_table[None] + time.reshape(1, 6, -1)
+    return found.detach()
+
+
+def _joint_problems(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What does not fit together."""
+    own = {name: configs["transformer"].get(name, o.default) for name, o in TRANSFORMER.items()}
+    width = own["num_attention_heads"] * own["attention_head_dim"]
+    told = configs["text_encoder"].get("d_model", 512)
+    found = [
+        f"{option} is {own[option]} (must be {words}, {value})"
+        for option, words, value in (
+            ("caption_channels", "T5's d_model", told),
+            ("cross_attention_dim", "num_attention_heads x attention_head_dim", width),
+        )
+        if own[option] != value
+    ]
+    channels = own["in_channels"]
+    if own["out_channels"] not in (None, channels, 2 * channels):
+        found.append(
+            f"out_channels is {own['out_channels']} (must be in_channels, {channels}, or twice as "
+            "many, with a variance)"
+        )
+    if own["sample_size"] % own["patch_size"]:
+        found.append(f"sample_size is {own['sample_size']} (must be whole patches)")
+    resolutions = own["use_additional_conditions"]
+    if resolutions or (resolutions is None and own["sample_size"] == 128):
+        found.append(
+            "use_additional_conditions is not false: it is told a resolution too, as PixArt-Alpha"
+        )
+    return [f"{file_of('transformer')}: {each}" for each in found]

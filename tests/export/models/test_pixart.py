@@ -1,0 +1,296 @@
+"""PixArt-Sigma: noise with a variance beside it, a T5 in lower case whose padding nobody reads."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cli_support import Run
+from cuda_kernels import lacking
+from diffusers import PixArtSigmaPipeline, PixArtTransformer2DModel
+from odd_prompts import odd_strings
+from pipelines import build_pixart
+from shared import Shared
+from t5_tokenizers import t5_tokenizer
+
+from mnemoscope import Detector, ExportError, InputError
+from mnemoscope.explain import explain
+from mnemoscope.explain.explanation import load_model as load_to_explain
+from mnemoscope.guard import Guard
+from mnemoscope.mitigate.sampling import Painter
+from mnemoscope_export import (
+    ExportOptions,
+    LoadOptions,
+    denoise,
+    export_bundle,
+    load_model,
+    magnitudes,
+    noise_bank,
+)
+from mnemoscope_export.models.pixart import LAYOUT, TRANSFORMER, PixArtSigma
+from mnemoscope_export.torch.backend import TorchBackend
+from mnemoscope_export.torch.graphs import ScreenGraph
+from mnemoscope_export.torch.reference import measure_at
+from mnemoscope_export.torch.witness import check_against_pipeline
+from mnemoscope_runtime import Bundle, Screener, tokenizer_of
+from mnemoscope_runtime.agreement import relative_error
+
+PROMPTS = ["A Photo of a cat ", "the end </s> of <pad> it", "word " * 400]
+STEPS = 5
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pixart")
+    build_pixart(t5_tokenizer()).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> PixArtSigma:
+    found = load_model(folder)
+    assert isinstance(found, PixArtSigma)
+    return found
+
+
+@pytest.fixture(scope="module")
+def pipeline(model: PixArtSigma) -> Any:
+    found = model.assembled()
+    found.set_progress_bar_config(disable=True)
+    return found
+
+
+@pytest.fixture(scope="module")
+def bundle(folder: Path, shared: Shared) -> Path:
+    options = ExportOptions(noises=2, seed=3, inference_steps=STEPS, taps="auto", guidance=4.5)
+    return shared(
+        "bundle/pixart", lambda out: export_bundle(lambda: load_model(folder), out, options)
+    )
+
+
+@pytest.fixture(scope="module")
+def screener(bundle: Path) -> Any:
+    with Screener.open(bundle) as found:
+        yield found
+
+
+# what the transformer is told, and what it says, by diffusers' own pipeline
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prompt", [*PROMPTS, ""])
+def test_embeds_as_the_pipeline_does(pipeline: Any, model: PixArtSigma, prompt: str) -> None:
+    """Also where a prompt spells what stands behind it: a mask goes to the end that is added."""
+    wanted = pipeline.encode_prompt([prompt], device="cpu")
+    for found, theirs in zip((*model.embed([prompt]), *model.embed_empty()), wanted, strict=True):
+        torch.testing.assert_close(found, theirs.to(found.dtype))
+
+
+@torch.no_grad()
+def test_all_of_sampling_is_the_pipelines(pipeline: Any, model: PixArtSigma) -> None:
+    noise = noise_bank(1, model.latent_shape, seed=5)
+    wanted = pipeline(
+        PROMPTS[0], latents=noise, height=64, width=64, num_inference_steps=STEPS,
+        guidance_scale=4.5, output_type="latent", clean_caption=False,
+        use_resolution_binning=False,
+    ).images  # fmt: skip
+    told = model.embed(PROMPTS[:1])
+    *_, last = denoise(model, told, noise, inference_steps=STEPS, guidance=4.5)
+    torch.testing.assert_close(last.latents, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_negative_prompt(folder: Path) -> None:
+    model = load_model(folder, options=LoadOptions(negative="Blurry"))
+    assert model.own_empty
+    check_against_pipeline(model, 4.5, STEPS)
+
+
+def test_as_it_was_first_published(folder: Path, tmp_path: Path) -> None:
+    """Of a class that diffusers has renamed, with that one's options."""
+    old = shutil.copytree(folder, tmp_path / "old")
+    for name, changes in {
+        "model_index.json": {"transformer": ["diffusers", "Transformer2DModel"]},
+        "transformer/config.json": {
+            "_class_name": "Transformer2DModel", "double_self_attention": False,
+            "num_vector_embeds": None, "only_cross_attention": False,
+            "use_additional_conditions": False, "use_linear_projection": False,
+        },
+    }.items():  # fmt: skip
+        path = old / name
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    check_against_pipeline(load_model(old), 4.5, STEPS)
+
+
+@torch.no_grad()
+def test_another_timestep_and_size(model: PixArtSigma) -> None:
+    """Folded, against the transformer as it is; the first block's features too."""
+    other = model.resized((4, 6))
+    bank = noise_bank(2, other.latent_shape, seed=1)
+    expected = measure_at(other, PROMPTS, bank, 800, taps=other.tappable())
+    graph = ScreenGraph(other, bank, 800, other.tappable())
+    found, norms = graph(other.embed(PROMPTS), torch.arange(2))
+    torch.testing.assert_close(torch.cat([found[..., None], norms], -1), expected)
+
+
+# the bundle
+
+
+def test_what_the_bundle_says(bundle: Path, model: PixArtSigma, screener: Screener) -> None:
+    manifest = Bundle.open(bundle).manifest
+    assert lacking(bundle) == set()
+    assert (manifest.model.family, manifest.model.prediction_type) == ("pixart-sigma", "epsilon")
+    assert (manifest.unit, manifest.timestep, manifest.guidance) == ("eps", 999, 4.5)
+    assert manifest.embeddings == ("prompt_embeds", "prompt_mask")
+    assert (manifest.tokenizer.kind, manifest.tokenizer.length) == ("t5", 300)
+    assert manifest.taps == ("transformer_blocks.0", "transformer_blocks.1")
+    assert model.difference(manifest.model) is None
+    # sqrt((1 - abar) / abar) of the linear schedule's last timestep, which is this family's own
+    beta = np.linspace(1e-4, 0.02, 1000)
+    abar = np.prod(1 - beta)
+    assert screener.x0_per_unit()[0] == pytest.approx(((1 - abar) / abar) ** 0.5, rel=1e-4)
+    assert screener.x0_per_unit()[0] == pytest.approx(157.4, abs=0.05)
+
+
+def test_it_reads_what_its_own_tokenizer_gives(model: PixArtSigma, bundle: Path) -> None:
+    prompts = [*odd_strings(), *PROMPTS, "", "\u0130stanbul  ", "\u3000 \u2028X"]
+    found = tokenizer_of(Bundle.open(bundle)).encode(prompts)
+    np.testing.assert_array_equal(found.ids, model.tokenize(prompts).numpy())
+    lengths = map(len, model.tokenizer([each.lower().strip() for each in prompts]).input_ids)
+    assert found.truncated == tuple(length > 300 for length in lengths)
+
+
+def test_the_bundle_agrees_with_pytorch(model: PixArtSigma, screener: Screener) -> None:
+    noises = torch.from_numpy(screener.bundle.noise_bank())
+    options: dict[str, Any] = {"inference_steps": STEPS, "guidance": 4.5}
+    expected = magnitudes(model, PROMPTS, noises, steps=STEPS, **options).numpy()
+    found = screener.trajectory(PROMPTS, steps=STEPS)
+    assert relative_error(found, expected, screener.smallest_magnitude).max() < 1e-4
+    np.testing.assert_allclose(screener.first_step(PROMPTS), expected[..., 0], rtol=1e-4)
+    assert screener.probe() < 1e-4
+
+
+def test_the_other_engines_agree(bundle: Path, model: PixArtSigma, screener: Screener) -> None:
+    wanted = screener.first_step(PROMPTS)
+    for backend in ("openvino", TorchBackend(model)):
+        with Screener.open(bundle, backend=backend) as other:
+            np.testing.assert_allclose(other.first_step(PROMPTS), wanted, rtol=1e-4)
+
+
+def test_a_pipelines_embeddings_are_screened_as_its_prompt(
+    pipeline: Any, screener: Screener
+) -> None:
+    told, mask, empty, empty_mask = pipeline.encode_prompt(PROMPTS[:1], device="cpu")
+    detector = Detector(screener, uncalibrated="score")
+    [wanted] = detector.screen(PROMPTS[:1])
+    for baseline in ({}, {"empty_embeds": empty, "empty_mask": empty_mask}):
+        [found] = detector.screen_embeddings(told, prompt_mask=mask, **baseline)
+        assert found.score == pytest.approx(wanted.score, rel=1e-4)
+    for wrong, words in (
+        ({}, "prompt_mask is missing"),
+        ({"prompt_mask": mask * 2}, "more than 0 and 1"),
+        ({"prompt_mask": mask[:, :9]}, "prompt_mask has the shape"),
+        ({"prompt_mask": mask, "empty_mask": empty_mask}, "goes together"),
+    ):
+        with pytest.raises(InputError, match=words):
+            detector.screen_embeddings(told, **wrong)
+
+
+def test_detectors_of_predicted_noises(
+    bundle: Path, model: PixArtSigma, screener: Screener
+) -> None:
+    for name in ("score-difference-map", "sharpness"):
+        detector = Detector(screener, detector=name, uncalibrated="score")
+        assert detector.screen(PROMPTS[:1], noises=1)[0].score > 0
+    with Screener.open(bundle, backend=TorchBackend(model)) as torch_screener:
+        exact = Detector(torch_screener, detector="sharpness", uncalibrated="score")
+        assert exact.screen(PROMPTS[:1], noises=1)[0].score > 0
+        maps = Detector(torch_screener, detector="attention-entropy", uncalibrated="score")
+        with pytest.raises(InputError, match=r"cross-attention of a UNet.* is a pixart-sigma"):
+            maps.screen(PROMPTS[:1], noises=1)
+
+
+def test_words_are_weighed_by_leaving_them_out(screener: Screener) -> None:
+    """As they stand in the prompt, whatever becomes of them."""
+    detector = Detector(screener, uncalibrated="score")
+    found = explain("  A Cat on the MOON", detector=detector, noises=1)
+    assert [each.word for each in found.words] == ["A", "Cat", "on", "the", "MOON"]
+    pieces = screener.tokenizer.pieces("  A Cat")
+    assert next(piece.span for piece in pieces if piece.span) == (2, 3)
+
+
+def test_on_the_command_line(bundle: Path, run: Run) -> None:
+    assert "ids of transformers-5's T5Tokenizer, 300 a prompt" in run("inspect", bundle).out
+
+
+# what is in the way
+
+
+def test_what_it_does_not_take(folder: Path, model: PixArtSigma, pipeline: Any) -> None:
+    with pytest.raises(InputError, match="PixArt-Sigma, of which clip_skip cannot be read here"):
+        load_model(folder, options=LoadOptions(clip_skip=1))
+    with pytest.raises(InputError, match="Give multiples of 2"):
+        model.resized((3, 4))
+    with pytest.raises(InputError, match="cannot watch PixArtSigmaPipeline"):
+        Guard(pipeline)
+    for verb in (Painter.load, load_to_explain):
+        with pytest.raises(ExportError, match=r"family pixart-sigma.*not drawn with, mitigated"):
+            verb(folder)
+
+
+CHANGES: list[tuple[str, str, Any, str]] = [
+    ("transformer/config.json", "norm_type", "ada_norm", "norm_type is 'ada_norm'"),
+    ("transformer/config.json", "use_additional_conditions", True, "told a resolution too"),
+    ("transformer/config.json", "out_channels", 6, "or twice as many"),
+    ("transformer/config.json", "caption_channels", 80, "must be T5's d_model, 40"),
+    ("transformer/config.json", "cross_attention_dim", 16, "attention_head_dim, 32"),
+    ("transformer/config.json", "sample_size", 9, "must be whole patches"),
+    ("transformer/config.json", "double_self_attention", True, "double_self_attention is true"),
+    ("scheduler/scheduler_config.json", "use_flow_sigmas", True, "use_flow_sigmas"),
+    ("scheduler/scheduler_config.json", "variance_type", "learned_range", "variance_type"),
+    ("model_index.json", "_class_name", "PixArtSigmaPAGPipeline", "PixArtSigmaPAGPipeline"),
+]
+
+
+@pytest.mark.parametrize(("file", "option", "value", "words"), CHANGES)
+def test_what_is_not_covered_is_named(
+    folder: Path, file: str, option: str, value: object, words: str
+) -> None:
+    path = folder / file
+    text = path.read_text()
+    path.write_text(json.dumps({**json.loads(text), option: value}))
+    try:
+        with pytest.raises(ExportError, match=words):
+            load_model(folder)
+    finally:
+        path.write_text(text)
+
+
+def test_published_configs_are_covered(folder: Path) -> None:
+    """As far as they say more than the library's defaults: 1024 px, and sampled with DPM++."""
+    configs: dict[str, dict[str, Any]] = {
+        "model_index": json.loads((folder / "model_index.json").read_text()),
+        "transformer": {"caption_channels": 4096, "interpolation_scale": 2, "sample_size": 128,
+                        "use_additional_conditions": False},
+        "text_encoder": {"d_model": 4096, "d_ff": 10240, "feed_forward_proj": "gated-gelu",
+                         "num_layers": 24, "num_heads": 64, "model_type": "t5"},
+        "scheduler": {"_class_name": "DPMSolverMultistepScheduler", "beta_schedule": "linear",
+                      "algorithm_type": "dpmsolver++", "lambda_min_clipped": -float("inf"),
+                      "timestep_spacing": "linspace", "variance_type": None,
+                      "euler_at_final": False, "use_karras_sigmas": False},
+    }  # fmt: skip
+    PixArtSigma.check_configs(configs, "it")
+    assert LAYOUT.problems(configs) == []
+
+
+def test_every_option_of_diffusers_is_in_a_table() -> None:
+    own = inspect.signature(PixArtTransformer2DModel.__init__).parameters
+    assert {name: option.default for name, option in TRANSFORMER.items()} == {
+        name: own[name].default for name in own if name != "self"
+    }
+    assert PixArtSigma.pipeline_class is PixArtSigmaPipeline
