@@ -6,6 +6,7 @@ OPTIMUM = .venv/optimum
 CLIENTS = .venv/clients
 LITELLM = .venv/litellm
 DOCS = .venv/docs
+UI = .venv/ui
 LOWEST = .venv/lowest
 LOWEST_TESTS = tests/export/models/test_checkpoint.py tests/export/models/test_models.py \
 	tests/export/torch/test_witness.py::test_the_embedded_model tests/runtime/test_agreement.py \
@@ -15,18 +16,21 @@ NUMERIC = $(DEV)/bin/python -m pytest -q -m numeric $(shell grep -rl --include='
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test lowest as-avx2 as-plain quick check lint format docs embedded-model mutation kills fuzz bench clean
+.PHONY: demo test lowest page as-avx2 as-plain quick check lint format docs embedded-model mutation kills fuzz bench clean
 
 demo: $(DEMO)/installed ## screen the embedded prompts, without torch
 	$(DEMO)/bin/mnemoscope demo --output out/demo
 
 test: $(OPTIMUM)/installed $(CLIENTS)/installed $(LITELLM)/installed ## lint, types and tests
-	$(MAKE) -j2 lint lowest as-avx2 as-plain # a process each; what follows has one for every core
+	$(MAKE) -j2 lint lowest page as-avx2 as-plain # a process each; what follows has one for every core
 	$(DEV)/bin/python -m pytest -n auto --dist worksteal
 
 lowest: $(LOWEST)/installed ## what must work with the lowest versions too
 	$(LOWEST)/bin/python -m pytest -q -o cache_dir=$(LOWEST)/.pytest_cache $(LOWEST_TESTS) \
 		-k "not v_prediction"
+
+page: $(UI)/installed ## mnemoscope ui in a browser, where there is one (Chromium)
+	$(UI)/bin/python -m pytest -q -o cache_dir=$(UI)/.pytest_cache tests/sdk/ui/test_page.py
 
 as-avx2: $(DEV)/installed ## what rounding decides, as on a processor without AVX-512
 	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(NUMERIC)
@@ -102,6 +106,12 @@ $(LITELLM)/installed: constraints-litellm.txt ## LiteLLM's proxy, and OpenAI's c
 $(DOCS)/installed: pyproject.toml constraints-docs.txt ## what makes the site
 	$(PYTHON) -m venv $(DOCS)
 	$(DOCS)/bin/python $(PIP) install -c constraints-docs.txt -e '.[docs]'
+	touch $@
+
+$(UI)/installed: pyproject.toml constraints-ui.txt ## Gradio, which needs another tomlkit and pillow; a browser
+	$(PYTHON) -m venv $(UI)
+	$(UI)/bin/python $(PIP) install -c constraints-ui.txt -e '.[onnxruntime,torch,ui]' \
+		filelock hypothesis onnx playwright pytest pytest-timeout
 	touch $@
 
 $(LOWEST)/installed: pyproject.toml constraints-lowest.txt ## the lowest versions that the metadata allows

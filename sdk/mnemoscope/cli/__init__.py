@@ -41,6 +41,7 @@ from . import (
     serve,
     sign,
     triton,
+    ui,
 )
 from ._writers import printable
 
@@ -76,6 +77,7 @@ app = typer.Typer(
 app.command("screen", epilog=screen.EPILOG)(screen.command)
 app.command("audit", epilog=audit.EPILOG)(audit.command)
 app.command("serve", epilog=serve.EPILOG)(serve.command)
+app.command("ui", epilog=ui.EPILOG)(ui.command)
 app.command("demo")(demo.command)
 app.command("calibrate")(calibrate.command)
 app.command("evaluate")(evaluate.command)

@@ -1,0 +1,133 @@
+"""Pictures as drawn and mitigated, with what was measured of them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..templates import render
+from .studio import Drawing
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ..mitigate import Picture
+
+__all__ = ["drawing_card", "heat_map"]
+
+_HOT = (255, 112, 67)
+
+
+@dataclass(frozen=True)
+class _Figure:
+    """A picture as PNG, what it is, and what is known of it."""
+
+    picture: bytes
+    caption: str
+    facts: tuple[str, ...] = ()
+
+
+def drawing_card(drawing: Drawing) -> str:
+    """What came of drawing a prompt."""
+    found = drawing.mitigation
+    if not found.flagged:
+        kind, title = "clean", "Drawn as ever"
+        sentence = "The prompt was not flagged, and its pictures do not agree more than usual."
+    elif found.verified:
+        kind, title = "clean", "Mitigated: the training picture does not come out"
+        sentence = "The mitigated pictures are no copies, and score as benign prompts do."
+    else:
+        kind = "flagged" if found.verified is False else "none"
+        title = "Do not use it" if found.verified is False else "Drawn, and not verified"
+        sentence = f"{found.why}."[:1].upper() + f"{found.why}."[1:]
+    return render(
+        "ui/drawing.html",
+        kind=kind,
+        title=title,
+        sentence=sentence,
+        pairs=[list(each) for each in _pairs(drawing)],
+        meaning=_meaning(drawing),
+    )
+
+
+def heat_map(picture: Image, where: NDArray[np.float32], most: float) -> Image:
+    """A picture in grey, with colour where the prompt decided it.
+
+    Args:
+        picture: The picture.
+        where: Squared differences of the predictions at the last step. # [H, W] of latents
+        most: The difference that has the full colour.
+    """
+    from PIL import Image
+
+    heat = np.clip(where / most if most > 0 else np.zeros_like(where), 0, 1) * 255
+    mask = Image.fromarray(heat.astype(np.uint8)).resize(picture.size, Image.Resampling.BILINEAR)
+    grey = picture.convert("L").point(lambda value: value // 2 + 96).convert("RGB")
+    return Image.composite(Image.new("RGB", picture.size, _HOT), grey, mask)
+
+
+def _pairs(drawing: Drawing) -> Iterator[Iterator[_Figure]]:
+    """For each seed what belongs together."""
+    found = drawing.mitigation
+    for k, (before, after) in enumerate(zip(found.originals, found.pictures, strict=True)):
+        yield _figures(drawing, before, after if found.flagged else None, first=k == 0)
+
+
+def _figures(
+    drawing: Drawing, before: Picture, after: Picture | None, *, first: bool
+) -> Iterator[_Figure]:
+    most = 0.0 if before.recited is None else float(before.recited.max())
+    if first and drawing.training is not None:
+        facts = (f"copy similarity with the first drawing {drawing.training.similarity:.3f}",)
+        yield _Figure(_png(drawing.training.picture), "nearest training picture", facts)
+    shown = [(before, "as drawn")] + ([(after, "mitigated")] if after is not None else [])
+    for picture, name in shown:
+        yield _Figure(_png(picture.image), f"{name}, seed {picture.seed}", _facts(picture))
+        if picture.recited is not None:
+            heat = heat_map(picture.image, picture.recited, most)
+            yield _Figure(_png(heat), f"{name}: where the prompt decides it")
+
+
+def _facts(picture: Picture) -> tuple[str, ...]:
+    judged = picture.judged
+    facts = []
+    if judged.copy_similarity is not None:
+        facts.append(f"copy similarity {judged.copy_similarity:.3f}")
+    if judged.alignment is not None:
+        facts.append(f"alignment {judged.alignment:.3f}")
+    facts.append(f"score {judged.score:.3f}")
+    if picture.strategy != "none":
+        facts.append(f"by {picture.strategy}")
+    return tuple(facts)
+
+
+def _meaning(drawing: Drawing) -> list[str]:
+    found = drawing.mitigation
+    above = drawing.copied_above
+    copies = (
+        "what makes a copy is not known for it"
+        if above is None
+        else f"above {above:.3g} a picture counts as a copy"
+    )
+    compared = "the training pictures, and for a mitigated picture the unmitigated one too"
+    if drawing.training is None:
+        compared = "the unmitigated picture of the same seed"
+    return [
+        f"Copy similarity is the cosine with the likest of {compared}, by {found.descriptor}; "
+        f"{copies}. Alignment is the CLIP score of picture and prompt.",
+        "Colour shows where the prompt decided the pixels at the last step (the squared "
+        "difference of the two noise predictions). In a recited picture those are the parts that "
+        "are copied. Both maps have one scale.",
+        f"It took {found.seconds:.0f} s.",
+    ]
+
+
+def _png(picture: Image) -> bytes:
+    file = io.BytesIO()
+    picture.convert("RGB").save(file, "PNG")
+    return file.getvalue()

@@ -1,0 +1,158 @@
+"""The page from its start to its end, on a server of its own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from mnemoscope_runtime import BackendError, BackendUnavailable
+
+from .desk import Desk
+from .options import UiOptions
+
+__all__ = ["Page", "opened", "run"]
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_LARGEST = 5 * 1024 * 1024  # bytes of a file
+# Gradio's own scripts stand in its page; nothing comes from elsewhere, nothing goes elsewhere
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+    "connect-src 'self'; frame-ancestors 'none'; base-uri 'self'; form-action 'self'"
+)
+_HEADERS = (
+    (b"content-security-policy", _POLICY.encode()),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page that can be served.
+
+    Attributes:
+        server: Uvicorn's.
+        listener: Where it listens.
+        address: What a browser is told.
+    """
+
+    server: Any
+    listener: socket.socket
+    address: str
+
+
+def run(options: UiOptions, say: Callable[[str], None]) -> None:
+    """Serve the page until SIGINT or SIGTERM.
+
+    Args:
+        options: What the page is about, and where it is.
+        say: Told where it is.
+
+    Raises:
+        MnemoscopeError: as `opened`.
+    """
+    with opened(options) as page:
+        say(f"page {page.address}")
+        page.server.run(sockets=[page.listener])
+
+
+@contextmanager
+def opened(options: UiOptions) -> Iterator[Page]:
+    """A page whose `server` is still to run; at the end all that it kept is deleted.
+
+    Raises:
+        BackendUnavailable: Gradio is not installed.
+        BackendError: the address cannot be listened at.
+        MnemoscopeError: the bundle, its calibration, the backend or the detector cannot be used.
+    """
+    with tempfile.TemporaryDirectory(prefix="mnemoscope-ui-") as folder, Desk(options) as desk:
+        # read when Gradio is imported, or later
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+        try:
+            import uvicorn
+
+            app = _app(desk, options)
+        except ImportError as error:
+            raise BackendUnavailable(
+                f"The page needs Gradio: {error}. Install it with `pip install 'mnemoscope[ui]'`, "
+                "in an environment of its own."
+            ) from None
+        listener = _listen(options.host, options.port)
+        host, port = listener.getsockname()[:2]
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, timeout_graceful_shutdown=2
+        )
+        try:
+            shown = f"[{host}]" if ":" in host else host
+            yield Page(uvicorn.Server(config), listener, f"http://{shown}:{port}/")
+        finally:
+            listener.close()
+
+
+def _app(desk: Desk, options: UiOptions) -> Any:
+    import gradio as gr
+    from fastapi import FastAPI
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    from .page import STYLE, build, theme
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(_Guarded)
+    if options.host in _LOOPBACK:  # or any web site could reach it by a name that it resolves so
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]"])
+    gr.mount_gradio_app(
+        app,
+        build(desk),
+        "/",
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        mcp_server=False,
+        max_file_size=_LARGEST,
+        theme=theme(),
+        css_paths=[STYLE],
+    )
+    return app
+
+
+class _Guarded:
+    """Middleware that tells browsers to load nothing from elsewhere, and to send nothing there."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def guarded(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), *_HEADERS]}
+            await send(message)
+
+        await self._app(scope, receive, guarded)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if os.name == "posix":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        raise BackendError(
+            f"{host} port {port} cannot be listened at: {error.strerror}. Choose another --host or "
+            "--port; port 0 takes one that is free."
+        ) from None
+    return listener
