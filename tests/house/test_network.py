@@ -25,7 +25,7 @@ pytestmark = [
     ),
 ]
 # nothing else: under `CI` or the like, what reports elsewhere keeps still
-KEPT = ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "LANG")
+KEPT = ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "LANG", "OMP_NUM_THREADS")
 WATCH = """
 import json, os, sys
 def note(event, args):
