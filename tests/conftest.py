@@ -38,6 +38,7 @@ pytest_plugins = [
     "example_support",
     "fake_gpu",
     "engine_support",
+    "operators",
     "prompt_support",
     "screening_support",
     "shared",
