@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from mnemoscope import InputError
 from mnemoscope_export import load_network
 
 from .captions import Caption
 from .clip import tokenize, train_clip, train_tokenizer
 from .dataset import Dataset, Sizes, build_dataset
 from .images import Pixels
-from .pack import judge, pack
+from .pack import judge, pack, require_captions
 from .unet import train_unet
 from .vae import encode, train_vae
 
@@ -107,7 +109,7 @@ def _latents_and_embeddings(
     )
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m recipes.embedded", description=__doc__)
     parser.add_argument("work", type=Path, help="working directory; downloads go to WORK/data")
     parser.add_argument("--stage", choices=STAGES, action="append", help="default: all, in order")
@@ -131,7 +133,13 @@ def main() -> None:
     parser.add_argument("--unet-steps", type=int, default=12_000)
     parser.add_argument("--finish-steps", type=int, default=5_000)
     parser.add_argument("--finish-cycles", type=int, default=2)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    stages = args.stage or STAGES
+    if "pack" in stages:
+        try:
+            require_captions(args.calibration)
+        except InputError as error:
+            parser.error(f"--calibration {args.calibration}, half of which count: {error}")
     if args.threads:
         torch.set_num_threads(args.threads)
     args.work.mkdir(parents=True, exist_ok=True)
@@ -145,7 +153,7 @@ def main() -> None:
         "pack": pack,
         "judge": judge,
     }
-    for stage in args.stage or STAGES:
+    for stage in stages:
         run[stage](args.work, data, args)
 
 

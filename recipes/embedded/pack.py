@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from mnemoscope import CalibrationFile, Detector, calibrate
+from mnemoscope.calibration.conformal import allowed_above
 from mnemoscope.screening.opening import CALIBRATION
 from mnemoscope_export import ExportOptions, StableDiffusion, export_bundle, load_network, load_vae
 
@@ -30,11 +31,21 @@ from .vae import encode, psnr
 SEEN = 300  # seen captions that ship, to judge false positives by
 JUDGED = 100  # captions of each kind that are drawn
 DETECTORS, STEPS, NOISES = ("magnitude", "taps"), (1, 10), (1, 4)  # settings that are calibrated
+FPR, DELTA = 0.01, 0.05  # what is promised of each
 GRID = 10  # pictures a row in memorized.png
 ARGUMENTS = (  # that change what is trained
     *("seed", "prediction", "memorised", "seen", "calibration", "memorised_share"),
     *("encoder_layers", "vae_steps", "clip_steps", "unet_steps", "finish_steps", "finish_cycles"),
 )
+
+
+def require_captions(count: int) -> None:
+    """Whether that many calibrate every detector: said before hours of training, not after.
+
+    Raises:
+        InputError: they are too few, of which every second one teaches a detector that learns.
+    """
+    allowed_above(count // 2, FPR, DELTA)
 
 
 def pack(work: Path, data: Dataset, args: argparse.Namespace) -> None:
@@ -67,7 +78,15 @@ def pack(work: Path, data: Dataset, args: argparse.Namespace) -> None:
         with Detector.load(out / "bundle", backend=backend, detector=name) as detector:
             # what learns does so from benign captions alone: its weights should not know these
             positives = [] if detector.statistic.is_fitted else known
-            measured = calibrate(detector, prompts, positives=positives, steps=STEPS, noises=NOISES)
+            measured = calibrate(
+                detector,
+                prompts,
+                positives=positives,
+                fpr=FPR,
+                delta=DELTA,
+                steps=STEPS,
+                noises=NOISES,
+            )
         calibrations = calibrations.with_(measured)
     calibrations.write(out / "bundle" / CALIBRATION)
 

@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from mnemoscope.training import HardThreshold, MemorizationFilter
+from recipes.embedded.__main__ import main
 from recipes.embedded.captions import TONES, draw_captions
 from recipes.embedded.clip import END, tokenize, train_clip, train_tokenizer
 from recipes.embedded.dataset import Sizes, build_dataset
@@ -180,3 +181,13 @@ def test_training_with_a_filter(tmp_path: Path) -> None:
     memorised = [each for each in report.samples if int(each.name) < 8]
     assert sum(each.seen for each in memorised) == 3 * 2  # a quarter of every batch
     assert max(int(each.name) for each in report.samples) < 8 + 64
+
+
+def test_captions_that_cannot_calibrate_are_refused_before_hours_of_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([str(tmp_path / "work"), "--calibration", "400"])
+    assert end.value.code == 2
+    assert "--calibration 400, half of which count: 200 benign prompts" in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
