@@ -8,12 +8,10 @@ from __future__ import annotations
 import sys
 from functools import cache
 
-import pytest
-
 _MODULE = "torch.onnx._internal.exporter._registration"
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
+def pytest_runtest_setup() -> None:
     if _MODULE in sys.modules:  # which the first export loads
         _read_once()
 
