@@ -7,13 +7,13 @@ from .svg import GREEN, RED, Drawing
 
 def words() -> Drawing:
     """The eight words of the house, and the way from one to the next."""
-    drawing = Drawing(860, 230, "From a model to a verdict")
+    drawing = Drawing(880, 230, "From a model to a verdict")
     boxes = {
         "model": (5, "model\n(diffusers, ONNX)"),
         "bundle": (180, "bundle\ngraphs, tokenizer,\nnoise bank, manifest"),
         "screener": (390, "screener\nmeasures"),
         "score": (570, "score"),
-        "verdict": (710, "verdict\nand p-value"),
+        "verdict": (735, "verdict\nand p-value"),
     }
     for x, text in boxes.values():
         drawing.box(x, 50, 140, 66, text)

@@ -13,7 +13,7 @@ import yaml
 from repository import ROOT
 
 from mnemoscope.cli import app
-from recipes.site import api, checking, commands, outside
+from recipes.site import api, checking, commands, outside, shapes
 from recipes.site.names import MODULES, packages
 
 MADE = {"reference/cli.md"}
@@ -136,3 +136,11 @@ def test_missing_names_and_styles_are_seen(site: Path) -> None:
     assert first == "a.css loads https://fonts.example/a.css"
     assert "mnemoscope.guard.Guard has no entry in the reference" in others
     assert any("docs/guard.md imports mnemoscope.guard.Guard" in each for each in others)
+
+
+def test_shapes_are_no_headings_or_links() -> None:
+    told = "Of each. # [step][feature]\n    # [B, n], >= 0\n# ([B, L], [B, P])\nx # [N]"
+    assert shapes.marked(told) == (
+        "Of each. `[step][feature]`\n    `[B, n]`, >= 0\n`([B, L], [B, P])`\nx `[N]`"
+    )
+    assert shapes.marked("# a heading, [a](b)") == "# a heading, [a](b)"

@@ -29,8 +29,8 @@ class Fit:
         z = sum_f weight_f (x_f - mean_f) / std_f
 
     Attributes:
-        mean: Of each feature at each step. # `[step][feature]`
-        std: Likewise, > 0. # `[step][feature]`
+        mean: Of each feature at each step. # [step][feature]
+        std: Likewise, > 0. # [step][feature]
         weight: Of each feature. # [feature]
 
     Raises:

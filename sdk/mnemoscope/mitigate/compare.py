@@ -35,7 +35,7 @@ class Drawings:
 
     Attributes:
         strategy: Its name.
-        pictures: Prompt by prompt. # `[P][S]`
+        pictures: Prompt by prompt. # [P][S]
         likeness: Cosine with what each prompt must not draw. # [P, S]
         changed: Cosine with what the prompt draws unmitigated from the same seed. # [P, S]
         avoided: The same, or with what it draws from other seeds, where several draw one picture:
