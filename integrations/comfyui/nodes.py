@@ -37,8 +37,8 @@ _NEGATIVE = (
 )
 _LOOKS = (
     "INT",
-    {"default": 1, "min": 1, "max": 100, "tooltip": "At how many steps to look. 1 is enough, and "
-     "holds for every sampler that starts at the same noise level."},
+    {"default": 5, "min": 1, "max": 100, "tooltip": "At how many of the model's first calls to "
+     "look. More find more; 1 holds for every sampler, and finds little."},
 )  # fmt: skip
 _EXTRA = (
     "BOOLEAN",

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 import torch
-from comfyui_checkout import comfy_clip, comfy_flow, comfy_model, open_checkout
 from repository import ROOT
 
+from benchmarks.comfyui.checkout import comfy_clip, comfy_flow, comfy_model, open_checkout
 from integrations.comfyui.calibrating import calibrate_sampling
 from integrations.comfyui.decision import Blocked, Sampled
 from integrations.comfyui.guard import guarded

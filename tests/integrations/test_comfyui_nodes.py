@@ -114,7 +114,7 @@ def test_a_guard_is_calibrated_and_judges(nodes: dict[str, type], tmp_path: Path
     node = nodes["MnemoscopeGuard"]
     watched, guard = run(node, model=model, clip=clip, mode="black", calibration="mine.json")
     assert not model.wrappers  # a clone is patched
-    drawn = draw(watched, noise_of(0, 2), both(clip, LOUD, QUIET), both(clip, ""))
+    drawn = draw(watched, noise_of(0, 2), both(clip, LOUD, QUIET), both(clip, ""), cfg=8.0)
     images, verdict, score, clear = run(
         nodes["MnemoscopeVerdict"], guard=guard, latent={"samples": drawn},
         images=torch.ones(2, 8, 8, 3),

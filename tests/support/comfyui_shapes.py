@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 SHAPE = (1, 4, 6, 6)
-SIGMAS = (14.6, 5.0, 1.0, 0.0)
+SIGMAS = (14.6, 5.0, 2.5, 1.5, 1.0, 0.5, 0.0)
 TOKENS = 8
 
 
