@@ -21,15 +21,17 @@ if TYPE_CHECKING:
 __all__ = ["drawing_card", "heat_map"]
 
 _HOT = (255, 112, 67)
+_FULL = 0.95  # share of the pixels of the unmitigated picture that have less than the full colour
 
 
 @dataclass(frozen=True)
 class _Figure:
-    """A picture as PNG, what it is, and what is known of it."""
+    """A picture as PNG, what it is, what is known of it, and where the prompt decided it."""
 
     picture: bytes
     caption: str
-    facts: tuple[str, ...] = ()
+    facts: tuple[str, ...]
+    heat: bytes | None = None
 
 
 def drawing_card(drawing: Drawing) -> str:
@@ -50,7 +52,7 @@ def drawing_card(drawing: Drawing) -> str:
         kind=kind,
         title=title,
         sentence=sentence,
-        pairs=[list(each) for each in _pairs(drawing)],
+        rows=list(_rows(drawing)),
         meaning=_meaning(drawing),
     )
 
@@ -71,26 +73,27 @@ def heat_map(picture: Image, where: NDArray[np.float32], most: float) -> Image:
     return Image.composite(Image.new("RGB", picture.size, _HOT), grey, mask)
 
 
-def _pairs(drawing: Drawing) -> Iterator[Iterator[_Figure]]:
+def _rows(drawing: Drawing) -> Iterator[list[_Figure]]:
     """For each seed what belongs together."""
     found = drawing.mitigation
     for k, (before, after) in enumerate(zip(found.originals, found.pictures, strict=True)):
-        yield _figures(drawing, before, after if found.flagged else None, first=k == 0)
+        figures = []
+        if k == 0 and drawing.training is not None:
+            facts = (f"copy similarity {drawing.training.similarity:.3f} with the next",)
+            picture = _png(drawing.training.picture)
+            figures.append(_Figure(picture, "nearest training picture", facts))
+        most = 0.0 if before.recited is None else float(np.quantile(before.recited, _FULL))
+        figures.append(_figure(before, "as drawn", most))
+        if found.flagged:
+            figures.append(_figure(after, "mitigated", most))
+        yield figures
 
 
-def _figures(
-    drawing: Drawing, before: Picture, after: Picture | None, *, first: bool
-) -> Iterator[_Figure]:
-    most = 0.0 if before.recited is None else float(before.recited.max())
-    if first and drawing.training is not None:
-        facts = (f"copy similarity with the first drawing {drawing.training.similarity:.3f}",)
-        yield _Figure(_png(drawing.training.picture), "nearest training picture", facts)
-    shown = [(before, "as drawn")] + ([(after, "mitigated")] if after is not None else [])
-    for picture, name in shown:
-        yield _Figure(_png(picture.image), f"{name}, seed {picture.seed}", _facts(picture))
-        if picture.recited is not None:
-            heat = heat_map(picture.image, picture.recited, most)
-            yield _Figure(_png(heat), f"{name}: where the prompt decides it")
+def _figure(picture: Picture, name: str, most: float) -> _Figure:
+    heat = None
+    if picture.recited is not None:
+        heat = _png(heat_map(picture.image, picture.recited, most))
+    return _Figure(_png(picture.image), f"{name}, seed {picture.seed}", _facts(picture), heat)
 
 
 def _facts(picture: Picture) -> tuple[str, ...]:

@@ -191,7 +191,7 @@ def test_pictures_are_drawn_before_and_after(shown: Opened) -> None:
     said = shown.text("#drawn", "nearest training picture")
     assert re.search(r"as drawn, seed 0\s+copy similarity 0\.9", said)
     assert "mitigated, seed 0" in said
-    assert said.count("where the prompt decides it") == 2
+    assert said.count("where the prompt decided it") == 2
     seen = shown.page.locator("#drawn img").evaluate_all("all => all.map(e => e.src)")
     place = [row.prompt for row in MEMORISED].index(EXAMPLES[0][1])
     training = np.asarray(embedded.memorized_pictures()[place])
