@@ -144,7 +144,7 @@ def watch(shim: Path, place: Path, code: str, *args: str) -> list[str]:
 
 
 def test_every_command_is_tried() -> None:
-    assert {args[0] for args in PLAIN + WITH_TORCH} | {"serve"} == {*COMMANDS}
+    assert {args[0] for args in PLAIN + WITH_TORCH} | {"serve", "ui"} == {*COMMANDS}
 
 
 def test_no_command_asks_the_network(shim: Path, place: Path) -> None:

@@ -27,7 +27,7 @@ KEYS += ["notes", "error"]
 PROMPTS = ["a cat, sitting", "rain", "eine Katze — 猫"]
 COMMANDS = ["screen", "audit", "demo", "calibrate", "calibration", "evaluate", "export", "inspect"]
 COMMANDS += ["generate", "build", "bench", "parity", "doctor", "explain", "mitigate"]
-COMMANDS += ["keygen", "sign", "serve", "triton"]
+COMMANDS += ["keygen", "sign", "serve", "triton", "ui"]
 
 
 @dataclass(frozen=True)

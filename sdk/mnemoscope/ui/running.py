@@ -71,11 +71,11 @@ def opened(options: UiOptions) -> Iterator[Page]:
         BackendError: the address cannot be listened at.
         MnemoscopeError: the bundle, its calibration, the backend or the detector cannot be used.
     """
-    with tempfile.TemporaryDirectory(prefix="mnemoscope-ui-") as folder, Desk(options) as desk:
-        # read when Gradio is imported, or later
-        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    with (
+        tempfile.TemporaryDirectory(prefix="mnemoscope-ui-") as folder,
+        _quiet(folder),
+        Desk(options) as desk,
+    ):
         try:
             import uvicorn
 
@@ -95,6 +95,26 @@ def opened(options: UiOptions) -> Iterator[Page]:
             yield Page(uvicorn.Server(config), listener, f"http://{shown}:{port}/")
         finally:
             listener.close()
+
+
+@contextmanager
+def _quiet(folder: str) -> Iterator[None]:
+    """What Gradio reads, at its import or later: to report nothing, and where its files are."""
+    wanted = {
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "GRADIO_TEMP_DIR": folder,
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _app(desk: Desk, options: UiOptions) -> Any:
