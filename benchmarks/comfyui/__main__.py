@@ -34,13 +34,13 @@ SHAPE = (1, 16, 8, 8)
 LOOKS = (1, 3, 5)
 
 
-def sample(model: Any, noise: torch.Tensor, positive: Any, negative: Any) -> object:
+def sample(model: Any, noise: torch.Tensor, positive: Any, negative: Any, seed: int = 0) -> object:
     """A KSampler's draw of an empty latent."""
     from comfy.sample import sample as draw
 
     return draw(
         model, noise, 20, 7.5, "euler", "normal", positive, negative, torch.zeros(SHAPE),
-        seed=0, disable_pbar=True,
+        seed=seed, disable_pbar=True,
     )  # fmt: skip
 
 

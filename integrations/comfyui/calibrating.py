@@ -21,8 +21,8 @@ from .watch import Ruling, Watch
 
 __all__ = ["Sample", "calibrate_sampling"]
 
-# (model, noise, positive, negative): draws with ComfyUI's sampler
-Sample = Callable[[Any, Tensor, Any, Any], object]
+# (model, noise, positive, negative, seed of what the sampler adds): draws with ComfyUI's sampler
+Sample = Callable[[Any, Tensor, Any, Any, int], object]
 
 
 def calibrate_sampling(
@@ -75,9 +75,9 @@ def calibrate_sampling(
     watched = watch.attach(patcher)
     baseline = encode(clip, negative)
     for done, prompt in enumerate(prompts, 1):
-        generator = torch.Generator().manual_seed(int(digest(prompt), 16) + seed)
-        noise = torch.randn(shape, generator=generator)
-        sample(watched, noise, encode(clip, prompt), baseline)
+        own = int(digest(prompt), 16) + seed
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(own))
+        sample(watched, noise, encode(clip, prompt), baseline, own)
         if len(found) != done:
             raise InputError(
                 "The sampler drew to its end without being measured. Give it at least as many "

@@ -50,8 +50,9 @@ def sample(
     positive: Any,
     negative: Any,
     latent: Tensor,
+    seed: int,
 ) -> object:
-    """What a KSampler draws, without its progress bar; noise is given, so the seed is any."""
+    """What a KSampler draws, without its progress bar; the seed is of what some samplers add."""
     import comfy.sample
 
     return comfy.sample.sample(
@@ -65,7 +66,7 @@ def sample(
         negative,
         latent,
         disable_pbar=True,
-        seed=0,
+        seed=seed,
     )
 
 

@@ -212,9 +212,9 @@ class CalibrateMemorizationGuard:
         source = found(prompts, comfyui.given(), "a file of benign prompts")
         empty = comfyui.empty_latent(model, latent["samples"])
 
-        def sample(model: Any, noise: Tensor, positive: Any, negative: Any) -> object:
+        def sample(model: Any, noise: Tensor, positive: Any, negative: Any, seed: int) -> object:
             return comfyui.sample(
-                model, noise, steps, cfg, sampler_name, scheduler, positive, negative, empty
+                model, noise, steps, cfg, sampler_name, scheduler, positive, negative, empty, seed
             )
 
         calibration = calibrate_sampling(

@@ -38,14 +38,14 @@ def test_scores_are_the_formula_s_and_set_the_threshold() -> None:
 def test_it_stops_after_the_steps_that_are_looked_at() -> None:
     asked: list[float] = []
 
-    def sample(model: Any, noise: Any, positive: Any, negative: Any) -> Any:
+    def sample(model: Any, noise: Any, positive: Any, negative: Any, seed: int) -> Any:
         def function(predict: Any, x: Any, sigmas: Any) -> Any:
             for sigma in sigmas[:-1]:
                 asked.append(float(sigma))
                 x = predict(x, sigma.expand(len(x)))
             return x
 
-        return draw(model, noise, positive, negative, function=function)
+        return draw(model, noise, positive, negative, seed, function=function)
 
     calibrated(sample=sample, steps=2)
     assert asked == pytest.approx([14.6, 5.0] * len(BENIGN))
@@ -53,10 +53,12 @@ def test_it_stops_after_the_steps_that_are_looked_at() -> None:
 
 def test_each_prompt_has_a_noise_of_its_own_and_always_the_same() -> None:
     noises: list[Any] = []
+    seeds: list[int] = []
 
-    def sample(model: Any, noise: Any, positive: Any, negative: Any) -> Any:
+    def sample(model: Any, noise: Any, positive: Any, negative: Any, seed: int) -> Any:
         noises.append(noise)
-        return draw(model, noise, positive, negative)
+        seeds.append(seed)
+        return draw(model, noise, positive, negative, seed)
 
     calibrated(sample=sample)
     calibrated(sample=sample)
@@ -65,6 +67,8 @@ def test_each_prompt_has_a_noise_of_its_own_and_always_the_same() -> None:
     assert len(set(sums[:20])) == 20
     assert sums[:20] == sums[20:40]
     assert not set(sums[:20]) & set(sums[40:])
+    assert len(set(seeds[:20])) == 20  # of what ancestral samplers add
+    assert seeds[:20] == seeds[20:40]
 
 
 def test_prompts_that_cannot_be_used_are_refused() -> None:

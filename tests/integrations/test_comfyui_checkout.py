@@ -63,7 +63,7 @@ def calibration(comfy: tuple[Any, Any]) -> Calibration:
     )
 
 
-def _as_node(model: Any, noise: torch.Tensor, positive: Any, negative: Any) -> Any:
+def _as_node(model: Any, noise: torch.Tensor, positive: Any, negative: Any, _: int) -> Any:
     return sample(model, noise, positive, negative)
 
 

@@ -193,6 +193,7 @@ def draw(
     noise: Tensor,
     positive: Any,
     negative: Any,
+    _seed: int = 0,
     *,
     cfg: float = 7.5,
     sigmas: Sequence[float] = SIGMAS,
