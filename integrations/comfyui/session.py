@@ -114,8 +114,8 @@ class Session:
         for image, score in enumerate(scores):
             if not math.isfinite(score):
                 raise NumericsError(
-                    f"The magnitude of image {image} is NaN or infinite: that is no verdict, and "
-                    "nothing was drawn. Start ComfyUI with --force-fp32, or use another model file."
+                    f"The magnitude of image {image} is NaN or infinite, which is no verdict. "
+                    "Start ComfyUI with --force-fp32, or use another model file."
                 )
         same = self.baseline.is_told(cond, len(prediction))
         request = self._request(model, cond, prediction, sizes)

@@ -23,6 +23,7 @@ from .session import Measured, Session
 __all__ = ["Ruling", "Watch"]
 
 _AROUND = "outer_sample"  # ComfyUI's name of the place around a whole sampling
+_GUIDER = "CFGGuider"  # of KSampler too
 _KEY = "mnemoscope"
 _KEPT = 256  # samplings whose verdicts are kept
 
@@ -243,9 +244,18 @@ class Watch:
 
 
 def _about(guider: Any, latent: Tensor, sampler: Any, steps: int) -> str:
-    """What scores depend on beside the conditionings, in words."""
+    """What scores depend on beside the conditionings, in words.
+
+    Raises:
+        InputError: past the first step it is open how predictions are combined.
+    """
     found = ["from noise" if not torch.count_nonzero(latent) else "from a latent"]
     if steps > 1:
+        if type(guider).__name__ != _GUIDER:
+            raise InputError(
+                f"The guard looks at {steps} calls, and does not know how {named(guider)} combines "
+                f"predictions on the way. Use a KSampler or {_GUIDER}, or let it look at one."
+            )
         samples = getattr(sampler, "sampler_function", sampler)
         options = getattr(sampler, "extra_options", None) or ""
         found.append(f"cfg {guider.cfg:g}, sampler {named(samples)}{options}")

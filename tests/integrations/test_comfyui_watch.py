@@ -13,6 +13,7 @@ from comfyui_shapes import (
     SHAPE,
     V_PREDICTION,
     BaseModel,
+    CFGGuider,
     Clip,
     ModelPatcher,
     both,
@@ -226,6 +227,21 @@ def test_a_guider_that_asks_outside_of_a_sampling_is_refused(
         see(args)
     [see] = report.attach(model).model_options["sampler_pre_cfg_function"]
     assert see(args) is args["conds_out"]
+
+
+def test_another_guider_may_do_as_it_likes_after_the_first_call(model: Any, clip: Clip) -> None:
+    class DualGuider(CFGGuider):
+        pass
+
+    one, two = (
+        guarded(model, clip, mode="report", calibrations=(), steps=steps) for steps in (1, 2)
+    )
+    told = noise_of(), both(clip, QUIET), both(clip, "")
+    drawn = draw(one.attach(model), *told, guides=DualGuider)
+    assert one.sampled(drawn).decisions
+    drawn = draw(two.attach(model), *told, guides=DualGuider)
+    assert "does not know how" in two.sampled(drawn).reason
+    assert "DualGuider combines" in two.sampled(drawn).reason
 
 
 def test_three_predictions_are_refused(model: Any, clip: Clip, block: Any) -> None:

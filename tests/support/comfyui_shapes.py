@@ -121,6 +121,11 @@ class ModelPatcher:
         }
 
 
+class CFGGuider:
+    def __init__(self, patcher: Any, cfg: float) -> None:
+        self.model_patcher, self.cfg = patcher, cfg
+
+
 class Cond:
     """ComfyUI's holder of what a model is told."""
 
@@ -200,13 +205,14 @@ def draw(
     latent: Tensor | None = None,
     mask: Tensor | None = None,
     function: Any = sample_euler,
+    guides: Any = CFGGuider,
 ) -> Any:
     """What a KSampler does, as far as guards see of it."""
     options = {**patcher.model_options}
     options["transformer_options"] = {
         **options["transformer_options"], "wrappers": patcher.wrappers, "callbacks": {}
     }  # fmt: skip
-    guider = SimpleNamespace(model_patcher=patcher, cfg=cfg)
+    guider = guides(patcher, cfg)
     conds = [_converted(positive), _converted(negative)]
     latent = torch.zeros_like(noise) if latent is None else latent
 
