@@ -21,6 +21,7 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     FluxTransformer2DModel,
     PixArtTransformer2DModel,
+    QwenImageTransformer2DModel,
     SD3Transformer2DModel,
 )
 from rich.console import Console
@@ -30,6 +31,8 @@ from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     T5Config,
     T5EncoderModel,
 )
@@ -37,6 +40,7 @@ from transformers import (
 from mnemoscope_export.models import Model
 from mnemoscope_export.models.flux import Flux
 from mnemoscope_export.models.pixart import PixArtSigma
+from mnemoscope_export.models.qwen_image import QwenImage
 from mnemoscope_export.models.sd3 import StableDiffusion3
 from mnemoscope_export.torch.flops import count_flops
 
@@ -60,7 +64,7 @@ def _t5() -> Any:
 
 def _reads(length: int) -> Any:
     """What stands for a tokenizer: here all that is asked of it is how much it reads."""
-    return SimpleNamespace(model_max_length=length)
+    return SimpleNamespace(model_max_length=length, pad_token_id=0)
 
 
 def _sd3(**transformer: Any) -> Callable[[], Model]:
@@ -104,6 +108,18 @@ def _pixart() -> Model:
     return PixArtSigma("", _reads(300), _t5(), transformer, DDIMScheduler())
 
 
+def _qwen() -> Model:
+    text = {
+        "vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944,
+        "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4,
+        "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+    }  # fmt: skip
+    config = Qwen2_5_VLConfig(text_config=text, vision_config={"depth": 1})  # sees nothing here
+    encoder = Qwen2_5_VLForConditionalGeneration(config)
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    return QwenImage("", _reads(546), encoder, QwenImageTransformer2DModel(), scheduler)
+
+
 _MEDIUM = tuple(range(13))
 MODELS: Mapping[str, Callable[[], Model]] = {
     "Stable Diffusion 3 medium": _sd3(num_layers=24, num_attention_heads=24),
@@ -115,6 +131,7 @@ MODELS: Mapping[str, Callable[[], Model]] = {
     "FLUX.1 dev": _flux(guided=True),
     "FLUX.1 schnell": _flux(guided=False),
     "PixArt-Sigma, 1024 px": _pixart,
+    "Qwen-Image": _qwen,
 }  # fmt: skip
 
 
@@ -127,12 +144,14 @@ class Arithmetic:
         step: Of one pass.
         screen: Of the same pass on a bank of noises.
         weights: Numbers in the network that predicts.
+        kept: Those of them that are no constants of `screen.onnx`.
     """
 
     encoders: int
     step: int
     screen: int
     weights: int
+    kept: int
 
 
 class _Graph(nn.Module):
@@ -147,6 +166,10 @@ class _Graph(nn.Module):
         return self.run(*inputs)
 
 
+def _numbers(network: nn.Module) -> int:
+    return sum(each.numel() for each in network.parameters())
+
+
 def count(make: Callable[[], Model]) -> Arithmetic:
     """Count a model of `MODELS`, or one like them."""
     with torch.device("meta"), torch.no_grad():
@@ -157,12 +180,13 @@ def count(make: Callable[[], Model]) -> Arithmetic:
         ids = torch.zeros(1, sum(lengths), dtype=torch.int64)
         told = model.encode(ids)
         noise, index = torch.zeros(1, *model.latent_shape), torch.zeros(1, dtype=torch.int64)
-        weights = sum(each.numel() for each in model.network.parameters())
+        folded = model.on_bank(noise, 999)
         return Arithmetic(
             count_flops(_Graph(model.encode), (ids,)),
             count_flops(_Graph(model.predict), (noise, 999, told)),
-            count_flops(model.on_bank(noise, 999), (told, index)),
-            weights,
+            count_flops(folded, (told, index)),
+            _numbers(model.network),
+            _numbers(folded),
         )
 
 
@@ -170,14 +194,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=MODELS, help="one of them (default: all)")
     chosen = parser.parse_args().model
-    table = Table("model", "weights", "text encoders", "one pass", "in screen.onnx", "folded")
+    table = Table(
+        "model", "weights", "kept", "text encoders", "one pass", "in screen.onnx", "folded"
+    )
     for name, make in MODELS.items():
         if chosen in (None, name):
             found = count(make)
             counts = (found.encoders, found.step, found.screen)
             numbers = (f"{each / 1e12:.3f} TFLOP" for each in counts)
             folded = f"{1 - found.screen / found.step:.3%}"
-            table.add_row(name, f"{found.weights / 1e9:.2f} G", *numbers, folded)
+            weights = (f"{each / 1e9:.2f} G" for each in (found.weights, found.kept))
+            table.add_row(name, *weights, *numbers, folded)
     Console().print(table)
 
 

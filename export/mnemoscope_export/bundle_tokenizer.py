@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from tokenizers import AddedToken
 from tokenizers.models import Unigram
 
 from mnemoscope_runtime.errors import BundleError, ExportError
-from mnemoscope_runtime.manifest import Follows, TokenizerRecord
+from mnemoscope_runtime.manifest import Follows, TokenizerKind, TokenizerRecord
 from mnemoscope_runtime.readers import reader
 from mnemoscope_runtime.tokenizer import Reader
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
 __all__ = ["BundleTokenizer", "bundle_tokenizer"]
+
+
+_NAMES: Mapping[TokenizerKind, str] = {"t5": "T5", "qwen2": "Qwen2"}
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,10 @@ class BundleTokenizer:
 
 
 def bundle_tokenizer(
-    tokenizer: Any, rows: int, follows: Follows | None, *, lowercase: bool = False
+    tokenizer: Any,
+    rows: int,
+    follows: Follows | None,
+    reading: Mapping[str, Any] = MappingProxyType({}),
 ) -> BundleTokenizer:
     """A tokenizer of transformers 5, of any kind.
 
@@ -129,25 +136,34 @@ def bundle_tokenizer(
         tokenizer: The pipeline's; it makes `model_max_length` ids.
         rows: How many embeddings its text encoder has.
         follows: Whose ids; by default its own.
-        lowercase: T5 is given prompts in lower case.
+        reading: What else the record says.
 
     Raises:
         ExportError: it cannot be used, or has tokens without an embedding.
     """
-    if not isinstance(tokenizer.backend_tokenizer.model, Unigram):
+    kind = _kind(tokenizer)
+    if kind == "clip":
         return BundleTokenizer.from_transformers(tokenizer, rows, follows)
     if follows == "transformers-4":
         raise ExportError(
-            "T5's ids are those of transformers 5, and nobody has compared them with those of 4. "
-            "Leave --tokenizer (in Python `tokenizer`) out."
+            f"{_NAMES[kind]}'s ids are those of transformers 5, and nobody has compared them with "
+            "those of 4. Leave --tokenizer (in Python `tokenizer`) out."
         )
 
     def make() -> BundleTokenizer:
         length, pad = tokenizer.model_max_length, str(tokenizer.pad_token)
-        record = TokenizerRecord(length, pad, version=version("transformers"), kind="t5")
-        return BundleTokenizer(_definition(tokenizer), replace(record, lowercase=lowercase))
+        record = TokenizerRecord(length, pad, version=version("transformers"), kind=kind)
+        return BundleTokenizer(_definition(tokenizer), replace(record, **reading))
 
     return _usable(make, str(tokenizer.name_or_path)).fitting(rows)
+
+
+def _kind(tokenizer: Any) -> TokenizerKind:
+    """By what it is made of: CLIP's words have an end of their own."""
+    model = tokenizer.backend_tokenizer.model
+    if isinstance(model, Unigram):
+        return "t5"
+    return "clip" if model.end_of_word_suffix else "qwen2"
 
 
 def _definition(tokenizer: Any) -> bytes:

@@ -98,7 +98,8 @@ def flow_record(
         shift = float(config.get("shift", FLOW_SCHEDULER["shift"].default))
         # diffusers shifts its own levels when it is made, and what it steps through once more
         own = float(np.float32(shift * own / (1 + (shift - 1) * own)))
-    return FlowEuler(count, shift, own if last is None else last, inference_steps)
+    terminal = config.get("shift_terminal")
+    return FlowEuler(count, shift, own if last is None else last, inference_steps, terminal)
 
 
 def flow_shift(config: Mapping[str, Any], image_tokens: int) -> float:

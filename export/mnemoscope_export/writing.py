@@ -56,6 +56,7 @@ class Contents:
         taps: Layers whose features are compared too.
         tokens: How many the network is told of, where that is not the tokenizer's length.
         encodes_apart: The screening graph takes what `text_encoder` returns.
+        keeps_length: See `Manifest`.
     """
 
     model: ModelRecord
@@ -75,6 +76,7 @@ class Contents:
     taps: tuple[str, ...] = ()
     tokens: int | None = None
     encodes_apart: bool = False
+    keeps_length: int | None = None
 
 
 def write_bundle(
@@ -151,6 +153,7 @@ def _stage(
         unit=contents.scheduler.unit,
         tokens=contents.tokens,
         encodes_apart=contents.encodes_apart,
+        keeps_length=contents.keeps_length,
     )
     (folder / MANIFEST).write_bytes(manifest.to_json())
     return manifest, contents.reference

@@ -52,7 +52,7 @@ _Magnitude = Annotated[float, msgspec.Meta(gt=0)]
 Precision = Literal["float32", "bfloat16", "float16"]
 Embedding = Literal["prompt_embeds", "pooled_embeds", "prompt_mask"]
 Follows = Literal["transformers-4", "transformers-5"]
-TokenizerKind = Literal["clip", "t5"]
+TokenizerKind = Literal["clip", "t5", "qwen2"]
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,8 @@ class TokenizerRecord:
         rows: How many embeddings the text encoder has: every id is less.
         kind: What its files are made of, and what stands around a prompt.
         lowercase: Prompts are put in lower case first, without space around them.
+        template: What stands around a prompt, which takes the place of {}.
+        dropped: How many ids in front the network is not told of: those of the template.
     """
 
     length: Annotated[int, msgspec.Meta(ge=2, le=2**16)]
@@ -135,6 +137,8 @@ class TokenizerRecord:
     rows: _Rows | None = None
     kind: TokenizerKind = "clip"
     lowercase: bool = False
+    template: str | None = None
+    dropped: Annotated[int, msgspec.Meta(ge=0, le=2**16)] = 0
 
 
 @dataclass(frozen=True)
@@ -189,6 +193,8 @@ class Manifest:
         encodes_apart: `screen` and `taps` take what `text_encoder` returns, and not ids.
         any_length: `step` takes embeddings of any number of tokens, not only of the tokenizer's.
         unit: What magnitudes are measured in: the predicted noise, or the predicted picture.
+        keeps_length: Guidance leaves a velocity as long as it is for the prompt alone, in each
+            patch of so many positions a side.
     """
 
     schema: int
@@ -218,6 +224,7 @@ class Manifest:
     encodes_apart: bool = False
     any_length: bool = False
     unit: Unit = "eps"
+    keeps_length: Annotated[int, msgspec.Meta(ge=1, le=2**10)] | None = None
 
     @property
     def tokenizers(self) -> dict[str, TokenizerRecord]:

@@ -8,6 +8,7 @@ from .bundle import Bundle
 from .clip_tokenizer import ClipTokenizer
 from .errors import IntegrityError
 from .manifest import TokenizerKind, TokenizerRecord
+from .qwen_tokenizer import QwenTokenizer
 from .t5_tokenizer import T5Tokenizer
 from .tokenizer import Reader, Tokenizer
 
@@ -23,9 +24,21 @@ def _t5(definition: bytes, record: TokenizerRecord, origin: str) -> Reader:
     return T5Tokenizer(definition, length=record.length, lowercase=record.lowercase, origin=origin)
 
 
+def _qwen2(definition: bytes, record: TokenizerRecord, origin: str) -> Reader:
+    return QwenTokenizer(
+        definition,
+        length=record.length,
+        pad_token=record.pad_token,
+        template=record.template or "{}",
+        dropped=record.dropped,
+        origin=origin,
+    )
+
+
 _READERS: Mapping[TokenizerKind, Callable[[bytes, TokenizerRecord, str], Reader]] = {
     "clip": _clip,
     "t5": _t5,
+    "qwen2": _qwen2,
 }
 
 

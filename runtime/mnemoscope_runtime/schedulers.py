@@ -24,6 +24,7 @@ __all__ = [
     "decoded",
     "guide",
     "is_trained",
+    "kept_length",
     "level",
     "sigmas",
     "timesteps",
@@ -77,6 +78,7 @@ class FlowEuler(Scheduler):
     Attributes:
         shift: s becomes shift s / (1 + (shift - 1) s).
         last: s of the last step before that. The first is 1, and between them steps are even.
+        terminal: s of the last step after that, to which all are stretched; None leaves them.
     """
 
     unit = "x0"
@@ -85,6 +87,7 @@ class FlowEuler(Scheduler):
     shift: Annotated[float, msgspec.Meta(gt=0, le=2**16)]
     last: Annotated[float, msgspec.Meta(gt=0, le=1)]
     inference_steps: _Count
+    terminal: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None
     kind: Literal["flow-euler"] = field(default="flow-euler", kw_only=True)
 
 
@@ -131,6 +134,8 @@ def sigmas(scheduler: FlowEuler) -> Array:
     """
     even = np.linspace(1, scheduler.last, scheduler.inference_steps)
     shifted = scheduler.shift * even / (1 + (scheduler.shift - 1) * even)
+    if scheduler.terminal is not None and shifted[-1] < 1:
+        shifted = 1 - (1 - shifted) * (1 - scheduler.terminal) / (1 - shifted[-1])
     return np.append(shifted, 0).astype(np.float32)
 
 
@@ -183,6 +188,31 @@ def level(scheduler: Scheduler, timestep: float) -> Level:
 def guide(uncond: Array, cond: Array, guidance: float) -> Array:
     """Classifier-free guidance (Ho & Salimans 2022), u + g (c - u), in any unit."""
     return np.asarray(uncond + np.float32(guidance) * (cond - uncond), np.float32)
+
+
+def kept_length(guided: Array, cond: Array, latents: Array, side: int) -> Array:
+    """Guidance that leaves the velocity of each patch as long as it is for the prompt alone.
+
+    Args:
+        guided: The predicted picture x - s v, guided. # [..., C, H, W]
+        cond: That for the prompt. # [..., C, H, W]
+        latents: x. # [..., C, H, W]
+        side: Positions of a patch.
+
+    Returns:
+        # [..., C, H, W]
+    """
+    *_, height, width = latents.shape
+
+    def length(picture: Array) -> Array:  # of each patch's velocity # [..., 1, H, W]
+        squares = np.square(latents - picture).sum(-3, keepdims=True)
+        cut = squares.reshape(*squares.shape[:-2], height // side, side, width // side, side)
+        lengths = np.sqrt(cut.sum((-3, -1)))
+        return np.asarray(lengths.repeat(side, -2).repeat(side, -1))
+
+    own = length(guided)
+    share = np.divide(length(cond), own, out=np.ones_like(own), where=own != 0)
+    return np.asarray(latents - share * (latents - guided), np.float32)
 
 
 def advance(latents: Array, prediction: Array, timestep: float, scheduler: Scheduler) -> Array:

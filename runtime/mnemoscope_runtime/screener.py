@@ -31,7 +31,7 @@ from .manifest import EMPTY
 from .options import check_options
 from .predictions import Array, Embeds, Part, Prediction
 from .readers import tokenizer_of
-from .schedulers import advance, as_input, guide, level, timesteps
+from .schedulers import advance, as_input, guide, kept_length, level, timesteps
 from .tokenizer import Tokens
 from .units import Unit, x0_per_unit
 
@@ -322,6 +322,8 @@ class Screener(Closing):
         """Where the sampler goes from there: guidance, then one step. # [b, m, C, H, W]"""
         manifest = self.bundle.manifest
         guided = guide(prediction.uncond, prediction.cond, manifest.guidance)
+        if (side := manifest.keeps_length) is not None:
+            guided = kept_length(guided, prediction.cond, prediction.latents, side)
         return advance(prediction.latents, guided, prediction.timestep, manifest.scheduler)
 
     def probe(self) -> float:

@@ -10,6 +10,7 @@ T5's are of another kind, a Unigram model: `unigram_json`.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -28,7 +29,10 @@ __all__ = [
     "Added",
     "Parts",
     "Refused",
+    "check_merges",
+    "check_sizes",
     "checked",
+    "spelled",
 ]
 
 MOST_BYTES = 16 * 2**20  # of a file; CLIP's has 4 MiB
@@ -176,8 +180,8 @@ def checked(definition: bytes, parts: Parts = CLIP) -> bytes:
             ("pre_tokenizer", parts.pre_tokenizers),
             ("decoder", parts.decoders),
         ):
-            found = _spelled(getattr(file, name))
-            if found not in map(_spelled, known):
+            found = spelled(getattr(file, name))
+            if found not in map(spelled, known):
                 raise Refused(f"its {name} is another: {found.decode():.120}")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refused(f"{error}") from None
@@ -186,29 +190,48 @@ def checked(definition: bytes, parts: Parts = CLIP) -> bytes:
         raise Refused("its model has an option that is not known")
     if file.post_processor.trim_offsets or file.post_processor.add_prefix_space:
         raise Refused("its post_processor has an option that is not known")
-    _check_sizes(file)
+    check_sizes(model.vocab, model.merges, file.added_tokens)
     if model.unk_token not in model.vocab:
         raise Refused(f"its unk_token {model.unk_token!r:.80} is not in its vocabulary")
-    for first, second in model.merges:  # the library panics at some
-        if not {first, second, first + second} <= model.vocab.keys():
-            raise Refused(f"its merge {[first, second]!s:.80} is of tokens that it does not have")
+    check_merges(model.vocab, model.merges)
     file.truncation = file.padding = None  # those of a bundle stand in its manifest
     return msgspec.json.encode(file)
 
 
-def _check_sizes(file: _File) -> None:
+def check_sizes(
+    vocab: Collection[str],
+    merges: Collection[object],
+    added: Collection[Added],
+    most_tokens: int = MOST_TOKENS,
+) -> None:
+    """Make sure that there is not too much of anything.
+
+    Raises:
+        Refused: there is.
+    """
     for count, most, what in (
-        (len(file.model.vocab), MOST_TOKENS, "tokens"),
-        (len(file.model.merges), MOST_TOKENS, "merges"),
-        (len(file.added_tokens), MOST_ADDED, "added tokens"),
+        (len(vocab), most_tokens, "tokens"),
+        (len(merges), most_tokens, "merges"),
+        (len(added), MOST_ADDED, "added tokens"),
     ):
         if count > most:
             raise Refused(f"it has {count:,} {what}; {most:,} are accepted")
-    for text in (*file.model.vocab, *(token.content for token in file.added_tokens)):
+    for text in (*vocab, *(token.content for token in added)):
         if len(text.encode()) > LONGEST_TOKEN:
             raise Refused(f"its token {text!r:.40} has more than {LONGEST_TOKEN} bytes")
 
 
-def _spelled(value: Any) -> bytes:
+def check_merges(vocab: Collection[str], merges: Iterable[tuple[str, str]]) -> None:
+    """Make sure that merges are of tokens that there are: the library panics at some.
+
+    Raises:
+        Refused: one is not.
+    """
+    for first, second in merges:
+        if not (first in vocab and second in vocab and first + second in vocab):
+            raise Refused(f"its merge {[first, second]!s:.80} is of tokens that it does not have")
+
+
+def spelled(value: Any) -> bytes:
     """JSON by which values compare as JSON: 1 is not true."""
     return msgspec.json.encode(value, order="sorted")

@@ -8,17 +8,29 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
+from tokenizers.models import BPE, Unigram
 
 from mnemoscope import Calibration, First, Gate, Setting, embedded
 from mnemoscope.calibration import Carried
 from mnemoscope.detectors import Fit
 from mnemoscope.signing import make_keys, private_key, sign
 from mnemoscope_runtime.bundle import MANIFEST
+from mnemoscope_runtime.qwen_json import WORDS
 
 from ..support.attack_support import plant
 from ..support.calibrations import SETTING, again, made
+from ..support.charsmaps import charsmap
 
-__all__ = ["calibrations", "light", "one_row", "prompt_files", "signed_file"]
+__all__ = [
+    "bpe_file",
+    "calibrations",
+    "light",
+    "one_row",
+    "prompt_files",
+    "signed_file",
+    "unigram_file",
+]
 
 
 def light(folder: Path) -> Path:
@@ -50,6 +62,34 @@ def one_row(model: onnx.ModelProto) -> None:
     """The magnitude of one prompt and one noise."""
     model.graph.initializer[0].dims[:] = [8, 8]
     model.graph.node[0].attribute[0].i = 1  # keepdims
+
+
+def unigram_file() -> bytes:
+    """A `tokenizer.json` of T5's kind, of a few pieces, with a table of spellings."""
+    pieces = ["<pad>", "</s>", "<unk>", "\u2581", "\u2581a", "\u2581cat", *"catKze\u4eac"]
+    library = Tokenizer(Unigram([(each, -float(k)) for k, each in enumerate(pieces)], 2, False))
+    library.normalizer = normalizers.Precompiled(charsmap())
+    library.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+    )
+    library.add_special_tokens(["<pad>", "</s>"])
+    return library.to_str().encode()
+
+
+def bpe_file() -> bytes:
+    """A `tokenizer.json` of Qwen2's kind: bytes, and a few merges."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {each: k for k, each in enumerate([*alphabet, "ca", "cat"])}
+    library = Tokenizer(BPE(vocab, [("c", "a"), ("ca", "t")]))
+    library.normalizer = normalizers.NFC()
+    library.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORDS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    library.add_special_tokens(["<|endoftext|>", "<|im_end|>"])
+    return library.to_str().encode()
 
 
 def prompt_files(ending: str) -> list[bytes]:

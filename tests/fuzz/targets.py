@@ -34,14 +34,16 @@ from mnemoscope_runtime.backends.tensorrt import PlanKey, find_plan, write_plan
 from mnemoscope_runtime.bundle import MANIFEST
 from mnemoscope_runtime.graphs.operators import OPERATORS
 from mnemoscope_runtime.graphs.walk import Refused, check_graph
+from mnemoscope_runtime.qwen_tokenizer import QwenTokenizer
 from mnemoscope_runtime.signatures import check_signature, signature_of
+from mnemoscope_runtime.t5_tokenizer import T5Tokenizer
 from mnemoscope_runtime.testing import FakeBackend
 
 from ..support.attack_support import edit, plant
 from ..support.calibrations import SETTING, again, made
 from ..support.hostile_graphs import harmless
 from .mutators import ANY_FILE, Mutator, change_graph
-from .seeds import calibrations, light, one_row, prompt_files, signed_file
+from .seeds import bpe_file, calibrations, light, one_row, prompt_files, signed_file, unigram_file
 
 __all__ = ["TARGETS", "Target"]
 
@@ -127,6 +129,28 @@ def tokenizer(folder: Path) -> Target:  # noqa: ARG001
 
     seed = (_BUNDLE / "tokenizer/tokenizer.json").read_bytes()
     return Target((seed,), read, lambda found, _: found.shape == (4, 77) and found.min() >= 0)
+
+
+def t5_tokenizer(folder: Path) -> Target:  # noqa: ARG001
+    """The same of T5's kind, with the table that spells characters anew."""
+
+    def read(content: bytes) -> Any:
+        return T5Tokenizer(content, length=32, origin="t").encode(PROMPTS).ids
+
+    seed = unigram_file()
+    return Target((seed,), read, lambda found, _: found.shape == (4, 32) and found.min() >= 0)
+
+
+def qwen_tokenizer(folder: Path) -> Target:  # noqa: ARG001
+    """The same of Qwen2's kind, in a template."""
+    options: dict[str, Any] = {"length": 32, "pad_token": "<|endoftext|>", "dropped": 2}
+
+    def read(content: bytes) -> Any:
+        told = {**options, "template": "user\n{}<|im_end|>", "origin": "t"}
+        return QwenTokenizer(content, **told).encode(PROMPTS).ids
+
+    seed = bpe_file()
+    return Target((seed,), read, lambda found, _: found.shape == (4, 32) and found.min() >= 0)
 
 
 def graph(folder: Path) -> Target:  # noqa: ARG001
@@ -263,7 +287,8 @@ def journal(folder: Path) -> Target:
 TARGETS: dict[str, Callable[[Path], Target]] = {
     each.__name__.replace("_", "-"): each
     for each in (
-        *(manifest, calibration, forged_calibration, tokenizer, graph, noise_bank, empty_embeds),
+        *(manifest, calibration, forged_calibration, graph, noise_bank, empty_embeds),
+        *(tokenizer, t5_tokenizer, qwen_tokenizer),
         *(sidecar, plan, signature, signed, public_key, journal),
     )
 }

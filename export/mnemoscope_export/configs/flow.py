@@ -23,7 +23,9 @@ FLOW_SCHEDULER: Mapping[str, Option] = {
         "a number above 0",
         1.0,
     ),
-    "shift_terminal": only(None),
+    "shift_terminal": Option(
+        lambda v: v is None or (isinstance(v, float) and 0 < v < 1), "between 0 and 1, or null"
+    ),
     "stochastic_sampling": off(),
     "time_shift_type": only("exponential", "linear"),
     "use_beta_sigmas": off(),

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import torch
@@ -49,7 +50,7 @@ class Model(ABC):
         embeddings: Names of what `embed` returns, of those that a manifest knows.
         unit: What its magnitudes are measured in.
         encodes_apart: Text encoders are so large that the screening graph is told what they say.
-        lowercase: Prompts are read in lower case, without space around them.
+        reading: What the records of its tokenizers say of how prompts are read.
         takes_any_length: The network may be told of more tokens than a tokenizer makes.
         predictor: Name of the field, and of the pipeline's part, that holds what predicts.
         config_files: File of each part's config, below a model's directory.
@@ -68,7 +69,7 @@ class Model(ABC):
     embeddings: ClassVar[tuple[str, ...]] = ("prompt_embeds",)
     unit: ClassVar[Unit] = "eps"
     encodes_apart: ClassVar[bool] = False
-    lowercase: ClassVar[bool] = False
+    reading: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     takes_any_length: ClassVar[bool] = True
     predictor: ClassVar[str] = "unet"
     config_files: ClassVar[Mapping[str, str]] = PARTS
@@ -302,6 +303,15 @@ class Model(ABC):
             guidance: What was asked for; None for the family's own.
         """
         return self, GUIDANCE if guidance is None else guidance
+
+    @property
+    def keeps_length(self) -> int | None:
+        """Patches, by their side, whose velocity guidance leaves as long as for the prompt."""
+        return None
+
+    def guide(self, uncond: Tensor, cond: Tensor, guidance: float) -> Tensor:
+        """Classifier-free guidance of outputs. # [B, C, H, W]"""
+        return uncond + guidance * (cond - uncond)
 
     @abstractmethod
     def scheduler_record(self, inference_steps: int = 50) -> Scheduler:

@@ -33,6 +33,8 @@ _DTYPES = ("F64", "F32", "F16", "BF16")
 # names of one and the same weight, by version of transformers and of diffusers
 _RENAMED = (
     (re.compile(r"^text_model\."), ""),
+    (re.compile(r"^visual\."), "model.visual."),
+    (re.compile(r"^model\.(layers|embed_tokens|norm)\."), r"model.language_model.\1."),
     (re.compile(r"(attentions\.\d+)\.query\."), r"\1.to_q."),
     (re.compile(r"(attentions\.\d+)\.key\."), r"\1.to_k."),
     (re.compile(r"(attentions\.\d+)\.value\."), r"\1.to_v."),

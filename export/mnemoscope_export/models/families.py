@@ -35,6 +35,7 @@ def _named(prefix: str) -> Callable[[Mapping[str, Any]], bool]:
 FAMILIES: Mapping[str, Family] = {
     "stable-diffusion-3": Family(".sd3:StableDiffusion3", _named("StableDiffusion3")),
     "pixart-sigma": Family(".pixart:PixArtSigma", _named("PixArtSigma")),
+    "qwen-image": Family(".qwen_image:QwenImage", _named("QwenImage")),
     "flux": Family(".flux:Flux", _named("Flux")),
     "stable-diffusion-xl": Family(".sdxl:StableDiffusionXL", is_xl),
     "stable-diffusion": Family(".stable_diffusion:StableDiffusion", lambda _: True),

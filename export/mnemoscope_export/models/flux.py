@@ -22,18 +22,16 @@ from ..configs.options import Option, flag, only, problems, whole
 from ..configs.parts import TEXT_ENCODER, tokenizer_problems
 from .base import Configs, Embeds
 from .clip import read_tokenizers
-from .flow import FlowSchedule
 from .on_bank import OnBank, for_each_noise, for_each_prompt, shared_copy
 from .options import LoadOptions
+from .packed import SIDE, PackedFlow
 from .t5 import read_t5_tokenizer
-from .transformer import TransformerModel, refuse_triggers
+from .transformer import refuse_triggers
 
 __all__ = ["LAYOUT", "TRANSFORMER", "Flux"]
 
 _T5_LENGTH = {True: 512, False: 256}  # by whether guidance is an input: dev's, and schnell's
 _GUIDANCE = 3.5  # the pipeline's own
-_SIDE = 2  # positions of a packed patch
-_TAPPED = 3  # of the first blocks, as of Stable Diffusion 3
 
 # diffusers' FluxTransformer2DModel
 TRANSFORMER: Mapping[str, Option] = {
@@ -71,7 +69,7 @@ LAYOUT = Layout(
 
 
 @dataclass(frozen=True)
-class Flux(FlowSchedule, TransformerModel):
+class Flux(PackedFlow):
     """The parts of a FLUX.1 pipeline that predict.
 
     Guidance was distilled into it. What a prompt is compared with is the empty prompt at the same
@@ -92,7 +90,6 @@ class Flux(FlowSchedule, TransformerModel):
     guidance: float = field(default=_GUIDANCE, kw_only=True)
 
     called: ClassVar[str] = "FLUX.1"
-    hands_levels: ClassVar[bool] = True
     embeddings: ClassVar[tuple[str, ...]] = ("prompt_embeds", "pooled_embeds")
     config_files: ClassVar[Mapping[str, str]] = LAYOUT.files
     networks: ClassVar[Mapping[str, Any]] = {
@@ -119,15 +116,6 @@ class Flux(FlowSchedule, TransformerModel):
         refuse(origin, LAYOUT.problems(configs) or _joint_problems(configs))
 
     @classmethod
-    def check_sides(cls, config: Mapping[str, Any], model: str, size: tuple[int, int]) -> None:  # noqa: ARG003
-        """They are whole patches."""
-        if any(side % _SIDE or side < _SIDE for side in size):
-            raise InputError(
-                f"The transformer of {model} is given patches of {_SIDE}x{_SIDE}, so "
-                f"{size[0]}x{size[1]} latents do not fit. Give multiples of {_SIDE}."
-            )
-
-    @classmethod
     def read_tokenizers(cls, folder: Path, configs: Configs) -> dict[str, Any]:
         """See `Model.read_tokenizers`."""
         found: dict[str, Any] = read_tokenizers(folder, {"tokenizer": configs["text_encoder"]})
@@ -151,18 +139,6 @@ class Flux(FlowSchedule, TransformerModel):
     def is_guided(self) -> bool:
         """Whether the transformer is told a guidance."""
         return bool(self.transformer.config.guidance_embeds)
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the latents: the pipeline's 1024 px, unless resized."""
-        height, width = self.latent_size or (128, 128)
-        return self.transformer.config.in_channels // _SIDE**2, height, width
-
-    @property
-    def image_tokens(self) -> int:
-        """How many patches a picture is."""
-        _, height, width = self.latent_shape
-        return height * width // _SIDE**2
 
     @property
     def tokens(self) -> int:
@@ -232,38 +208,18 @@ class Flux(FlowSchedule, TransformerModel):
             hidden_states=self.packed(latents),
             encoder_hidden_states=embeds[0],
             pooled_projections=embeds[1],
-            timestep=self._told(timestep, latents) / 1000,
-            guidance=self._told(self.guidance, latents) if self.is_guided else None,
+            timestep=self.told(timestep, latents) / 1000,
+            guidance=self.told(self.guidance, latents) if self.is_guided else None,
             txt_ids=text,
             img_ids=image,
         ).sample
         return self.unpacked(output)
 
-    def _told(self, number: Tensor | float, latents: Tensor) -> Tensor:
-        """A number for each sample, in the dtype of the weights. # [B]"""
-        found = number if isinstance(number, Tensor) else torch.tensor(float(number))
-        return found.to(latents.device, latents.dtype).reshape(-1).expand(latents.shape[0])
-
     def places(self) -> tuple[Tensor, Tensor]:
         """Places of the text's tokens, all alike, and of the patches. # [512, 3], [N, 3]"""
-        _, height, width = self.latent_shape
         own = self.transformer
-        image = FluxPipeline._prepare_latent_image_ids(
-            1, height // _SIDE, width // _SIDE, own.device, own.dtype
-        )
+        image = FluxPipeline._prepare_latent_image_ids(1, *self.grid, own.device, own.dtype)
         return image.new_zeros(self.tokens, 3), image
-
-    def packed(self, latents: Tensor) -> Tensor:
-        """Patches one by one. # [B, C, H, W] -> [B, N, 4 C]"""
-        channels, height, width = self.latent_shape
-        x = latents.reshape(-1, channels, height // _SIDE, _SIDE, width // _SIDE, _SIDE)
-        return x.permute(0, 2, 4, 1, 3, 5).reshape(-1, self.image_tokens, channels * _SIDE**2)
-
-    def unpacked(self, patches: Tensor) -> Tensor:
-        """The latents of `packed`. # [B, N, 4 C] -> [B, C, H, W]"""
-        channels, height, width = self.latent_shape
-        x = patches.reshape(-1, height // _SIDE, width // _SIDE, channels, _SIDE, _SIDE)
-        return x.permute(0, 3, 1, 4, 2, 5).reshape(-1, channels, height, width)
 
     def on_bank(self, noises: Tensor, timestep: int) -> OnBank:
         """The patches are embedded, and the timestep and the guidance."""
@@ -276,15 +232,6 @@ class Flux(FlowSchedule, TransformerModel):
             *(f"transformer_blocks.{i}" for i in range(config.num_layers)),
             *(f"single_transformer_blocks.{i}" for i in range(config.num_single_layers)),
         ]
-
-    def auto_taps(self) -> list[str]:
-        """The first three blocks."""
-        return self.tappable()[:_TAPPED]
-
-    def feature(self, output: Any) -> Tensor:
-        """The image stream, the second of what a block returns. # [B, N, D]"""
-        found: Tensor = output[1]
-        return found
 
     def told_by(self, pipeline: Any, prompts: Sequence[str] | None, **options: Any) -> Embeds:
         """See `Model.told_by`."""
@@ -304,15 +251,6 @@ class Flux(FlowSchedule, TransformerModel):
             "negative_pooled_prompt_embeds": empty[1],
             "guidance_scale": self.guidance,
         }
-
-    def guidance_option(self) -> str:
-        """See `Model.guidance_option`."""
-        return "true_cfg_scale"
-
-    def both(self, outputs: Sequence[Tensor]) -> Tensor:
-        """See `Model.both`: it runs the prompt first, and then what it is compared with."""
-        cond, uncond = outputs
-        return self.unpacked(torch.cat([uncond, cond]))
 
 
 class _Places(nn.Module):
@@ -344,8 +282,8 @@ class _Folded(OnBank):
         self.unpacked = model.unpacked
         embedder, zeros = self.transformer.time_text_embed, noises.new_zeros
         with torch.no_grad():
-            at = [model._told(timestep, noises[:1]) / 1000 * 1000]
-            at += [model._told(model.guidance, noises[:1]) * 1000] if model.is_guided else []
+            at = [model.told(timestep, noises[:1]) / 1000 * 1000]
+            at += [model.told(model.guidance, noises[:1]) * 1000] if model.is_guided else []
             pooled = zeros(1, model.transformer.config.pooled_projection_dim)
             # the embedder adds up what it is told
             told = embedder(*at, pooled) - embedder.text_embedder(pooled)
@@ -396,6 +334,6 @@ def _joint_problems(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
             f"axes_dims_rope is {axes} (must be three numbers that add up to attention_head_dim, "
             f"{width})"
         )
-    if own["in_channels"] % _SIDE**2:
-        found.append(f"in_channels is {own['in_channels']} (must be a multiple of {_SIDE**2})")
+    if own["in_channels"] % SIDE**2:
+        found.append(f"in_channels is {own['in_channels']} (must be a multiple of {SIDE**2})")
     return [f"{file_of('transformer')}: {each}" for each in found]

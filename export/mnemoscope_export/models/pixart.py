@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import torch
@@ -98,7 +99,7 @@ class PixArtSigma(DdimSchedule, TransformerModel):
 
     called: ClassVar[str] = "PixArt-Sigma"
     embeddings: ClassVar[tuple[str, ...]] = ("prompt_embeds", "prompt_mask")
-    lowercase: ClassVar[bool] = True
+    reading: ClassVar[Mapping[str, Any]] = MappingProxyType({"lowercase": True})
     config_files: ClassVar[Mapping[str, str]] = LAYOUT.files
     networks: ClassVar[Mapping[str, Any]] = {
         "text_encoder": T5EncoderModel,

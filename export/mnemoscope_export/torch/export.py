@@ -62,7 +62,7 @@ def prepare(
         )
     taps = choose(model, options.taps, options.until)
     tokenizers = {
-        name: bundle_tokenizer(tokenizer, rows, options.tokenizer, lowercase=model.lowercase)
+        name: bundle_tokenizer(tokenizer, rows, options.tokenizer, model.reading)
         for name, (tokenizer, rows) in model.tokenizers.items()
     }
     bank = noise_bank(options.noises, model.latent_shape, options.seed)
@@ -109,6 +109,7 @@ def prepare(
         taps=taps,
         tokens=model.tokens,
         encodes_apart=model.encodes_apart,
+        keeps_length=model.keeps_length,
     )
 
 

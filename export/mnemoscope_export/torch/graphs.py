@@ -114,7 +114,7 @@ class StepGraph(nn.Module):
         """Inputs to trace with."""
         embeds = tuple(each.float() for each in model.embed(["a", "b"]))
         empty = tuple(each.float() for each in model.embed_empty())
-        timestep = model.started(1).timesteps[0].cpu()
+        timestep = model.started(2).timesteps[0].cpu()
         return embeds, empty, torch.zeros(2, *model.latent_shape), timestep
 
     def one(self, model: Model) -> Inputs:

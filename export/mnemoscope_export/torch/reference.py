@@ -89,7 +89,7 @@ def denoise(
     for t in sampler.timesteps:
         uncond, cond, norms = _predict(model, latents, t, both, taps)
         found, without = (model.in_unit(part, latents, t) for part in (cond, uncond))
-        guided = uncond + guidance * (cond - uncond)
+        guided = model.guide(uncond, cond, guidance)
         latents = sampler.step(guided, t, latents).prev_sample
         yield Step(t.item(), found, without, latents, norms)
 

@@ -21,7 +21,7 @@ from ._writers import printable
 
 __all__ = ["command"]
 
-_TOKENIZERS = {"clip": "CLIPTokenizer", "t5": "T5Tokenizer"}
+_TOKENIZERS = {"clip": "CLIPTokenizer", "t5": "T5Tokenizer", "qwen2": "Qwen2Tokenizer"}
 _SAMPLERS = {"ddim": "DDIM", "flow-euler": "Euler's steps along a flow"}
 
 

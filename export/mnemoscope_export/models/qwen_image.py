@@ -1,0 +1,417 @@
+"""Qwen-Image: a transformer of joint blocks, told by a Qwen2.5-VL that reads prompts in a chat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar, Self
+
+import torch
+from diffusers import (
+    FlowMatchEulerDiscreteScheduler,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
+)
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
+
+from mnemoscope_runtime.errors import ExportError
+
+from ..configs import refuse
+from ..configs.flow import flow_problems
+from ..configs.layout import Layout, file_of
+from ..configs.options import Option, number, off, only, problems, whole
+from .base import Configs, Embeds
+from .contents import lfs_pointer
+from .messages import first_line
+from .on_bank import OnBank, for_each_noise, for_each_prompt, shared_copy
+from .packed import SIDE, PackedFlow
+from .transformer import refuse_triggers
+
+__all__ = ["LAYOUT", "TEXT", "TRANSFORMER", "QwenImage"]
+
+_LENGTH = 512  # diffusers' max_sequence_length
+_DROPPED = 34  # the template's first tokens, which the transformer is not told of
+_TEMPLATE = (
+    "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, "
+    "quantity, text, spatial relationships of the objects and background:<|im_end|>\n"
+    "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+)
+
+# diffusers' QwenImageTransformer2DModel
+TRANSFORMER: Mapping[str, Option] = {
+    "attention_head_dim": whole(128),
+    "axes_dims_rope": whole((16, 56, 56), lists=True),
+    "guidance_embeds": off(),
+    "in_channels": whole(64),
+    "joint_attention_dim": whole(3584),
+    "num_attention_heads": whole(24),
+    "num_layers": whole(60),
+    "out_channels": whole(16),
+    "patch_size": only(SIDE),
+    "use_additional_t_cond": off(),
+    "use_layer3d_rope": off(),
+    "zero_cond_t": off(),
+}
+# transformers' Qwen2_5_VLTextConfig, as far as it decides what is computed
+TEXT: Mapping[str, Option] = {
+    "attention_dropout": number(0.0),
+    "hidden_act": only("silu"),
+    "hidden_size": whole(8192),
+    "layer_types": Option(
+        lambda v: v is None or set(v) == {"full_attention"}, "full_attention alone"
+    ),
+    "use_sliding_window": off(),
+}
+
+
+def _text_problems(config: Mapping[str, Any]) -> list[str]:
+    """What in a Qwen2.5-VL's `config.json` is not covered, of the part that reads text."""
+    text = config.get("text_config") or config
+    found = problems(TEXT, {name: text[name] for name in TEXT if name in text})
+    kind = config.get("model_type")
+    return found if kind == "qwen2_5_vl" else [f"model_type is {kind!r:.60}", *found]
+
+
+LAYOUT = Layout(
+    draws=("QwenImagePipeline", "QwenImageImg2ImgPipeline", "QwenImageInpaintPipeline"),
+    classes={
+        "transformer": ("QwenImageTransformer2DModel",),
+        "text_encoder": ("Qwen2_5_VLForConditionalGeneration",),
+        "tokenizer": ("Qwen2Tokenizer", "Qwen2TokenizerFast"),
+        "scheduler": ("FlowMatchEulerDiscreteScheduler",),
+    },
+    looks={
+        "transformer": lambda config: problems(TRANSFORMER, config),
+        "text_encoder": _text_problems,
+        "scheduler": flow_problems,
+    },
+    tokenizers={},
+    unused=("vae",),
+)
+
+
+@dataclass(frozen=True)
+class QwenImage(PackedFlow):
+    """The parts of a Qwen-Image pipeline that predict (Wu et al. 2025).
+
+    Attributes:
+        tokenizer: Of Qwen2.5-VL.
+        text_encoder: A model of vision and language, of which the language is asked.
+        scheduler: The pipeline's, sampled with Euler's steps.
+    """
+
+    tokenizer: Qwen2Tokenizer
+    text_encoder: Qwen2_5_VLForConditionalGeneration
+    transformer: QwenImageTransformer2DModel
+    scheduler: FlowMatchEulerDiscreteScheduler
+
+    called: ClassVar[str] = "Qwen-Image"
+    embeddings: ClassVar[tuple[str, ...]] = ("prompt_embeds", "prompt_mask")
+    reading: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"template": _TEMPLATE, "dropped": _DROPPED}
+    )
+    config_files: ClassVar[Mapping[str, str]] = LAYOUT.files
+    networks: ClassVar[Mapping[str, Any]] = {
+        "text_encoder": Qwen2_5_VLForConditionalGeneration,
+        "transformer": QwenImageTransformer2DModel,
+    }
+    pipeline_class: ClassVar[Any] = QwenImagePipeline
+
+    @classmethod
+    def check_configs(cls, configs: Configs, origin: str) -> None:
+        """See `TransformerModel.check_configs`."""
+        refuse(origin, LAYOUT.problems(configs) or _joint_problems(configs))
+
+    @classmethod
+    def read_tokenizers(cls, folder: Path, configs: Configs) -> dict[str, Any]:  # noqa: ARG003
+        """See `Model.read_tokenizers`."""
+        where = folder / "tokenizer"
+        for name in ("tokenizer.json", "vocab.json", "merges.txt"):
+            lfs_pointer(where / name)
+        layouts = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+        if not any(all((where / name).is_file() for name in names) for names in layouts):
+            raise ExportError(
+                f"{where} has neither vocab.json and merges.txt nor tokenizer.json, so there is no "
+                "tokenizer. Copy it from the model."
+            )
+        try:
+            tokenizer = Qwen2Tokenizer.from_pretrained(folder, subfolder="tokenizer")
+        except Exception as error:  # of its files' contents: those errors share no base class
+            raise ExportError(
+                f"The files of {where} are no tokenizer's: {type(error).__name__}, "
+                f"{first_line(error)} Copy them again."
+            ) from error
+        tokenizer.model_max_length = _DROPPED + _LENGTH
+        refuse_triggers(folder, {"tokenizer": tokenizer}, cls.called)
+        return {"tokenizer": tokenizer}
+
+    @classmethod
+    def assemble(cls, parts: Mapping[str, Any]) -> Any:
+        """See `Model.assemble`; the scheduler is a copy."""
+        scheduler = FlowMatchEulerDiscreteScheduler.from_config(parts["scheduler"].config)
+        return QwenImagePipeline(**{"vae": None, **parts, "scheduler": scheduler})
+
+    @property
+    def family(self) -> str:
+        """ "qwen-image" """
+        return "qwen-image"
+
+    @property
+    def tokens(self) -> int:
+        """Those of the prompt, and as far as they are read those of the template behind it."""
+        return _LENGTH
+
+    @property
+    def keeps_length(self) -> int:
+        """See `Model.keeps_length`."""
+        return SIDE
+
+    def guide(self, uncond: Tensor, cond: Tensor, guidance: float) -> Tensor:
+        """As the pipeline does, which leaves each patch's velocity as long as the prompt's."""
+        guided, own = (self.packed(each) for each in (super().guide(uncond, cond, guidance), cond))
+        lengths = (torch.norm(each, dim=-1, keepdim=True) for each in (own, guided))
+        return self.unpacked(guided * torch.div(*lengths))
+
+    @staticmethod
+    def written_out(prompts: Sequence[str], tokenizer: Any) -> list[str]:  # noqa: ARG004
+        """Prompts in the template."""
+        return [_TEMPLATE.format(prompt) for prompt in prompts]
+
+    def tokenize(self, prompts: Sequence[str]) -> Tensor:
+        """See `Model.tokenize`: what the pipeline reads, filled up behind. # [B, 34 + 512]"""
+        ids: Tensor = self.tokenizer(
+            self.written_out(prompts, self.tokenizer),
+            padding="max_length",
+            padding_side="right",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        ).input_ids
+        return ids
+
+    def encode(self, input_ids: Tensor) -> Embeds:
+        """Embed token ids.
+
+        Args:
+            input_ids: Of prompts in the template. # [B, 34 + 512]
+
+        Returns:
+            The last hidden states behind the template's first tokens, zeros where there is padding;
+            1 where there is none. # ([B, 512, D], [B, 512])
+        """
+        # a template ends in no padding, whatever the prompt says, and nothing reads what follows
+        places = torch.arange(input_ids.shape[1], device=input_ids.device)
+        is_read = input_ids != self.tokenizer.pad_token_id
+        last = (is_read.to(torch.int64) * places).amax(1, keepdim=True)
+        states = self.text_encoder.model.language_model(input_ids, use_cache=False)
+        told = states.last_hidden_state[:, _DROPPED:]
+        mask = (places <= last).to(told.dtype)[:, _DROPPED:]
+        return told * mask[..., None], mask
+
+    def predict(self, latents: Tensor, timestep: Tensor | float, embeds: Embeds) -> Tensor:
+        """The transformer's output, the velocity.
+
+        Args:
+            latents: x_t. # [B, C, H, W]
+            timestep: t, 0 to 1000, rounded to the dtype of the weights, as in the pipeline.
+            embeds: Of `encode`. # ([B, 512, D], [B, 512])
+
+        Returns:
+            # [B, C, H, W]
+        """
+        output: Tensor = self.transformer(
+            hidden_states=self.packed(latents),
+            encoder_hidden_states=embeds[0],
+            encoder_hidden_states_mask=embeds[1],
+            timestep=self.told(timestep, latents) / 1000,
+            img_shapes=[[(1, *self.grid)]],
+        ).sample
+        return self.unpacked(output)
+
+    def traceable(self) -> Self:
+        """The model with a transformer that knows the places of its tokens, in real numbers."""
+        network = shared_copy(self.transformer)
+        image, text = self.transformer.pos_embed(
+            [[(1, *self.grid)]], max_txt_seq_len=_LENGTH, device=self.transformer.device
+        )
+        network.pos_embed = _Places(image, text)
+        network.set_attn_processor(_Attend())
+        return self.with_network(network)
+
+    def on_bank(self, noises: Tensor, timestep: int) -> OnBank:
+        """The patches are embedded, and all that the timestep makes of blocks is computed."""
+        return _Folded(self, noises, timestep)
+
+    def tappable(self) -> list[str]:
+        """The blocks: what is compared is their image stream."""
+        return [f"transformer_blocks.{i}" for i in range(self.transformer.config.num_layers)]
+
+    def told_by(self, pipeline: Any, prompts: Sequence[str] | None, **options: Any) -> Embeds:
+        """See `Model.told_by`; filled up to the length of a bundle."""
+        told, mask = pipeline.encode_prompt(
+            list(prompts or [self.negative or ""]),
+            device=self.network.device,
+            max_sequence_length=_LENGTH,
+            **options,
+        )
+        mask = told.new_ones(told.shape[:2]) if mask is None else mask.to(told.dtype)
+        more = _LENGTH - told.shape[1]
+        pad = nn.functional.pad
+        return pad(told, (0, 0, 0, more)), pad(mask, (0, more))
+
+    def call_options(self, told: Embeds, empty: Embeds, size: tuple[int, int]) -> dict[str, Any]:
+        """See `Model.call_options`."""
+        return {
+            **super().call_options(told, empty, size),
+            "prompt_embeds_mask": told[1],
+            "negative_prompt_embeds_mask": empty[1],
+        }
+
+
+class _Places(nn.Module):
+    """What tells attention where a token is, worked out once: in a graph places never change."""
+
+    def __init__(self, image: Tensor, text: Tensor) -> None:
+        """Keep rotations, as complex numbers. # [N, D / 2], [512, D / 2]"""
+        super().__init__()
+        for name, each in (("image", image), ("text", text)):
+            self.register_buffer(name, torch.stack([each.real, each.imag]).float())
+
+    def forward(self, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+        """Cosines and sines. # [2, N, D / 2], [2, 512, D / 2]"""
+        return self.get_buffer("image"), self.get_buffer("text")
+
+
+class _Attend:
+    """diffusers' QwenDoubleStreamAttnProcessor2_0 without complex numbers and booleans."""
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        encoder_hidden_states_mask: Tensor,
+        image_rotary_emb: tuple[Tensor, Tensor],
+        **_: object,
+    ) -> tuple[Tensor, Tensor]:
+        """Attend to text and patches together. # [B, N, D], [B, 512, D]"""
+        image, text = image_rotary_emb
+        x, told, mask = hidden_states, encoder_hidden_states, encoder_hidden_states_mask
+
+        def heads(projected: Tensor) -> Tensor:
+            return projected.reshape(*projected.shape[:-1], attn.heads, -1)
+
+        streams = (
+            (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj, attn.norm_added_q,
+             attn.norm_added_k, told, text),
+            (attn.to_q, attn.to_k, attn.to_v, attn.norm_q, attn.norm_k, x, image),
+        )  # fmt: skip
+        parts = [
+            (_turned(norm_q(heads(q(y))), at), _turned(norm_k(heads(k(y))), at), heads(v(y)))
+            for q, k, v, norm_q, norm_k, y, at in streams
+        ]
+        query, key, value = (
+            torch.cat(pair, dim=1).transpose(1, 2) for pair in zip(*parts, strict=True)
+        )
+        unread = (1 - mask.to(x.dtype)) * torch.finfo(x.dtype).min
+        bias = torch.cat([unread, torch.zeros_like(x[..., 0])], dim=1)[:, None, None]
+        found = scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        joined = found.transpose(1, 2).flatten(2)
+        count = told.shape[1]
+        return attn.to_out[0](joined[:, count:]), attn.to_add_out(joined[:, :count])
+
+
+def _turned(x: Tensor, at: Tensor) -> Tensor:
+    """Pairs of numbers, turned as complex ones. # [B, S, heads, D], [2, S, D / 2]"""
+    cosine, sine = at[:, :, None]
+    real, imaginary = x.float().reshape(*x.shape[:-1], -1, 2).unbind(-1)
+    turned = real * cosine - imaginary * sine, real * sine + imaginary * cosine
+    return torch.stack(turned, -1).flatten(-2).to(x.dtype)
+
+
+class _Said(nn.Module):
+    """What a layer says, whatever it is told."""
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.value: Tensor
+        self.register_buffer("value", value)
+
+    def forward(self, _: object) -> Tensor:
+        """The same for every sample. # [1, ...]"""
+        return self.value
+
+
+class _Folded(OnBank):
+    """A transformer at one timestep, on a bank of noises.
+
+    Blocks are shifted, scaled and gated by what the timestep says, and by no prompt: layers that
+    hold a third of the weights become constants.
+    """
+
+    def __init__(self, model: QwenImage, noises: Tensor, timestep: float) -> None:
+        super().__init__()
+        self.transformer = own = model.traceable().transformer
+        self.unpacked = model.unpacked
+        with torch.no_grad():
+            at = model.told(timestep, noises[:1]) / 1000
+            temb = own.time_text_embed(at, noises)
+            self.patches: Tensor
+            self.register_buffer("patches", own.img_in(model.packed(noises)))
+            self.temb: Tensor
+            self.register_buffer("temb", temb)
+            for block in own.transformer_blocks:
+                block.img_mod = _Said(block.img_mod(temb))
+                block.txt_mod = _Said(block.txt_mod(temb))
+
+    @property
+    def network(self) -> QwenImageTransformer2DModel:
+        """The transformer."""
+        return self.transformer
+
+    def forward(self, embeds: Embeds, noise_index: Tensor) -> Tensor:
+        """See `OnBank`; of what it is told. # ([B, 512, D], [B, 512])"""
+        (told, mask), count, own = embeds, noise_index.shape[0], self.transformer
+        x = for_each_prompt(self.patches[noise_index], told.shape[0])
+        text = for_each_noise(own.txt_in(own.txt_norm(told)), count)
+        read, places = for_each_noise(mask, count), own.pos_embed()
+        for block in own.transformer_blocks:
+            text, x = block(
+                hidden_states=x,
+                encoder_hidden_states=text,
+                encoder_hidden_states_mask=read,
+                temb=self.temb,
+                image_rotary_emb=places,
+            )
+        out: Tensor = self.unpacked(own.proj_out(own.norm_out(x, self.temb)))
+        return out
+
+
+def _joint_problems(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What does not fit together."""
+    own = {name: configs["transformer"].get(name, o.default) for name, o in TRANSFORMER.items()}
+    encoder = configs["text_encoder"]
+    told = (encoder.get("text_config") or encoder).get("hidden_size", TEXT["hidden_size"].default)
+    found = []
+    if own["joint_attention_dim"] != told:
+        found.append(
+            f"joint_attention_dim is {own['joint_attention_dim']} (must be Qwen2.5-VL's "
+            f"hidden_size, {told})"
+        )
+    if own["in_channels"] != own["out_channels"] * SIDE**2:
+        found.append(
+            f"in_channels is {own['in_channels']} (must be {SIDE**2} x out_channels, "
+            f"{own['out_channels'] * SIDE**2})"
+        )
+    axes, width = own["axes_dims_rope"], own["attention_head_dim"]
+    if not isinstance(axes, list | tuple) or len(axes) != 3 or sum(axes) != width:
+        found.append(
+            f"axes_dims_rope is {axes} (must be three numbers that add up to attention_head_dim, "
+            f"{width})"
+        )
+    return [f"{file_of('transformer')}: {each}" for each in found]

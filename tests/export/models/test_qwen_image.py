@@ -1,0 +1,261 @@
+"""Qwen-Image: prompts in a chat, guidance that keeps lengths, a schedule that is stretched."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cli_support import Run
+from cuda_kernels import lacking
+from diffusers import QwenImagePipeline, QwenImageTransformer2DModel
+from odd_prompts import odd_strings
+from pipelines import build_qwen_image
+from qwen_tokenizers import qwen_tokenizer
+from shared import Shared
+
+from mnemoscope import Detector, ExportError, InputError
+from mnemoscope.explain import explain
+from mnemoscope.explain.explanation import load_model as load_to_explain
+from mnemoscope.guard import Guard
+from mnemoscope.mitigate.sampling import Painter
+from mnemoscope_export import (
+    ExportOptions,
+    LoadOptions,
+    denoise,
+    export_bundle,
+    load_model,
+    magnitudes,
+    noise_bank,
+)
+from mnemoscope_export.models.qwen_image import _TEMPLATE, LAYOUT, TRANSFORMER, QwenImage
+from mnemoscope_export.torch.graphs import ScreenGraph
+from mnemoscope_export.torch.reference import measure_at
+from mnemoscope_export.torch.witness import check_against_pipeline
+from mnemoscope_runtime import Bundle, Screener, tokenizer_of
+from mnemoscope_runtime.agreement import relative_error
+from mnemoscope_runtime.schedulers import sigmas
+
+PROMPTS = ["a photo of a cat", "\n\n the end <|endoftext|> {} of it", "word " * 600]
+STEPS, SIZE = 4, (4, 6)
+SMALL = LoadOptions(latent_size=SIZE)
+PIXELS = {"height": 32, "width": 48}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("qwen")
+    build_qwen_image(qwen_tokenizer()).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> QwenImage:
+    found = load_model(folder, options=SMALL)
+    assert isinstance(found, QwenImage)
+    return found
+
+
+@pytest.fixture(scope="module")
+def pipeline(model: QwenImage) -> Any:
+    found = model.assembled()
+    found.set_progress_bar_config(disable=True)
+    return found
+
+
+@pytest.fixture(scope="module")
+def bundle(folder: Path, shared: Shared) -> Path:
+    options = ExportOptions(noises=2, seed=3, inference_steps=STEPS, taps="auto", guidance=4.0)
+    return shared(
+        "bundle/qwen-image",
+        lambda out: export_bundle(lambda: load_model(folder, options=SMALL), out, options),
+    )
+
+
+@pytest.fixture(scope="module")
+def screener(bundle: Path) -> Any:
+    with Screener.open(bundle) as found:
+        yield found
+
+
+# what the transformer is told, and what it says, by diffusers' own pipeline
+
+
+def test_the_template_is_the_pipelines(pipeline: Any) -> None:
+    assert pipeline.prompt_template_encode == _TEMPLATE
+    assert pipeline.prompt_template_encode_start_idx == QwenImage.reading["dropped"]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prompt", [*PROMPTS, ""])
+def test_embeds_as_the_pipeline_does(pipeline: Any, model: QwenImage, prompt: str) -> None:
+    """Which reads 1,058 tokens and tells of 512: what comes behind changes nothing before it."""
+    wanted, mask = pipeline.encode_prompt(prompt, device="cpu", max_sequence_length=512)
+    found, read = model.embed([prompt])
+    count = wanted.shape[1]
+    assert mask is None  # all that there is is read
+    torch.testing.assert_close(found[:, :count], wanted, rtol=1e-4, atol=1e-5)
+    assert not found[:, count:].any()
+    assert read.tolist() == [[1.0] * count + [0.0] * (512 - count)]
+
+
+@torch.no_grad()
+def test_all_of_sampling_is_the_pipelines(pipeline: Any, model: QwenImage) -> None:
+    """Timesteps, levels, guidance and the picture: of prompts as they are, not filled up."""
+    noise = noise_bank(1, model.latent_shape, seed=5)
+    wanted = pipeline(
+        PROMPTS[0], negative_prompt="", latents=QwenImagePipeline._pack_latents(noise, 1, 4, *SIZE),
+        **PIXELS, num_inference_steps=STEPS, true_cfg_scale=4.0, output_type="latent",
+    ).images  # fmt: skip
+    told = model.embed(PROMPTS[:1])
+    *_, last = denoise(model, told, noise, inference_steps=STEPS, guidance=4.0)
+    found = QwenImagePipeline._pack_latents(last.latents, 1, 4, *SIZE)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    levels = pipeline.scheduler.sigmas.numpy()
+    np.testing.assert_allclose(sigmas(model.scheduler_record(STEPS)), levels, rtol=1e-5)
+    assert levels[-2] == pytest.approx(0.02, rel=1e-4)
+
+
+def test_a_negative_prompt(folder: Path) -> None:
+    model = load_model(folder, options=LoadOptions(latent_size=SIZE, negative=" "))
+    assert model.own_empty
+    check_against_pipeline(model, 4.0, STEPS)
+
+
+@torch.no_grad()
+def test_another_timestep_and_size(model: QwenImage) -> None:
+    """Folded and in real numbers, against the transformer as it is."""
+    other = model.resized((6, 4))
+    bank = noise_bank(2, other.latent_shape, seed=1)
+    expected = measure_at(other, PROMPTS, bank, 800, taps=other.tappable())
+    graph = ScreenGraph(other, bank, 800, other.tappable())
+    found, norms = graph(other.embed(PROMPTS), torch.arange(2))
+    torch.testing.assert_close(
+        torch.cat([found[..., None], norms], -1), expected, rtol=1e-4, atol=1e-5
+    )
+
+
+# the bundle
+
+
+def test_what_the_bundle_says(bundle: Path, model: QwenImage) -> None:
+    manifest = Bundle.open(bundle).manifest
+    assert lacking(bundle) == set()
+    assert (manifest.model.family, manifest.model.prediction_type) == (
+        "qwen-image",
+        "flow_prediction",
+    )
+    assert (manifest.unit, manifest.timestep, manifest.guidance) == ("x0", 1000, 4.0)
+    assert (manifest.tokens, manifest.keeps_length) == (512, 2)
+    assert (manifest.tokenizer.kind, manifest.tokenizer.length) == ("qwen2", 546)
+    assert manifest.taps == ("transformer_blocks.0", "transformer_blocks.1")
+    assert model.difference(manifest.model) is None
+
+
+def test_it_reads_what_its_own_tokenizer_gives(model: QwenImage, bundle: Path) -> None:
+    prompts = [each for each in (*odd_strings(), *PROMPTS) if "<|endoftext|>" not in each[-20:]]
+    found = tokenizer_of(Bundle.open(bundle)).encode(prompts)
+    np.testing.assert_array_equal(found.ids, model.tokenize(prompts).numpy())
+    behind = len(model.tokenizer("<|im_end|>\n<|im_start|>assistant\n").input_ids)
+    lengths = [len(model.tokenizer(_TEMPLATE.format(each)).input_ids) for each in prompts]
+    assert found.truncated == tuple(length - behind > 546 for length in lengths)
+    assert {True, False} == set(found.truncated)
+
+
+def test_the_bundle_agrees_with_pytorch(model: QwenImage, screener: Screener) -> None:
+    noises = torch.from_numpy(screener.bundle.noise_bank())
+    options: dict[str, Any] = {"inference_steps": STEPS, "guidance": 4.0}
+    expected = magnitudes(model, PROMPTS, noises, steps=STEPS, **options).numpy()
+    found = screener.trajectory(PROMPTS, steps=STEPS)
+    assert relative_error(found, expected, screener.smallest_magnitude).max() < 1e-4
+    np.testing.assert_allclose(screener.first_step(PROMPTS), expected[..., 0], rtol=1e-4)
+    assert screener.probe() < 1e-4
+
+
+def test_a_pipelines_embeddings_are_screened_as_its_prompt(
+    pipeline: Any, model: QwenImage, screener: Screener
+) -> None:
+    told, mask = model.told_by(pipeline, PROMPTS[:1])
+    detector = Detector(screener, uncalibrated="score")
+    [found] = detector.screen_embeddings(told.detach(), prompt_mask=mask)
+    [wanted, _, long] = detector.screen(PROMPTS)
+    assert found.score == pytest.approx(wanted.score, rel=1e-4)
+    assert "Only its first 512 tokens" in long.notes[0]
+
+
+def test_words_are_weighed_by_leaving_them_out(screener: Screener) -> None:
+    detector = Detector(screener, uncalibrated="score")
+    found = explain("a Cat on the moon", detector=detector, noises=1)
+    assert [each.word for each in found.words] == ["a", "Cat", "on", "the", "moon"]
+
+
+def test_on_the_command_line(bundle: Path, run: Run) -> None:
+    assert "ids of transformers-5's Qwen2Tokenizer, 546 a prompt" in run("inspect", bundle).out
+
+
+# what is in the way
+
+
+def test_what_it_does_not_take(folder: Path, model: QwenImage, pipeline: Any) -> None:
+    with pytest.raises(InputError, match="Qwen-Image, of which clip_skip cannot be read here"):
+        load_model(folder, options=LoadOptions(clip_skip=1))
+    with pytest.raises(InputError, match="Give multiples of 2"):
+        model.resized((3, 4))
+    with pytest.raises(InputError, match="cannot watch QwenImagePipeline"):
+        Guard(pipeline)
+    with pytest.raises(ExportError, match="Qwen2's ids are those of transformers 5"):
+        export_bundle(model, folder / "out", ExportOptions(tokenizer="transformers-4"))
+    for verb in (Painter.load, load_to_explain):
+        with pytest.raises(ExportError, match=r"family qwen-image.*not drawn with, mitigated"):
+            verb(folder)
+
+
+CHANGES: list[tuple[str, str, Any, str]] = [
+    ("transformer/config.json", "guidance_embeds", True, "guidance_embeds is true"),
+    ("transformer/config.json", "zero_cond_t", True, "zero_cond_t is true"),
+    ("transformer/config.json", "in_channels", 18, "must be 4 x out_channels, 16"),
+    ("transformer/config.json", "joint_attention_dim", 80, "Qwen2.5-VL's hidden_size, 32"),
+    ("transformer/config.json", "axes_dims_rope", [4, 4, 4], "add up to attention_head_dim, 16"),
+    ("text_encoder/config.json", "model_type", "qwen2_vl", "model_type is 'qwen2_vl'"),
+    ("scheduler/scheduler_config.json", "shift_terminal", 1.5, "between 0 and 1"),
+    ("model_index.json", "_class_name", "QwenImageEditPipeline", "QwenImageEditPipeline"),
+]
+
+
+@pytest.mark.parametrize(("file", "option", "value", "words"), CHANGES)
+def test_what_is_not_covered_is_named(
+    folder: Path, file: str, option: str, value: object, words: str
+) -> None:
+    path = folder / file
+    text = path.read_text()
+    path.write_text(json.dumps({**json.loads(text), option: value}))
+    try:
+        with pytest.raises(ExportError, match=words):
+            load_model(folder)
+    finally:
+        path.write_text(text)
+
+
+def test_published_configs_are_covered(folder: Path) -> None:
+    """As far as they say more than the library's defaults."""
+    configs: dict[str, dict[str, Any]] = {
+        "model_index": json.loads((folder / "model_index.json").read_text()),
+        "transformer": {"_class_name": "QwenImageTransformer2DModel", "guidance_embeds": False},
+        "text_encoder": {"model_type": "qwen2_5_vl", "hidden_size": 3584, "hidden_act": "silu",
+                         "use_sliding_window": False, "sliding_window": 32768},
+        "scheduler": {"base_shift": 0.5, "max_shift": 0.9, "max_image_seq_len": 8192,
+                      "shift": 1.0, "shift_terminal": 0.02, "use_dynamic_shifting": True},
+    }  # fmt: skip
+    QwenImage.check_configs(configs, "it")
+    assert LAYOUT.problems(configs) == []
+
+
+def test_every_option_of_diffusers_is_in_a_table() -> None:
+    own = inspect.signature(QwenImageTransformer2DModel.__init__).parameters
+    assert {name: option.default for name, option in TRANSFORMER.items()} == {
+        name: own[name].default for name in own if name != "self"
+    }
