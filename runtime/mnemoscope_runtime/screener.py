@@ -429,7 +429,8 @@ class Screener(Closing):
         Args:
             prompt_embeds: What diffusers calls so. # [B, L, D]
             pooled_embeds: For Stable Diffusion XL. # [B, P]
-            prompt_mask: For PixArt-Sigma, its prompt_attention_mask. # [B, L]
+            prompt_mask: For PixArt-Sigma, its prompt_attention_mask; Qwen-Image's
+                prompt_embeds_mask. # [B, L]
             empty_embeds: The baseline, diffusers' negative_prompt_embeds; by default the bundle's
                 own, with chunks of the empty prompt behind it where there are more. One row, or the
                 same one for each prompt. # [1, L, D] or [B, L, D]

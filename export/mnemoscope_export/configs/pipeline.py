@@ -57,8 +57,8 @@ _DRAWS = {  # from a prompt alone, with no more than a UNet's prediction and gui
     )
 }  # fmt: skip
 _ADVICE = (
-    "Stable Diffusion 1.x, 2.x, XL base and 3, FLUX.1, PixArt-Sigma and their fine-tunes can be "
-    "exported; docs/families.md lists what is covered."
+    "Stable Diffusion 1.x, 2.x, XL base and 3, FLUX.1, PixArt-Sigma, Qwen-Image and their "
+    "fine-tunes can be exported; docs/families.md lists what is covered."
 )
 
 
