@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from cli_support import Run
@@ -17,6 +18,7 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     StableDiffusion3Pipeline,
 )
+from graph_support import kinds
 from odd_prompts import odd_strings
 from pipelines import build_sd3
 from shared import Shared
@@ -296,8 +298,13 @@ def test_bfloat16(model: StableDiffusion3, tmp_path: Path) -> None:
     )
     manifest = export_bundle(model, tmp_path / "bundle", options).manifest
     assert lacking(tmp_path / "bundle") == set()
+    assert manifest.precision == "bfloat16"
+    for graph in manifest.graphs.keys() - {"text_encoder"}:
+        assert kinds(tmp_path / "bundle" / f"{graph}.onnx") == {onnx.TensorProto.BFLOAT16}
     errors = [figures["max_relative_error"] for figures in manifest.parity.values()]
     assert 1e-6 < max(errors) < 0.2
+    pytest.importorskip("tensorrt_rtx_bindings", exc_type=ImportError)
+    check_plan(Bundle.open(tmp_path / "bundle"), "screen")
 
 
 # what is in the way

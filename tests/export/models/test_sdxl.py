@@ -7,12 +7,10 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from cuda_kernels import lacking
 from diffusers import StableDiffusionXLPipeline
-from graph_support import kinds
 from odd_prompts import odd_strings
 from pipelines import build_xl
 from shared import Shared
@@ -27,7 +25,6 @@ from mnemoscope_export import (
     ExportOptions,
     StableDiffusion,
     StableDiffusionXL,
-    Tolerance,
     export_bundle,
     magnitudes,
     noise_bank,
@@ -137,20 +134,14 @@ def test_the_bundle_agrees_with_pytorch(model: StableDiffusionXL, bundle: Path) 
         assert screener.probe() < 1e-4
 
 
-@pytest.mark.slow
-def test_bfloat16(model: StableDiffusionXL, tmp_path: Path) -> None:
-    options = ExportOptions(noises=1, precision="bfloat16", tolerance=Tolerance(0.2))
-    manifest = export_bundle(model, tmp_path / "bundle", options).manifest
-    assert lacking(tmp_path / "bundle") == set()
-    assert manifest.precision == "bfloat16"
-    for graph in manifest.graphs.keys() - {"text_encoder"}:
-        found = kinds(tmp_path / "bundle" / f"{graph}.onnx")
-        assert found == {onnx.TensorProto.BFLOAT16}
-    errors = [figures["max_relative_error"] for figures in manifest.parity.values()]
-    assert 1e-6 < max(errors) < 0.2
-    assert manifest.noise_bank.shape == (1, 4, 8, 8)  # the model's own size
-    pytest.importorskip("tensorrt_rtx_bindings", exc_type=ImportError)
-    check_plan(Bundle.open(tmp_path / "bundle"), "screen")
+def test_bfloat16_comes_close(model: StableDiffusionXL, folder: Path) -> None:
+    """In PyTorch; test_sd3.py exports in it, and test_taps.py a UNet in float16."""
+    half = StableDiffusion.load(folder, dtype=torch.bfloat16)
+    noises = noise_bank(1, model.latent_shape, seed=0)
+    exact = magnitudes(model, PROMPTS[:1], noises, steps=2)
+    found = magnitudes(half, PROMPTS[:1], noises, steps=2)
+    torch.testing.assert_close(found, exact, rtol=0.15, atol=0)
+    assert not torch.equal(found, exact)
 
 
 @pytest.mark.parametrize("graph", ["taps", "text_encoder"])
