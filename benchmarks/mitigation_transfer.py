@@ -103,9 +103,7 @@ def decided(found: Sequence[Mitigation]) -> dict[str, Any]:
     """How `auto` came to its pictures."""
     by = Counter(picture.strategy for each in found for picture in each.pictures)
     return {
-        "flagged by score": sum(each.flagged and each.agreement is None for each in found),
-        "flagged by agreement": sum(each.flagged and each.agreement is not None for each in found),
-        "drawn as ever": sum(not each.flagged for each in found),
+        "flagged by": dict(Counter(str(each.flagged_by) for each in found)),
         "verified": dict(Counter(str(each.verified) for each in found)),
         "strategies": dict(by),
         "passes": float(np.mean([p.passes for each in found for p in each.pictures])),
@@ -113,6 +111,7 @@ def decided(found: Sequence[Mitigation]) -> dict[str, Any]:
             {
                 **picture.as_json(),
                 "prompt": each.prompt,
+                "flagged by": each.flagged_by,
                 "agreement": None if each.agreement is None else each.agreement.highest,
             }
             for each in found

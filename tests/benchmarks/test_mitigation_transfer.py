@@ -40,20 +40,19 @@ def test_how_auto_decided_is_counted(capsys: pytest.CaptureFixture[str]) -> None
     plain = Picture(0, "none", "a cat", Judged(0.5, 0.3, None, None), None, 0.0)  # type: ignore[arg-type]
     rows = [
         SimpleNamespace(
-            prompt="a", flagged=True, agreement=None, verified=True, pictures=[picture],
+            prompt="a", flagged_by="drawing", agreement=None, verified=True, pictures=[picture],
         ),
         SimpleNamespace(
-            prompt="b", flagged=True, agreement=Agreement(0.9, 0.5), verified=False,
+            prompt="b", flagged_by="agreement", agreement=Agreement(0.9, 0.5), verified=False,
             pictures=[picture],
         ),
         SimpleNamespace(
-            prompt="c", flagged=False, agreement=Agreement(0.1, None), verified=None,
+            prompt="c", flagged_by=None, agreement=Agreement(0.1, None), verified=None,
             pictures=[plain],
         ),
     ]  # fmt: skip
     found = decided(rows)  # type: ignore[arg-type]
-    assert (found["flagged by score"], found["flagged by agreement"]) == (1, 1)
-    assert found["drawn as ever"] == 1
+    assert found["flagged by"] == {"drawing": 1, "agreement": 1, "None": 1}
     assert found["strategies"] == {"stepwise": 2, "none": 1}
     judged = {"copies": 0.25, "captions": 0.5}
     row = {"SSCD": judged, "stand-in": judged, "alignment": 0.5, "auto": found}

@@ -94,7 +94,10 @@ def write_comparison(
 
     def flags(found: Comparison, i: int, prompt: str) -> bool:
         assert detector is not None
+        unmitigated = found.drawings[0].pictures[i]
         if is_flagged(screen(detector, prompt), rule.level):
+            return True
+        if any(rule.unusual(each.judged) for each in unmitigated):
             return True
         if found.agreed is None:  # of one seed
             return False

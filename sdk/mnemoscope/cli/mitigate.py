@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,11 +21,11 @@ from ..drawing.alignment import load_alignment
 from ..drawing.copy_detection import CopyDescriptor, LatentDescriptor, load_descriptor
 from ..drawing.sheets import ENDINGS, write_sheet
 from ..plotting import require_plots
-from ..prompts.printable import json_text
 from ..screening.opening import own_calibration
 from ._backends import say_unused
 from ._comparison import LEARNT_ON, lists_of, write_comparison
 from ._loading import Loading, takes_loading
+from ._mitigated import Format, note, tell
 from ._options import (
     BackendOption,
     CalibrationOption,
@@ -40,14 +39,13 @@ from ._options import (
     takes_backend_options,
 )
 from ._quiet import quiet_libraries
-from ._writers import printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from mnemoscope_export import StableDiffusion
 
-    from ..mitigate import Kit, Mitigation, Painter, Rule
+    from ..mitigate import Kit, Painter
 
 __all__ = ["EPILOG", "command"]
 
@@ -68,13 +66,6 @@ mnemoscope mitigate "a prompt" --model DIR --strategy guidance -o a.png
 _AUTO = "auto"
 
 _TARGETED = {_AUTO, "embedding", "embedding-guidance", "noise", "leave-out", "leave-out-stepwise"}
-
-
-class Format(StrEnum):
-    """How what came of it is told."""
-
-    table = "table"
-    json = "json"
 
 
 @takes_backend_options
@@ -171,9 +162,10 @@ def command(
 ) -> None:
     """Draw a prompt so that the training picture does not come out, and check that it did not.
 
-    `auto` screens the prompt first, and looks whether several seeds draw one picture; a prompt that
-    is not flagged is drawn as ever. A flagged one is drawn with one strategy after another until
-    the picture is no copy, its score is one that benign prompts have, and it follows the prompt.
+    `auto` screens the prompt first, and looks at the scores of its pictures and whether several
+    seeds draw one; a prompt that is not flagged is drawn as ever. A flagged one is drawn with one
+    strategy after another until the picture is no copy, its score is one that benign prompts have,
+    and it follows the prompt.
     Without SSCD nobody can tell whether another model's picture is a copy: it is drawn, and not
     verified.
 
@@ -278,8 +270,8 @@ def command(
         named = kit.make(chosen[0])
         done = mitigator.mitigate(prompt, named, numbers, references=given, rule=rule)
     write_sheet(output, [each.image for each in done.pictures])
-    _tell(done, output, output_format)
-    _note(done, rule)
+    tell(done, output, output_format)
+    note(done, rule)
     raise typer.Exit(0 if done.passed else 5 if done.verified is None else 1)
 
 
@@ -373,37 +365,3 @@ def _references(files: Sequence[Path], *, own: bool) -> list[Image]:
         except (OSError, UnidentifiedImageError) as error:
             raise InputError(f"{file} is no picture: {error} Give a PNG or JPEG.") from None
     return [*found, *(embedded.memorized_pictures() if own else ())]
-
-
-def _tell(done: Mitigation, output: Path, output_format: Format) -> None:
-    if output_format is Format.json:
-        typer.echo(json_text({**done.as_json(), "output": str(output)}))
-        return
-
-    def shown(value: float | None) -> str:
-        return "-" if value is None else f"{value:.3f}"
-
-    typer.echo(f"{'':10}{'before':>10}{'after':>10}  {printable(done.prompt, 70)}")
-    for what in ("score", "p_value", "copy_similarity", "alignment"):
-        before, after = (shown(getattr(each, what)) for each in (done.before, done.after))
-        typer.echo(f"{what.split('_')[0]:10}{before:>10}{after:>10}")
-    by = ", ".join(f"{each.strategy} (seed {each.seed})" for each in done.pictures)
-    if done.agreement is not None and done.flagged:
-        typer.echo("not flagged by its score, but several seeds draw one picture")
-    how = f"drawn by {by}" if done.flagged else "drawn as ever"
-    verified = {True: "yes", False: "no", None: "not known"}[done.verified]
-    typer.echo(f"{'verified':10}{verified:>20}")
-    typer.echo(f"{how} in {done.seconds:.1f} s, to {output}")
-
-
-def _note(done: Mitigation, rule: Rule) -> None:
-    """What a user should not overlook."""
-    lost = done.after.lost(done.before)
-    if not done.flagged:
-        say(f"{done.why}.")
-    elif done.verified is False:
-        say(f"nothing that was tried passes: {done.why}. Do not use it.")
-    elif done.verified is None:
-        say(f"not verified: {done.why}. Look at it before you use it.")
-    if done.flagged and done.verified is not False and lost > rule.tolerance:
-        say(f"it follows the prompt less than before: its alignment fell by {lost:.3f}.")

@@ -19,7 +19,7 @@ from ..drawing.copy_detection import CopyDescriptor
 from .agreement import Agreement, Usual, agreeing, most_alike
 from .flagging import is_flagged, screen
 from .planning import checked, planned
-from .results import Judged, Mitigation, Picture, Rule
+from .results import AGREEMENT, DRAWING, SCREENING, Judged, Mitigation, Picture, Rule
 from .sampling import USUAL, Painter, Sampling, sample
 from .strategies import Plain, Strategy
 from .words import random_prompts
@@ -152,9 +152,10 @@ class Mitigator:
     ) -> Mitigation:
         """Screen a prompt and, if it is flagged, try strategies until every picture settles.
 
-        A prompt is flagged if its p-value is no higher than the rule's level, or if its
-        unmitigated pictures of two seeds agree more than those of benign prompts do (with one
-        seed, another is drawn for that). One that is not gets the pictures it would have had.
+        A prompt is flagged if its p-value is no higher than the rule's level, or that of an
+        unmitigated picture's own score is not, or if its unmitigated pictures of two seeds agree
+        more than those of benign prompts do (with one seed, another is drawn for that). One that is
+        not gets the pictures it would have had.
 
         Args:
             prompt: The prompt.
@@ -199,11 +200,15 @@ class Mitigator:
         )
         before = _together(originals, self.yardstick)
         own = self.descriptor.describe([each.image for each in originals])
-        agreement = None
-        flagged = detection is None or is_flagged(detection, rule.level)
-        if not flagged:
+        flagged_by, agreement = None, None
+        if detection is not None and is_flagged(detection, rule.level):
+            flagged_by = SCREENING
+        elif detection is not None and any(rule.unusual(each.judged) for each in originals):
+            flagged_by = DRAWING
+        elif detection is not None:
             agreement = self._agreement(prompt, seeds, own, rule.level)
-            flagged = agreement.recites
+            flagged_by = AGREEMENT if agreement.recites else None
+        flagged = detection is None or flagged_by is not None
         pictures = originals
         verdict: tuple[bool | None, str | None] = None, NOT_FLAGGED
         if flagged:
@@ -222,6 +227,7 @@ class Mitigator:
             verified=verdict[0],
             why=verdict[1],
             flagged=flagged,
+            flagged_by=flagged_by,
             descriptor=self.descriptor.name,
             detection=detection,
             agreement=agreement,

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from ..screening.detection import Detection
     from .agreement import Agreement
 
-__all__ = ["NONE", "Judged", "Mitigation", "Picture", "Rule"]
+__all__ = ["AGREEMENT", "DRAWING", "NONE", "SCREENING", "Judged", "Mitigation", "Picture", "Rule"]
 
 NONE = "none"  # the strategy that changes nothing
+SCREENING, DRAWING, AGREEMENT = "screening", "drawing", "agreement"  # what flags a prompt
 
 
 @dataclass(frozen=True)
@@ -117,10 +118,13 @@ class Rule:
             return False
         return judged.copy_similarity > self.alike
 
+    def unusual(self, judged: Judged) -> bool:
+        """Whether its score is one that few benign prompts have, as far as anything is known."""
+        return judged.p_value is not None and judged.p_value <= self.level
+
     def passes(self, judged: Judged) -> bool:
         """As far as was measured, no copy, and a score that benign prompts have too."""
-        unusual = judged.p_value is not None and judged.p_value <= self.level
-        return not self.copied(judged) and not unusual
+        return not self.copied(judged) and not self.unusual(judged)
 
     def verdict(self, judged: Sequence[Judged]) -> tuple[bool | None, str | None]:
         """Whether mitigated pictures are verified, and why not if they are not.
@@ -180,10 +184,13 @@ class Mitigation:
             not flagged, so that there was nothing to mitigate.
         why: Why they are not verified; None if they are.
         flagged: Whether the prompt was, or a strategy was forced.
+        flagged_by: What flagged it: "screening", before anything was drawn; "drawing", the score of
+            an unmitigated picture; or their "agreement". None if the strategy was forced, or
+            nothing did.
         descriptor: What compared pictures.
         detection: What screening said; None if the strategy was forced.
         agreement: How alike the unmitigated pictures of several seeds are; None if the strategy
-            was forced, or screening had flagged the prompt already.
+            was forced, or a score had flagged the prompt already.
         seconds: All of it.
         originals: Unmitigated, one for each seed.
         pictures: Mitigated; the originals if the prompt was not flagged.
@@ -196,6 +203,7 @@ class Mitigation:
     verified: bool | None
     why: str | None
     flagged: bool
+    flagged_by: str | None
     descriptor: str
     detection: Detection | None
     agreement: Agreement | None
@@ -224,6 +232,7 @@ class Mitigation:
             "passed": self.passed,
             "verified": self.verified,
             "why": self.why,
+            "flagged_by": self.flagged_by,
             "descriptor": self.descriptor,
             "seconds": self.seconds,
             "seeds": list(self.seeds),

@@ -44,6 +44,14 @@ def test_few_benign_prompts_are_above_the_bound() -> None:
     assert few.bound(0.05) == 0.5  # less than one of three: the highest
 
 
+def test_one_prompt_of_twenty_may_recite() -> None:
+    """Random words can, and what they draw is no measure."""
+    found = usual(*[0.3] * 18, 0.5, 0.99)
+    assert found.bound(0.05) == 0.5
+    assert found.bound(0.1) == 0.3
+    assert usual(*[0.3] * 18, 0.99).bound(0.05) == 0.99  # one of 19 is more than a twentieth
+
+
 @pytest.mark.parametrize(
     ("highest", "copied_above", "recites"),
     [

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from mitigate_support import LOADED, MEMORIZED, OtherNoise
 from PIL import Image
+from torch import Tensor
 
 from mnemoscope import CalibrationError, CalibrationFile, Detector, InputError, embedded
 from mnemoscope.drawing.copy_detection import SSCD, LatentDescriptor, copy_similarity
@@ -265,11 +266,34 @@ def test_auto_flags_what_several_seeds_agree_on(
     assert done.detection.p_value > 0.05
     assert done.agreement == Agreement(1, 0.9)
     assert (done.flagged, done.passed, done.verified) == (True, False, False)
+    assert done.flagged_by == "agreement"
     assert watched == [("none", (7,)), ("none", (6,)), ("other-noise", (7,))]
     assert done.as_json()["agreement"] == {"highest": 1, "usual": 0.9, "recites": True}
     agreeing.usual.__dict__["likeness"] = np.array([0.2, 1.0])  # benign prompts do so too
     assert not agreeing.auto(BENIGN, [OtherNoise()], detector, [0]).flagged
     assert watched[-1] == ("none", (1,))
+
+
+class Unusual(Yardstick):
+    """One by which the first picture's score is one that few benign prompts have."""
+
+    def scores(self, magnitudes: Tensor) -> list[float]:
+        return [float(i) for i in range(len(magnitudes))]
+
+    def p_value(self, score: float) -> float:
+        return 0.02 if score == 0 else 0.4
+
+
+def test_auto_flags_by_the_score_of_a_picture(
+    mitigator: Mitigator, detector: Detector, watched: list[tuple[str, tuple[int, ...]]]
+) -> None:
+    """A prompt may recite from one seed alone, of which screening saw none."""
+    done = replace(mitigator, yardstick=Unusual()).auto(BENIGN, [OtherNoise()], detector, [3, 4])
+    assert done.detection is not None
+    assert done.detection.p_value > 0.05
+    assert (done.flagged, done.flagged_by, done.agreement) == (True, "drawing", None)
+    assert watched == [("none", (3, 4)), ("other-noise", (3, 4))]
+    assert (done.verified, done.as_json()["flagged_by"]) == (False, "drawing")
 
 
 def test_auto_learns_nothing_where_seeds_do_not_agree(
