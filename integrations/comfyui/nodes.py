@@ -37,8 +37,8 @@ _NEGATIVE = (
 )
 _LOOKS = (
     "INT",
-    {"default": 5, "min": 1, "max": 100, "tooltip": "At how many of the model's first calls to "
-     "look. More find more; 1 holds for every sampler, and finds little."},
+    {"default": 3, "min": 1, "max": 100, "tooltip": "At how many of the model's first calls to "
+     "look. 1 holds for every sampler, and finds little."},
 )  # fmt: skip
 _EXTRA = (
     "BOOLEAN",
