@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,16 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 
 from mnemoscope_runtime import InputError
 from mnemoscope_runtime.agreement import UNIT
-from mnemoscope_runtime.schedulers import FlowEuler, advance, is_trained, level, sigmas, timesteps
+from mnemoscope_runtime.schedulers import (
+    FlowEuler,
+    advance,
+    guide,
+    is_trained,
+    kept_length,
+    level,
+    sigmas,
+    timesteps,
+)
 
 pytestmark = pytest.mark.numeric
 
@@ -47,6 +58,38 @@ def test_steps(shift: float) -> None:
         x = theirs.step(velocity, theirs.timesteps[theirs.step_index or 0], x).prev_sample
         # each step rounds x and x0, a few units in the last place of numbers up to about 4
         np.testing.assert_allclose(array, x.numpy(), atol=28 * 4 * 4 * UNIT)
+
+
+@pytest.mark.parametrize("steps", [2, 28, 50])
+def test_levels_that_end_where_they_are_told(steps: int) -> None:
+    theirs = FlowMatchEulerDiscreteScheduler(shift_terminal=0.02, use_dynamic_shifting=True)
+    theirs.set_timesteps(steps, sigmas=np.linspace(1, 1 / steps, steps).tolist(), mu=0.7)
+    ours = FlowEuler(1000, np.exp(0.7), 1 / steps, steps, terminal=0.02)
+    # differences from 1 are rounded as 1 is, and stretched to at most half as much again
+    np.testing.assert_allclose(sigmas(ours), theirs.sigmas.numpy(), atol=4 * UNIT)
+    assert sigmas(ours)[0] == 1
+    assert timesteps(replace(ours, inference_steps=1)).tolist() == [1000]
+
+
+def test_guidance_that_keeps_lengths() -> None:
+    """As Qwen-Image's pipeline has it, of velocities and patches that are vectors."""
+    draw = torch.manual_seed(0)
+    x, uncond, cond = (torch.randn(2, 3, 4, 4, 6, generator=draw) for _ in range(3))
+    s = 0.7
+    pictures = [(x - s * each).numpy() for each in (uncond, cond)]
+    guided = guide(*pictures, 4.0)
+    found = kept_length(guided, pictures[1], x.numpy(), 2)
+
+    def patches(each: torch.Tensor) -> torch.Tensor:  # [2, 3, 2, 3, 16]
+        cut = each.unflatten(-1, (3, 2)).unflatten(-3, (2, 2))
+        return cut.permute(0, 1, 3, 5, 2, 4, 6).flatten(4)
+
+    comb = uncond + 4 * (cond - uncond)
+    lengths = [patches(each).norm(dim=-1) for each in (cond, comb)]
+    wanted = patches(comb) * (lengths[0] / lengths[1])[..., None]
+    velocity = patches((x - torch.from_numpy(found)) / s)
+    torch.testing.assert_close(velocity, wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(kept_length(x.numpy(), pictures[1], x.numpy(), 2), x.numpy())
 
 
 def test_no_step_from_elsewhere() -> None:

@@ -30,7 +30,7 @@ schedulers = st.builds(
     num_train_timesteps=st.sampled_from([100, 1000, 1001]),
     steps_offset=st.sampled_from([0, 1]),
     set_alpha_to_one=st.booleans(),
-    timestep_spacing=st.sampled_from(["leading", "trailing"]),
+    timestep_spacing=st.sampled_from(["leading", "trailing", "linspace"]),
     inference_steps=st.integers(1, 99),
 )
 every = pytest.mark.parametrize(
@@ -43,7 +43,7 @@ every = pytest.mark.parametrize(
             set_alpha_to_one=to_one,
             inference_steps=steps,
         )
-        for spacing in ("leading", "trailing")
+        for spacing in ("leading", "trailing", "linspace")
         for offset in (0, 1)
         for to_one in (False, True)
         for steps in (10, 50)
@@ -98,7 +98,7 @@ def test_timesteps_of_usual_schedules(scheduler: Ddim) -> None:
     np.testing.assert_array_equal(timesteps(scheduler), reference(scheduler).timesteps.numpy())
 
 
-@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 def test_an_image_takes_as_many_steps_as_asked_for(spacing: str) -> None:
     for count in range(1, 1001):
         changes = {"timestep_spacing": spacing, "inference_steps": count, "steps_offset": 0}

@@ -173,7 +173,7 @@ def test_what_the_bundle_says(bundle: Path, model: Flux) -> None:
 
 
 def test_each_encoder_reads_what_its_own_tokenizer_gives(model: Flux, bundle: Path) -> None:
-    prompts = [*odd_strings(), *PROMPTS, ""]
+    prompts = [*odd_strings()[::5], *PROMPTS, ""]
     found = tokenizer_of(Bundle.open(bundle)).encode(prompts)
     np.testing.assert_array_equal(found.ids, model.tokenize(prompts).numpy())
     lengths = map(len, model.tokenizer_2(prompts).input_ids)

@@ -158,7 +158,7 @@ def test_what_the_bundle_says(bundle: Path, model: PixArtSigma, screener: Screen
 
 
 def test_it_reads_what_its_own_tokenizer_gives(model: PixArtSigma, bundle: Path) -> None:
-    prompts = [*odd_strings(), *PROMPTS, "", "\u0130stanbul  ", "\u3000 \u2028X"]
+    prompts = [*odd_strings()[::5], *PROMPTS, "", "\u0130stanbul  ", "\u3000 \u2028X"]
     found = tokenizer_of(Bundle.open(bundle)).encode(prompts)
     np.testing.assert_array_equal(found.ids, model.tokenize(prompts).numpy())
     lengths = map(len, model.tokenizer([each.lower().strip() for each in prompts]).input_ids)

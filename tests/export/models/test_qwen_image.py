@@ -157,7 +157,8 @@ def test_what_the_bundle_says(bundle: Path, model: QwenImage) -> None:
 
 
 def test_it_reads_what_its_own_tokenizer_gives(model: QwenImage, bundle: Path) -> None:
-    prompts = [each for each in (*odd_strings(), *PROMPTS) if "<|endoftext|>" not in each[-20:]]
+    prompts = [*odd_strings()[::5], *PROMPTS]
+    prompts = [each for each in prompts if "<|endoftext|>" not in each[-20:]]
     found = tokenizer_of(Bundle.open(bundle)).encode(prompts)
     np.testing.assert_array_equal(found.ids, model.tokenize(prompts).numpy())
     behind = len(model.tokenizer("<|im_end|>\n<|im_start|>assistant\n").input_ids)
