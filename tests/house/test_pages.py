@@ -148,3 +148,31 @@ def test_the_first_five_minutes_are_what_happens(run: Run) -> None:
 def test_results_page_names_every_key(run: Run) -> None:
     [line] = run("screen", "--format", "json", "--noises", "1", "a cat").out.splitlines()
     assert set(json.loads(line)) == named_in_table("results.md")
+
+
+def raw(name: str) -> Any:
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text("utf-8"))
+
+
+def test_the_short_version_is_of_the_raw_figures() -> None:
+    page = (DOCS / "evidence.md").read_text("utf-8")
+    rows = [
+        f"| {each['steps']} | {each['noises']} | "
+        + " | ".join(
+            "{value:.3f} [{low:.3f}, {high:.3f}]".format(**each[figure])
+            for figure in ("auc", "tpr_at_1_percent_fpr")
+        )
+        + " |"
+        for each in raw("embedded-detection")
+        if each["against"] == "held_out"
+    ]
+    told = re.findall(r"^\| \d+ \| \d+ \| .* \|$", page, re.M)
+    assert len(told) == 4
+    assert set(told) <= set(rows)
+    timed = raw("embedded-latency")["rows"].values()
+    known = {
+        f"{each['p50_ms']:.2f} | {each['p99_ms']:.2f} | {each['ratio_p50']:.2f} |" for each in timed
+    }
+    told = re.findall(r"(\d+\.\d\d \| \d+\.\d\d \| \d+\.\d\d \|)$", page, re.M)
+    assert len(told) == 6
+    assert set(told) <= known
