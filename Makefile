@@ -30,7 +30,8 @@ lowest: $(LOWEST)/installed ## what must work with the lowest versions too
 		-k "not v_prediction"
 
 page: $(UI)/installed ## mnemoscope ui in a browser, where there is one (Chromium)
-	$(UI)/bin/python -m pytest -q -o cache_dir=$(UI)/.pytest_cache tests/sdk/ui/test_page.py
+	$(UI)/bin/python -m pytest -q -o cache_dir=$(UI)/.pytest_cache tests/sdk/ui/test_page.py \
+		tests/sdk/ui/test_running.py
 
 as-avx2: $(DEV)/installed ## what rounding decides, as on a processor without AVX-512
 	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(NUMERIC)

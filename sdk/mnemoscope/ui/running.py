@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +49,7 @@ class Page:
 
 
 def run(options: UiOptions, say: Callable[[str], None]) -> None:
-    """Serve the page until SIGINT or SIGTERM.
+    """Serve the page until SIGINT or SIGTERM, and then delete what it kept.
 
     Args:
         options: What the page is about, and where it is.
@@ -59,7 +60,10 @@ def run(options: UiOptions, say: Callable[[str], None]) -> None:
     """
     with opened(options) as page:
         say(f"page {page.address}")
-        page.server.run(sockets=[page.listener])
+        if options.host not in _LOOPBACK:
+            say("note: whoever reaches that address can use the page: it asks for no password.")
+        with _ended_by_signals(page.server):
+            page.server.run(sockets=[page.listener])
 
 
 @contextmanager
@@ -95,6 +99,23 @@ def opened(options: UiOptions) -> Iterator[Page]:
             yield Page(uvicorn.Server(config), listener, f"http://{shown}:{port}/")
         finally:
             listener.close()
+
+
+@contextmanager
+def _ended_by_signals(server: Any) -> Iterator[None]:
+    """Signals end the server and not the process, which has something to delete yet."""
+
+    def end(*_: object) -> None:
+        server.should_exit = True
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, end) for number in numbers]
+    server.capture_signals = nullcontext  # which would send them again afterwards
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -147,12 +168,19 @@ def _app(desk: Desk, options: UiOptions) -> Any:
 
 
 class _Guarded:
-    """Middleware that tells browsers to load nothing from elsewhere, and to send nothing there."""
+    """Middleware that refuses what pages from elsewhere send here, and keeps this one from them."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        given = dict(scope.get("headers", ()))
+        origin = given.get(b"origin")
+        if origin is not None and origin.partition(b"://")[2] != given.get(b"host"):
+            await send({"type": "http.response.start", "status": 403, "headers": []})
+            await send({"type": "http.response.body", "body": b"Open the page itself."})
+            return
+
         async def guarded(message: Any) -> None:
             if message["type"] == "http.response.start":
                 message = {**message, "headers": [*message.get("headers", ()), *_HEADERS]}

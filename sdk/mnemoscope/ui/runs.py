@@ -75,7 +75,7 @@ class Run(Generic[Result]):
 
         Whoever stops asking stops it.
         """
-        thread = threading.Thread(target=self._do, daemon=True)
+        thread = threading.Thread(target=self._do, name="mnemoscope-run", daemon=True)
         thread.start()
         try:
             last = None

@@ -42,7 +42,7 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
 MEMORISED = embedded.read_prompts("memorized")
-WAIT = 40_000  # milliseconds, on a machine that does much else
+WAIT = 60_000  # milliseconds, on a machine that does much else
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 HOSTILE = '<img src=x onerror="window.harm=1"> ${window.harm=2} {{constructor}} a cat'
 
@@ -69,10 +69,10 @@ class Opened:
     def tab(self, name: str) -> None:
         self.page.get_by_role("tab", name=name).click()
 
-    def text(self, place: str, holding: str | re.Pattern[str]) -> str:
+    def text(self, place: str, holding: str | re.Pattern[str], wait: int = WAIT) -> str:
         """What is shown in a place, once it holds something."""
         found = self.page.locator(place)
-        sync_api.expect(found).to_contain_text(holding, timeout=WAIT)
+        sync_api.expect(found).to_contain_text(holding, timeout=wait)
         return str(found.inner_text())
 
     def prompt(self, text: str) -> None:
@@ -188,7 +188,7 @@ def test_pictures_are_drawn_before_and_after(shown: Opened) -> None:
     shown.page.locator("#draw").click()
     assert "Stop" in shown.page.locator("#stop").inner_text()
     shown.page.locator("#drawn progress").wait_for()
-    said = shown.text("#drawn", "nearest training picture")
+    said = shown.text("#drawn", "nearest training picture", 5 * WAIT)
     assert re.search(r"as drawn, seed 0\s+copy similarity 0\.9", said)
     assert "mitigated, seed 0" in said
     assert said.count("where the prompt decided it") == 2
@@ -299,13 +299,22 @@ def test_only_this_machine_was_asked_and_nothing_is_kept(shown: Opened) -> None:
     connection.request("GET", "/", headers={"Host": "rebound.example"})
     assert connection.getresponse().status == 400
     connection.close()
+    for origin in ("http://elsewhere.example", "null"):
+        headers = {"Origin": origin, "Content-Length": "0"}
+        connection.request("POST", "/gradio_api/upload", headers=headers)
+        assert connection.getresponse().status == 403
+        connection.close()
     connection.request("GET", "/")
     answer = connection.getresponse()
     assert "connect-src 'self'" in str(answer.getheader("content-security-policy"))
     connection.close()
+    shown.page.locator("#draw").click()
+    shown.page.locator("#drawn progress").wait_for()
     assert _sessions()
+    assert _runs()
     shown.page.close()
     _until(lambda: not _sessions())
+    _until(lambda: not _runs())
 
 
 def _sessions() -> list[object]:
@@ -314,9 +323,13 @@ def _sessions() -> list[object]:
     return [each for each in gc.get_objects() if type(each).__name__ == "SessionState"]
 
 
+def _runs() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name == "mnemoscope-run"]
+
+
 def _until(holds: Callable[[], bool]) -> None:
     ended = threading.Event()
-    for _ in range(100):
+    for _ in range(300):
         if holds():
             return
         ended.wait(0.1)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import subprocess
 from importlib.util import find_spec
+from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
-from cli_support import Run
+from cli_support import Run, command
 
 from mnemoscope import BackendError
 from mnemoscope.ui import UiOptions
@@ -27,6 +32,28 @@ def test_what_cannot_be_is_refused_first(run: Run) -> None:
     assert "--bundle" in run("ui", "--model", "a-model").err
     found = run("ui", "--detector", "no-such")
     assert (found.code, "There is no detector 'no-such'" in found.err) == (2, True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_GRADIO, reason="Gradio has an environment of its own: make page")
+def test_a_signal_ends_it_and_nothing_is_left(tmp_path: Path) -> None:
+    page = subprocess.Popen(
+        command("ui", "--port", "0", "--threads", "1"),
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert page.stderr is not None
+        place = page.stderr.readline().split()[1]
+        assert urlopen(place).status == 200
+        assert [each.name for each in tmp_path.iterdir()]
+        page.send_signal(signal.SIGTERM)
+        assert page.wait(60) == 0
+    finally:
+        page.kill()
+        page.communicate()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(not HAS_GRADIO, reason="Gradio has an environment of its own: make page")
