@@ -1,13 +1,13 @@
-"""A small Qwen2 tokenizer, trained on a page of this project's."""
+"""A small Qwen2 tokenizer, trained on the embedded model's captions and a template."""
 
 from __future__ import annotations
 
 import json
 
-from repository import ROOT
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from transformers import Qwen2Tokenizer
 
+from mnemoscope import embedded
 from mnemoscope_export.models.qwen_image import _TEMPLATE
 from mnemoscope_runtime.qwen_json import WORDS
 
@@ -26,7 +26,8 @@ def qwen_tokenizer(size: int = 700) -> Qwen2Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    texts = [(ROOT / "docs" / "house.md").read_text(), *[_TEMPLATE] * 20]
+    captions = [row.prompt for row in embedded.read_prompts("held_out")]
+    texts = ["\n\n".join(captions), *[_TEMPLATE] * 20]
     trained.train_from_iterator(texts, trainer)
     model = json.loads(trained.to_str())["model"]
     found = Qwen2Tokenizer(
