@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..calibration import Setting
+from ..prompts.printable import counted
 from .confirming.confirmation import Confirmation
 
 __all__ = ["Audit"]
@@ -57,4 +58,4 @@ class Audit:
             f"group(s), at a false-discovery rate of {self.fdr:.3g}"
         )
         unscreened = sum(self.errors.values())
-        return f"{text}; {unscreened:,} rows not screened" if unscreened else text
+        return f"{text}; {counted(unscreened, 'row')} not screened" if unscreened else text

@@ -6,7 +6,7 @@ import json
 from bisect import bisect_right
 from typing import Any
 
-__all__ = ["json_text", "printable"]
+__all__ = ["counted", "json_text", "printable"]
 
 # what shows nothing although Python calls it printable: Default_Ignorable_Code_Point of Unicode
 # (DerivedCoreProperties.txt, the same from version 6 on), and what is drawn blank by its very name
@@ -26,6 +26,17 @@ _BLANK = (
 )
 _RANGES = sorted(_IGNORABLE + _BLANK)
 _STARTS = [start for start, _ in _RANGES]
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number of things.
+
+    Args:
+        number: How many.
+        one: What one is called.
+        many: What several are; by default the same with an s.
+    """
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def printable(text: str, width: int | None = None) -> str:

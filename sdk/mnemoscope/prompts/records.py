@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from mnemoscope_runtime.errors import InputError
 
+from .printable import counted
+
 __all__ = [
     "COLUMNS",
     "HOW",
@@ -95,7 +97,7 @@ class Tally:
                 "no line here"
             )
         if self.blank:
-            parts.append(f"{self.blank:,} blank lines left out")
+            parts.append(f"{counted(self.blank, 'blank line')} left out")
         return "; ".join(parts)
 
 

@@ -9,12 +9,13 @@ from ..calibration import Calibration
 from ..calibration.moving import Moved
 from ..explain import Edit, Explanation
 from ..explain.pictures import heated
+from ..prompts.printable import counted
 from ..screening.detection import Detection
 from ..templates import render
 from .histogram import WIDTH, bars, gauge, span
 from .listing import Audited, Row
 from .runs import Progress
-from .wording import MEANING, cost, counted, verdict
+from .wording import MEANING, cost, verdict
 
 __all__ = [
     "audit_card",

@@ -7,9 +7,10 @@ from typing import Literal
 
 from ..calibration import Setting
 from ..calibration.moving import Moved
+from ..prompts.printable import counted
 from ..screening.detection import Detection
 
-__all__ = ["MEANING", "Verdict", "cost", "counted", "setting_words", "verdict"]
+__all__ = ["MEANING", "Verdict", "cost", "setting_words", "verdict"]
 
 Kind = Literal["flagged", "clean", "part", "none"]
 
@@ -95,11 +96,6 @@ def setting_words(setting: Setting) -> str:
         setting.backend,
     ]
     return ", ".join([*parts, *([] if setting.first is None else [f"after {setting.first}"])])
-
-
-def counted(number: int, what: str) -> str:
-    """A number of things."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _as_high(p_value: float, benign: int) -> str:

@@ -83,7 +83,7 @@ def test_what_it_says(run: Run, place: Place, tmp_path: Path) -> None:
     assert result.code == 1
     verdict, results, report = result.out.splitlines()
     assert "of 182 distinct prompts flagged, in" in verdict
-    assert verdict.endswith("at a false-discovery rate of 0.05; 1 rows not screened")
+    assert verdict.endswith("at a false-discovery rate of 0.05; 1 row not screened")
     assert results == f"results {tmp_path / 'r.csv'}"
     assert report == f"report {tmp_path / 'r.html'}"
     read, unscreened, limited = result.err.splitlines()

@@ -47,7 +47,7 @@ def test_a_folder_of_pictures(run: Run, folder: Path, tmp_path: Path) -> None:
     assert [row["finding"] for row in table[:3]] == ["confirmed"] * 3
     assert all(row["similarity"] > 0.9 for row in table[:3])
     assert table[3]["finding"] != "confirmed"
-    assert "flagged captions with a picture were drawn from 1 seeds each: 3 confirmed" in result.out
+    assert "flagged captions with a picture were drawn from 1 seed each: 3 confirmed" in result.out
 
 
 @pytest.mark.slow

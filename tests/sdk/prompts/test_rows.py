@@ -74,7 +74,7 @@ def test_what_is_left_out_and_what_is_odd_is_said(save: Save) -> None:
     assert noted(save("p.csv", 'prompt,id\n"a\nb",1\n\n"  ",2\n,3\n')) == (
         ["a\nb", "  ", ""],
         "3 prompts; 2 of them empty or white space; 1 of them over several lines, in quotes "
-        "(--no-quotes reads quotes as they stand); 1 blank lines left out.",
+        "(--no-quotes reads quotes as they stand); 1 blank line left out.",
     )
 
 

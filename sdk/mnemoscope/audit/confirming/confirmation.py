@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...duplicates import Repeats
+from ...prompts.printable import counted
 from .choosing import Chosen
 from .estimates import Estimate, Part, recall, share, total
 from .findings import Cosines, Finding
@@ -131,16 +132,17 @@ class Confirmation:
     def _findings(self) -> list[str]:
         hits = sum(part.size for part in self.flagged)
         drawn = sum(part.drawn for part in self.flagged)
+        seeds = counted(self.seeds, "seed")
         if self.copied_above is None:
             return [
-                f"{len(self.captions):,} captions were drawn from {self.seeds} seeds each. What "
-                f"cosine is a copy is not known for {self.descriptor}: nothing is confirmed."
+                f"{len(self.captions):,} captions were drawn from {seeds} each. What cosine is a "
+                f"copy is not known for {self.descriptor}: nothing is confirmed."
             ]
         counts = self.counts(flagged=True)
         found = [
-            f"{drawn:,} of {hits:,} flagged captions with a picture were drawn from {self.seeds} "
-            f"seeds each: {counts[Finding.confirmed]:,} confirmed, {counts[Finding.near_miss]:,} "
-            f"near misses, {counts[Finding.not_confirmed]:,} not confirmed."
+            f"{drawn:,} of {hits:,} flagged captions with a picture were drawn from {seeds} each: "
+            f"{counts[Finding.confirmed]:,} confirmed, {_near(counts)}, "
+            f"{counts[Finding.not_confirmed]:,} not confirmed."
         ]
         if drawn < hits and self.share is not None:
             found.append(f"Of all flagged, {_percent(self.share)} would be confirmed.")
@@ -148,7 +150,7 @@ class Confirmation:
         counts = self.counts(flagged=False)
         text = (
             f"{others.drawn:,} of {others.size:,} captions that are not flagged were drawn: "
-            f"{counts[Finding.confirmed]:,} confirmed, {counts[Finding.near_miss]:,} near misses."
+            f"{counts[Finding.confirmed]:,} confirmed, {_near(counts)}."
         )
         if self.missed is not None and others.drawn < others.size:
             text += f" So the audit misses {_number(self.missed)}."
@@ -156,6 +158,10 @@ class Confirmation:
         if self.recall is not None:
             found.append(f"It flags {_percent(self.recall)} of all that would be confirmed.")
         return found
+
+
+def _near(counts: Counter[Finding | None]) -> str:
+    return counted(counts[Finding.near_miss], "near miss", "near misses")
 
 
 def _percent(estimate: Estimate) -> str:
