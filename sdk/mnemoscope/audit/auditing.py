@@ -28,7 +28,7 @@ from .judging import judge
 from .marking import marked
 from .measuring import ask, collect, known_as, measuring
 from .result import Audit
-from .rows import entries_of, rows_of, with_pictures
+from .rows import entries_of, rows_of, with_pictures, with_places
 from .source import Source
 from .stages import Here, Progress, Workers, run
 
@@ -183,13 +183,17 @@ def audit(
                 text = report.page(audited, entries, histogram, curve, pictures)
                 both.enter_context(writing_text(page, table.REMEDY)).write(text)
             rows, columns = rows_of(source, measured, judged), dict(table.COLUMNS)
+            if captioned is not None:
+                rows = with_places(rows, captioned)
+                columns |= table.PLACE_COLUMNS
             if confirmation is not None:
                 rows = with_pictures(rows, source, confirmation)
                 columns |= table.PICTURE_COLUMNS
             if listed is not None and confirmation is not None:
                 assert captioned is not None
                 assert confirmation.repeats is not None
-                write_list(listed, captioned, confirmation.repeats, table.REMEDY)
+                errors = confirmation.picture_errors
+                write_list(listed, captioned, confirmation.repeats, table.REMEDY, errors)
             table.write(output, rows, columns)  # takes its place first
         journal.remove()
     return audited

@@ -226,7 +226,7 @@ def _pictures(source: Source, rows: set[int]) -> _Shown:
             if number in rows:
                 spot = row.picture
                 image = spot if isinstance(spot, Broken) else reader.read(spot)
-                found[number] = row.where, None if isinstance(image, Broken) else small(image)
+                found[number] = row.called, None if isinstance(image, Broken) else small(image)
     return found
 
 

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ..captioned import CaptionedSet
 from . import report, table
 from .confirming import Confirmation
 from .judging import Judged
 from .measuring import Measured
 from .source import Source
 
-__all__ = ["entries_of", "rows_of", "with_pictures"]
+__all__ = ["entries_of", "rows_of", "with_pictures", "with_places"]
 
 _SHOWN, _OF_EACH = 200, 5  # in the report: groups, and of each
 
@@ -33,6 +34,12 @@ def rows_of(source: Source, measured: Measured, judged: Judged) -> Iterator[tabl
             bool(measured.truncated[place]),
             None,
         )
+
+
+def with_places(rows: Iterator[table.Row], captioned: CaptionedSet) -> Iterator[table.Row]:
+    """The same with `PLACE_COLUMNS` behind them."""
+    for number, (row, each) in enumerate(zip(rows, captioned.rows(), strict=True), 1):
+        yield *row, number, *each.place
 
 
 def with_pictures(

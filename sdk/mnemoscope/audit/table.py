@@ -8,13 +8,16 @@ from types import MappingProxyType
 
 from ..tables import Columns, write_table
 
-__all__ = ["COLUMNS", "PICTURE_COLUMNS", "REMEDY", "Row", "write"]
+__all__ = ["COLUMNS", "PICTURE_COLUMNS", "PLACE_COLUMNS", "REMEDY", "Row", "write"]
 
 COLUMNS: Columns = MappingProxyType(
     {
         **{"prompt": str, "score": float, "p_value": float, "flagged": bool, "group": int},
         **{"truncated": bool, "error": str},
     }
+)
+PLACE_COLUMNS: Columns = MappingProxyType(  # behind those, of captioned pictures
+    {"row": int, "file": str, "name": str}
 )
 PICTURE_COLUMNS: Columns = MappingProxyType(  # behind those, where captions were drawn
     {
@@ -34,7 +37,7 @@ def write(path: Path, rows: Iterable[Row], columns: Columns = COLUMNS) -> None:
     Args:
         path: The file.
         rows: A value for each column; None for what is not there.
-        columns: `COLUMNS`, or with `PICTURE_COLUMNS` behind them.
+        columns: `COLUMNS`, or with `PLACE_COLUMNS` and `PICTURE_COLUMNS` behind them.
 
     Raises:
         InputError: it cannot be written.

@@ -112,7 +112,8 @@ class Folder:
         for record in read_records(folder / name, columns, quotes=quotes, tell=tell):
             caption, picture = record.cells
             spot = picture if isinstance(picture, Broken) else found_inside(folder, picture)
-            yield Captioned(f"{folder / name}, {record.where}", caption, spot)
+            where = f"{folder / name}, {record.where}"
+            yield Captioned(where, caption, spot, name=self._name(folder, picture))
 
     def _beside(self, folder: Path, names: list[str], root: Path) -> Iterator[Captioned]:
         known = set(names)
@@ -128,4 +129,11 @@ class Folder:
                     f"a picture without a caption: there is none of {', '.join(METADATA)}, nor a "
                     f"text file of the same name. Write {text}, or remove the picture.",
                 )
-            yield Captioned(str(folder / name), caption, spot)
+            yield Captioned(str(folder / name), caption, spot, name=self._name(folder, name))
+
+    def _name(self, folder: Path, picture: str | Broken) -> str | None:
+        """The path of a picture from the folder of the set, whether it is there or not."""
+        if isinstance(picture, Broken):
+            return picture.text or None
+        whole, root = folder / picture, self.path.resolve()
+        return (whole.relative_to(root) if whole.is_relative_to(root) else whole).as_posix()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..prompts import Broken
 
@@ -66,8 +67,29 @@ class Captioned:
         where: Its line, row or name, in words.
         caption: The caption, or why there is none.
         picture: Where the picture lies, or why there is none.
+        file: The tar or Parquet file that holds the row; None where pictures are files.
+        name: What the set calls the picture, whether it can be read or not: its path from the
+            folder or as the table gives it, the key of a WebDataset sample; None if nothing.
     """
 
     where: str
     caption: str | Broken
     picture: Spot | Broken
+    file: str | None = None
+    name: str | None = None
+
+    @property
+    def place(self) -> tuple[str | None, str | None]:
+        """File and name as tables can hold them: bytes of a name that are no UTF-8 spelled out."""
+        return _text(self.file), _text(self.name)
+
+    @property
+    def called(self) -> str:
+        """Its picture for people: the file's own name and the picture's, else where the row is."""
+        if self.name is None:
+            return self.where
+        return self.name if self.file is None else f"{Path(self.file).name}, {self.name}"
+
+
+def _text(name: str | None) -> str | None:
+    return None if name is None else name.encode("utf-8", "backslashreplace").decode()

@@ -11,7 +11,7 @@ from mnemoscope_runtime.errors import InputError
 from ..prompts import Broken, Wanted, prompt_column, read_records
 from .cells import cell_spots
 from .paths import found_inside
-from .spots import Captioned
+from .spots import Captioned, InFile
 
 __all__ = ["PathTable", "PictureTable"]
 
@@ -53,7 +53,9 @@ class PathTable:
             for record in read_records(file, columns, quotes=self.quotes, tell=tell):
                 caption, name = record.cells
                 spot = name if isinstance(name, Broken) else found_inside(root, name)
-                yield Captioned(f"{file}, {record.where}", caption, spot)
+                given = (name.text or None) if isinstance(name, Broken) else name
+                known = spot.path if isinstance(spot, InFile) else given
+                yield Captioned(f"{file}, {record.where}", caption, spot, name=known)
 
 
 @dataclass(frozen=True)
@@ -83,4 +85,5 @@ class PictureTable:
                     raise InputError(
                         f"{file} is damaged: it has more captions than rows. Write it again."
                     )
-                yield Captioned(f"{file}, {record.where}", record.cells[0], spot)
+                where = f"{file}, {record.where}"
+                yield Captioned(where, record.cells[0], spot, file=spot.file)

@@ -60,7 +60,7 @@ class Tars:
                 named = ((_NAME.fullmatch(member.name), member) for member in _members(file, path))
                 for key, found in itertools.groupby(named, lambda each: each[0] and each[0][1]):
                     parts = [(name[2].lower(), member) for name, member in found if name]
-                    row = None if key is None else self._row(f"{path}, {key}", parts, file, path)
+                    row = None if key is None else self._row(key, parts, file, path)
                     others += row is None
                     if row is not None:
                         yield row
@@ -69,7 +69,7 @@ class Tars:
 
     def _row(
         self,
-        where: str,
+        key: str,
         parts: list[tuple[str, tarfile.TarInfo]],
         file: IO[bytes],
         path: Path,
@@ -82,7 +82,8 @@ class Tars:
             return None
         text, image = _only(captions, "caption"), _only(pictures, "picture")
         caption = text if isinstance(text, Broken) else self._caption(text, file)
-        return Captioned(where, caption, image if isinstance(image, Broken) else _spot(image, path))
+        spot = image if isinstance(image, Broken) else _spot(image, path)
+        return Captioned(f"{path}, {key}", caption, spot, str(path.absolute()), key)
 
     def _caption(self, member: tarfile.TarInfo, file: IO[bytes]) -> str | Broken:
         place = file.tell()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 from mnemoscope_runtime.errors import InputError
 
-from ..captioned import Captioned, CaptionedSet
-from ..captioned.spots import InFile, InParquet, InTar
+from ..captioned import Broken, CaptionedSet
 from ..tables import Columns, write_table
 from .repeats import Repeats
 
@@ -19,35 +18,46 @@ COLUMNS: Columns = MappingProxyType(
     {
         **{"row": int, "file": str, "name": str, "keep": bool, "same_as": int},
         **{"similarity": float, "picture_times": int, "caption_times": int},
+        **{"image_error": str},
     }
 )
 
 
-def write_list(path: Path, captioned: CaptionedSet, repeats: Repeats, remedy: str = "") -> None:
+def write_list(
+    path: Path,
+    captioned: CaptionedSet,
+    repeats: Repeats,
+    remedy: str = "",
+    errors: Mapping[int, str] = MappingProxyType({}),
+) -> None:
     """Write which rows to keep: of each group of pictures that are one, the first.
 
     One row for each of the set, in its order:
 
     - `row`: counted from 1.
-    - `file`, `name`: of a folder, the path of the picture in it is the name; of a tar file, its
-      samples' key; of Parquet files there is no name. File is the tar or Parquet file.
+    - `file`, `name`: the tar or Parquet file, and what the set calls the picture (`Captioned`).
     - `keep`: false if a row before it has the same picture; null if its picture cannot be read.
     - `same_as`, `similarity`: the row that is kept in its place, and the cosine of both pictures.
     - `picture_times`, `caption_times`: how many rows have that picture, and that caption.
+    - `image_error`: why the picture cannot be read.
 
     Args:
         path: `.jsonl`, `.csv` or `.parquet`.
         captioned: The set.
         repeats: What it holds more than once.
         remedy: What to do if the file cannot be written.
+        errors: Why the pictures of rows, counted from 0, could not be read, beyond what the set
+            itself says of its rows.
 
     Raises:
         InputError: it cannot be written, or the set was changed meanwhile.
     """
-    write_table(path, COLUMNS, _rows(captioned, repeats), remedy)
+    write_table(path, COLUMNS, _rows(captioned, repeats, errors), remedy)
 
 
-def _rows(captioned: CaptionedSet, repeats: Repeats) -> Iterator[tuple[object, ...]]:
+def _rows(
+    captioned: CaptionedSet, repeats: Repeats, errors: Mapping[int, str]
+) -> Iterator[tuple[object, ...]]:
     pictures, captions = repeats.picture_times, repeats.caption_times
     count = 0
     for row, each in enumerate(captioned.rows()):
@@ -56,29 +66,19 @@ def _rows(captioned: CaptionedSet, repeats: Repeats) -> Iterator[tuple[object, .
             break
         kept, similarity = int(repeats.picture[row]), float(repeats.similarity[row])
         dropped = kept not in (-1, row)
+        why = each.picture.reason if isinstance(each.picture, Broken) else errors.get(row, "")
         yield (
             row + 1,
-            *_name(each, captioned.path),
+            *each.place,
             None if kept < 0 else not dropped,
             kept + 1 if dropped else None,
             similarity if dropped else None,
             int(pictures[row]) or None,
             int(captions[row]) or None,
+            why or None,
         )
     if count != len(pictures):
         raise InputError(
             f"{captioned.path} was changed while it was read: it had {len(pictures):,} rows. Begin "
             "again."
         )
-
-
-def _name(row: Captioned, path: Path) -> tuple[str | None, str | None]:
-    """The file that holds a picture, and its name in there."""
-    spot = row.picture
-    if isinstance(spot, InFile):
-        whole, root = Path(spot.root, spot.path), path.resolve()
-        inside = path.is_dir() and whole.is_relative_to(root)
-        return None, (whole.relative_to(root) if inside else Path(spot.path)).as_posix()
-    if isinstance(spot, InTar):
-        return spot.file, row.where.removeprefix(f"{spot.file}, ")
-    return (spot.file, None) if isinstance(spot, InParquet) else (None, None)

@@ -107,6 +107,8 @@ def test_the_page_says_what_was_found(done: tuple[Audit, Path, str]) -> None:
         *("a copy above a cosine of", "2 seeds, 50 steps", 'name="viewport"'),
     ):
         assert words in page
+    assert f"<p>{next(iter(SET))}.png</p>" in page  # and no folder of whoever made it
+    assert str(found.file.parent) not in page.replace(str(found.file), "")
     assert "script" not in page.lower().replace("descriptor", "")
     assert found.confirmation is not None
     assert found.confirmation.sentences()[-1].startswith("2 of 7 pictures repeat one before them")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -44,7 +46,7 @@ def read(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in path.read_text().splitlines()]
     with path.open(newline="", encoding="utf-8") as file:
         found = list(csv.DictReader(file))
-    texts = ("file", "name")
+    texts = ("file", "name", "image_error")
     return [
         {k: v or None if k in texts else json.loads(v.lower() or "null") for k, v in row.items()}
         for row in found
@@ -70,12 +72,14 @@ def test_training_reads_what_is_kept(tmp_path: Path, ending: str) -> None:
     assert [each.caption for each in pictures] == [f"caption {n}" for n in KEPT]
 
 
-def test_keys_of_webdataset(tmp_path: Path) -> None:
+@pytest.mark.parametrize("given", ["0.tar", "./0.tar", "{0..0}.tar", "."])
+def test_keys_of_webdataset(tmp_path: Path, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     members = {}
     for n in range(5):
         members |= {f"a/{n}.png": picture("red"), f"a/{n}.txt": b"caption %d" % n}
     tar = write_tar(tmp_path / "0.tar", members)
-    write_list(tmp_path / "list.jsonl", open_captioned(tar), repeats())
+    write_list(tmp_path / "list.jsonl", open_captioned(given), repeats())
     listed = read(tmp_path / "list.jsonl")
     assert {row["file"] for row in listed} == {str(tar)}
     dropped = {row["name"] for row in listed if row["keep"] is False}
@@ -100,11 +104,47 @@ def test_a_picture_that_cannot_be_read_is_neither_kept_nor_dropped(tmp_path: Pat
     data = folder(tmp_path / "data")
     captions = [None, *map(str, range(4))]
     found = find_repeats(VECTORS[1:], np.arange(1, 5), captions, pictures_alike=0.9)
-    write_list(tmp_path / "list.csv", open_captioned(data), found)
+    errors = {0: "its picture is cut short"}
+    write_list(tmp_path / "list.csv", open_captioned(data), found, errors=errors)
     assert read(tmp_path / "list.csv")[0] == {
         **{"row": 1, "file": None, "name": "0, é.png", "keep": None, "same_as": None},
         **{"similarity": None, "picture_times": None, "caption_times": None},
+        "image_error": "its picture is cut short",
     }
+
+
+def test_a_picture_that_is_not_there_keeps_the_name_that_was_given(tmp_path: Path) -> None:
+    table, listed = tmp_path / "a.jsonl", tmp_path / "list.jsonl"
+    names = ["gone.png", "../up.png", None]
+    cells = [{"text": "a", "image": name} for name in names]
+    table.write_text("".join(json.dumps(cell) + "\n" for cell in cells))
+    captioned = open_captioned(table, images="image")
+    none = np.zeros((0, 3), np.float32), np.zeros(0, np.int64)
+    found = find_repeats(*none, ["a"] * 3, pictures_alike=0.9)
+    write_list(listed, captioned, found)
+    assert [row["name"] for row in read(listed)] == names
+    reasons = [row["image_error"] for row in read(listed)]
+    assert reasons[:2] == ["its picture does not exist", "its picture is outside of the folder"]
+    assert reasons[2] is not None
+    data = tmp_path / "data"
+    (data / "sub").mkdir(parents=True)
+    (data / "sub" / "metadata.jsonl").write_text(
+        table.read_text().replace('"image"', '"file_name"')
+    )
+    write_list(listed, open_captioned(data), found)
+    assert [row["name"] for row in read(listed)] == ["sub/gone.png", "sub/../up.png", None]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text elsewhere")
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])
+def test_a_name_that_is_no_text_is_spelled_out(tmp_path: Path, ending: str) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for kind, content in ((".png", picture("red")), (".txt", b"a caption")):
+        Path(os.fsdecode(os.fsencode(data) + b"/caf\xe9" + kind.encode())).write_bytes(content)
+    found = find_repeats(VECTORS[:1], np.arange(1), ["a caption"], pictures_alike=0.9)
+    write_list(tmp_path / f"list{ending}", open_captioned(data), found)
+    assert [row["name"] for row in read(tmp_path / f"list{ending}")] == ["caf\\udce9.png"]
 
 
 @pytest.mark.parametrize("count", [3, 4])

@@ -28,7 +28,7 @@ def test_all_drawn() -> None:
     found = confirmation("ccn-", "", "-nc", (0, 3))
     assert found.sentences() == [
         "4 of 4 flagged captions with a picture were drawn from 4 seeds each: 2 confirmed, 1 near "
-        "misses, 1 not confirmed.",
+        "miss, 1 not confirmed.",
         "3 of 3 captions that are not flagged were drawn: 1 confirmed, 1 near miss.",
         "It flags 67 % of all that would be confirmed.",
     ]
