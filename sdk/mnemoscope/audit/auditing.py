@@ -18,6 +18,7 @@ from ..captioned import CaptionedSet, has_pictures, open_captioned
 from ..detector import Detector
 from ..duplicates import write_list
 from ..outputs import require_place, writing_text
+from ..prompts.printable import counted
 from ..tables import check_table
 from . import figures, report, table
 from .confirming import Confirming, confirm
@@ -122,7 +123,9 @@ def audit(
 
     source = Source.scan(file, column, quotes=quotes, captioned=captioned, tell=tell)
     for reason, count in source.errors.items():
-        tell(f"{count:,} prompts cannot be screened ({reason}): an `error`, and no verdict.")
+        tell(
+            f"{counted(count, 'prompt')} cannot be screened ({reason}): an `error`, and no verdict."
+        )
     limited = limitation(source.measured, benign, fdr, dependent)
     if limited:
         tell(limited)

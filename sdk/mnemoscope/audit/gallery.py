@@ -16,10 +16,9 @@ from ..duplicates import Repeats
 from .confirming import Confirmation, Finding
 from .confirming.confirmation import DrawnCaption
 from .confirming.drawing import small
-from .confirming.estimates import Estimate, total
 from .source import Source
 
-__all__ = ["Explained", "Gallery", "Pair", "Repeated", "Words", "gallery", "numbers", "sentences"]
+__all__ = ["Explained", "Gallery", "Pair", "Repeated", "Words", "gallery"]
 
 _PAIRS, _REPEATED, _EXPLAINED = 40, 12, 12
 _BYTES = 6 * 2**20  # of the pictures of a page
@@ -146,59 +145,6 @@ def gallery(
         alike = np.flatnonzero(confirmation.repeats.picture == row)[:_ROWS] + 1
         repeated.append(Repeated(pictures[row][1], times, alike.tolist()))
     return Gallery(pairs, len(drawn) - len(pairs), repeated, len(often) - len(repeated))
-
-
-def numbers(flagged: int, confirmation: Confirmation) -> list[tuple[str, str]]:
-    """The result in four numbers, and what each is."""
-    known = confirmation.copied_above is not None
-    confirmed = total(confirmation.flagged) if known else None
-    repeats = confirmation.repeats
-    return [
-        (f"{flagged:,}", "captions flagged"),
-        (_estimated(confirmed), "of them confirmed by pictures"),
-        (_estimated(confirmation.missed), "memorised captions missed"),
-        (
-            "not known" if repeats is None else f"{int(repeats.dropped.sum()):,}",
-            "pictures that repeat another",
-        ),
-    ]
-
-
-def sentences(confirmation: Confirmation) -> list[str]:
-    """The result for who does not read code."""
-    drawn = sum(part.drawn for part in confirmation.flagged)
-    hits = sum(part.found for part in confirmation.flagged)
-    if confirmation.copied_above is None:
-        found = [
-            f"The model drew {drawn:,} captions that it may have memorised. Whether a drawing is "
-            "its training picture nobody could tell: look at the pairs below."
-        ]
-    else:
-        (others,) = confirmation.others
-        found = [
-            f"The model drew {drawn:,} captions that it may have memorised, and for {hits:,} of "
-            "them a training picture came back.",
-            f"It drew {others.drawn:,} of the other {others.size:,} as a check, and for "
-            f"{others.found:,} of them one came back.",
-        ]
-    repeats = confirmation.repeats
-    if repeats is None:
-        return [*found, "Which pictures of the set repeat others is not known."]
-    return [
-        *found,
-        f"{int(repeats.dropped.sum()):,} of {int((repeats.picture >= 0).sum()):,} pictures of the "
-        "set repeat another one; the more often a model sees a picture, the sooner it memorises "
-        "it.",
-    ]
-
-
-def _estimated(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return "not known"
-    if estimate.low == estimate.high:
-        return f"{estimate.low:,.0f}"
-    value = "some" if estimate.value is None else f"{estimate.value:,.0f}"
-    return f"{value} ({estimate.low:,.0f} to {estimate.high:,.0f})"
 
 
 def _most_repeated(repeats: Repeats | None) -> list[tuple[int, int]]:

@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..benchmark.latency import environment
+from ..prompts.printable import counted
 from ..templates import render
 from .confirming import Confirmation
 from .deciding import READ
-from .gallery import Gallery, numbers, sentences
+from .gallery import Gallery
+from .headline import numbers, sentences
 from .result import Audit
 
 __all__ = ["Entry", "page"]
@@ -60,7 +62,7 @@ def page(
         entries=entries,
         gallery=gallery,
         numbers=[] if confirmation is None else numbers(audit.flagged, confirmation),
-        sentences=[] if confirmation is None else sentences(confirmation),
+        sentences=[] if confirmation is None else sentences(audit.flagged, confirmation),
         findings=[] if confirmation is None else confirmation.sentences(),
         longest=READ,
         histogram=histogram,
@@ -127,8 +129,8 @@ def _drawing(confirmation: Confirmation | None) -> dict[str, str]:
         return {}
     above, repeats = confirmation.copied_above, confirmation.repeats
     return {
-        "drawn from": f"{confirmation.seeds} seeds, {confirmation.steps} steps, guidance "
-        f"{confirmation.guidance:.3g}",
+        "drawn from": f"{counted(confirmation.seeds, 'seed')}, {confirmation.steps} steps, "
+        f"guidance {confirmation.guidance:.3g}",
         "compared by": confirmation.descriptor,
         "a copy above a cosine of": "not known" if above is None else f"{above:.3g}",
         "a duplicate above a cosine of": (

@@ -17,6 +17,7 @@ from typing import Generic, Protocol, TypeVar
 
 from mnemoscope_runtime import BackendError, InputError, NumericsError
 
+from ..prompts.printable import counted
 from .journal import Journal
 
 __all__ = ["Here", "Progress", "Stage", "Workers", "attempt", "run"]
@@ -146,7 +147,7 @@ def run(
         done += len(results)
         yield number, results
     if done:
-        tell(f"going on after {done:,} of {stage.count:,} {stage.unit}s in {journal.path}.")
+        tell(f"going on after {done:,} of {counted(stage.count, stage.unit)} in {journal.path}.")
     progress(done, stage.count)
     if done == stage.count:
         return
@@ -158,8 +159,8 @@ def run(
         yield number, results
     if done != stage.count:
         raise InputError(
-            f"{done:,} of {stage.count:,} {stage.unit}s were there to be done: what they are read "
-            "from was changed meanwhile. Audit it again."
+            f"{done:,} of {counted(stage.count, stage.unit)} were there to be done: what they "
+            "are read from was changed meanwhile. Audit it again."
         )
 
 

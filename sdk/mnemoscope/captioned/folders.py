@@ -15,6 +15,7 @@ from pathlib import Path
 from mnemoscope_runtime.errors import InputError
 
 from ..prompts import Broken, Wanted, prompt_column, read_records
+from ..prompts.printable import counted
 from .captions import caption_of
 from .paths import found_inside, is_picture
 from .spots import Captioned, InFile
@@ -68,7 +69,7 @@ class Folder:
                 pictures += sum(map(is_picture, names))
         if pictures > rows:
             tell(
-                f"{self.path} holds {pictures:,} pictures and metadata for {rows:,}: "
+                f"{self.path} holds {counted(pictures, 'picture')} and metadata for {rows:,}: "
                 f"{pictures - rows:,} or more are not read."
             )
 

@@ -19,6 +19,7 @@ from mnemoscope_runtime.errors import InputError
 
 from ..prompts import Broken, prompt_column
 from ..prompts.jsonl import json_cells
+from ..prompts.printable import counted
 from .captions import LONGEST, as_caption
 from .decoding import BYTES, too_large
 from .paths import SUFFIXES
@@ -65,7 +66,10 @@ class Tars:
                     if row is not None:
                         yield row
         if others:
-            tell(f"{others:,} names in {self.path} have neither a picture nor a caption.")
+            tell(
+                f"{counted(others, 'name')} in {self.path} with neither a picture nor a caption: "
+                "left out."
+            )
 
     def _row(
         self,

@@ -19,6 +19,7 @@ from ..calibration import CalibrationFile
 from ..calibration.cascade import First
 from ..captioned import has_pictures
 from ..detector import Detector
+from ..prompts.printable import counted
 from ..screening.opening import read_calibration
 from ._backends import choose_backend, say_unused
 from ._detectors import ModelOption, check_model, open_detectors
@@ -284,7 +285,7 @@ def command(
             raise
     if found.truncated:
         say(
-            f"the bundle reads {reads} tokens, and {found.truncated:,} prompts had more "
+            f"the bundle reads {reads} tokens, and {counted(found.truncated, 'prompt')} had more "
             "(`truncated`). What came after was not screened. A plain diffusers pipeline does not "
             "read it either; one that reads long prompts in chunks does."
         )

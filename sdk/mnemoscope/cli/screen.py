@@ -23,6 +23,7 @@ from mnemoscope_runtime.tokenizer import LONGEST_PROMPT
 from ..calibration.cascade import First
 from ..detector import Detector
 from ..prompts import Broken, read_rows
+from ..prompts.printable import counted
 from ..screening.detection import Detection
 from ..screening.weighting import weighting
 from ._backends import choose_backend, say_unused
@@ -175,7 +176,9 @@ def command(
     for note in told:
         say(note)
     for reason, count in broken.items():
-        say(f"{count:,} prompts cannot be screened ({reason}): an `error`, and no verdict.")
+        say(
+            f"{counted(count, 'prompt')} cannot be screened ({reason}): an `error`, and no verdict."
+        )
     if unjudged is not None:
         say(f"no verdicts. {unjudged}")
     if first is not None:

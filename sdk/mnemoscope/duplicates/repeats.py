@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mnemoscope_runtime.errors import InputError
 
+from ..prompts.printable import counted
 from .captions import CAPTIONS_ALIKE, kept_captions
 from .grouping import EXACT, kept_rows
 from .neighbours import Vectors
@@ -63,10 +64,11 @@ class Repeats:
     @property
     def verdict(self) -> str:
         """The result in a sentence."""
-        count = int((self.picture >= 0).sum())
+        count, dropped = int((self.picture >= 0).sum()), int(self.dropped.sum())
+        repeat = "repeats one before it" if dropped == 1 else "repeat one before them"
         return (
-            f"{int(self.dropped.sum()):,} of {count:,} pictures repeat one before them, "
-            f"{self.repeated:,} different ones (a cosine above {self.pictures_alike:.3g})"
+            f"{dropped:,} of {counted(count, 'picture')} {repeat}, {self.repeated:,} different "
+            f"{'one' if self.repeated == 1 else 'ones'} (a cosine above {self.pictures_alike:.3g})"
         )
 
 

@@ -83,7 +83,7 @@ class Tally:
     separators: int = 0  # lines with characters that end a line elsewhere
 
     def __str__(self) -> str:
-        parts = [f"{self.rows:,} prompts"]
+        parts = [counted(self.rows, "prompt")]
         if self.empty:
             parts.append(f"{self.empty:,} of them empty or white space")
         if self.spanning:

@@ -58,7 +58,7 @@ def test_an_audit_by_hand(files: tuple[Path, Path]) -> None:
     assert backend.calls == 1
     assert told == [
         f"{files[0]}: 7 prompts; 1 of them empty or white space.",
-        "1 prompts cannot be screened (empty: there is nothing to compare with the empty prompt): "
+        "1 prompt cannot be screened (empty: there is nothing to compare with the empty prompt): "
         "an `error`, and no verdict.",
     ]
 

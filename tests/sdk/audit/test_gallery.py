@@ -19,7 +19,7 @@ from PIL import Image
 from mnemoscope import InputError
 from mnemoscope.audit import Audit, Confirming, audit
 from mnemoscope.audit.confirming import Confirmation
-from mnemoscope.audit.gallery import Words, gallery, numbers, sentences
+from mnemoscope.audit.gallery import Words, gallery
 from mnemoscope.audit.source import Source
 from mnemoscope.captioned import open_captioned
 
@@ -158,15 +158,6 @@ def test_a_picture_that_is_gone(tmp_path: Path, done: tuple[Audit, Path, str]) -
     (folder / "a.png").write_bytes(b"none")
     pairs = gallery(confirmation, source).pairs
     assert [pair.training for pair in pairs if pair.row == 1] == [None]
-
-
-def test_numbers_and_sentences(done: tuple[Audit, Path, str]) -> None:
-    confirmation, _ = confirmed(done)
-    assert [number for number, _ in numbers(3, confirmation)] == ["3", "1", "1", "2"]
-    unknown = replace(confirmation, copied_above=None, repeats=None)
-    assert [number for number, _ in numbers(3, unknown)] == ["3", *["not known"] * 3]
-    assert "nobody could tell" in " ".join(sentences(unknown))
-    assert len(sentences(confirmation)) == 3
 
 
 def test_hostile_captions_and_names(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_what_is_no_sample_is_told(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", members)
     told: list[str] = []
     assert len(list(Tars(path, (path,)).rows(told.append))) == 1
-    assert told == [f"3 names in {path} have neither a picture nor a caption."]
+    assert told == [f"3 names in {path} with neither a picture nor a caption: left out."]
 
 
 def link(kind: bytes) -> tarfile.TarInfo:

@@ -38,7 +38,7 @@ def test_a_folder_of_pictures(run: Run, folder: Path, tmp_path: Path) -> None:
     )
     assert result.code == 1
     assert [row["keep"] for row in rows(listed)] == [True, True, True, True, False]
-    assert "1 of 5 pictures repeat one before them" in result.out
+    assert "1 of 5 pictures repeats one before it" in result.out
     assert f"duplicates {listed}" in result.out
     page = report.read_text()
     assert page.count('alt="training picture"') >= 3

@@ -307,7 +307,7 @@ def test_a_row_that_cannot_be_screened_is_an_error_of_its_own(
     assert result.code == 5, result  # 68 clean ones do not make the file clean
     reasons = "longer than 100,000 characters", "neither text nor an object"
     for reason in reasons:
-        assert f"note: 1 prompts cannot be screened ({reason}): an `error`" in result.err
+        assert f"note: 1 prompt cannot be screened ({reason}): an `error`" in result.err
     text = output.read_text()
     if kind == "table":
         lines = text.splitlines()[1:]
@@ -363,7 +363,7 @@ def test_a_prompt_of_too_many_chunks_is_an_error_of_its_row(
     assert result.code == 5, result
     assert [row["error"] for row in result.rows] == [None, "too long to be read", None]
     assert result.rows[0]["score"] > 0
-    assert "1 prompts cannot be screened (too long to be read)" in result.err
+    assert "1 prompt cannot be screened (too long to be read)" in result.err
     prompts.write_text(long)
     failed(run(*args), 2, "is read in ", "chunks of 75 tokens; 32 are accepted")
 

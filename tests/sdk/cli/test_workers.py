@@ -56,7 +56,7 @@ def test_the_same_bytes(
     there = run("audit", prompts, "-o", tmp_path / "there.csv", "--ray", "local", "--workers", 3)
     assert here.code == there.code == 1
     assert here.err == there.err
-    assert "the bundle reads 75 tokens, and 1 prompts had more" in there.err
+    assert "the bundle reads 75 tokens, and 1 prompt had more" in there.err
     assert here.out.replace("here", "there") == there.out
     assert (tmp_path / "here.csv").read_bytes() == (tmp_path / "there.csv").read_bytes()
     assert started == [("local", {"count": 3, "cpus": 1, "gpus": 0})]

@@ -132,15 +132,16 @@ class Confirmation:
     def _findings(self) -> list[str]:
         hits = sum(part.size for part in self.flagged)
         drawn = sum(part.drawn for part in self.flagged)
-        seeds = counted(self.seeds, "seed")
+        seeds, many = counted(self.seeds, "seed"), len(self.captions)
         if self.copied_above is None:
             return [
-                f"{len(self.captions):,} captions were drawn from {seeds} each. What cosine is a "
-                f"copy is not known for {self.descriptor}: nothing is confirmed."
+                f"{counted(many, 'caption')} {_were(many)} drawn from {seeds} each. What cosine "
+                f"is a copy is not known for {self.descriptor}: nothing is confirmed."
             ]
         counts = self.counts(flagged=True)
         found = [
-            f"{drawn:,} of {hits:,} flagged captions with a picture were drawn from {seeds} each: "
+            f"{drawn:,} of {counted(hits, 'flagged caption')} with a picture {_were(drawn)} drawn "
+            f"from {seeds} each: "
             f"{counts[Finding.confirmed]:,} confirmed, {_near(counts)}, "
             f"{counts[Finding.not_confirmed]:,} not confirmed."
         ]
@@ -149,11 +150,12 @@ class Confirmation:
         (others,) = self.others
         counts = self.counts(flagged=False)
         text = (
-            f"{others.drawn:,} of {others.size:,} captions that are not flagged were drawn: "
+            f"{others.drawn:,} of {counted(others.size, 'caption')} that "
+            f"{'is' if others.size == 1 else 'are'} not flagged {_were(others.drawn)} drawn: "
             f"{counts[Finding.confirmed]:,} confirmed, {_near(counts)}."
         )
         if self.missed is not None and others.drawn < others.size:
-            text += f" So the audit misses {_number(self.missed)}."
+            text += f" {_misses(self.missed, others)}"
         found.append(text)
         if self.recall is not None:
             found.append(f"It flags {_percent(self.recall)} of all that would be confirmed.")
@@ -170,6 +172,14 @@ def _percent(estimate: Estimate) -> str:
     return value if low == high else f"{value} (95 %: {low:.0f} to {high:.0f} %)"
 
 
-def _number(estimate: Estimate) -> str:
-    value = "an unknown number" if estimate.value is None else f"some {estimate.value:,.0f}"
-    return f"{value} (95 %: {estimate.low:,.0f} to {estimate.high:,.0f})"
+def _misses(estimate: Estimate, others: Part) -> str:
+    low, high = f"{estimate.low:,.0f}", f"{estimate.high:,.0f}"
+    if estimate.value is None:
+        return f"How many the audit misses is not known: from 0 to {high}."
+    if not others.found:
+        return f"No miss was seen; there are at most {high} (95 %)."
+    return f"So the audit misses some {estimate.value:,.0f} (95 %: {low} to {high})."
+
+
+def _were(number: int) -> str:
+    return "was" if number == 1 else "were"

@@ -16,6 +16,7 @@ from mnemoscope_runtime.options import check_options
 from ...captioned import Broken, CaptionedSet, Spot
 from ...duplicates import Repeats, find_repeats
 from ...duplicates.neighbours import import_faiss
+from ...prompts.printable import counted
 from ..journal import Journal
 from ..source import Source
 from ..stages import Progress, Stage, Workers, run
@@ -162,7 +163,7 @@ def _describe(
     found = describing.collect(go(stage), len(where))
     errors = Counter(source.picture_errors) + Counter(filter(None, found.errors))
     for reason, many in errors.items():
-        tell(f"{many:,} pictures cannot be compared with ({reason}).")
+        tell(f"{counted(many, 'picture')} cannot be compared with ({reason}).")
     rows = where[found.place >= 0]
     if not len(rows):
         raise InputError(

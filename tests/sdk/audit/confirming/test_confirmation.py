@@ -34,6 +34,14 @@ def test_all_drawn() -> None:
     ]
 
 
+def test_one_of_a_thing() -> None:
+    assert confirmation("c", "", "-", (0, 1)).sentences()[:2] == [
+        "1 of 1 flagged caption with a picture was drawn from 4 seeds each: 1 confirmed, 0 near "
+        "misses, 0 not confirmed.",
+        "1 of 1 caption that is not flagged was drawn: 0 confirmed, 0 near misses.",
+    ]
+
+
 def test_samples() -> None:
     found = confirmation("cc", "c-", "c---", (4, 400))
     assert found.share is not None
@@ -53,7 +61,11 @@ def test_nothing_found_or_drawn() -> None:
     assert found.recall is None
     assert found.missed is not None
     assert (found.missed.value, found.missed.low, found.missed.high) == (None, 0, 5)
-    assert "misses an unknown number (95 %: 0 to 5)" in found.sentences()[-1]
+    assert found.sentences()[-1].endswith("How many the audit misses is not known: from 0 to 5.")
+    unseen = confirmation("c", "", "---", (0, 400))
+    assert unseen.missed is not None
+    high = f"{unseen.missed.high:,.0f}"
+    assert f"No miss was seen; there are at most {high} (95 %)." in unseen.sentences()[1]
     empty = confirmation("", "", "", (0, 0))
     assert empty.share is None
     assert len(empty.sentences()) == 2
