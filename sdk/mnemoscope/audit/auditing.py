@@ -31,7 +31,7 @@ from .measuring import ask, collect, known_as, measuring
 from .result import Audit
 from .rows import entries_of, rows_of, with_pictures, with_places
 from .source import Source
-from .stages import Here, Progress, Workers, run
+from .stages import Begins, Here, Progress, Workers, run
 
 __all__ = ["audit"]
 
@@ -53,6 +53,7 @@ def audit(
     duplicates_to: str | Path | None = None,
     restart: bool = False,
     workers: Workers | None = None,
+    begins: Begins = lambda *_: None,
     progress: Progress = lambda *_: None,
     tell: Callable[[str], None] = warnings.warn,
 ) -> Audit:
@@ -84,7 +85,8 @@ def audit(
         restart: Whether to measure all again, whatever OUTPUT.partial holds.
         workers: Who measures; by default this process. Results are the same bytes in any case.
             They draw, too, if `confirming` says how (`Confirming.opens`).
-        progress: Told how many prompts of how many are done.
+        begins: Told what each stage does ("drawing captions") and how many items are left.
+        progress: Told how many items of a stage's are done.
         tell: Told what the user should know.
 
     Raises:
@@ -134,7 +136,7 @@ def audit(
     kept = output.with_name(f"{output.name}.partial")
     stage = measuring(source, opens, setting, known)
     with Journal.open(kept, job, restart=restart) as journal:
-        found = run(stage, journal, workers, progress=progress, tell=tell)
+        found = run(stage, journal, workers, begins=begins, progress=progress, tell=tell)
         measured = collect(found, source.measured)
         try:
             source.check()
@@ -148,6 +150,7 @@ def audit(
             who = Here() if confirming.opens is None else workers
             confirmation = confirm(
                 *(confirming, source, measured.scores, flagged, journal, who),
+                begins=begins,
                 progress=progress,
                 tell=tell,
             )

@@ -112,6 +112,7 @@ def measuring(
         items=source.prompts,
         result=Score,
         open=partial(_open, opens, setting, calibration),
+        doing="screening prompts",
     )
 
 

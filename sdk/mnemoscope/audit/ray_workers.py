@@ -178,6 +178,11 @@ class RayWorkers(Closing):
                 )
             return cls(ray, count or most, cpus, gpus, tell, closing.pop_all())
 
+    @property
+    def cluster(self) -> str:
+        """What the cluster has, in words."""
+        return resources(self._ray)
+
     def map(
         self, stage: Stage[Item, Result], batches: Iterator[tuple[int, list[Item]]]
     ) -> Iterator[tuple[int, list[Result]]]:

@@ -20,10 +20,11 @@ from mnemoscope_runtime import BackendError, InputError, NumericsError
 from ..prompts.printable import counted
 from .journal import Journal
 
-__all__ = ["Here", "Progress", "Stage", "Workers", "attempt", "run"]
+__all__ = ["Begins", "Here", "Progress", "Stage", "Workers", "attempt", "run"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Begins = Callable[[str, int], None]
 Progress = Callable[[int, int], None]
 Work = Callable[[list[Item]], list[Result]]
 
@@ -43,6 +44,7 @@ class Stage(Generic[Item, Result]):
         result: The type of a result, which msgspec can write and read.
         open: Makes what does the work, in the process that does it: it can be pickled if workers
             in other processes are to have it. One result for each item, in order.
+        doing: What is done to the items, for people: "drawing captions".
     """
 
     name: str
@@ -53,6 +55,7 @@ class Stage(Generic[Item, Result]):
     items: Callable[[], Iterator[Item]]
     result: type[Result]
     open: Callable[[], AbstractContextManager[Work[Item, Result]]]
+    doing: str = ""
 
     @property
     def key(self) -> str:
@@ -122,6 +125,7 @@ def run(
     journal: Journal,
     workers: Workers,
     *,
+    begins: Begins = lambda *_: None,
     progress: Progress = lambda *_: None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Iterator[tuple[int, list[Result]]]:
@@ -131,6 +135,7 @@ def run(
         stage: What is to be done.
         journal: Where results are kept; a stage that it holds whole opens nothing.
         workers: Who does the rest.
+        begins: Told what a stage does and how many items are left, if there are any.
         progress: Told how many items of how many are done.
         tell: Told what was taken over.
 
@@ -148,6 +153,8 @@ def run(
         yield number, results
     if done:
         tell(f"going on after {done:,} of {counted(stage.count, stage.unit)} in {journal.path}.")
+    if done < stage.count:
+        begins(stage.doing, stage.count - done)
     progress(done, stage.count)
     if done == stage.count:
         return

@@ -17,7 +17,7 @@ from mnemoscope_runtime.errors import InputError
 from ..prompts import Broken, Wanted, prompt_column, read_records
 from ..prompts.printable import counted
 from .captions import caption_of
-from .paths import found_inside, is_picture
+from .paths import SUFFIXES, found_inside, is_picture
 from .spots import Captioned, InFile
 
 __all__ = ["FILE_NAME", "METADATA", "Folder"]
@@ -51,7 +51,7 @@ class Folder:
         """
         root = self.path.resolve()
         described: set[Path] = set()
-        pictures = rows = 0  # of folders with metadata
+        pictures = rows = beside = 0  # the first two of folders with metadata
         for folder, names in self._folders(tell):
             found = [name for name in METADATA if name in names]
             if len(found) > 1:
@@ -64,9 +64,18 @@ class Folder:
                     rows += 1
                     yield row
             if described.isdisjoint((folder, *folder.parents)):
-                yield from self._beside(folder, names, root)
+                for row in self._beside(folder, names, root):
+                    beside += 1
+                    yield row
             else:
                 pictures += sum(map(is_picture, names))
+        if not (beside or described):
+            raise InputError(
+                f"{self.path} holds no pictures ({', '.join(SUFFIXES)}), no metadata "
+                f"({', '.join(METADATA)}) and no tar or Parquet files. Give a folder with some."
+            )
+        if beside:
+            tell(f"{self.path}: {counted(beside, 'picture')} without metadata.")
         if pictures > rows:
             tell(
                 f"{self.path} holds {counted(pictures, 'picture')} and metadata for {rows:,}: "

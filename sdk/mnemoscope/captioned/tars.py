@@ -55,7 +55,7 @@ class Tars:
         Raises:
             InputError: a file is no tar file, is compressed or damaged.
         """
-        others = 0
+        others = count = 0
         for path in self.files:
             with _opened(path) as file:
                 named = ((_NAME.fullmatch(member.name), member) for member in _members(file, path))
@@ -63,8 +63,10 @@ class Tars:
                     parts = [(name[2].lower(), member) for name, member in found if name]
                     row = None if key is None else self._row(key, parts, file, path)
                     others += row is None
+                    count += row is not None
                     if row is not None:
                         yield row
+        tell(f"{self.path}: {counted(count, 'sample')} in {counted(len(self.files), 'tar file')}.")
         if others:
             tell(
                 f"{counted(others, 'name')} in {self.path} with neither a picture nor a caption: "

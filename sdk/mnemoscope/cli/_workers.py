@@ -14,6 +14,7 @@ import typer
 from mnemoscope_runtime import BACKENDS, BackendOptions, InputError
 
 from ..audit import RayWorkers
+from ..prompts.printable import counted
 from ._options import gathers, say
 from ._supervised import supervised
 
@@ -95,6 +96,8 @@ class OnRay:
                 tell=say,
             ) as workers,
         ):
+            found = f"{workers.cluster}; {counted(workers.count, 'worker')}"
+            say(f"the Ray cluster {self.address} is there, with {found} to start.")
             yield workers
         self.over()
 

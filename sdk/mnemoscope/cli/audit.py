@@ -34,13 +34,13 @@ from ._options import (
     NoQuotesOption,
     StepsOption,
     TrustOption,
-    progress_bar,
     say,
     takes_backend_options,
     takes_first_stage,
     verdict_code,
 )
 from ._quiet import quiet_libraries
+from ._stages import stages_shown
 from ._workers import OnRay, takes_ray
 
 __all__ = ["EPILOG", "command"]
@@ -259,7 +259,7 @@ def command(
             measures = opens.elsewhere(known, on_ray.options(backend, options))
             del known  # all of its files
             workers = stack.enter_context(on_ray.running(backend, options))
-        progress = stack.enter_context(progress_bar("auditing"))
+        begins, progress = stack.enter_context(stages_shown())
         try:
             found = audit(
                 measures,
@@ -277,6 +277,7 @@ def command(
                 duplicates_to=duplicates,
                 restart=restart,
                 workers=workers,
+                begins=begins,
                 progress=progress,
                 tell=say,
             )

@@ -84,6 +84,12 @@ def test_metadata_of_a_folder_below_is_relative_to_it(tmp_path: Path) -> None:
     assert Folder(tmp_path).unlisted() == []
 
 
+def test_an_empty_folder_says_what_it_lacks(tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("x")
+    with pytest.raises(InputError, match=r"no pictures \(\.jpg.*no metadata.*no tar or Parquet"):
+        list(Folder(tmp_path).rows())
+
+
 def test_what_is_not_read_is_told(tmp_path: Path) -> None:
     put(tmp_path, **dict.fromkeys("abcde", "red"))
     write_metadata(tmp_path, "jsonl")

@@ -74,7 +74,8 @@ def test_what_is_no_sample_is_told(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", members)
     told: list[str] = []
     assert len(list(Tars(path, (path,)).rows(told.append))) == 1
-    assert told == [f"3 names in {path} with neither a picture nor a caption: left out."]
+    assert told[0] == f"{path}: 1 sample in 1 tar file."
+    assert told[1:] == [f"3 names in {path} with neither a picture nor a caption: left out."]
 
 
 def link(kind: bytes) -> tarfile.TarInfo:

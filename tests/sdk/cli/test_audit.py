@@ -86,10 +86,11 @@ def test_what_it_says(run: Run, place: Place, tmp_path: Path) -> None:
     assert verdict.endswith("at a false-discovery rate of 0.05; 1 row not screened")
     assert results == f"results {tmp_path / 'r.csv'}"
     assert report == f"report {tmp_path / 'r.html'}"
-    read, unscreened, limited = result.err.splitlines()
+    read, unscreened, limited, begun = result.err.splitlines()
     assert read.endswith("p.jsonl: 183 prompts; 1 of them empty or white space.")
     assert unscreened.startswith("note: 1 prompt cannot be screened (empty")
     assert limited.startswith("note: With 200 benign prompts no p-value is below 0.005.")
+    assert begun == "note: screening prompts: 182 to do."
     assert (tmp_path / "r.csv").read_bytes() == place.results
     assert (tmp_path / "r.html").read_bytes() == place.report
 

@@ -19,7 +19,7 @@ from ...duplicates.neighbours import import_faiss
 from ...prompts.printable import counted
 from ..journal import Journal
 from ..source import Source
-from ..stages import Progress, Stage, Workers, run
+from ..stages import Begins, Progress, Stage, Workers, run
 from . import describing, drawing
 from .artist import Artist, Halves, Opens
 from .choosing import AT_MOST, UNFLAGGED, choose
@@ -71,6 +71,7 @@ def confirm(
     journal: Journal,
     workers: Workers,
     *,
+    begins: Begins = lambda *_: None,
     progress: Progress = lambda *_: None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Confirmation:
@@ -83,6 +84,7 @@ def confirm(
         flagged: Likewise. # [N]
         journal: Where it is kept what pictures are like, and what was drawn.
         workers: Who does it.
+        begins: Told what each stage does and how many items are left, at its beginning.
         progress: Told how many of how many are done, of each stage.
         tell: Told what the user should know.
 
@@ -92,7 +94,8 @@ def confirm(
     """
     artist, opens = wanted.artist, wanted.opens or (lambda: wanted.artist)
     identity = artist.identity()
-    go = partial(run, journal=journal, workers=workers, progress=progress, tell=tell)
+    go = partial(run, journal=journal, workers=workers, begins=begins, progress=progress)
+    go = partial(go, tell=tell)
     known = _describe(source, opens, identity, go, tell)
     drawable = np.zeros(len(scores), np.bool_)
     drawable[known.places[known.places >= 0]] = True

@@ -67,6 +67,7 @@ def describing(
         items=spots,
         result=Described,
         open=partial(_open, opens, identity),
+        doing="describing pictures",
     )
 
 

@@ -55,6 +55,7 @@ def drawing(
         items=lambda: iter(prompts),
         result=Drawings,
         open=partial(_open, opens, identity, tuple(seeds)),
+        doing="drawing captions",
     )
 
 

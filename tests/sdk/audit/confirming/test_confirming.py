@@ -61,7 +61,12 @@ def run(
 
 
 def test_findings_of_a_set(tmp_path: Path) -> None:
-    found, _, artist = run(put(tmp_path / "set", **SET), tmp_path / "r.jsonl")
+    begun: list[tuple[str, int]] = []
+    folder, output = put(tmp_path / "set", **SET), tmp_path / "r.jsonl"
+    found, told, artist = run(folder, output, begins=lambda *stage: begun.append(stage))
+    stages = ("screening prompts", 5), ("describing pictures", 6), ("drawing captions", 5)
+    assert begun == list(stages)
+    assert told[0] == f"{folder}: 6 pictures without metadata."
     table = rows(tmp_path / "r.jsonl")
     assert [row["prompt"] for row in table] == [caption for caption, _ in SET.values()]
     assert [row["finding"] for row in table] == [
@@ -186,7 +191,9 @@ def test_what_stopped_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     output = tmp_path / "r.jsonl"
     with pytest.raises(NumericsError, match=r"a picture is NaN \(Counted from drawn caption"):
         run(folder, output, artist=Failing.of(PAINTS))
-    _, told, artist = run(folder, output)
+    begun: list[str] = []
+    _, told, artist = run(folder, output, begins=lambda what, _: begun.append(what))
+    assert begun == ["drawing captions"]
     assert [call for call in artist.calls if call.startswith("describe")] == []
     assert any("drawn captions in" in each for each in told)
     assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
