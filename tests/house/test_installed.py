@@ -33,7 +33,7 @@ def run(
     )
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=True)
 def test_the_wheel_and_the_steps_of_the_dockerfile(tmp_path: Path) -> None:
     environment = tmp_path / "environment"
     install_the_wheel(environment, tmp_path)

@@ -19,7 +19,7 @@ from cli_support import COMMANDS
 from repository import ROOT
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.slow(first=True),
     pytest.mark.skipif(
         sys.platform != "linux" or shutil.which("cc") is None, reason="needs cc and LD_PRELOAD"
     ),

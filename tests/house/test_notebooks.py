@@ -32,7 +32,7 @@ def test_outputs_are_stripped(notebook: Path) -> None:
     assert set(found.metadata) <= {"kernelspec", "language_info"}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=True)
 def test_notebooks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after the other in one kernel, which keeps no name: torch is loaded once."""
     paths = ":".join(str(ROOT / room) for room in ("runtime", "export", "sdk"))

@@ -34,7 +34,7 @@ MASTER_THERE = "sk-a-key-of-your-own"
 PROMPTS = [MEMORISED, "a cat", "", "word " * 100]
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.slow(first=True),
     pytest.mark.skipif(
         not PYTHON.exists() and "LITELLM_PYTHON" not in os.environ,
         reason="LiteLLM has an environment of its own: make .venv/litellm/installed",

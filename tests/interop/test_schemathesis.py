@@ -24,7 +24,7 @@ CONFIG = """
 """
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.slow(first=True),
     pytest.mark.skipif(
         not CLIENTS.with_name("schemathesis").exists(),
         reason="schemathesis has an environment of its own: make .venv/clients/installed",

@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, o
             item.add_marker("slow")
     result = yield  # pytest deselects, and puts tests of the same model together
     # workers that are done take over half of what another has left: small things, if they are last
-    items.sort(key=lambda item: not is_slow(item))
+    items.sort(key=_turn)
     return result
 
 
@@ -57,6 +57,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
             if "torch" in sys.modules:
                 patch.setattr("torch.onnx.export", _refuse("exports a graph"))
         return (yield)
+
+
+def _turn(item: pytest.Item) -> int:
+    """Those that take long by themselves first, then the slow ones, then all others."""
+    slow = item.get_closest_marker("slow")
+    return 2 if slow is None else not slow.kwargs.get("first", False)
 
 
 def is_slow(item: pytest.Item) -> bool:
