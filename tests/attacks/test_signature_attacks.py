@@ -19,6 +19,8 @@ from mnemoscope.calibration import Calibration
 from mnemoscope.cli import app
 from mnemoscope.screening.opening import CALIBRATION
 from mnemoscope.signing import make_keys, private_key, sign
+from mnemoscope.ui import UiOptions
+from mnemoscope.ui.desk import Desk
 from mnemoscope_runtime import Bundle, SignatureError
 from mnemoscope_runtime.bundle import MANIFEST
 from mnemoscope_runtime.selection import try_backends
@@ -212,7 +214,7 @@ def test_every_verb_that_takes_a_bundle_takes_a_key() -> None:
             assert each.callback is not None
             takes[f"{place}{each.name}"] = set(inspect.signature(each.callback).parameters)
     opens = {verb for verb, names in takes.items() if "bundle" in names} - {"sign"}
-    assert opens == {*VERBS, "mitigate"}
+    assert opens == {*VERBS, "mitigate", "ui"}
     assert all("trust" in takes[verb] for verb in opens)
 
 
@@ -238,6 +240,13 @@ def test_a_service(run: Run, signed: Path, keys: tuple[Path, Path], name: str) -
     places = ("--port", "0", "--no-grpc", "--model", f"x={signed}")
     result = run("serve", *places, "--noises", "1", "--trust", keys[1])
     failed(result, 4, f"{name} is not signed")
+
+
+@pytest.mark.parametrize("name", [MANIFEST, CALIBRATION])
+def test_a_page(signed: Path, keys: tuple[Path, Path], name: str) -> None:
+    (signed / f"{name}.sig").unlink()
+    with pytest.raises(SignatureError, match=f"{name} is not signed"):
+        Desk(UiOptions(bundle=signed, trust=keys[1]))
 
 
 @pytest.mark.slow
