@@ -14,13 +14,13 @@ from mnemoscope_runtime import InputError, __version__
 from mnemoscope_runtime.options import check_options
 
 from ..calibration.conformal import rejected
-from ..captioned import CaptionedSet, has_pictures, open_captioned
+from ..captioned import picture_column
 from ..detector import Detector
 from ..duplicates import write_list
-from ..outputs import require_place, writing_text
+from ..outputs import writing_text
 from ..prompts.printable import counted
-from ..tables import check_table
 from . import figures, report, table
+from .checking import check_audit
 from .confirming import Confirming, confirm
 from .deciding import group, limitation, limits
 from .gallery import gallery
@@ -106,21 +106,29 @@ def audit(
     listed = None if duplicates_to is None else Path(duplicates_to)
     rejected(np.ones(1), fdr, dependent=dependent)  # what would fail at the end fails now
     group([""])
-    _check_outputs(file, output, page, listed)
-    if listed is not None:
+    captioned = check_audit(
+        file,
+        output,
+        images=images,
+        column=column,
+        quotes=quotes,
+        report_to=page,
+        duplicates_to=listed,
+        confirms=confirming is not None,
+    )
+    if listed is not None and confirming is not None:
         _check_duplicates(confirming)
+    if captioned is None and (likely := picture_column(file, quotes=quotes)) is not None:
+        tell(
+            f"{file} has a column {likely!r} that looks like pictures: --images {likely} draws "
+            "what is flagged, and compares it with them."
+        )
     opens = (lambda: nullcontext(detector)) if isinstance(detector, Detector) else detector
     workers = workers or Here()
     way = ask(opens, steps, noises, workers)
     setting, calibration = way.setting, way.calibration
     benign = len(calibration.scores)
-    captioned = _captioned(file, images, column, quotes)
     if confirming is not None:
-        if captioned is None:
-            raise InputError(
-                f"{file} has no pictures to compare with. Say where they are (--images), give a "
-                "folder of pictures or tar files, or leave confirming out."
-            )
         confirming.artist.require(way.model)
 
     source = Source.scan(file, column, quotes=quotes, captioned=captioned, tell=tell)
@@ -205,42 +213,10 @@ def audit(
     return audited
 
 
-def _captioned(
-    file: Path, images: str | None, column: str | None, quotes: bool
-) -> CaptionedSet | None:
-    """The set, if it is one of captioned pictures; None for a file of prompts."""
-    if images is None and not has_pictures(file):
-        return None
-    return open_captioned(file, images=images, column=column, quotes=quotes)
-
-
-def _check_duplicates(confirming: Confirming | None) -> None:
-    if confirming is None:
-        raise InputError(
-            "Duplicates are found by what the pictures of a set are like, which an audit only "
-            "looks at where it draws captions. Confirm findings (--confirm), or leave --duplicates "
-            "out."
-        )
+def _check_duplicates(confirming: Confirming) -> None:
     if confirming.artist.descriptor.duplicate_above is None:
         raise InputError(
             f"What cosine makes two pictures of a set the same is not known for "
             f"{confirming.artist.descriptor.name}. Compare by SSCD (--descriptor sscd), or leave "
             "--duplicates out."
         )
-
-
-def _check_outputs(file: Path, output: Path, page: Path | None, listed: Path | None) -> None:
-    check_table(output)
-    require_place(output, "--output", regular=True)
-    paths = [each for each in (file, output, page, listed) if each is not None]
-    if len({path.resolve() for path in paths}) < len(paths):
-        raise InputError(
-            f"{file} is read; --output, --report and --duplicates are written. Name different "
-            "files."
-        )
-    if listed is not None:
-        check_table(listed)
-        require_place(listed, "--duplicates", regular=True)
-    if page is not None:
-        figures.blank()
-        require_place(page, "--report", regular=True)

@@ -18,7 +18,7 @@ from ..captioned import CaptionedSet, fingerprint
 from ..prompts import Broken, read_rows
 from ..prompts.files import no_longer
 
-__all__ = ["Source"]
+__all__ = ["Source", "require_file"]
 
 _EMPTY = "empty: there is nothing to compare with the empty prompt"
 
@@ -188,9 +188,14 @@ def _first(digests: NDArray[np.uint64]) -> NDArray[np.int64]:
     return first
 
 
-def _hash(path: Path) -> str:
+def require_file(path: Path) -> None:
+    """Raise InputError of what can be read once only, like a pipe."""
     if path.exists() and not path.is_file():
         raise InputError(f"{path} is no file. An audit reads one several times: save the prompts.")
+
+
+def _hash(path: Path) -> str:
+    require_file(path)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

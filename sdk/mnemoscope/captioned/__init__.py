@@ -11,6 +11,7 @@ limits. One file for each layout.
 """
 
 from ..prompts import Broken
+from .looks import picture_column
 from .opening import CaptionedSet, fingerprint, has_pictures, open_captioned
 from .pictures import PictureReader
 from .spots import Captioned, Spot
@@ -24,4 +25,5 @@ __all__ = [
     "fingerprint",
     "has_pictures",
     "open_captioned",
+    "picture_column",
 ]

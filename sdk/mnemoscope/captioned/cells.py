@@ -18,7 +18,7 @@ from .decoding import BYTES, too_large
 from .paths import found_inside
 from .spots import InFile, InParquet
 
-__all__ = ["Cells", "cell_spots", "holds_paths", "names_of"]
+__all__ = ["Cells", "cell_spots", "holds_paths", "looks_like_pictures", "names_of"]
 
 _PAGE = 2**29  # bytes that one may unpack to: writers put a hundred pictures into one
 _ROWS, _BYTES = 32, 2**26  # read at a time
@@ -54,6 +54,13 @@ def holds_paths(path: Path, column: str) -> bool:
         f"{path}: the column {column!r} is {kind}, and no picture: bytes, a path, or a struct of "
         '"bytes" and "path", as the `Image` of Hugging Face datasets is. Name another.'
     )
+
+
+def looks_like_pictures(path: Path, column: str) -> bool:
+    """Whether a column is one of bytes, or of what `datasets` writes of its `Image`."""
+    kind = _schema(path).field(column).type
+    fields = {each.name: str(each.type) for each in kind} if _is_struct(kind) else {}
+    return str(kind) in _BINARY or fields.get("bytes") in _BINARY
 
 
 def cell_spots(path: Path, column: str) -> Iterator[InParquet]:

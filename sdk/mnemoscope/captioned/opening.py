@@ -11,9 +11,10 @@ from typing import Protocol
 
 from mnemoscope_runtime.errors import InputError
 
-from ..prompts import Wanted, read_records
+from ..prompts import Broken, Wanted, read_records
 from .cells import holds_paths, names_of
 from .folders import FILE_NAME, METADATA, Folder
+from .looks import TABLES
 from .paths import is_picture
 from .spots import Captioned, InFile, InParquet, InTar
 from .tables import PathTable, PictureTable
@@ -21,9 +22,9 @@ from .tars import Tars
 
 __all__ = ["CaptionedSet", "fingerprint", "has_pictures", "open_captioned", "shards"]
 
-_TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MOST = 100_000  # shards
+_SEEN = 100  # objects that have a key at least once, if it is the right one
 _NONE = "Folders of pictures and tar files hold their pictures: leave --images out."
 
 
@@ -73,10 +74,10 @@ def open_captioned(
     if kinds == {".tar"}:
         _refuse_images(images, path)
         return Tars(path, files, column)
-    if len(kinds) > 1 or not kinds <= set(_TABLES):
+    if len(kinds) > 1 or not kinds <= set(TABLES):
         raise InputError(
             f"{path} has no pictures that are known. Give a folder of pictures with captions, "
-            f"uncompressed .tar files, or a table ({', '.join(_TABLES)}) with --images."
+            f"uncompressed .tar files, or a table ({', '.join(TABLES)}) with --images."
         )
     if images is None:
         raise InputError(
@@ -196,7 +197,12 @@ def _table(
         )
     if parquet and not holds_paths(table, images):
         return PictureTable(path, files, images, column)
-    return PathTable(path, files, images, None, column, quotes)
+    found = PathTable(path, files, images, None, column, quotes)
+    first = [row.picture for row in itertools.islice(found.rows(), _SEEN)]
+    lacking = [each for each in first if isinstance(each, Broken) and each.reason == "no picture"]
+    if first and len(lacking) == len(first):  # objects, each with keys of its own
+        raise InputError(f"{table}: {lacking[0].detail}")
+    return found
 
 
 def _has_column(table: Path, name: str, quotes: bool) -> bool:

@@ -15,6 +15,8 @@ from .spots import Captioned, InFile
 
 __all__ = ["PathTable", "PictureTable"]
 
+_HOW = "Name a column of paths, or the folder of the pictures, with --images."
+
 
 @dataclass(frozen=True)
 class PathTable:
@@ -46,7 +48,11 @@ class PathTable:
             InputError: as `read_records`.
             BackendUnavailable: a Parquet file, and pyarrow is not installed.
         """
-        wanted = Wanted("picture", (self.pictures,), "Name the column of paths with --images.")
+        wanted = Wanted(
+            "picture",
+            (self.pictures,),
+            _HOW if self.root else f"{self.pictures} is no folder either. {_HOW}",
+        )
         columns = prompt_column(self.column), wanted
         for file in self.files:
             root = (self.root or file.parent).resolve()

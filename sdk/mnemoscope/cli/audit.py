@@ -14,11 +14,13 @@ from mnemoscope_runtime import BackendOptions, Bundle, BundleError, InputError, 
 
 from .. import embedded
 from ..audit import Artist, Confirming, audit
+from ..audit.checking import check_audit
 from ..audit.confirming import AT_MOST, UNFLAGGED
 from ..calibration import CalibrationFile
 from ..calibration.cascade import First
 from ..captioned import has_pictures
 from ..detector import Detector
+from ..drawing.known_descriptors import descriptor_file
 from ..prompts.printable import counted
 from ..screening.opening import read_calibration
 from ._backends import choose_backend, say_unused
@@ -226,6 +228,19 @@ def command(
             f"Captions are drawn by the model that {bundle} was exported from, which a bundle does "
             "not hold. Give it with --model, or --confirm 0."
         )
+    quotes = not no_quotes
+    check_audit(
+        Path(file),
+        output,
+        images=images,
+        column=column,
+        quotes=quotes,
+        report_to=report,
+        duplicates_to=duplicates,
+        confirms=seeds > 0,
+    )
+    if descriptor is not None:
+        descriptor_file(descriptor)
     confirming = None
     if seeds:
         quiet_libraries()
@@ -266,7 +281,7 @@ def command(
                 file,
                 output,
                 column=column,
-                quotes=not no_quotes,
+                quotes=quotes,
                 fdr=fdr,
                 dependent=dependent,
                 steps=steps,

@@ -21,7 +21,7 @@ from mnemoscope_runtime.graphs.files import read_graph
 from mnemoscope_runtime.graphs.operators import DESCRIPTORS
 
 from .. import embedded
-from .known_descriptors import KNOWN, find_descriptor
+from .known_descriptors import KNOWN, descriptor_file
 from .latents import encode
 
 if TYPE_CHECKING:
@@ -181,9 +181,10 @@ def load_descriptor(file: str | Path | None = None) -> SSCD | EmbeddedDescriptor
     """
     if file is None:
         return EmbeddedDescriptor()
+    path = descriptor_file(file)
     if isinstance(file, str) and file in KNOWN:
-        return SSCD(find_descriptor(file), KNOWN[file].copied_above)
-    return SSCD(file)
+        return SSCD(path, KNOWN[file].copied_above)
+    return SSCD(path)
 
 
 def copy_similarity(

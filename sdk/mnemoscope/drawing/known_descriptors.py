@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from mnemoscope_runtime.errors import BackendUnavailable, InputError
 
-__all__ = ["KNOWN", "KnownDescriptor", "find_descriptor"]
+__all__ = ["KNOWN", "KnownDescriptor", "descriptor_file", "find_descriptor"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,23 @@ KNOWN: Mapping[str, KnownDescriptor] = MappingProxyType(
         )
     }
 )
+
+
+def descriptor_file(name: str | Path) -> Path:
+    """The file of a copy descriptor, by the name of one that is known or by its path.
+
+    Raises:
+        InputError: it is neither.
+        BackendUnavailable: the package of a known one is not installed.
+    """
+    if isinstance(name, str) and name in KNOWN:
+        return find_descriptor(name)
+    if not Path(name).is_file():
+        raise InputError(
+            f"The copy descriptor {str(name)!r} is neither a known name ({', '.join(KNOWN)}) nor a "
+            "file. Give one of them, or the path of a TorchScript or ONNX network."
+        )
+    return Path(name)
 
 
 def find_descriptor(name: str, known: Mapping[str, KnownDescriptor] = KNOWN) -> Path:

@@ -186,5 +186,5 @@ def test_duplicates_without_a_threshold_are_refused_first(tmp_path: Path) -> Non
 def test_duplicates_need_pictures(tmp_path: Path) -> None:
     detector, _ = known(SCORES, BENIGN)
     (tmp_path / "a.txt").write_text("a\n")
-    with pytest.raises(InputError, match="--confirm"):
+    with pytest.raises(InputError, match="--images"):
         audit(detector, tmp_path / "a.txt", tmp_path / "r.csv", duplicates_to=tmp_path / "d.csv")

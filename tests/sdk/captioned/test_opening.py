@@ -67,6 +67,14 @@ def test_images_of_a_table(tmp_path: Path, folder: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_images_that_are_neither_a_column_nor_a_folder(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"t.{ending}"
+    path.write_text("text,image\na,a.png\n" if ending == "csv" else '{"text": "a"}\n' * 200)
+    with pytest.raises(InputError, match=r"no column nofolder, only .* is no folder either"):
+        list(open_captioned(path, images="nofolder").rows())
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
 def test_images_of_text_tables(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
@@ -74,7 +82,7 @@ def test_images_of_text_tables(
     path = tmp_path / f"t.{ending}"
     csv = "text,pictures\na,a.png\n"
     path.write_text(csv if ending == "csv" else '{"text": "a", "pictures": "a.png"}')
-    assert open_captioned(path, images="file") == PathTable(path, (path,), "file")
+    assert open_captioned(path, images="text") == PathTable(path, (path,), "text")
     with pytest.raises(InputError, match="a folder, and a column"):
         open_captioned(path, images="pictures")
     assert open_captioned(path, images="./pictures") == PathTable(

@@ -9,7 +9,8 @@ from audit_support import rows
 from cli_support import Run, failed
 from confirming_support import put
 
-from mnemoscope import embedded
+from mnemoscope import Detector, embedded
+from mnemoscope.audit import Artist
 
 FEW = ("--fdr", 0.5, "--noises", 1)
 
@@ -56,6 +57,29 @@ def test_a_folder_can_be_screened_alone(run: Run, folder: Path, tmp_path: Path) 
     result = run("audit", folder, "-o", output, "--confirm", 0, *FEW)
     assert result.code == 1
     assert "finding" not in rows(output)[0]
+
+
+def test_what_is_cheap_to_see_is_refused_before_a_model_is_loaded(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loaded(*_: object, **__: object) -> None:
+        raise AssertionError("a model is loaded")
+
+    monkeypatch.setattr(Artist, "load", loaded)
+    monkeypatch.setattr(Detector, "load", loaded)
+    pictures = put(tmp_path / "set", a=("a caption", "red"))
+    table = tmp_path / "t.csv"
+    table.write_text("prompt,image\na,a.png\n")
+    output = ("-o", tmp_path / "r.csv")
+    for options, message in (
+        ((pictures, *output, "--descriptor", "dinov9"), "neither a known name (sscd) nor a file"),
+        ((pictures, "-o", tmp_path / "r.xlsx"), "Results are not written as r.xlsx"),
+        ((pictures, *output, "--report", tmp_path / "none/r.html"), "none"),
+        ((table, *output, "--images", "nofolder"), "nofolder is no folder either"),
+        ((table, *output, "--column", "caption"), "no column caption"),
+        ((table, *output, "--duplicates", tmp_path / "d.csv"), "Say where they are (--images)"),
+    ):
+        failed(run("audit", *options), 2, message)
 
 
 def test_what_does_not_go_together(run: Run, tmp_path: Path) -> None:

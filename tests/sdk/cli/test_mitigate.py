@@ -69,7 +69,7 @@ def test_what_is_not_flagged_is_drawn_as_ever(run: Run, tmp_path: Path) -> None:
         (("a cat", "-o", "x.png", "--steps", "20"), 2, ["Leave out steps"]),
         (("a cat", "-o", "x.png", "--bundle", "b"), 2, ["--model"]),
         (("--compare", "-o", "x", "--model", "m"), 2, ["--compare tells copies", "--clip DIR"]),
-        (("a cat", "-o", "x.png", "--descriptor", "no.pt"), 2, ["is no file"]),
+        (("a cat", "-o", "x.png", "--descriptor", "no.pt"), 2, ["neither a known name"]),
         (("a cat", "-o", "x.png", "--clip", "/no/clip"), 2, ["is no CLIP"]),
         (("a cat", "-o", "x.png", "--reference", "/no/a.png"), 2, ["is no picture"]),
     ],

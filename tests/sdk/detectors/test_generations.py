@@ -175,7 +175,7 @@ def test_a_descriptor_of_the_user(model_dir: Path, tmp_path: Path) -> None:
     found = open_statistic(f"copy-similarity:{file}", model_dir)
     assert found.name == f"copy-similarity:{SSCD(file).name}"
     assert found.name != CopySimilarity.name
-    with pytest.raises(InputError, match=r"no\.onnx is no file"):
+    with pytest.raises(InputError, match=r"no\.onnx. is neither a known name"):
         open_statistic(f"copy-similarity:{tmp_path / 'no.onnx'}", model_dir)
     with pytest.raises(InputError, match="knows the embedded model's pictures alone"):
         open_statistic("copy-similarity", model_dir)

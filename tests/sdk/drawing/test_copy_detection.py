@@ -89,7 +89,7 @@ def test_more_pictures_than_a_batch(file: Path, colours: list[Image.Image]) -> N
 
 @pytest.mark.parametrize("name", ["no.pt", "no.onnx"])
 def test_what_is_no_network_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InputError, match="is no file"):
+    with pytest.raises(InputError, match="neither a known name"):
         load_descriptor(tmp_path / name)
     (tmp_path / name).write_bytes(b"not a network")
     with pytest.raises(InputError, match="is no"):

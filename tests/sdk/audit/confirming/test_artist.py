@@ -60,5 +60,5 @@ def test_it_is_known_by_all_that_matters(artist: Artist) -> None:
 def test_what_cannot_be_loaded() -> None:
     with pytest.raises(InputError, match="1 to 999 steps"):
         Artist.load(steps=0)
-    with pytest.raises(InputError, match="is no file"):
+    with pytest.raises(InputError, match="neither a known name"):
         Artist.load(descriptor="missing.onnx")

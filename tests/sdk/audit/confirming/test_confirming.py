@@ -154,6 +154,17 @@ def test_rows_without_a_picture(tmp_path: Path) -> None:
     assert sum("1 picture cannot be compared with" in each for each in told) == 2
 
 
+def test_pictures_that_were_forgotten_are_pointed_at(tmp_path: Path) -> None:
+    cells = {"text": ["recited", "quiet"], "image": [picture("red")] * 2}
+    path = write_table(tmp_path / "p.parquet", cells)
+    detector, _ = known(SCORES, BENIGN)
+    told: list[str] = []
+    audit(detector, path, tmp_path / "r.csv", fdr=0.5, tell=told.append)
+    assert f"{path} has a column 'image' that looks like pictures: --images image" in told[0]
+    _, told, _ = run(path, tmp_path / "s.csv", images="image", fdr=0.5)
+    assert not any("looks like" in each for each in told)
+
+
 def test_a_set_without_a_picture_that_can_be_read(tmp_path: Path) -> None:
     path = write_table(tmp_path / "p.parquet", {"text": ["recited"], "image": [b"none"]})
     with pytest.raises(InputError, match="no picture that can be read"):
