@@ -99,12 +99,14 @@ class Gallery:
         pairs_left: How many captions were drawn and are not shown.
         repeated: Pictures that the set has more than once, the most frequent first.
         repeated_left: How many of those are not shown.
+        marked: Whether captions have their words marked.
     """
 
     pairs: Sequence[Pair]
     pairs_left: int
     repeated: Sequence[Repeated]
     repeated_left: int
+    marked: bool = True
 
 
 def gallery(
@@ -144,7 +146,8 @@ def gallery(
         assert confirmation.repeats is not None
         alike = np.flatnonzero(confirmation.repeats.picture == row)[:_ROWS] + 1
         repeated.append(Repeated(pictures[row][1], times, alike.tolist()))
-    return Gallery(pairs, len(drawn) - len(pairs), repeated, len(often) - len(repeated))
+    left = len(drawn) - len(pairs), len(often) - len(repeated)
+    return Gallery(pairs, left[0], repeated, left[1], marked=explained is not None)
 
 
 def _most_repeated(repeats: Repeats | None) -> list[tuple[int, int]]:

@@ -61,14 +61,15 @@ def connect(address: str, cpus: float, closing: ExitStack) -> Any:
             )
         return ray
     told: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address == LOCAL:  # sockets lie in the folder, and their names may not be long
+    if address == LOCAL:  # sockets lie in the folder, and their names may not be long. Ray lets
+        # everybody write into its own, so it has one inside of ours, which nobody else may enter
         short = "/tmp" if sys.platform == "darwin" else None
         folder = tempfile.mkdtemp(prefix="mnemoscope-ray-", dir=short)
         closing.callback(shutil.rmtree, folder, ignore_errors=True)
     closing.callback(ray.shutdown)
     try:
         if address == LOCAL:
-            _start(ray, cpus, told, folder)
+            _start(ray, cpus, told, f"{folder}/r")
         else:
             _reach(address)
             ray.init(address, **told)

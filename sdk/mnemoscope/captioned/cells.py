@@ -14,6 +14,7 @@ from mnemoscope_runtime.errors import BackendUnavailable, InputError
 
 from ..prompts import Broken
 from ..prompts.parquet_pages import Damaged, TooLarge, bytes_of_a_row, rows_of_groups
+from ..prompts.printable import reason_of
 from .decoding import BYTES, too_large
 from .paths import found_inside
 from .spots import InFile, InParquet
@@ -170,4 +171,4 @@ def _pyarrow(path: Path) -> tuple[Any, Any]:
 
 
 def _damaged(path: Path, error: object) -> InputError:
-    return InputError(f"{path} is no Parquet file, or is damaged: {error}.")
+    return InputError(f"{path} is no Parquet file, or is damaged: {reason_of(error)}.")

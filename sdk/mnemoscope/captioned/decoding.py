@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mnemoscope_runtime.errors import BackendUnavailable
 
 from ..prompts import Broken
+from ..prompts.printable import reason_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -17,6 +18,8 @@ __all__ = ["BYTES", "decode", "too_large"]
 BYTES = 2**27  # of a file
 _PIXELS = 2**26
 _FORMATS = ("BMP", "JPEG", "PNG", "WEBP")  # Pillow runs other programs for some others
+_KNOWN = "JPEG, PNG, WebP or BMP"
+_BEGINNINGS = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"BM")  # of their files
 
 
 def decode(content: bytes) -> Image | Broken:
@@ -28,13 +31,15 @@ def decode(content: bytes) -> Image | Broken:
         BackendUnavailable: Pillow is not installed.
     """
     try:
-        from PIL import Image, ImageOps
+        from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError as error:
         raise BackendUnavailable(
             f"Pictures need Pillow: {error}. Install it with `pip install 'mnemoscope[images]'`."
         ) from None
     if len(content) > BYTES:
         return too_large(len(content))
+    if not content:
+        return Broken("its picture is empty", "a file of no bytes. Fetch it again, or remove it.")
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as opened:
             width, height = opened.size
@@ -44,10 +49,14 @@ def decode(content: bytes) -> Image | Broken:
     except Image.DecompressionBombError as error:
         return _bomb(str(error))
     except Exception as error:  # damaged files raise whatever their decoder stumbles over
-        known = ", ".join(_FORMATS)
+        if isinstance(error, UnidentifiedImageError) and not content.startswith(_BEGINNINGS):
+            return Broken(
+                f"its picture is no {_KNOWN}",
+                f"no picture of a kind that is known ({_KNOWN}). Convert it or remove it.",
+            )
         return Broken(
-            "its picture cannot be read",
-            f"cannot be read as a picture ({known}): {error}. Replace it or remove it.",
+            "its picture is cut or damaged",
+            f"a picture that is cut or damaged: {reason_of(error)}. Fetch it again, or remove it.",
         )
 
 

@@ -19,7 +19,7 @@ from mnemoscope_runtime.errors import InputError
 
 from ..prompts import Broken, prompt_column
 from ..prompts.jsonl import json_cells
-from ..prompts.printable import counted
+from ..prompts.printable import counted, reason_of
 from .captions import LONGEST, as_caption
 from .decoding import BYTES, too_large
 from .paths import SUFFIXES
@@ -149,8 +149,8 @@ def _members(file: IO[bytes], path: Path) -> Iterator[tarfile.TarInfo]:
             _require_end(file, tar.offset, path)
     except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
         raise InputError(
-            f"{path} is no tar file that can be read: {error}. Unpack it if it is compressed "
-            "(gunzip, zstd -d); fetch it again if it was cut."
+            f"{path} is no tar file that can be read: {reason_of(error)}. Unpack it if it is "
+            "compressed (gunzip, zstd -d); fetch it again if it was cut."
         ) from None
 
 

@@ -14,6 +14,7 @@ from .delimited import delimited
 from .jsonl import json_lines
 from .lines import text
 from .parquet import parquet_rows
+from .printable import reason_of
 from .records import COLUMNS, HOW, Broken, Cell, Record, Tally, Wanted
 
 __all__ = [
@@ -200,4 +201,4 @@ def _records(
         with Path(path).open("rb") as file:
             yield from reader(file)
     except OSError as error:
-        raise InputError(f"{name} cannot be read: {error.strerror or error}.") from None
+        raise InputError(f"{name} cannot be read: {reason_of(error.strerror or error)}.") from None

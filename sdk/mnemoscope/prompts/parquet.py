@@ -13,6 +13,7 @@ from typing import IO, Any
 from mnemoscope_runtime.errors import BackendUnavailable, InputError
 
 from .parquet_pages import Damaged, TooLarge, bytes_of_a_row
+from .printable import reason_of
 from .records import Broken, Cell, Record, Wanted, checked, choose, lacks
 
 __all__ = ["parquet_rows"]
@@ -57,7 +58,7 @@ def parquet_rows(file: IO[bytes], name: str, columns: Sequence[Wanted]) -> Itera
             f"{name}: {error}. Write it with smaller pages, or cut the texts."
         ) from None
     except (pyarrow.ArrowException, Damaged, UnicodeDecodeError) as error:
-        raise InputError(f"{name} is no Parquet file, or is damaged: {error}.") from None
+        raise InputError(f"{name} is no Parquet file, or is damaged: {reason_of(error)}.") from None
 
 
 def _place(arrow: Any, schema: Any, name: str, wanted: Wanted) -> int:

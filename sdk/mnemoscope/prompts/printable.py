@@ -6,7 +6,7 @@ import json
 from bisect import bisect_right
 from typing import Any
 
-__all__ = ["counted", "json_text", "printable"]
+__all__ = ["counted", "json_text", "printable", "reason_of"]
 
 # what shows nothing although Python calls it printable: Default_Ignorable_Code_Point of Unicode
 # (DerivedCoreProperties.txt, the same from version 6 on), and what is drawn blank by its very name
@@ -37,6 +37,11 @@ def counted(number: int, one: str, many: str = "") -> str:
         many: What several are; by default the same with an s.
     """
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def reason_of(error: object) -> str:
+    """What a library says, to stand inside of a sentence: in one line, without its full stop."""
+    return " ".join(str(error).split()).rstrip(" .")
 
 
 def printable(text: str, width: int | None = None) -> str:

@@ -149,6 +149,7 @@ def test_words_are_asked_for_a_few_only(done: tuple[Audit, Path, str]) -> None:
     assert len(asked) == 12
     assert found.pairs[0].words.edit == "<b>"
     assert found.pairs[-1].words.edit is None
+    assert (found.marked, gallery(many, source).marked) == (True, False)
 
 
 def test_a_picture_that_is_gone(tmp_path: Path, done: tuple[Audit, Path, str]) -> None:

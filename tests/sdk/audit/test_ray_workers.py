@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -70,6 +71,12 @@ def deaths(folder: Path, count: int) -> Path:
     for n in range(count):
         (folder / f"death {n}").touch()
     return folder
+
+
+def test_nobody_else_may_enter_its_folder(workers: RayWorkers) -> None:
+    folder = Path(workers._ray._private.worker._global_node.get_temp_dir_path())
+    assert folder.parent.name.startswith("mnemoscope-ray-")
+    assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700  # Ray's own is everybody's
 
 
 def test_every_batch_is_done_once_by_all_workers(workers: RayWorkers, tmp_path: Path) -> None:

@@ -74,11 +74,12 @@ def test_truncated_and_damaged_pictures() -> None:
     for kind in ("PNG", "JPEG", "WEBP", "BMP"):
         whole = saved(noise, kind)
         assert isinstance(decode(whole), Image.Image)
-        for end in (0, 10, len(whole) // 2):
-            assert reason(whole[:end]) == "its picture cannot be read", (kind, end)
+        for end in (4, 10, len(whole) // 2):
+            assert reason(whole[:end]) == "its picture is cut or damaged", (kind, end)
+    assert reason(b"") == "its picture is empty"
 
 
 def test_other_formats_are_not_tried() -> None:
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n"
     for content in (postscript, saved(Image.new("L", (4, 4)), "TIFF"), b"\x80\x04N."):
-        assert reason(content) == "its picture cannot be read"
+        assert reason(content) == "its picture is no JPEG, PNG, WebP or BMP"

@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from mnemoscope.prompts.printable import json_text, printable
+from mnemoscope.prompts.printable import json_text, printable, reason_of
 
 HIDDEN = [
     *("\u3164", "\u115f", "\u1160", "\uffa0", "\u2800", "\u034f", "\ufe0f", "\ufe00", "\ufe0e"),
@@ -19,6 +19,15 @@ HIDDEN = [
 @pytest.mark.parametrize("char", HIDDEN, ids=ascii)
 def test_what_shows_nothing_is_spelled_out(char: str) -> None:
     assert printable(f"a{char}b") == f"a{char.encode('unicode_escape').decode()}b"
+
+
+def test_what_a_library_says_stands_inside_of_a_sentence() -> None:
+    for said in (
+        "It is cut. Write it again.",
+        "It is cut.\n  Write it again..",
+        "It is cut. Write it again",
+    ):
+        assert reason_of(ValueError(said)) == "It is cut. Write it again"
 
 
 def test_two_texts_that_differ_look_different() -> None:

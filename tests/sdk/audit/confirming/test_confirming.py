@@ -17,6 +17,7 @@ from mnemoscope import InputError, NumericsError
 from mnemoscope.audit import Audit, Confirming, Finding, audit
 from mnemoscope.audit.confirming.estimates import Estimate, Part
 
+NO_PICTURE = "its picture is no JPEG, PNG, WebP or BMP"
 BENIGN = np.linspace(0, 1, 99)
 SCORES = {"recited": 5.0, "another": 4.0, "own way": 3.0}
 SET = {
@@ -143,14 +144,17 @@ def test_rows_without_a_picture(tmp_path: Path) -> None:
     assert [row["image_error"] for row in table] == [
         None,
         "no picture: null",
-        "its picture cannot be read",
+        NO_PICTURE,
         None,
         None,
     ]
     assert [row["finding"] for row in table] == ["confirmed", None, None, None, "not confirmed"]
     assert table[3]["error"].startswith("empty")
     assert found.confirmation is not None
-    assert found.confirmation.errors == {"no picture: null": 1, "its picture cannot be read": 1}
+    assert found.confirmation.errors == {
+        "no picture: null": 1,
+        NO_PICTURE: 1,
+    }
     assert sum("1 picture cannot be compared with" in each for each in told) == 2
 
 

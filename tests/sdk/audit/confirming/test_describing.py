@@ -24,7 +24,7 @@ def test_pictures_and_those_that_are_none(tmp_path: Path) -> None:
     stage = describing(lambda: iter(spots), 4, lambda: artist, "a fake")
     found = collect(Here().map(stage, enumerate(stage.batches())), 4)
     assert found.place.tolist() == [0, 1, -1, 2]
-    assert list(found.errors) == ["", "", "its picture cannot be read", ""]
+    assert list(found.errors) == ["", "", "its picture is no JPEG, PNG, WebP or BMP", ""]
     assert found.vectors.shape == (3, 2, 3)
     assert found.vectors[:, 0].argmax(1).tolist() == [0, 1, 2]  # red, green, blue
     assert artist.calls == ["describe 3"]
