@@ -141,7 +141,7 @@ def test_the_first_five_minutes_are_what_happens(run: Run) -> None:
     told = {" ".join(line.split()) for line in explained.out.splitlines()}
     _, _, after = page.partition("mnemoscope explain")
     lines = [" ".join(line.split()) for line in after.split("\n\n")[1].splitlines()]
-    assert len(lines) == 7
+    assert len(lines) == 12
     assert {line for line in lines if line != "..."} <= told
 
 
