@@ -213,6 +213,8 @@ def command(
     if file == "-":
         raise InputError("An audit reads its prompts several times: save them to a file.")
     pictured = images is not None or has_pictures(file)
+    if not has_pictures(file) and not Path(file).exists():
+        raise InputError(f"There is no file or folder {file}. Give one that there is.")
     if not pictured and (seeds or descriptor is not None):
         raise InputError(
             f"{file} has no pictures to confirm anything by. Say where they are (--images), or "

@@ -190,6 +190,8 @@ def _records(
     if not ending and Path(path).exists() and not Path(path).is_file():
         ending = ".txt"  # a pipe or a device: `<(command)`, as standard input
     reader = readers.get(ending)
+    if reader is None and not Path(path).exists():
+        raise InputError(f"There is no file {path}. Give one that there is.")
     if reader is None:
         raise InputError(
             f"{path} has an ending that is not known. Give one of: {', '.join(readers)}, or - for "

@@ -89,6 +89,7 @@ def test_what_does_not_go_together(run: Run, tmp_path: Path) -> None:
     output = ("-o", tmp_path / "r.csv")
     for options, message in (
         ((prompts, "--confirm", 2), "has no pictures to confirm anything by"),
+        ((tmp_path / "none", "--model", "m", "--bundle", "b"), "There is no file or folder"),
         ((prompts, "--descriptor", "sscd"), "has no pictures to confirm anything by"),
         ((prompts, "--images", "image", "--confirm", 0), "no pictures that are known"),
         ((pictures, "--bundle", embedded.BUNDLE), "Give it with --model, or --confirm 0"),

@@ -182,6 +182,11 @@ def test_an_unknown_ending(save: Save, name: str) -> None:
         read(save(name, "a"))
 
 
+def test_a_missing_file_of_any_name(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"There is no file .*pictures"):
+        read(tmp_path / "pictures")
+
+
 @pytest.mark.parametrize("name", ["p.txt", "p.jsonl", "p.csv", "p.tsv", "p.parquet"])
 def test_a_missing_file_and_a_directory(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="cannot be read: No such file"):
