@@ -31,7 +31,8 @@ def calibration_tab(desk: Desk) -> None:
             )
         )
         return
-    name = next(iter(known))
+    used = desk.calibrated(desk.first)
+    name = next(iter(known)) if used is None else setting_words(used.setting)
     first = known[name]
     chosen = gr.Dropdown(
         list(known), value=name, label="Way of measuring", filterable=False, elem_id="calibrated"

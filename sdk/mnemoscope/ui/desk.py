@@ -13,7 +13,7 @@ from mnemoscope_runtime import BACKENDS, BackendOptions, Bundle, CalibrationErro
 from mnemoscope_runtime.closing import Closing
 
 from .. import embedded
-from ..calibration import CalibrationFile
+from ..calibration import Calibration, CalibrationFile
 from ..detector import Detector
 from ..detectors import DETECTORS
 from ..explain import (
@@ -128,9 +128,13 @@ class Desk(Closing):
         """Why there are no verdicts in this way; None if there are."""
         return self.detector(way).missing(steps=way.steps, noises=way.noises)
 
+    def calibrated(self, way: Way) -> Calibration | None:
+        """What verdicts in this way come from; None if there are none."""
+        return self.detector(way).calibrated(steps=way.steps, noises=way.noises)
+
     def benign(self, way: Way) -> Sequence[float]:
         """Scores of the benign prompts that a verdict compares with; none without a calibration."""
-        found = self.detector(way).calibrated(steps=way.steps, noises=way.noises)
+        found = self.calibrated(way)
         return () if found is None else tuple(found.ordered.tolist())
 
     def screen(self, prompt: str, way: Way) -> Detection:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ..prompts.printable import counted
 from ..templates import render
 from .studio import Drawing
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["drawing_card", "heat_map"]
 
+_LONG = 600  # characters of a prompt that a card shows
 _HOT = (255, 112, 67)
 _FULL = 0.95  # share of the pixels of the unmitigated picture that have less than the full colour
 
@@ -42,7 +44,10 @@ def drawing_card(drawing: Drawing) -> str:
         sentence = "The prompt was not flagged, and its pictures do not agree more than usual."
     elif found.verified:
         kind, title = "clean", "Mitigated: the training picture does not come out"
-        sentence = "The mitigated pictures are no copies, and score as benign prompts do."
+        sentence = (
+            "The mitigated pictures are no copies, and score as benign prompts do. Look at them: "
+            "no copy does not mean a good picture."
+        )
     else:
         kind = "flagged" if found.verified is False else "none"
         title = "Do not use it" if found.verified is False else "Drawn, and not verified"
@@ -52,6 +57,8 @@ def drawing_card(drawing: Drawing) -> str:
         kind=kind,
         title=title,
         sentence=sentence,
+        prompt=found.prompt,
+        longest=_LONG,
         rows=list(_rows(drawing)),
         meaning=_meaning(drawing),
     )
@@ -79,7 +86,8 @@ def _rows(drawing: Drawing) -> Iterator[list[_Figure]]:
     for k, (before, after) in enumerate(zip(found.originals, found.pictures, strict=True)):
         figures = []
         if k == 0 and drawing.training is not None:
-            facts = (f"copy similarity {drawing.training.similarity:.3f} with the next",)
+            like = f"{drawing.training.similarity:.3f}"
+            facts = (f"copy similarity {like} with the drawing on its right",)
             picture = _png(drawing.training.picture)
             figures.append(_Figure(picture, "nearest training picture", facts))
         most = 0.0 if before.recited is None else float(np.quantile(before.recited, _FULL))
@@ -126,6 +134,8 @@ def _meaning(drawing: Drawing) -> list[str]:
         "Colour shows where the prompt decided the pixels at the last step (the squared "
         "difference of the two noise predictions). In a recited picture those are the parts that "
         "are copied. Both maps have one scale.",
+        f"Score here is the mean over the first {counted(drawing.scored_steps, 'step')} on the "
+        "picture's own noise; it is not comparable with the verdict's.",
         f"It took {found.seconds:.0f} s.",
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ _WELCOME = note_card(
     "Type a prompt, or choose an example, to see whether the model is about to repeat a picture of "
     "its training set. One pass of the network tells, before anything is drawn.",
 )
+_CHANGED = note_card("The prompt or the way of measuring has changed: press Screen.")
 Updates = dict[Any, Any]
 
 
@@ -48,19 +50,20 @@ class _Slot:
 
 @dataclass(frozen=True)
 class _Results:
-    """Where it is shown what came of screening."""
+    """Where it is shown what came of screening; `screened` is what was, as JSON."""
 
     verdict: gr.HTML
     words: gr.HTML
     keep: gr.CheckboxGroup
     edits: gr.HTML
+    screened: gr.Textbox
     slots: Sequence[_Slot]
 
     @property
     def all(self) -> list[Any]:
         """Everything that screening changes."""
         slots = [part for slot in self.slots for part in (slot.group, slot.card, slot.text)]
-        return [self.verdict, self.words, self.keep, self.edits, *slots]
+        return [self.verdict, self.words, self.keep, self.edits, self.screened, *slots]
 
 
 def prompt_tab(desk: Desk, studio: Studio, runs: Runs) -> None:
@@ -99,15 +102,47 @@ def prompt_tab(desk: Desk, studio: Studio, runs: Runs) -> None:
     asked = [prompt, weighing, results.keep, *controls.all]
     screening = _Screening(desk, results)
     told = {**EVENT, "inputs": asked, "outputs": results.all, "trigger_mode": "always_last"}
-    gr.on([screen.click, prompt.submit, weighing.input], screening.screen, **told)
-    results.keep.input(screening.keep, **{**told, "outputs": [results.edits, *results.all[4:]]})
+    keeping = {**told, "outputs": [results.edits, *results.all[5:]]}
+    asking = [
+        gr.on([screen.click, prompt.submit, weighing.input], screening.screen, **told),
+        results.keep.input(screening.keep, **keeping),
+    ]
     for button, (_, text) in zip(examples, EXAMPLES, strict=True):
-        button.click(lambda text=text: text, outputs=prompt, **EVENT).then(screening.screen, **told)
+        chosen = button.click(lambda text=text: text, outputs=prompt, **EVENT)
+        asking.append(chosen.then(screening.screen, **told))
     for slot in results.slots:
-        slot.use.click(lambda text: text, slot.text, prompt, **EVENT).then(screening.screen, **told)
+        used = slot.use.click(lambda text: text, slot.text, prompt, **EVENT)
+        asking.append(used.then(screening.screen, **told))
+    looked_at = [results.screened, prompt, *controls.all]
+    forgetting = {**EVENT, "inputs": looked_at, "outputs": results.all, "js": _forget(results)}
+    gr.on([each.input for each in (prompt, *controls.all)], None, **forgetting)
+    for each in asking:
+        each.then(None, **forgetting)
     drawing = _Drawing(studio, runs)
     draw.click(drawing.draw, [prompt, seeds], [drawn, draw, stop], concurrency_limit=4, **EVENT)
     stop.click(drawing.stop, queue=False, **EVENT)
+
+
+def _forget(results: _Results) -> str:
+    """JavaScript that takes back a verdict of something else than what now stands in the controls.
+
+    It runs in the browser, at once: what is shown of the next prompt cannot come before it.
+    """
+    hidden = {"__type__": "update", "visible": False}
+    same = {"__type__": "update"}
+    blank: Updates = {
+        results.verdict: _CHANGED,
+        results.words: "",
+        results.keep: hidden,
+        results.edits: "",
+        results.screened: same,
+    }
+    for slot in results.slots:
+        blank |= {slot.group: hidden, slot.card: "", slot.text: ""}
+    values = json.dumps([blank[each] for each in results.all])
+    return f"""(screened, ...now) => (
+        screened && JSON.stringify(JSON.parse(screened)) !== JSON.stringify(now)
+    ) ? {values} : {json.dumps([same] * len(blank))}"""
 
 
 def _weighing(desk: Desk) -> gr.Radio:
@@ -121,12 +156,13 @@ def _weighing(desk: Desk) -> gr.Radio:
     )
 
 
-def _editing() -> tuple[gr.CheckboxGroup, gr.HTML, list[_Slot]]:
-    """Words to keep, and edits."""
+def _editing() -> tuple[gr.CheckboxGroup, gr.HTML, gr.Textbox, list[_Slot]]:
+    """Words to keep, edits, and what they are of."""
     keep = gr.CheckboxGroup(
         [], label="Words to keep", info="Edits leave these as they are.", visible=False
     )
     edits = gr.HTML(elem_id="edits")
+    screened = gr.Textbox(visible=False)
     slots = []
     for number in range(1, _EDITS + 1):
         with gr.Group(visible=False, elem_classes="mn-slot") as group:
@@ -134,7 +170,7 @@ def _editing() -> tuple[gr.CheckboxGroup, gr.HTML, list[_Slot]]:
             text = gr.Textbox(visible=False)
             use = gr.Button(f"Use edit {number}", size="sm", elem_id=f"use-{number}")
         slots.append(_Slot(group, card, text, use))
-    return keep, edits, slots
+    return keep, edits, screened, slots
 
 
 class _Screening:
@@ -148,13 +184,14 @@ class _Screening:
     ) -> Iterator[Updates]:
         """The verdict at once, then the words, then edits."""
         shown, measured = self._results, way(*controls)
+        of = {shown.screened: json.dumps([prompt, *controls])}
         try:
             found = self._desk.screen(prompt, measured)
             missing = None if found.empty else self._desk.missing(measured)
             card = verdict_card(
                 found, self._desk.benign(measured), None if missing is None else str(missing)
             )
-            yield {shown.verdict: card, **self._blank()}
+            yield {shown.verdict: card, **self._blank(), **of}
             if found.empty:
                 return
             explanation = self._desk.explain(prompt, measured, _METHODS[weighing])
@@ -165,7 +202,7 @@ class _Screening:
             if found.memorized:
                 yield from self.keep(prompt, weighing, kept, *controls)
         except MnemoscopeError as error:
-            yield {shown.verdict: sentence(error), **self._blank()}
+            yield {shown.verdict: sentence(error), **self._blank(), **of}
 
     def keep(self, prompt: str, _: str, keep: Sequence[str], *controls: Any) -> Iterator[Updates]:
         """Edits that leave some words as they are."""

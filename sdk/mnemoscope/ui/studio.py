@@ -17,6 +17,7 @@ from ..drawing.copy_detection import (
     copy_similarity,
     load_descriptor,
 )
+from ..prompts.printable import printable
 from .desk import Desk
 from .runs import Run
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Drawing", "Studio", "Training"]
 
+_SHOWN = 60  # characters of a prompt that is being drawn
 _LEARNT_ON = 20  # benign prompts that tell what is usual
 
 
@@ -50,11 +52,13 @@ class Drawing:
     Attributes:
         mitigation: Its pictures, as drawn and mitigated.
         copied_above: A cosine above it counts as a copy; None if nobody knows one.
+        scored_steps: How many first steps of drawing a picture's score is the mean of.
         training: Of the first picture as drawn; None if there are no training pictures to look at.
     """
 
     mitigation: Mitigation
     copied_above: float | None
+    scored_steps: int
     training: Training | None
 
 
@@ -101,15 +105,16 @@ class Studio:
             run.say("Loading the model")
             self._made = self._load()
         mitigator, kit = self._made
+        shown = f"“{printable(prompt, _SHOWN)}”"
 
         def ladder() -> Iterator[Strategy]:
             for name in LADDER:
-                run.say(f"Learning what is usual, for the strategy {name}")
+                run.say(f"Learning what is usual, to draw {shown} with the strategy {name}")
                 strategy = kit.make(name)
-                run.say(f"Drawing with the strategy {name}")
+                run.say(f"Drawing {shown} with the strategy {name}")
                 yield strategy
 
-        run.say("Drawing it as it is")
+        run.say(f"Drawing {shown} as it is")
         known = embedded.memorized_pictures() if self._desk.options.own else []
         detector = self._desk.detector(replace(self._desk.first, detector="magnitude"))
         found = mitigator.auto(prompt, ladder(), detector, range(seeds), references=known)
@@ -120,7 +125,7 @@ class Studio:
             likeness = copy_similarity(descriptor, [found.originals[0].image], known)[0]
             nearest = int(likeness.argmax())
             training = Training(known[nearest], float(likeness[nearest]))
-        return Drawing(found, descriptor.copied_above, training)
+        return Drawing(found, descriptor.copied_above, mitigator.yardstick.steps, training)
 
     def _load(self) -> tuple[Mitigator, Kit]:
         from ..mitigate import Kit, Mitigator, Painter, Sampling, Yardstick

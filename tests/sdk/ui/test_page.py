@@ -160,11 +160,31 @@ def test_what_is_not_calibrated_has_no_verdict(shown: Opened) -> None:
     steps = shown.page.get_by_label(re.compile("number input for Denoising steps")).first
     steps.fill("2")
     steps.press("Enter")
+    said = shown.text("#verdict", "the way of measuring has changed: press Screen")
+    assert "Not flagged" not in said
+    sync_api.expect(shown.page.locator("#words")).to_have_text("")
     shown.prompt("a cat")
     said = shown.text("#verdict", "No verdict")
     assert "There is no calibration of magnitude at 2 step(s)" in said
     steps.fill("1")
     steps.press("Enter")
+
+
+def test_a_prompt_that_is_typed_has_no_verdict_yet(shown: Opened) -> None:
+    shown.button("Memorised").click()
+    shown.page.locator("#use-1").wait_for()
+    shown.page.locator("#prompt textarea").press_sequentially(" a")
+    shown.text("#verdict", "The prompt or the way of measuring has changed")
+    sync_api.expect(shown.page.locator("#use-1")).to_be_hidden()
+    shown.button("Memorised").click()
+    shown.text("#verdict", "Flagged")
+    shown.page.locator("#prompt textarea").press_sequentially(" a")  # while edits are looked for
+    shown.text("#verdict", "has changed")
+    shown.page.wait_for_timeout(1500)
+    sync_api.expect(shown.page.locator("#use-1")).to_be_hidden()
+    shown.text("#verdict", "has changed")
+    shown.button("Screen").click()
+    shown.text("#verdict", "lagged")
 
 
 @pytest.mark.parametrize(
@@ -248,7 +268,11 @@ def test_the_threshold_can_be_moved(shown: Opened) -> None:
     shown.tab("Calibration")
     shown.page.locator("#histogram svg").wait_for()
     with Detector.load(threads=1) as detector:
-        calibration = detector.calibration.calibrations[0]  # type: ignore[union-attr]
+        calibration = detector.calibrated()
+    assert calibration is not None
+    noises = calibration.setting.noises
+    way = shown.page.locator("#calibrated input")
+    sync_api.expect(way).to_have_value(f"magnitude, 1 step, {noises} noises, onnxruntime")
     assert f"{calibration.threshold:.5g}" in shown.text("#promise", "confidence")
     slider = shown.page.locator("#threshold input[type=number]")
     slider.fill("1.0")

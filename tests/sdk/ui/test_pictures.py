@@ -25,7 +25,7 @@ def drawing(mitigator: Mitigator) -> Drawing:
     """Of two seeds; the second cannot be helped."""
     done = mitigator.mitigate("a cat", OtherNoise(helpless=(1,)), (0, 1))
     training = Training(Image.new("RGB", (8, 8), "lime"), 0.25)
-    return Drawing(done, mitigator.descriptor.copied_above, training)
+    return Drawing(done, mitigator.descriptor.copied_above, 10, training)
 
 
 def _pictures(card: str) -> Sequence[np.ndarray]:
@@ -47,7 +47,9 @@ def test_what_is_shown_is_what_was_drawn(drawing: Drawing) -> None:
     for place, picture in zip((1, 3, 5, 7), _in_turn(found.originals, found.pictures), strict=True):
         np.testing.assert_array_equal(shown[place], np.asarray(picture.image))
     assert card.count("nearest training picture") == 2  # as a text beside it too
-    assert "copy similarity 0.250 with the next" in card
+    assert "copy similarity 0.250 with the drawing on its right" in card
+    assert "the mean over the first 10 steps on the picture" in card
+    assert "a cat" in card
     assert f"alignment {found.originals[0].judged.alignment:.3f}" in card
     assert "above 0.9 a picture counts as a copy" in card
 
@@ -78,6 +80,7 @@ def test_what_nobody_verified_is_not_called_mitigated(
     card = drawing_card(replace(drawing, mitigation=done, copied_above=None))
     assert title in card
     assert "what makes a copy is not known for it" in card
+    assert ("Look at them" in card) == (verified is True)
     assert ("No copy descriptor" in card) == (verified is None)
 
 
@@ -99,7 +102,7 @@ def test_maps_of_one_seed_have_one_scale(mitigator: Mitigator) -> None:
     before = done.originals[0].recited
     assert before is not None
     done = replace(done, pictures=(replace(done.pictures[0], recited=before * 0),))
-    shown = _pictures(drawing_card(Drawing(done, None, None)))
+    shown = _pictures(drawing_card(Drawing(done, None, 1, None)))
     for plain, warm in ((shown[1], True), (shown[3], False)):
         difference = plain.astype(int)[..., 0] - plain.astype(int)[..., 2]
         assert (difference.max() > 150) == warm

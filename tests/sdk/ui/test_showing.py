@@ -82,6 +82,9 @@ def test_a_verdict_has_its_gauge() -> None:
     assert 'aria-valuenow="0.75"' in card
     assert "score 0.75, threshold 1" in card
     assert "at 1 step on 1 noise, with onnxruntime" in Card(card).text
+    assert '"mn-needle mn-needle-clean"' in card
+    flagged = replace(CLEAN, score=2.0, memorized=True, p_value=0.01)
+    assert '"mn-needle mn-needle-flagged"' in verdict_card(flagged, [0.1, 0.2])
     bare = replace(CLEAN, memorized=None, p_value=None, threshold=None)
     without = verdict_card(bare, [], "Calibrate it.")
     assert "meter" not in without
