@@ -27,7 +27,7 @@ OTHERS = [
     *ROOT.glob("C*.md"),
     *(
         page
-        for room in ("sdk", "runtime", "tests", "integrations")
+        for room in ("sdk", "runtime", "tests", "integrations", "examples")
         for page in (ROOT / room).rglob("*.md")
     ),
 ]
