@@ -58,12 +58,11 @@ def run(options: UiOptions, say: Callable[[str], None]) -> None:
     Raises:
         MnemoscopeError: as `opened`.
     """
-    with opened(options) as page:
+    with opened(options) as page, _ended_by_signals(page.server):
         say(f"page {page.address}")
         if options.host not in _LOOPBACK:
             say("note: whoever reaches that address can use the page: it asks for no password.")
-        with _ended_by_signals(page.server):
-            page.server.run(sockets=[page.listener])
+        page.server.run(sockets=[page.listener])
 
 
 @contextmanager
