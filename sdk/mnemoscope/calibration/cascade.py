@@ -24,6 +24,7 @@ from mnemoscope_runtime.errors import InputError
 from mnemoscope_runtime.options import check_options
 
 from ..detectors import Fit
+from ..prompts.printable import counted
 from .conformal import just_above
 
 __all__ = ["First", "Gate", "level"]
@@ -62,7 +63,7 @@ class First:
 
     def __str__(self) -> str:
         return (
-            f"{self.detector} at {self.steps} step(s) on {self.noises} noise(s), "
+            f"{self.detector} at {counted(self.steps, 'step')} on {counted(self.noises, 'noise')}, "
             f"which clears {self.clear}"
         )
 

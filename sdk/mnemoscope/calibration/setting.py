@@ -7,6 +7,7 @@ from typing import Annotated
 
 import msgspec
 
+from ..prompts.printable import counted
 from .cascade import First
 
 __all__ = ["Setting"]
@@ -37,7 +38,8 @@ class Setting:
     def __str__(self) -> str:
         after = "" if self.first is None else f"after {self.first}, "
         return (
-            f"{self.detector} at {self.steps} step(s) on {self.noises} noise(s), {after}"
+            f"{self.detector} at {counted(self.steps, 'step')} on "
+            f"{counted(self.noises, 'noise')}, {after}"
             f"{self.backend}, bundle {self.bundle[:12]}"
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..prompts.printable import printable
+from ..prompts.printable import percent, printable
 from .calibration import Calibration
 
 __all__ = ["describe"]
@@ -13,16 +13,16 @@ def describe(calibration: Calibration) -> str:
     setting, count = calibration.setting, len(calibration.scores)
     above = sum(score > calibration.threshold for score in calibration.scores)
     text = (
-        f"{setting}: threshold {calibration.threshold:.5g}. With {1 - calibration.delta:.0%} "
-        f"confidence it flags at most {calibration.fpr:.3g} of benign prompts drawn like these "
-        f"{count:,} ({above} of them lie above it; as many can promise "
-        f"{calibration.smallest_fpr:.2g} at best)."
+        f"{setting}: threshold {calibration.threshold:.5g}. With {percent(1 - calibration.delta)} "
+        f"confidence it flags at most {percent(calibration.fpr)} of benign prompts drawn like "
+        f"these {count:,} ({above} of them lie above it; as many can promise "
+        f"{percent(calibration.smallest_fpr, 2)} at best)."
     )
     if (found := calibration.tpr()) is not None:
         rate, low, high = found
         text += (
-            f" Of {len(calibration.positives):,} memorised prompts it flags {rate:.3f} "
-            f"[{low:.3f}, {high:.3f}]."
+            f" Of {len(calibration.positives):,} memorised prompts it flags {100 * rate:.0f} % "
+            f"[{100 * low:.0f}, {100 * high:.0f}]."
         )
     if (carried := calibration.carried) is not None:
         text += (

@@ -6,7 +6,7 @@ import json
 from bisect import bisect_right
 from typing import Any
 
-__all__ = ["counted", "json_text", "printable", "reason_of"]
+__all__ = ["counted", "json_text", "percent", "printable", "reason_of"]
 
 # what shows nothing although Python calls it printable: Default_Ignorable_Code_Point of Unicode
 # (DerivedCoreProperties.txt, the same from version 6 on), and what is drawn blank by its very name
@@ -37,6 +37,16 @@ def counted(number: int, one: str, many: str = "") -> str:
         many: What several are; by default the same with an s.
     """
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def percent(share: float, digits: int = 3) -> str:
+    """A share in percent.
+
+    Args:
+        share: In 0..1.
+        digits: How many matter.
+    """
+    return f"{100 * share:.{digits}g} %"
 
 
 def reason_of(error: object) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mnemoscope_runtime.errors import InputError
 
-from .printable import counted
+from .printable import counted, printable
 
 __all__ = [
     "COLUMNS",
@@ -145,7 +145,8 @@ def alone(cell: Cell, columns: Sequence[Wanted]) -> tuple[Cell, ...]:
 def lacks(names: Iterable[str], wanted: Wanted) -> str:
     """What to say of a file or an object without a column."""
     found = list(dict.fromkeys(name.strip() for name in names))
-    return f"no column {' or '.join(wanted.names)}, only {found!s:.200}. {wanted.how}"
+    listed = printable(", ".join(found), 200)
+    return f"no column {' or '.join(wanted.names)}, only {listed}. {wanted.how}"
 
 
 def choose(names: Sequence[str], wanted: Wanted) -> int | None:

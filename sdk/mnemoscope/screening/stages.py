@@ -25,6 +25,7 @@ from ..calibration import Calibration, Setting
 from ..detectors import Features, Fit, Scores, Statistic, check_unit
 from ..detectors.magnitude import Magnitude
 from ..detectors.taps import Tap, Taps
+from ..prompts.printable import counted
 
 __all__ = ["Look", "Stage", "alone", "checked_scores", "in_turn"]
 
@@ -74,7 +75,8 @@ class Stage:
         return cls(screener, statistic, steps, count)
 
     def __str__(self) -> str:
-        return f"{self.statistic.name} at {self.steps} step(s) on {self.noises} noise(s)"
+        steps, noises = counted(self.steps, "step"), counted(self.noises, "noise")
+        return f"{self.statistic.name} at {steps} on {noises}"
 
     def measure(self, prompts: Prompts) -> Features:
         """What scores are made of. # [prompt, noise, step, feature]

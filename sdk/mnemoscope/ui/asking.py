@@ -12,8 +12,9 @@ from mnemoscope_runtime import MnemoscopeError
 from .desk import Desk, Way
 from .showing import note_card
 
-__all__ = ["EVENT", "Controls", "page_of", "sentence", "way", "way_controls"]
+__all__ = ["EVENT", "REFUSED", "Controls", "page_of", "sentence", "way", "way_controls"]
 
+REFUSED = "That could not be done"  # the title of an error
 # of every event: nothing of it is an API for others, and no spinner hides what is there
 EVENT: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
@@ -51,7 +52,7 @@ def way(detector: str, backend: str, steps: float, noises: float) -> Way:
 
 def sentence(error: MnemoscopeError) -> str:
     """An error as a card."""
-    return note_card(str(error), title="That could not be done", wrong=True)
+    return note_card(str(error), title=REFUSED, wrong=True)
 
 
 def page_of(request: gr.Request) -> str:

@@ -11,15 +11,13 @@ import gradio as gr
 
 from mnemoscope_runtime import MnemoscopeError
 
-from .asking import EVENT, page_of, sentence, way, way_controls
+from .asking import EVENT, REFUSED, page_of, way, way_controls
 from .desk import Desk
-from .listing import SHOWS, Audited, Show, audit_file, without_folder
+from .listing import ENDINGS, SHOWS, Audited, Show, as_on_the_page, audit_file
 from .runs import Run, Runs, Stopped
 from .showing import audit_card, note_card, progress_card, rows_card
 
-__all__ = ["ENDINGS", "Shelf", "audit_tab"]
-
-ENDINGS = (".txt", ".csv", ".tsv", ".jsonl", ".parquet")
+__all__ = ["Shelf", "audit_tab"]
 
 
 class Shelf:
@@ -47,7 +45,6 @@ def audit_tab(desk: Desk, runs: Runs, shelf: Shelf) -> None:
         with gr.Column(scale=5, min_width=320):
             file = gr.File(
                 label="Prompts",
-                file_types=list(ENDINGS),
                 elem_id="file",
                 height=140,
             )
@@ -131,7 +128,7 @@ class _Auditing:
         try:
             found = work.result()
         except MnemoscopeError as error:
-            return without_folder(sentence(error), file), *blank
+            return note_card(as_on_the_page(str(error), file), title=REFUSED, wrong=True), *blank
         except Stopped:
             return note_card("Stopped: nothing was judged."), *blank
         self._shelf.put(page, found)

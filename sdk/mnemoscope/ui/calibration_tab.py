@@ -11,7 +11,7 @@ from mnemoscope_runtime import MnemoscopeError
 from ..calibration import Calibration
 from ..calibration.moving import move
 from ..calibration.wording import describe
-from .asking import EVENT, sentence
+from .asking import EVENT, REFUSED, sentence
 from .desk import Desk
 from .histogram import span
 from .showing import calibration_card, cost_card, note_card
@@ -44,6 +44,7 @@ def calibration_tab(desk: Desk) -> None:
         info="Moving it shows what it would cost. Nothing that screens changes.",
         elem_id="threshold",
     )
+    wanted = gr.Number(visible=False)  # the slider raises beyond its ends, and says nothing
     cost = gr.HTML(_cost(first, first.threshold), elem_id="cost")
     promise = gr.HTML(_promise(first), elem_id="promise")
 
@@ -57,11 +58,17 @@ def calibration_tab(desk: Desk) -> None:
         )
 
     def moved(name: str, threshold: float) -> tuple[str, str]:
-        return calibration_card(known[name], threshold), _cost(known[name], threshold)
+        calibration = known[name]
+        slider = _slider(calibration)
+        if not slider["minimum"] <= threshold <= slider["maximum"]:
+            between = f"between {slider['minimum']:g} and {slider['maximum']:g}"
+            said = f"Thresholds to try lie {between}, where the scores are. Give one of these."
+            return calibration_card(calibration), note_card(said, title=REFUSED, wrong=True)
+        return calibration_card(calibration, threshold), _cost(calibration, threshold)
 
     chosen.input(choose, chosen, [drawing, threshold, cost, promise], **EVENT)
-    threshold.input(
-        moved, [chosen, threshold], [drawing, cost], trigger_mode="always_last", **EVENT
+    threshold.input(None, threshold, wanted, js="(threshold) => threshold", **EVENT).then(
+        moved, [chosen, wanted], [drawing, cost], trigger_mode="always_last", **EVENT
     )
 
 

@@ -11,13 +11,18 @@ from typing import Literal, get_args
 
 import msgspec
 
+from mnemoscope_runtime import InputError
+
 from ..audit import Audit, audit
 from ..audit.table import COLUMNS, REMEDY
+from ..prompts.printable import printable
 from ..tables import write_table
 from .desk import Desk, Way
 from .runs import Run
 
-__all__ = ["SHOWS", "Audited", "Row", "Show", "audit_file", "without_folder"]
+__all__ = ["ENDINGS", "SHOWS", "Audited", "Row", "Show", "as_on_the_page", "audit_file"]
+
+ENDINGS = (".txt", ".csv", ".tsv", ".jsonl", ".parquet")
 
 Show = Literal["Flagged", "Not flagged", "Not screened", "All"]
 SHOWS: tuple[Show, ...] = get_args(Show)
@@ -87,6 +92,11 @@ def audit_file(
         MnemoscopeError: as `mnemoscope.audit.audit`.
         Stopped: the run was stopped.
     """
+    if file.suffix.lower() not in ENDINGS:
+        raise InputError(
+            f"{printable(file.name, 80)} is no file of prompts, by its name. Give one that ends in "
+            f"{', '.join(ENDINGS)}."
+        )
     notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="mnemoscope-") as folder:
         out, table, page = (Path(folder) / name for name in ("o.jsonl", "results.csv", "o.html"))
@@ -105,10 +115,18 @@ def audit_file(
         rows = tuple(msgspec.json.Decoder(Row).decode_lines(out.read_bytes()))
         write_table(table, COLUMNS, map(msgspec.structs.astuple, rows), REMEDY)
         report = page.read_text("utf-8")
-        told = tuple(without_folder(note, file) for note in notes)
-        return Audited(found, rows, table.read_bytes(), without_folder(report, file).encode(), told)
+        told = tuple(as_on_the_page(note, file) for note in notes)
+        return Audited(
+            found, rows, table.read_bytes(), _without_folder(report, file).encode(), told
+        )
 
 
-def without_folder(text: str, file: Path) -> str:
+def as_on_the_page(text: str, file: Path) -> str:
+    """What was said of a file, in words of the page where it names options of the command line."""
+    told = "Name the right one under “How to audit”, Column"
+    return _without_folder(text, file).replace("Name the column with --column", told)
+
+
+def _without_folder(text: str, file: Path) -> str:
     """What was said of a file, without the folder that it was handed over in."""
     return text.replace(f"{file.parent}{os.sep}", "")

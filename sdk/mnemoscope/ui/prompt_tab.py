@@ -240,7 +240,7 @@ class _Screening:
         """Nothing of an earlier prompt."""
         return {
             self._results.words: "",
-            self._results.keep: gr.CheckboxGroup(visible=False),
+            self._results.keep: gr.CheckboxGroup(value=[], visible=False),
             self._results.edits: "",
             **self._no_edits(),
         }

@@ -9,7 +9,7 @@ from ..calibration import Calibration
 from ..calibration.moving import Moved
 from ..explain import Edit, Explanation
 from ..explain.pictures import heated
-from ..prompts.printable import counted
+from ..prompts.printable import counted, percent
 from ..screening.detection import Detection
 from ..templates import render
 from .histogram import WIDTH, bars, gauge, span
@@ -66,11 +66,12 @@ def verdict_card(found: Detection, benign: Sequence[float], missing: str | None 
 
 def words_card(explanation: Explanation) -> str:
     """The prompt with its words as hot as they matter, and those that matter most."""
-    pieces = [
-        (text, f"rgba({_HOT},{heat:.2f})" if heat else "") for text, heat in heated(explanation)
-    ]
-    shares = dict(zip((word.span for word in explanation.words), explanation.shares(), strict=True))
-    ranked = [(word.word, shares[word.span]) for word in explanation.ranked if shares[word.span]]
+    parts = list(heated(explanation))
+    pieces = [(text, f"rgba({_HOT},{heat:.2f})" if heat else "") for text, heat in parts]
+    heats = [heat for _, heat in parts if heat is not None]
+    spans = [word.span for word in explanation.words]
+    known = dict(zip(spans, zip(explanation.shares(), heats, strict=True), strict=True))
+    ranked = [(word.word, *known[word.span]) for word in explanation.ranked if word.score > 0]
     how = {
         "occlusion": "how far the score falls when the word is left out",
         "gradient": "how strongly the score reacts to the word",
@@ -80,8 +81,8 @@ def words_card(explanation: Explanation) -> str:
         "ui/words.html",
         pieces=pieces,
         unread=explanation.unread,
-        words=[(word, share, share / ranked[0][1]) for word, share in ranked[:_WORDS]],
-        meaning=f"The stronger the colour, the more a word matters: {how}.",
+        words=ranked[:_WORDS],
+        meaning=f"The stronger the colour and the longer the bar, the more a word matters: {how}.",
         longest=_LONG,
     )
 
@@ -137,9 +138,9 @@ def audit_card(found: Audited) -> str:
         name=audit.file.stem[:60],
         report=found.report,
         results=found.results,
-        meaning=f"Of the prompts flagged, at most {audit.fdr:.3g} are benign on average, if the "
-        "benign ones are like those of the calibration. A flagged prompt is a suspicion: draw it "
-        "and look.",
+        meaning=f"Of the prompts flagged, at most {percent(audit.fdr)} are benign on average, if "
+        "the benign ones are like those of the calibration. A flagged prompt is a suspicion: draw "
+        "it and look.",
     )
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from ..calibration import Setting
 from ..calibration.moving import Moved
-from ..prompts.printable import counted
+from ..prompts.printable import counted, percent
 from ..screening.detection import Detection
 
 __all__ = ["MEANING", "Verdict", "cost", "setting_words", "verdict"]
@@ -72,9 +72,9 @@ def cost(moved: Moved, confidence: float) -> list[str]:
     share = moved.benign_above / moved.benign
     found = [
         f"Above {moved.threshold:.4g} lie {moved.benign_above:,} of {moved.benign:,} benign "
-        f"prompts ({share:.1%}): they would be flagged for nothing.",
-        f"Of benign prompts to come, it would flag at most {moved.fpr:.2%}, with "
-        f"{confidence:.0%} confidence, had it been chosen before anybody looked.",
+        f"prompts ({percent(share)}): they would be flagged for nothing.",
+        f"Of benign prompts to come, it would flag at most {percent(moved.fpr)}, with "
+        f"{percent(confidence)} confidence, had it been chosen before anybody looked.",
     ]
     if moved.tpr is None:
         found.append("The calibration holds no memorised prompts, so what it catches is not known.")
@@ -82,7 +82,7 @@ def cost(moved: Moved, confidence: float) -> list[str]:
         rate, low, high = moved.tpr
         found.append(
             f"Of {moved.positives:,} memorised prompts it would catch {moved.positives_above:,} "
-            f"({rate:.0%}; 95 % interval {low:.0%} to {high:.0%})."
+            f"({100 * rate:.0f} % [{100 * low:.0f}, {100 * high:.0f}], with 95 % confidence)."
         )
     return found
 

@@ -161,7 +161,7 @@ def test_errors(run: Run, place: Place, tmp_path: Path) -> None:
     options = ["--calibration", place.calibration]
     failed(
         run("audit", place.prompts, "-o", output, *options),  # of one noise, not of all
-        *(4, "no calibration of magnitude at 1 step(s) on 4 noise(s)", "mnemoscope calibrate"),
+        *(4, "no calibration of magnitude at 1 step on 4 noises", "mnemoscope calibrate"),
     )
     options += ["--noises", "1"]
     failed(run("audit", "-", "-o", output, *options), 2, "save them to a file")

@@ -31,8 +31,8 @@ def test_calibrate_then_screen(run: Run, bundle_dir: Path, benign: Path, tmp_pat
     )
     assert result.code == 0, result.err
     one, two, written, plotted = result.out.splitlines()
-    assert one.startswith("magnitude at 1 step(s) on 2 noise(s), onnxruntime, bundle ")
-    assert "With 80% confidence it flags at most 0.1 of benign prompts drawn like these 60" in one
+    assert one.startswith("magnitude at 1 step on 2 noises, onnxruntime, bundle ")
+    assert "With 80 % confidence it flags at most 10 % of benign prompts drawn like these 60" in one
     assert "Of 2 memorised prompts it flags " in two
     assert (written, plotted) == (f"calibration {output}", f"plot {picture}")
     assert Image.open(picture).format == "PNG"
@@ -44,7 +44,7 @@ def test_calibrate_then_screen(run: Run, bundle_dir: Path, benign: Path, tmp_pat
     assert 1 / 61 <= row["p_value"] <= 1
     assert row["memorized"] is (row["score"] > row["threshold"])
     wrong = run("screen", "rain", "--bundle", bundle_dir, "--calibration", output, "--noises", 1)
-    failed(wrong, 4, "no calibration of magnitude at 1 step(s) on 1 noise(s)", "--noises 1` makes")
+    failed(wrong, 4, "no calibration of magnitude at 1 step on 1 noise", "--noises 1` makes")
 
 
 def test_a_detector_that_learns(run: Run, bundle_dir: Path, benign: Path, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_a_cascade_from_calibrating_to_drift(
     first = ("--first", "magnitude", "--clear", 0.8)
     result = run("calibrate", bundle_dir, "--benign", benign, *PROMISE, *first, "-o", output)
     assert result.code == 0, result.err
-    stages = "magnitude at 1 step(s) on 3 noise(s), after magnitude at 1 step(s) on 1 noise(s), "
+    stages = "magnitude at 1 step on 3 noises, after magnitude at 1 step on 1 noise, "
     assert result.out.startswith(f"{stages}which clears 0.8, onnxruntime, bundle ")
     assert "drawn like these 30" in result.out
     assert run("calibration", "inspect", output).out == result.out.splitlines()[0] + "\n"
@@ -163,7 +163,7 @@ def test_a_cascade_from_calibrating_to_drift(
     assert audited.code in (0, 1), audited.err
     wrong = run("screen", "rain", *args, "--first", "magnitude")
     failed(wrong, 4, "which clears 0.9", "--first-noises 1 --clear 0.9` makes")
-    failed(run("screen", "rain", *args), 4, "no calibration of magnitude at 1 step(s) on 3")
+    failed(run("screen", "rain", *args), 4, "no calibration of magnitude at 1 step on 3")
     uncalibrated = run("screen", "rain", "--bundle", bundle_dir, *first)
     failed(uncalibrated, 4, "only after it has seen benign prompts", "--clear 0.8`")
 
@@ -203,7 +203,7 @@ def test_the_cheapest_setting_is_kept(
     [kept] = CalibrationFile.read(output).calibrations
     assert [str(kept.setting.steps), str(kept.setting.noises)] == rows[place][1:3]
     assert "Chosen among 4 settings" in result.out
-    assert "With 60% confidence" in result.out
+    assert "With 60 % confidence" in result.out
     before = output.read_bytes()
     file = tmp_path / "more.txt"
     file.write_text("\n".join(f"a cat, numbered {i}" for i in range(10)))

@@ -97,7 +97,7 @@ def test_nothing_is_flagged_without_a_threshold(run: Run, bundle_dir: Path) -> N
         for line, prompt in zip(result.out.splitlines()[1:], ["a cat", "rain"], strict=True)
     ]
     assert result.err.startswith(
-        "note: no verdicts. There is no calibration of magnitude at 1 step(s)"
+        "note: no verdicts. There is no calibration of magnitude at 1 step"
     )
     assert len(result.err.splitlines()) == 1
 
@@ -146,9 +146,9 @@ def test_a_setting_without_a_threshold_has_no_verdict(
     assert result.rows[0]["p_value"] is None
     assert result.rows[0]["threshold"] is None
     assert result.rows[0]["memorized"] is None
-    assert "note: no verdicts. There is no calibration of magnitude at 2 step(s)" in result.err
+    assert "note: no verdicts. There is no calibration of magnitude at 2 steps" in result.err
     assert "--steps 2 --noises 3` makes one" in result.err
-    failed(run(*args, "--calibration", path), 4, "no calibration of magnitude at 2 step(s)")
+    failed(run(*args, "--calibration", path), 4, "no calibration of magnitude at 2 steps")
 
 
 def test_json(run: Run, bundle_dir: Path, tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_what_a_cascade_says(cascade: Detector) -> None:
     [scale] = cascade.screener.x0_per_unit()
     assert any(d.memorized for d in found)
     for detection, first in zip(found, narrow.tolist(), strict=True):
-        assert detection.first == "magnitude at 1 step(s) on 1 noise(s), which clears 0.8"
+        assert detection.first == "magnitude at 1 step on 1 noise, which clears 0.8"
         assert (detection.steps, detection.noises) == (1, 3)
         assert detection.cleared == (first <= calibration.gate.level)
         assert detection.memorized == (not detection.cleared and 2 * first > calibration.threshold)
@@ -138,7 +138,7 @@ def test_a_cascade_is_calibrated_as_itself(cascade: Detector, bundle_dir: Path) 
         with pytest.raises(CalibrationError, match=r"which clears 0\.8") as caught:
             Detector(screener, known, first=first).screen(PROMPTS)
         if first is not None:
-            assert f"on 3 noise(s), after {first}" in str(caught.value)
+            assert f"on 3 noises, after {first}" in str(caught.value)
     with pytest.raises(
         CalibrationError, match=r"seen benign prompts\. `mnemoscope.calibrate.*` makes"
     ):

@@ -77,7 +77,7 @@ def test_bad_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"file_name": "a.png"}], r"line 1: no column text, only \[.file_name.\]"),
+        ([{"file_name": "a.png"}], r"line 1: no column text, only file_name"),
         ([{"text": "x"}], r"line 1: no column file_name"),
         ([{"file_name": "a.png", "text": 3}], "line 1: the prompt is 3, not text"),
         (["a.png"], "line 1: text, which has no columns"),

@@ -165,7 +165,7 @@ def test_what_is_not_calibrated_has_no_verdict(shown: Opened) -> None:
     sync_api.expect(shown.page.locator("#words")).to_have_text("")
     shown.prompt("a cat")
     said = shown.text("#verdict", "No verdict")
-    assert "There is no calibration of magnitude at 2 step(s)" in said
+    assert "There is no calibration of magnitude at 2 steps" in said
     steps.fill("1")
     steps.press("Enter")
 
@@ -259,8 +259,13 @@ def test_a_file_of_something_else_is_refused_in_a_sentence(shown: Opened, tmp_pa
     shown.page.locator("#file input[type=file]").set_input_files(file)
     said = shown.text("#audited", "could not be done")
     assert "numbers.csv" in said
+    assert "only a, b. Name the right one under “How to audit”, Column" in said
     assert "/" not in said
     assert "Traceback" not in said
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (2, 2)).save(picture)
+    shown.page.locator("#file input[type=file]").set_input_files(picture)
+    assert "numbers.csv" not in shown.text("#audited", "picture.png is no file of prompts")
     assert not [path for path in shown.files.rglob("*") if path.is_file() and path.stat().st_size]
 
 
@@ -279,8 +284,12 @@ def test_the_threshold_can_be_moved(shown: Opened) -> None:
     slider.press("Enter")
     moved = move(calibration, 1.0)
     said = shown.text("#cost", f"{moved.benign_above:,} of 1,000 benign prompts")
-    assert f"at most {moved.fpr:.2%}" in said
+    assert f"at most {100 * moved.fpr:.3g} %" in said
     shown.page.locator("#histogram .mn-moved").wait_for(state="attached")
+    slider.fill("99")
+    shown.text("#cost", "Thresholds to try lie between")
+    slider.fill("1.0")
+    shown.text("#cost", f"{moved.benign_above:,} of 1,000 benign prompts")
 
 
 @pytest.mark.parametrize(("scheme", "low"), [("light", "#808080"), ("dark", "#505050")])

@@ -106,9 +106,16 @@ def test_words_are_as_hot_as_they_matter(desk: Desk) -> None:
         assert (word.word in heats) == (word.score > 0)
         if word.score > 0:
             assert heats[word.word] == pytest.approx(word.score / hottest.score, abs=0.006)
-    shares = [int(each) for each in re.findall(r"<span>(\d+)%</span>", card)]
+    shares = [int(each) for each in re.findall(r"<span>(\d+) %</span>", card)]
     assert shares == sorted(shares, reverse=True)
     assert sum(shares) <= 103
+    for each in (found, desk.explain("a cat", desk.first, "occlusion")):  # flagged, and not
+        card = words_card(each)
+        hot = [
+            round(100 * float(heat)) for heat in re.findall(r"rgba\(\d+,\d+,\d+,([\d.]+)\)", card)
+        ]
+        wide = [int(width) for width in re.findall(r'class="mn-bar" style="width:(\d+)%"', card)]
+        assert wide == pytest.approx(sorted(hot, reverse=True)[: len(wide)], abs=1)
     long = words_card(desk.explain("word " * 100, desk.first, "occlusion"))
     assert Card(long).tags.count("s") == 1
 

@@ -54,8 +54,10 @@ def test_what_is_no_verdict_looks_like_none(
 def test_what_a_threshold_costs() -> None:
     calibration = made()
     benign, promise, caught = cost(move(calibration, -1.0), 0.95)
-    assert "lie 400 of 400 benign prompts (100.0%)" in benign
-    assert "at most 100.00%, with 95% confidence" in promise
-    assert "Of 3 memorised prompts it would catch 3 (100%; 95 % interval 29% to 100%)." in caught
+    assert "lie 400 of 400 benign prompts (100 %)" in benign
+    assert "at most 100 %, with 95 % confidence" in promise
+    assert (
+        "Of 3 memorised prompts it would catch 3 (100 % [29, 100], with 95 % confidence)." in caught
+    )
     unknown = cost(move(replace(calibration, positives=()), 0.5), 0.95)[2]
     assert "not known" in unknown
