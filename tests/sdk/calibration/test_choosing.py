@@ -79,7 +79,7 @@ def test_none_is_good_enough(rockets: Screener) -> None:
         "None of the 2 candidates flags 0.5 of the memorised prompts at a false-positive rate of "
         "0.2. The best flags 0.400 ["
     )
-    assert "magnitude at 1 step(s) on 2 noise(s)" in str(error.value)
+    assert "magnitude at 1 step on 2 noises" in str(error.value)
 
 
 def test_detectors_are_compared_with_each_other(bundle_dir: Path) -> None:

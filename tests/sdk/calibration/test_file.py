@@ -82,7 +82,7 @@ def test_a_first_stage_is_part_of_the_setting() -> None:
     assert file.find(other) is None
     with pytest.raises(CalibrationError) as error:
         file.require(other)
-    assert "after taps at 1 step(s) on 1 noise(s), which clears 0.8, onnx" in str(error.value)
+    assert "after taps at 1 step on 1 noise, which clears 0.8, onnx" in str(error.value)
     assert "--first taps --first-steps 1 --first-noises 1 --clear 0.9` makes" in str(error.value)
     with pytest.raises(CalibrationError, match="cannot become one"):
         cascade().merged(cascade(made().scores[8]))
