@@ -165,7 +165,7 @@ def test_errors(run: Run, place: Place, tmp_path: Path) -> None:
     )
     options += ["--noises", "1"]
     failed(run("audit", "-", "-o", output, *options), 2, "save them to a file")
-    failed(run("audit", tmp_path / "no.txt", "-o", output, *options), 2, "cannot be read")
+    failed(run("audit", tmp_path / "no.txt", "-o", output, *options), 2, "There is no file")
     failed(run("audit", place.prompts, "-o", tmp_path / "r.html", *options), 2, ".parquet")
     failed(run("audit", place.prompts, "-o", output, *options, "--fdr", 2), 2, "between 0 and 1")
     assert not list(tmp_path.iterdir())

@@ -117,5 +117,5 @@ def test_a_picture_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a caption")
     pictures = Pictures(read_folder(tmp_path), 8)
     assert len(pictures) == 1
-    with pytest.raises(InputError, match=r"a\.png: cannot be read as a picture"):
+    with pytest.raises(InputError, match=r"a\.png: no picture of a kind that is known"):
         pictures[0]
