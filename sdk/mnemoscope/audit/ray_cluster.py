@@ -10,8 +10,10 @@ import shutil
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 from mnemoscope_runtime import BackendUnavailable, InputError
@@ -65,7 +67,7 @@ def connect(address: str, cpus: float, closing: ExitStack) -> Any:
         # everybody write into its own, so it has one inside of ours, which nobody else may enter
         short = "/tmp" if sys.platform == "darwin" else None
         folder = tempfile.mkdtemp(prefix="mnemoscope-ray-", dir=short)
-        closing.callback(shutil.rmtree, folder, ignore_errors=True)
+        closing.callback(_remove, Path(folder))
     closing.callback(ray.shutdown)
     try:
         if address == LOCAL:
@@ -82,6 +84,15 @@ def connect(address: str, cpus: float, closing: ExitStack) -> Any:
             f"The Ray cluster {address} cannot be used: {why:.1000} {way}, or leave out --ray."
         ) from None
     return ray
+
+
+def _remove(folder: Path, tries: int = 20) -> None:
+    """Delete a folder in which Ray's processes may still write: some outlive `shutdown`."""
+    for _ in range(tries):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.1)
 
 
 def room(found: Mapping[str, float], cpus: float, gpus: float) -> int:

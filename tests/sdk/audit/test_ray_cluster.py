@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from mnemoscope import BackendUnavailable, InputError
-from mnemoscope.audit import RayWorkers
+from mnemoscope.audit import RayWorkers, ray_cluster
 from mnemoscope.audit.ray_cluster import connect, resources, room
 
 
@@ -94,3 +95,23 @@ def test_no_cluster(
         connect(address, 1, closing)
     assert ray.begun[-1] == "shutdown"
     assert ":" not in "".join(ray.begun)
+
+
+def test_a_folder_that_is_written_in_while_it_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of Ray's processes some end after it has shut down."""
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    deleted = ray_cluster.shutil.rmtree
+    late = ["one", "another"]
+
+    def meanwhile(path: Path, **options: bool) -> None:
+        deleted(path, **options)
+        if late:
+            (path / late.pop()).mkdir(parents=True)
+
+    monkeypatch.setattr(ray_cluster.shutil, "rmtree", meanwhile)
+    ray_cluster._remove(folder)
+    assert not folder.exists()
+    assert not late
