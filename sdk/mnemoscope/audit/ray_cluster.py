@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import math
 import os
@@ -68,6 +69,7 @@ def connect(address: str, cpus: float, closing: ExitStack) -> Any:
         short = "/tmp" if sys.platform == "darwin" else None
         folder = tempfile.mkdtemp(prefix="mnemoscope-ray-", dir=short)
         closing.callback(_remove, Path(folder))
+        atexit.register(_remove, Path(folder))  # where the next cluster had Ray make it again
     closing.callback(ray.shutdown)
     try:
         if address == LOCAL:
