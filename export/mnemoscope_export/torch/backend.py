@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 
 import numpy as np
@@ -15,13 +15,13 @@ from torch import Tensor
 from mnemoscope_runtime import Backend, Bundle, Engine
 from mnemoscope_runtime.backends import Arrays
 from mnemoscope_runtime.backends.cover import NOISES, Profile, run_covered
-from mnemoscope_runtime.backends.onnxruntime_gpu.thread import OneThread
 from mnemoscope_runtime.errors import BackendError, BackendUnavailable
 from mnemoscope_runtime.manifest import EMPTY, Precision
 from mnemoscope_runtime.user_cache import private_folder
 
 from ..models import Model
 from .graphs import Graph, Inputs, ScreenGraph, StepGraph, TextEncoderGraph
+from .replayed import Replayed, Run
 
 __all__ = ["TorchBackend"]
 
@@ -50,8 +50,7 @@ class TorchBackend(Backend):
             precision: What layers compute in; differences and norms are float32 in any case.
             device: "cpu", "cuda", "cuda:1", ...
             compiler: Backend of `torch.compile`, such as "inductor"; None runs eagerly.
-            cuda_graphs: On a GPU, replay CUDA graphs of what was compiled ("reduce-overhead"), on a
-                thread of its own: PyTorch, too, records and keeps them for every thread.
+            cuda_graphs: On a GPU, record what was compiled as CUDA graphs, and replay them.
             batches: On a GPU, how many prompts what is compiled takes at once. It is compiled for
                 each of these sizes when the first call of it comes; calls are cut or padded to
                 them. PyTorch would compile the second size that it sees for all to come, with open
@@ -81,7 +80,6 @@ class TorchBackend(Backend):
         self.cuts_calls = self._device.type == "cuda"
         self._cuda_graphs = cuda_graphs
         self._profiles = tuple(Profile((size, size)) for size in batches)
-        self._thread: OneThread | None = None
         name = "torch" if compiler is None else f"torch-{compiler}"
         self.name = name if precision == "float32" else f"{name}:{precision}"
 
@@ -102,16 +100,7 @@ class TorchBackend(Backend):
                 f"{bundle.path} was exported from {record.id}, {difference} of {self._model.id}. "
                 "Give the model it was exported from, loaded as it was then."
             )
-        if self._keeps_cuda_graphs and self._thread is None:
-            self._thread = OneThread(self.name)
-            self.closing.callback(self._end)
-        return self._engine(bundle, graph, self._thread)
-
-    def _end(self) -> None:
-        """Of the thread, after running calls."""
-        if self._thread is not None:
-            self._thread.close()
-            self._thread = None
+        return self._engine(bundle, graph)
 
     @property
     def _fixes_sizes(self) -> bool:
@@ -122,34 +111,28 @@ class TorchBackend(Backend):
         return self._cuda_graphs and self._fixes_sizes
 
     @torch.inference_mode()
-    def _engine(self, bundle: Bundle, graph: str, thread: OneThread | None) -> Engine:
+    def _engine(self, bundle: Bundle, graph: str) -> Engine:
         module = self._module(bundle, graph).eval()
-        run: Callable[..., tuple[Tensor, ...]] = module
+        forward: Callable[..., tuple[Tensor, ...]] = module
         if self._compiler is not None:
             _keep_kernels_private(self._compiler)
-            run = torch.compile(
-                module,
-                backend=self._compiler,
-                dynamic=False if self._fixes_sizes else None,
-                mode="reduce-overhead" if self._keeps_cuda_graphs else None,
+            forward = torch.compile(
+                module, backend=self._compiler, dynamic=False if self._fixes_sizes else None
             )
-
+        run = self._run(lambda named: forward(*_arguments(module, named)))
         # a module with taps keeps features while it runs
         one_at_a_time = threading.Lock() if bundle.manifest.taps else nullcontext()
 
         @torch.inference_mode()
         def whole(inputs: Arrays, outputs: tuple[str, ...]) -> list[NDArray[np.float32]]:
-            tensors = {
-                name: torch.from_numpy(np.ascontiguousarray(value)).to(self._device)
-                for name, value in inputs.items()
-            }
+            given = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in inputs.items()}
             try:
                 with one_at_a_time:
-                    found = run(*_arguments(module, tensors))
+                    found = run(given)
             except RuntimeError as error:  # out of memory, for one
                 raise BackendError(f"PyTorch failed: {error}") from None
             named = dict(zip(module.outputs, found, strict=True))
-            return [named[name].cpu().numpy() for name in outputs]
+            return [named[name].numpy() for name in outputs]
 
         def cut(inputs: Arrays, outputs: tuple[str, ...]) -> list[NDArray[np.float32]]:
             leading = {name: _most(name, self._profiles) for name in inputs}
@@ -157,10 +140,20 @@ class TorchBackend(Backend):
                 lambda _, part, names: whole(part, names), inputs, outputs, self._profiles, leading
             )
 
-        here = cut if self._fixes_sizes else whole
-        if thread is None:
-            return here
-        return lambda inputs, outputs: thread.run(lambda: here(inputs, outputs))
+        return cut if self._fixes_sizes else whole
+
+    def _run(self, compute: Run) -> Run:
+        """From the host's tensors to the host's: replayed, or launched one by one."""
+        if self._keeps_cuda_graphs:
+            replayed = Replayed(compute, self._device)
+            self.closing.callback(replayed.close)
+            return replayed
+
+        def launched(named: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+            here = {name: each.to(self._device) for name, each in named.items()}
+            return tuple(each.cpu() for each in compute(here))
+
+        return launched
 
     def _module(self, bundle: Bundle, graph: str) -> Graph:
         if graph == "text_encoder":
@@ -180,7 +173,7 @@ def _most(name: str, profiles: Sequence[Profile]) -> int:
     return 1 if name in one else max(profile.most for profile in profiles)
 
 
-def _arguments(graph: Graph, tensors: dict[str, Tensor]) -> Inputs:
+def _arguments(graph: Graph, tensors: Mapping[str, Tensor]) -> Inputs:
     """The graph's inputs, by name, as `forward` takes them."""
     if isinstance(graph, ScreenGraph) and graph.model.encodes_apart:
         return tuple(tensors[name] for name in graph.model.embeddings), tensors[NOISES]
