@@ -81,7 +81,7 @@ def build_pipeline(
         norm_num_groups=4,
         use_linear_projection=prediction_type == "v_prediction",  # as in Stable Diffusion 2
     )
-    vae = AutoencoderKL(block_out_channels=(8, 8), norm_num_groups=4, sample_size=16)
+    vae = small_vae()
     return StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
@@ -119,7 +119,7 @@ def build_xl(seed: int = 0, depth: int = 1) -> StableDiffusionXLPipeline:
         projection_class_embeddings_input_dim=6 * 8 + 24,
     )
     return StableDiffusionXLPipeline(
-        vae=AutoencoderKL(block_out_channels=(8, 8), norm_num_groups=4, sample_size=16),
+        vae=small_vae(),
         text_encoder=CLIPTextModel(config),
         text_encoder_2=CLIPTextModelWithProjection(config),
         tokenizer=tokenizer,
@@ -170,6 +170,11 @@ def build_sd3(
         text_encoder_3=t5,
         tokenizer_3=t5_tokenizer,
     )
+
+
+def small_vae(**config: object) -> AutoencoderKL:
+    """A VAE that halves pictures once, with random weights: four channels."""
+    return AutoencoderKL(block_out_channels=(8, 8), norm_num_groups=4, sample_size=16, **config)
 
 
 def small_t5(tokenizer: T5Tokenizer, width: int) -> T5EncoderModel:

@@ -119,18 +119,21 @@ SCHEDULER: Mapping[str, Option] = {
 
 
 # what is around a VAE's own decoder; the rest of its config is diffusers' business
-_VAE: Mapping[str, Option] = {
-    "_class_name": only("AutoencoderKL"),
-    "latents_mean": only(None),
-    "latents_std": only(None),
-    "scaling_factor": number(0.18215),
-    "shift_factor": only(None),
+_VAES: Mapping[str, Mapping[str, Option]] = {
+    "AutoencoderKL": {
+        "latents_mean": only(None),
+        "latents_std": only(None),
+        "scaling_factor": number(0.18215),
+    },
+    "AutoencoderKLQwenImage": {},  # its pipeline takes off the mean, and divides by the deviation
 }
 
 
-def vae_problems(config: Mapping[str, Any]) -> list[str]:
+def vae_problems(config: Mapping[str, Any], kind: str, *, shifts: bool) -> list[str]:
     """What in a `vae/config.json` is not covered where pictures are drawn or masked."""
-    return problems(_VAE, {name: config[name] for name in _VAE if name in config})
+    shift = number(None) if shifts else only(None)
+    looked = {"_class_name": only(kind), **_VAES[kind], "shift_factor": shift}
+    return problems(looked, {name: config[name] for name in looked if name in config})
 
 
 def scheduler_problems(config: Mapping[str, Any]) -> list[str]:

@@ -117,13 +117,20 @@ def check_unet(config: Config, model: str, *, xl: bool) -> None:
     refuse(model, [f"UNet: {each}" for each in unet_problems(config, is_xl=xl, is_resized=True)])
 
 
-def check_vae(config: Config, model: str) -> None:
-    """Make sure that a VAE's latents are what its decoder takes but for one factor.
+def check_vae(config: Config, model: str, kind: str, *, shifts: bool) -> None:
+    """Make sure that a VAE's latents are what its decoder takes but for what a pipeline makes even.
+
+    Args:
+        config: The contents of its config.
+        model: Its model, for messages.
+        kind: Name of the class that the family's pipeline has.
+        shifts: Whether that pipeline shifts latents beside scaling them.
 
     Raises:
         ExportError: all options that are in the way.
     """
-    refuse(f"The VAE of {model}", [f"{PARTS['vae']}: {each}" for each in vae_problems(config)])
+    found = vae_problems(config, kind, shifts=shifts)
+    refuse(f"The VAE of {model}", [f"{PARTS['vae']}: {each}" for each in found])
 
 
 def refuse(model: str, found: list[str]) -> None:

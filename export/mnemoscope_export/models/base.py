@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import torch
+from diffusers import AutoencoderKL
 from diffusers.loaders import TextualInversionLoaderMixin
 from torch import Tensor, nn
 
@@ -57,6 +58,8 @@ class Model(ABC):
         networks: Class of each network, by its field; each reads safetensors.
         pipeline_class: diffusers' own.
         unused: Parts of that pipeline that predict nothing, and are left out.
+        vae_class: diffusers' class of what makes pictures of its latents.
+        shifts_latents: The pipeline adds what the VAE's config says (`shift_factor`) to latents.
     """
 
     id: str
@@ -76,6 +79,8 @@ class Model(ABC):
     networks: ClassVar[Mapping[str, Any]]
     pipeline_class: ClassVar[Any]
     unused: ClassVar[tuple[str, ...]] = ()
+    vae_class: ClassVar[Any] = AutoencoderKL
+    shifts_latents: ClassVar[bool] = False
 
     # how it is loaded
 
@@ -123,7 +128,10 @@ class Model(ABC):
     @classmethod
     @abstractmethod
     def assemble(cls, parts: Mapping[str, Any]) -> Any:
-        """diffusers' pipeline of the very same networks, tokenizers and schedule, without a VAE."""
+        """diffusers' pipeline of the very same networks, tokenizers and schedule.
+
+        There is a VAE in it only if one is among the parts.
+        """
 
     @classmethod
     def networks_of(cls, configs: Configs) -> Mapping[str, Any]:  # noqa: ARG003
@@ -399,10 +407,11 @@ class Model(ABC):
         """The pipeline draws from latents and prompts alone, so that steps can be compared."""
         return True
 
-    def assembled(self) -> Any:
-        """The pipeline of its own parts."""
+    def assembled(self, vae: Any = None) -> Any:
+        """The pipeline of its own parts, which draws pictures if it has a VAE."""
         tokenizers = {name: tokenizer for name, (tokenizer, _) in self.tokenizers.items()}
-        return self.assemble({**self.parts, **tokenizers, "scheduler": self.sampler()})
+        own = {**self.parts, **tokenizers, "scheduler": self.sampler()}
+        return self.assemble(own if vae is None else {**own, "vae": vae})
 
     def told_by(self, pipeline: Any, prompts: Sequence[str] | None, **options: Any) -> Embeds:
         """What a pipeline tells its network of prompts, or for None without; see `embed`.

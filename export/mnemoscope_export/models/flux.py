@@ -99,6 +99,7 @@ class Flux(PackedFlow):
     }
     pipeline_class: ClassVar[Any] = FluxPipeline
     unused: ClassVar[tuple[str, ...]] = ("feature_extractor", "image_encoder")
+    shifts_latents: ClassVar[bool] = True
 
     @classmethod
     def check(cls, configs: Configs, model: str, origin: str, options: LoadOptions) -> None:

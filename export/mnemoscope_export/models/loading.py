@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline
+from diffusers import DiffusionPipeline
 from huggingface_hub.constants import HF_HUB_OFFLINE
 from torch import nn
 
@@ -85,7 +85,7 @@ def load(
     if not issubclass(model, kind):
         raise ExportError(
             f"{name} is of the family {family}, which is no {kind.__name__}: it can be exported "
-            "and screened, in Python with `load_model`, but not drawn with, mitigated, or "
+            "and screened, in Python with `load_model`, and drawn with, but not mitigated, or "
             "explained by gradients."
         )
     configs = read_configs(folder, model.config_files)
@@ -134,8 +134,8 @@ def _networks(
     }
 
 
-def load_vae(name: str | Path, options: LoadOptions | None = None) -> AutoencoderKL:
-    """The VAE of a model, in float32.
+def load_vae(name: str | Path, options: LoadOptions | None = None) -> Any:
+    """The VAE of a model, in float32: of most families an `AutoencoderKL`.
 
     Args:
         name: Directory in diffusers' layout, single file, or hub id.
@@ -145,19 +145,25 @@ def load_vae(name: str | Path, options: LoadOptions | None = None) -> Autoencode
         ExportError: there is no such model, or its VAE is missing or not what its files hold.
     """
     options = options or LoadOptions()
-    if Path(name).is_file():
-        config = configs_for(Path(name), options.config)
-        check_vae(read_configs(config, _VAE).get("vae", {}), str(name))
-        return load_single_vae(Path(name), config)
-    whole = local_folder(str(name), options.variant)
-    check_vae(read_configs(whole, _VAE).get("vae", {}), str(name))
-    folder = whole / "vae"
+    is_file = Path(name).is_file()
+    whole = (
+        configs_for(Path(name), options.config)
+        if is_file
+        else local_folder(str(name), options.variant)
+    )
+    _, model = family_of(read_index(whole))
+    config = read_configs(whole, _VAE).get("vae", {})
+    kind, folder = model.vae_class, whole / "vae"
+    if is_file or folder.is_dir():
+        check_vae(config, str(name), kind.__name__, shifts=model.shifts_latents)
+    if is_file:
+        return load_single_vae(Path(name), whole)
     if not folder.is_dir():
         raise ExportError(
             f"{name} cannot draw: it has no VAE. Save the whole pipeline with "
             "`pipeline.save_pretrained(DIR)`."
         )
-    vae = load_network(AutoencoderKL, folder, dtype=torch.float32, variant=options.variant)
+    vae = load_network(kind, folder, dtype=torch.float32, variant=options.variant)
     return vae.requires_grad_(False)
 
 

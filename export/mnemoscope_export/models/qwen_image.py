@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from diffusers import (
+    AutoencoderKLQwenImage,
     FlowMatchEulerDiscreteScheduler,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
@@ -120,6 +121,7 @@ class QwenImage(PackedFlow):
         "transformer": QwenImageTransformer2DModel,
     }
     pipeline_class: ClassVar[Any] = QwenImagePipeline
+    vae_class: ClassVar[Any] = AutoencoderKLQwenImage
 
     @classmethod
     def check_configs(cls, configs: Configs, origin: str) -> None:

@@ -64,6 +64,7 @@ class StableDiffusion3(FlowSchedule, TransformerModel):
     }
     pipeline_class: ClassVar[Any] = StableDiffusion3Pipeline
     unused: ClassVar[tuple[str, ...]] = ("feature_extractor", "image_encoder")
+    shifts_latents: ClassVar[bool] = True
 
     @classmethod
     def check_configs(cls, configs: Configs, origin: str) -> None:

@@ -85,7 +85,7 @@ class StableDiffusionXL(StableDiffusion):
     def assemble(cls, parts: Mapping[str, Any]) -> Any:
         """See `Model.assemble`; the scheduler is a copy, since a pipeline corrects it."""
         scheduler = DDIMScheduler.from_config(parts["scheduler"].config)
-        given = {**parts, "vae": None, "scheduler": scheduler}
+        given = {"vae": None, **parts, "scheduler": scheduler}
         return StableDiffusionXLPipeline(**given, add_watermarker=False)
 
     @property
@@ -159,9 +159,9 @@ class StableDiffusionXL(StableDiffusion):
         """The pooled embedding is part of the time embedding, so that nothing folds."""
         return Model.on_bank(self, noises, timestep)
 
-    def assembled(self) -> Any:
+    def assembled(self, vae: Any = None) -> Any:
         """See `Model.assembled`."""
-        pipeline = super().assembled()
+        pipeline = super().assembled(vae)
         pipeline.register_to_config(force_zeros_for_empty_prompt=self.force_zeros_for_empty_prompt)
         pipeline.vae_scale_factor = self.pixels
         return pipeline

@@ -108,7 +108,7 @@ class StableDiffusion(DdimSchedule, Model):
     def assemble(cls, parts: Mapping[str, Any]) -> Any:
         """See `Model.assemble`; the scheduler is a copy, since a pipeline corrects it."""
         scheduler = DDIMScheduler.from_config(parts["scheduler"].config)
-        given = {**parts, "vae": None, "scheduler": scheduler}
+        given = {"vae": None, **parts, "scheduler": scheduler}
         return StableDiffusionPipeline(
             **given, safety_checker=None, feature_extractor=None, requires_safety_checker=False
         )

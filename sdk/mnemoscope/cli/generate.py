@@ -26,8 +26,16 @@ def command(
     ] = None,
     seed: Annotated[int, typer.Option(help="First seed.")] = 0,
     images: Annotated[int, typer.Option(min=1, help="Images, side by side, one per seed.")] = 1,
-    steps: Annotated[int, typer.Option(help="DDIM steps.")] = 50,
-    guidance: Annotated[float, typer.Option(help="Classifier-free guidance.")] = 7.5,
+    steps: Annotated[
+        int, typer.Option(help="Steps of the sampler: DDIM, or Euler's of a flow.")
+    ] = 50,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            help="Classifier-free guidance; of FLUX.1 dev the guidance that it is told.",
+            show_default="7.5; FLUX.1 dev: 3.5",
+        ),
+    ] = None,
     *,
     loading: Loading,
     scale: Annotated[int, typer.Option(min=1, help="Enlarge each pixel this many times.")] = 1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mnemoscope_runtime.errors import BackendUnavailable, ExportError, InputError
 from mnemoscope_runtime.options import check_options
@@ -12,10 +12,10 @@ from mnemoscope_runtime.options import check_options
 from .. import embedded
 
 if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
     from PIL.Image import Image
 
-    from mnemoscope_export import LoadOptions, StableDiffusion
+    from mnemoscope_export import LoadOptions, Model
 
 __all__ = ["generate", "load_pipeline", "require_torch"]
 
@@ -26,48 +26,49 @@ def generate(
     model: str | Path | None = None,
     seeds: Sequence[int] = (0,),
     steps: int = 50,
-    guidance: float = 7.5,
+    guidance: float | None = None,
     options: LoadOptions | None = None,
 ) -> list[Image]:
-    """Draw one image for each seed, with DDIM.
+    """Draw one image for each seed, by diffusers' own pipeline of the model's family.
+
+    Samplers are those of bundles: DDIM, or Euler's steps along a flow.
 
     Args:
         prompt: The prompt.
         model: Directory in diffusers' layout, single-file checkpoint, or hub id; the embedded
             model by default.
         seeds: One for each image.
-        steps: DDIM steps.
-        guidance: Scale of classifier-free guidance.
+        steps: Steps of the sampler.
+        guidance: Scale of classifier-free guidance, 7.5 by default; of FLUX.1 dev what the
+            transformer is told, 3.5 by default, and schnell takes none.
         options: How the model is loaded: adapters, negative prompt and the like.
 
     Raises:
         BackendUnavailable: PyTorch or diffusers is not installed.
-        InputError: no seeds, a seed out of 0..2**64 - 1, or steps out of 1..999.
+        InputError: no seeds, a seed out of 0..2**64 - 1, steps out of 1..999, or a guidance that
+            the model is not told.
         ExportError: there is no such model, or a part of it is missing.
     """
     check_options("a whole number", steps=steps)
-    check_options("a number", guidance=guidance)
+    check_options("a number or None", guidance=guidance)
     if not seeds or not 1 <= steps <= 999:
         raise InputError("Give at least one seed, and 1 to 999 steps.")
     if min(seeds) < 0 or max(seeds) >= 2**64:
         raise InputError("A seed lies between 0 and 2**64 - 1. Choose a smaller one.")
-    parts, pipeline = _load(model, options)
+    loaded, pipeline = _load(model, options)
     import torch
 
-    told: dict[str, Any] = {"prompt": [prompt] * len(seeds)}
-    if parts.clip_skip is not None or parts.negative is not None:
-        (prompt_embeds,), (negative,) = parts.embed([prompt]), parts.embed_empty()
-        told = {
-            "prompt_embeds": prompt_embeds.repeat(len(seeds), 1, 1),
-            "negative_prompt_embeds": negative.repeat(len(seeds), 1, 1),
-        }
+    parts, scale = loaded.guided(guidance)
+    told, empty = (
+        tuple(each.expand(len(seeds), *each.shape[1:]) for each in embeds)
+        for embeds in (parts.embed([prompt]), parts.embed_empty())
+    )
     _, height, width = parts.latent_shape
+    pixels = pipeline.vae_scale_factor
     result = pipeline(
-        **told,
-        height=height * pipeline.vae_scale_factor,
-        width=width * pipeline.vae_scale_factor,
+        **parts.call_options(told, empty, (pixels * height, pixels * width)),
+        **{parts.guidance_option(): scale},
         num_inference_steps=steps,
-        guidance_scale=guidance,
         generator=[torch.Generator().manual_seed(seed) for seed in seeds],
     )
     images: list[Image] = result.images
@@ -76,8 +77,10 @@ def generate(
 
 def load_pipeline(
     model: str | Path | None = None, options: LoadOptions | None = None
-) -> StableDiffusionPipeline:
-    """A model and its VAE as diffusers' pipeline, with DDIM, in float32, without progress bar.
+) -> DiffusionPipeline:
+    """A model and its VAE as its family's pipeline of diffusers, in float32, no progress bar.
+
+    Its sampler is that of bundles: DDIM, or Euler's steps along a flow.
 
     Args:
         model: Directory in diffusers' layout, single-file checkpoint, or hub id; the embedded
@@ -108,35 +111,17 @@ def require_torch() -> None:
         ) from None
 
 
-def _load(
-    model: str | Path | None, options: LoadOptions | None
-) -> tuple[StableDiffusion, StableDiffusionPipeline]:
+def _load(model: str | Path | None, options: LoadOptions | None) -> tuple[Model, DiffusionPipeline]:
     require_torch()
-    from diffusers import StableDiffusionPipeline
-
-    from mnemoscope_export import StableDiffusion, load_vae
+    from mnemoscope_export import load_model, load_vae
 
     name = str(model or embedded.MODEL)
-    parts = StableDiffusion.load(name, options=options)
-    if parts.family == "sdxl":
-        raise ExportError(
-            f"{name} is a Stable Diffusion XL, which this does not draw with. Load it with "
-            "diffusers' own StableDiffusionXLPipeline."
-        )
-    if parts.masked is not None:
+    parts = load_model(name, options=options)
+    if not parts.draws_alike:
         raise ExportError(
             f"{name} inpaints: it takes a picture and a mask, which this does not. Load it with "
             "diffusers' own StableDiffusionInpaintPipeline."
         )
-    pipeline: StableDiffusionPipeline = StableDiffusionPipeline(
-        vae=load_vae(name, options),
-        tokenizer=parts.tokenizer,
-        text_encoder=parts.text_encoder,
-        unet=parts.unet,
-        scheduler=parts.sampler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    pipeline = parts.assembled(load_vae(name, options))
     pipeline.set_progress_bar_config(disable=True)
     return parts, pipeline

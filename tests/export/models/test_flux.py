@@ -231,7 +231,7 @@ def test_what_it_does_not_take(folder: Path, model: Flux, schnell: Flux, pipelin
     with pytest.raises(InputError, match="cannot watch FluxPipeline"):
         Guard(pipeline)
     for verb in (Painter.load, load_to_explain):
-        with pytest.raises(ExportError, match=r"family flux.*not drawn with, mitigated"):
+        with pytest.raises(ExportError, match=r"family flux.*but not mitigated"):
             verb(folder)
 
 
