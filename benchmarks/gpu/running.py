@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def follow(
             found = {"status": "not run", "reason": "the time was over"}
         else:
             found = _found(part, setting, file.with_suffix(".part"), left, start)
-        there[part.name] = found
+        there[part.name] = {**found, "when": datetime.now(UTC).isoformat(timespec="minutes")}
         write(file, report)
         reason = found.get("reason")
         print(f"{part.name}: {found['status']}{f', {reason}' if reason else ''}", file=sys.stderr)
@@ -132,5 +133,4 @@ def known(file: Path, setting: Setting, gpu: str) -> dict[str, Any]:
         sys.exit(f"error: {file} is of another setting, {report['setting']}. Give another --name.")
     if report["gpu"] != gpu:
         sys.exit(f"error: {file} is of another GPU, {report['gpu']}. Give another --name.")
-    parts: dict[str, Any] = report["parts"]
-    return parts
+    return {name: {"when": report["when"], **each} for name, each in report["parts"].items()}

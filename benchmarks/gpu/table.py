@@ -20,8 +20,8 @@ def page(report: Mapping[str, Any]) -> str:
         f"{machine}; {setting['family']} in {setting['precision']}; {report['when']}.",
         "",
         "| part | p50 ms a prompt | times faster than the paper's step | prompts/s "
-        "| error on the probe | took, s |",
-        "|---|---|---|---|---|---|",
+        "| error on the probe | took, s | when |",
+        "|---|---|---|---|---|---|---|",
     ]
     lines += [_row(name, each) for name, each in parts.items()]
     lines += ["", *_others(parts), *_goals(parts)]
@@ -39,6 +39,7 @@ def _row(name: str, part: Mapping[str, Any]) -> str:
         _number(part.get("prompts_per_second"), "{:.0f}"),
         _number(part.get("probe_error"), "{:.1e}"),
         _number(part.get("took_seconds"), "{:.0f}"),
+        part.get("when", ""),
     )
     told = name if part["status"] == "done" else f"{name}: {part['status']}, {part['reason']}"
     return f"| {_cell(told)} | {' | '.join(cells)} |"
