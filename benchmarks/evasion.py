@@ -4,6 +4,8 @@ Every attack of `benchmarks.attacks` on the captions that it memorised. A draw (
 guidance 7.5, the bank's first noise) recites if its latents' cosine with a memorised
 picture's, both less the mean memorised one, is at least 0.9. It is noticed by a detector whose
 score lies above the threshold that ships with the bundle (1 % of benign prompts, 95 % confidence).
+With --descriptor SSCD's verdict stands beside, against the memorised pictures as the VAE renders
+them.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain, islice
 from pathlib import Path
@@ -29,12 +31,14 @@ from mnemoscope import CalibrationFile, Detector, embedded
 from mnemoscope.calibration import Calibration
 from mnemoscope.calibration.conformal import proportion_interval
 from mnemoscope.detectors import find_statistic
+from mnemoscope.mitigate import Painter
 from mnemoscope.screening.opening import CALIBRATION
 from mnemoscope_export import StableDiffusion, denoise, magnitude
 from mnemoscope_runtime import Bundle
 
 from .attacks import EMBEDDINGS, TEXTS, Screen, Target, Told, optimised_embedding, pez, searched
 from .recitation import CUT, memorised_latents
+from .second_opinion import HEADER, SecondOpinion, add_descriptor, cells
 
 BATCH = 20
 SETTINGS = (("magnitude", 1, 4), ("taps", 1, 4), ("magnitude", 10, 1))
@@ -90,18 +94,22 @@ def draw(model: StableDiffusion, told: Told, noise: Tensor) -> tuple[Tensor, Ten
     return latents, first
 
 
-def judge(model: StableDiffusion, told: Told, bank: Tensor, known: Tensor) -> dict[str, Any]:
-    """Whether each draw recites its picture, and which detectors notice. # [B] each"""
+def judge(
+    painter: Painter, told: Told, bank: Tensor, known: Tensor, second: SecondOpinion | None
+) -> dict[str, Any]:
+    """Whether each draw recites a picture, and which detectors notice. # [B] each"""
     thresholds = {key: each.threshold for key, each in calibrations().items()}
-    latents, guided = draw(model, told, bank[:1])
+    latents, guided = draw(painter.model, told, bank[:1])
     mean = known.flatten(1).mean(0)
     own = normalize(known.flatten(1) - mean, dim=1)
     cosines = (normalize(latents.flatten(1) - mean, dim=1) @ own.T).max(1).values
     noticed = {
         " ".join(map(str, key)): (value > thresholds[key]).tolist()
-        for key, value in scores(model, told, bank).items()
+        for key, value in scores(painter.model, told, bank).items()
     }
     noticed["guidance"] = (guided > thresholds[GUIDED]).tolist()
+    if second is not None:
+        noticed["sscd"] = second.nearest(painter.pictures(latents))
     return {"cosine": cosines.tolist(), "recites": (cosines >= CUT).tolist(), **noticed}
 
 
@@ -146,6 +154,26 @@ def attacks(args: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def table(report: Mapping[str, dict[str, Any]]) -> Table:
+    """How many draws recite, and how many of these each detector misses."""
+    columns = [" ".join(map(str, key)) for key in SETTINGS] + ["guidance"]
+    missed = [f"unnoticed by {each}" for each in columns]
+    found = Table("attack", "recites", *HEADER, *missed, "by all three", *HEADER)
+    for name, row in report.items():
+        recites, cosines = np.array(row["recites"]), row.get("sscd")
+        shares = []
+        for each in columns:
+            count = int((recites & ~np.array(row[each])).sum())
+            low, high = proportion_interval(count, len(recites))
+            shares.append(f"{count} [{low:.0%}, {high:.0%}]")
+        by_none = ~np.any([row[each] for each in columns[:-1]], axis=0)
+        hidden = cosines and np.array(cosines)[by_none].tolist()
+        whole = f"{recites.sum()} of {len(recites)}"
+        unnoticed = str((recites & by_none).sum()), *cells(hidden)
+        found.add_row(name, whole, *cells(cosines), *shares, *unnoticed)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("out/bench"))
@@ -153,11 +181,13 @@ def main() -> None:
     parser.add_argument("--tries", type=int, default=32, help="edits that a search looks at")
     parser.add_argument("--steps", type=int, default=60, help="of attacks that use gradients")
     parser.add_argument("--white-box", type=int, default=20, help="captions for those")
+    add_descriptor(parser)
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     captions = [row.prompt for row in embedded.read_prompts("memorized")][: args.limit]
     known = memorised_latents()
-    model = StableDiffusion.load(embedded.MODEL)
+    painter = Painter.load()
+    second = SecondOpinion.load(args.descriptor, painter, embedded.memorized_pictures())
     bank = torch.from_numpy(Bundle.open(embedded.BUNDLE).noise_bank())
     report: dict[str, Any] = {}
     console = Console(width=130, stderr=True)
@@ -167,26 +197,12 @@ def main() -> None:
         for i in track(range(0, count, BATCH), name, console=console):
             chunk = captions[i : min(i + BATCH, count)]
             told = attack(chunk, known[i : i + len(chunk)])
-            found = judge(model, told, bank, known)
+            found = judge(painter, told, bank, known, second)
             parts.append({**found, "prompts": list(told.prompts)})
         merged = {key: list(chain.from_iterable(part[key] for part in parts)) for key in parts[0]}
         report[name] = merged
         (args.output / "evasion.json").write_text(json.dumps(report, indent=1) + "\n")
-    columns = [" ".join(map(str, key)) for key in SETTINGS] + ["guidance"]
-    table = Table(
-        "attack", "recites", *(f"unnoticed by {each}" for each in columns), "by all three"
-    )
-    for name, row in report.items():
-        recites = np.array(row["recites"])
-        cells = []
-        for each in columns:
-            count = int((recites & ~np.array(row[each])).sum())
-            low, high = proportion_interval(count, len(recites))
-            cells.append(f"{count} [{low:.0%}, {high:.0%}]")
-        none = recites & ~np.any([row[each] for each in columns[:-1]], axis=0)
-        cells.append(str(none.sum()))
-        table.add_row(name, f"{recites.sum()} of {len(recites)}", *cells)
-    Console(width=150).print(table)
+    Console(width=150).print(table(report))
     print(f"figures {args.output / 'evasion.json'}")
 
 

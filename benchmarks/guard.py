@@ -32,7 +32,7 @@ from rich.table import Table
 from mnemoscope import Calibration, embedded
 from mnemoscope.calibration.conformal import proportion_interval
 from mnemoscope.drawing.alignment import load_alignment
-from mnemoscope.drawing.copy_detection import CopyDescriptor, copy_similarity, load_descriptor
+from mnemoscope.drawing.copy_detection import copy_similarity, load_descriptor
 from mnemoscope.drawing.generate import load_pipeline
 from mnemoscope.guard import (
     Decision,
@@ -43,6 +43,9 @@ from mnemoscope.guard import (
     calibrate_guard,
 )
 from mnemoscope.mitigate import Painter
+from mnemoscope.prompts.printable import counted
+
+from .second_opinion import HEADER, SecondOpinion, add_descriptor, cells
 
 BATCH, STEPS, FPR = 10, 50, 0.01
 # sampler, its steps, steps looked at
@@ -140,11 +143,10 @@ def detection(
 
 
 def outcomes(
-    pipe: Any, calibrations: dict[int, Any], limit: int | None, sscd: CopyDescriptor | None
+    pipe: Any, calibrations: dict[int, Any], limit: int | None, second: SecondOpinion | None
 ) -> list[dict]:
     prompts = captions("memorized", limit)
     pictures = embedded.memorized_pictures()
-    rendered = Painter.load().rendered(pictures)
     descriptor, alignment = load_descriptor(), load_alignment()
 
     def judged(name: str, images: list[Image], blocked: np.ndarray, mitigated: int) -> dict:
@@ -155,9 +157,9 @@ def outcomes(
             best = copy_similarity(descriptor, kept, pictures).max(1)
             found["copies"] = int((best > descriptor.copied_above).sum())
             found["similarity"] = float(best.mean())
-            if sscd is not None:
-                best = copy_similarity(sscd, kept, rendered).max(1)
-                found["sscd_copies"] = int((best > (sscd.copied_above or 1)).sum())
+            found["cosines"] = best.round(4).tolist()
+            if second is not None:
+                found["sscd"] = second.nearest(kept)
             found["alignment"] = float(alignment.score([prompts[i] for i in shown], kept).mean())
         return found
 
@@ -172,8 +174,8 @@ def outcomes(
     for looked, calibration in calibrations.items():
         flagged = decisions(pipe, calibration, prompts, 1, STEPS)[0]
         # what is not flagged is the bare picture to the bit (tests/sdk/guard/test_guarding.py)
-        rows.append(judged(f"block, {looked} step(s)", bare, flagged, 0))
-        name = f"the flagged ones alone, no guard, {looked} step(s)"
+        rows.append(judged(f"block, {counted(looked, 'step')}", bare, flagged, 0))
+        name = f"the flagged ones alone, no guard, {counted(looked, 'step')}"
         rows.append(judged(name, bare, ~flagged, 0))
         for name, mitigation in mitigations.items():
             last: list[Decision] = []
@@ -189,9 +191,9 @@ def outcomes(
             blocked = np.array([each.action == "block" for each in last])
             mitigated = np.array([each.action == "mitigate" for each in last])
             count = int(mitigated.sum())
-            row = judged(f"mitigate {name}, {looked} step(s)", images, blocked, count)
+            row = judged(f"mitigate {name}, {counted(looked, 'step')}", images, blocked, count)
             rows.append(row | {"seconds": seconds})
-            alone = f"the mitigated ones alone, {name}, {looked} step(s)"
+            alone = f"the mitigated ones alone, {name}, {counted(looked, 'step')}"
             rows.append(judged(alone, images, ~mitigated, count))
     return rows
 
@@ -219,7 +221,7 @@ def overhead(pipe: Any, calibrations: dict[int, Any], rounds: int) -> dict[str, 
         for looked, calibration in calibrations.items():
             with Guard(pipe, calibration=calibration, policy="block") as guard:
                 timed("first of a guard")  # embeds the empty prompt
-                timed(f"guarded, {looked} step(s)")
+                timed(f"guarded, {counted(looked, 'step')}")
                 own[looked].append(guard.decisions[0].seconds)
     step = float(np.median(seconds["bare"])) / STEPS
     found = {looked: float(np.median(each)) for looked, each in own.items()}
@@ -227,7 +229,9 @@ def overhead(pipe: Any, calibrations: dict[int, Any], rounds: int) -> dict[str, 
     report: dict[str, Any] = {"step_seconds": step, "samples": seconds, "own_samples": own}
     report["own"] = {
         looked: {
-            "ratio_of_draws": _quartiles(seconds[f"guarded, {looked} step(s)"], seconds["bare"]),
+            "ratio_of_draws": _quartiles(
+                seconds[f"guarded, {counted(looked, 'step')}"], seconds["bare"]
+            ),
             "seconds": each,
             "share_of_a_step": each / step,
         }
@@ -243,26 +247,39 @@ def _quartiles(guarded: list[float], bare: list[float]) -> list[float]:
     return [float(q) for q in np.quantile(np.array(guarded) / np.array(bare), (0.5, 0.25, 0.75))]
 
 
+def outcome_table(rows: Sequence[dict]) -> Table:
+    """Pictures, copies of memorised ones by the stand-in and by SSCD, and alignment."""
+    table = Table("guard", "pictures", "mitigated", "copies", *HEADER, "similarity", "alignment")
+    for row in rows:
+        copied, *others = (
+            "" if (each := row.get(name)) is None else f"{each:.3g}"
+            for name in ("copies", "similarity", "alignment")
+        )
+        counts = str(row["pictures"]), str(row["mitigated"]), copied
+        table.add_row(row["guard"], *counts, *cells(row.get("sscd")), *others)
+    return table
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("out/bench"))
     parser.add_argument("--settings", type=int, default=len(SETTINGS), help="the first ones")
     parser.add_argument("--limit", type=int, help="memorised and held-out captions (default: all)")
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--descriptor", help="SSCD too: sscd, or a file")
+    add_descriptor(parser)
     parser.add_argument("--benign", type=int, help="captions to calibrate on (default: all)")
     parser.add_argument("--rounds", type=int, default=15)
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter("ignore")
     pipe = load_pipeline()
-    sscd = None if args.descriptor is None else load_descriptor(args.descriptor)
+    second = SecondOpinion.load(args.descriptor, Painter.load(), embedded.memorized_pictures())
     rows, calibrations = detection(pipe, args.settings, args.limit, args.benign, args.seeds)
     report = {
         "arguments": {k: v for k, v in vars(args).items() if k not in ("output", "descriptor")},
         "threads": torch.get_num_threads(),
         "detection": rows,
-        "outcomes": outcomes(pipe, calibrations, args.limit, sscd),
+        "outcomes": outcomes(pipe, calibrations, args.limit, second),
         "overhead": overhead(pipe, calibrations, args.rounds),
     }
     console = Console(width=120)
@@ -275,18 +292,14 @@ def main() -> None:
             *(_percent(row[name]) for name in ("memorized", "held_out")),
         )
     console.print(table)
-    table = Table("guard", "pictures", "mitigated", "copies", "SSCD", "similarity", "alignment")
-    for row in report["outcomes"]:
-        figures = map(row.get, ("copies", "sscd_copies", "similarity", "alignment"))
-        cells = ["" if each is None else f"{each:.3g}" for each in figures]
-        table.add_row(row["guard"], str(row["pictures"]), str(row["mitigated"]), *cells)
-    console.print(table)
+    console.print(outcome_table(report["outcomes"]))
     found = report["overhead"]
     for looked, each in found["own"].items():
         middle, low, high = each["ratio_of_draws"]
         console.print(
-            f"{looked} step(s) looked at: guarded / bare draw of {STEPS} steps {middle:.4f} "
-            f"[{low:.4f}, {high:.4f}] (quartiles); the guard: {each['seconds'] * 1e6:.0f} us, "
+            f"{counted(looked, 'step')} looked at: guarded / bare draw of {STEPS} steps "
+            f"{middle:.4f} [{low:.4f}, {high:.4f}] (quartiles); "
+            f"the guard: {each['seconds'] * 1e6:.0f} us, "
             f"{each['share_of_a_step']:.2%} of a step"
         )
     if each := found.get("every_further_step"):

@@ -24,11 +24,12 @@ from rich.table import Table
 from torch.nn.functional import normalize
 
 from mnemoscope import embedded
-from mnemoscope.drawing.copy_detection import copy_similarity, load_descriptor
 from mnemoscope.evaluate import auc, bootstrap, tpr_at_fpr
 from mnemoscope.mitigate import Painter
 from mnemoscope_export import StableDiffusion, denoise, load_vae, magnitude
 from mnemoscope_runtime import Bundle
+
+from .second_opinion import CUTS, SecondOpinion, add_descriptor, copies
 
 SPLITS = ("memorized", "seen", "held_out")
 STEPS = (1, 10, 50)
@@ -61,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("out/bench"))
     parser.add_argument("--limit", type=int, help="captions of each kind (default: all)")
-    parser.add_argument("--descriptor", help="SSCD too: sscd, or a file")
+    add_descriptor(parser)
     parser.add_argument("--top", type=int, default=24, help="how many of the others to show")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
@@ -71,16 +72,15 @@ def main() -> None:
     mean = memorised.flatten(1).mean(0)
     known = normalize(memorised.flatten(1) - mean, dim=1)
     painter = Painter.load()
-    rendered = painter.rendered(embedded.memorized_pictures())
-    sscd = None if args.descriptor is None else load_descriptor(args.descriptor)
+    second = SecondOpinion.load(args.descriptor, painter, embedded.memorized_pictures())
     rows = []
     for start in track(range(0, len(captions), BATCH), "drawing", console=Console(stderr=True)):
         chunk = captions[start : start + BATCH]
         latents, scores = draw(model, [caption.prompt for caption in chunk], noise)
         cosines = (normalize(latents.flatten(1) - mean, dim=1) @ known.T).max(1).values
         by_sscd: list[float | None] = [None] * len(chunk)
-        if sscd is not None:
-            by_sscd = copy_similarity(sscd, painter.pictures(latents), rendered).max(1).tolist()
+        if second is not None:
+            by_sscd = list(second.nearest(painter.pictures(latents)))
         for caption, score, cosine, other in zip(
             chunk, scores.tolist(), cosines.tolist(), by_sscd, strict=True
         ):
@@ -108,9 +108,10 @@ def main() -> None:
     for split in SPLITS:
         part = [row["recites"] for row in rows if row["split"] == split]
         console.print(f"{split}: {sum(part)} of {len(part)} draws recite")
-        if sscd is not None:
-            part = [row["sscd"] > sscd.copied_above for row in rows if row["split"] == split]
-            console.print(f"{split}: {sum(part)} of {len(part)} by SSCD")
+        if second is not None:
+            counts = copies([row["sscd"] for row in rows if row["split"] == split])
+            for cut, count in zip(CUTS, counts, strict=True):
+                console.print(f"{split}: {count} of {len(part)} by SSCD above {cut}")
     recites = np.array([row["recites"] for row in rows])
     figures = Table("steps", "AUC [95 %]", "TPR@1%FPR [95 %]", title="draws that recite or not")
     for k in STEPS:

@@ -3,7 +3,8 @@
 The experiment of Wen et al. (ICLR 2024, section 5) at the embedded model's size: fine-tune it on
 new captioned pictures, a few of which come back again and again, with nothing against it, with
 random tokens in the captions, and with the filter; then draw their captions. Copy similarity
-(cosine of the stand-in descriptor with the caption's picture) against CLIP score.
+(cosine of the stand-in descriptor with the caption's picture) against CLIP score. With --descriptor
+SSCD's verdict stands beside, against the caption's picture as the VAE renders it.
 
 Every run is written down when it ends; what OUTPUT/training.json holds is not run again.
 """
@@ -28,10 +29,12 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
+from benchmarks.second_opinion import SecondOpinion, add_descriptor
 from benchmarks.training_report import plot, table
 from mnemoscope import embedded
 from mnemoscope.drawing.alignment import Alignment, load_alignment
 from mnemoscope.drawing.copy_detection import CopyDescriptor, load_descriptor
+from mnemoscope.mitigate import Painter
 from mnemoscope.training import (
     HardThreshold,
     MemorizationFilter,
@@ -139,7 +142,13 @@ def start_magnitudes(bench: Bench, part: Part, t: Tensor) -> Tensor:
     return torch.cat(found)
 
 
-def judge(bench: Bench, unet: UNet2DConditionModel, part: Part, others: Part) -> dict:
+def judge(
+    bench: Bench,
+    unet: UNet2DConditionModel,
+    part: Part,
+    others: Part,
+    second: SecondOpinion | None,
+) -> dict:
     """Copies and alignment of what the duplicated captions draw; alignment of other captions."""
     draws = bench.args.draws
     drawn = bench.draw(unet, part, draws)
@@ -149,11 +158,14 @@ def judge(bench: Bench, unet: UNet2DConditionModel, part: Part, others: Part) ->
         * descriptor.describe([each for each in part.pictures for _ in range(draws)])
     ).sum(1)
     captions = [each for each in part.captions for _ in range(draws)]
+    rows = [row for row in range(len(part.captions)) for _ in range(draws)]
+    by_second = {} if second is None else {"sscd": second.own(drawn, rows)}
     return {
         "copy": cosines.tolist(),
         "copied": float((cosines > descriptor.copied_above).mean()),
         "alignment": alignment.score(captions, drawn).tolist(),
         "others": alignment.score(others.captions, bench.draw(unet, others, 1)).tolist(),
+        **by_second,
     }
 
 
@@ -168,7 +180,15 @@ def threshold(bench: Bench, arm: str, part: Part) -> HardThreshold | QuantileThr
     return HardThreshold(float(start_magnitudes(bench, some, t).quantile(HARD[arm])))
 
 
-def run(bench: Bench, arm: str, seed: int, duplicated: Part, many: Part, held: Part) -> dict:
+def run(
+    bench: Bench,
+    arm: str,
+    seed: int,
+    duplicated: Part,
+    many: Part,
+    held: Part,
+    second: SecondOpinion | None,
+) -> dict:
     """Fine-tune once, and judge after every number of repeats."""
     args = bench.args
     kind = threshold(bench, arm, many)
@@ -192,7 +212,7 @@ def run(bench: Bench, arm: str, seed: int, duplicated: Part, many: Part, held: P
 
     def watch(step: int, average: UNet2DConditionModel) -> None:
         if step in levels:
-            found = judge(bench, average.eval(), duplicated, held)
+            found = judge(bench, average.eval(), duplicated, held, second)
             rows.append({"repeats": levels[step], **found})
             print(arm, seed, levels[step], f"copy {np.mean(found['copy']):.3f}", flush=True)
 
@@ -306,6 +326,7 @@ def main(argv: Sequence[str] | None = None, artwork: Artwork | None = None) -> N
     parser.add_argument("--others", type=int, default=1000, help="pictures that come back rarely")
     parser.add_argument("--batch", type=int, default=8, help="a quarter of it is duplicated")
     parser.add_argument("--draws", type=int, default=4, help="pictures judged per caption")
+    add_descriptor(parser)
     parser.add_argument("--rounds", type=int, default=20, help="of timing; 0 for none")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(argv)
@@ -316,6 +337,9 @@ def main(argv: Sequence[str] | None = None, artwork: Artwork | None = None) -> N
     report = json.loads(path.read_text()) if path.exists() else {"setting": setting, "runs": []}
     if report["setting"] != setting:
         parser.error(f"{path} holds runs of {report['setting']}: choose another --output")
+    judged = ["sscd" in level for row in report["runs"] for level in row["levels"]]
+    if args.descriptor is not None and not all(judged):
+        parser.error(f"{path} holds runs that SSCD did not judge: choose another --output")
     known = {(row["arm"], row["seed"]) for row in report["runs"]}
     todo = [
         (seed, arm) for seed in range(args.seeds) for arm in args.arms if (arm, seed) not in known
@@ -332,16 +356,17 @@ def main(argv: Sequence[str] | None = None, artwork: Artwork | None = None) -> N
         duplicated = part.rows(0, args.duplicated)
         held = part.rows(args.duplicated, args.duplicated + HELD_OUT)
         many = part.rows(args.duplicated + HELD_OUT, len(part.captions))
+        second = SecondOpinion.load(args.descriptor, Painter(model, vae), duplicated.pictures)
         if "separation" not in report:
             report["separation"] = separation(bench, many)
         for _, arm in arms:
-            report["runs"].append(run(bench, arm, seed, duplicated, many, held))
+            report["runs"].append(run(bench, arm, seed, duplicated, many, held, second))
             path.write_text(json.dumps(report, indent=1) + "\n")
     if args.rounds:
         report["overhead"] = overhead(bench, args.rounds)
     path.write_text(json.dumps(report, indent=1) + "\n")
     plot(args.plot or args.output / "training.png", report["runs"], ARMS)
-    console = Console(width=110)
+    console = Console(width=140)
     console.print(table(report["runs"], ARMS))
     for name, each in report.get("overhead", {}).items():
         console.print(f"a step with the filter takes {each['ratio']:.2f} times as long, {name}")

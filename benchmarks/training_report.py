@@ -10,10 +10,13 @@ from rich.table import Table
 
 from mnemoscope.plotting import new_figure
 
+from .second_opinion import CUTS, HEADER
+
 
 def table(rows: Sequence[dict], arms: Sequence[str]) -> Table:
     """Means over seeds; in brackets the lowest and the highest seed."""
-    found = Table("arm", "repeats", "copy similarity", "copied", "CLIP score", "others' CLIP score")
+    named = "arm", "repeats", "copy similarity", "copied", *HEADER
+    found = Table(*named, "CLIP score", "others' CLIP score")
 
     def over(values: list[float]) -> str:
         return f"{np.mean(values):.3f} [{min(values):.3f}, {max(values):.3f}]"
@@ -25,10 +28,19 @@ def table(rows: Sequence[dict], arms: Sequence[str]) -> Table:
             str(repeats),
             over([float(np.mean(each["copy"])) for each in cells]),
             f"{np.mean([each['copied'] for each in cells]):.0%}",
+            *_by_sscd(cells),
             over([float(np.mean(each["alignment"])) for each in cells]),
             over([float(np.mean(each["others"])) for each in cells]),
         )
     return found
+
+
+def _by_sscd(cells: Sequence[dict]) -> list[str]:
+    """Shares of the draws above each cut; empty where a run was not judged by it."""
+    if not all("sscd" in each for each in cells):
+        return [""] * len(CUTS)
+    cosines = np.array([each["sscd"] for each in cells])
+    return [f"{(cosines > cut).mean():.0%}" for cut in CUTS]
 
 
 def plot(path: Path, rows: Sequence[dict], arms: Sequence[str]) -> None:

@@ -9,11 +9,14 @@ from functools import partial
 
 import pytest
 import torch
+from mitigate_support import LOADED, Pixels
 
 from benchmarks.attacks import EMBEDDINGS, TEXTS, Target, Told, optimised_embedding, pez, searched
 from benchmarks.evasion import GUIDED, SETTINGS, calibrations, judge, scores
 from benchmarks.recitation import memorised_latents
+from benchmarks.second_opinion import SecondOpinion
 from mnemoscope import Detection, Detector, embedded
+from mnemoscope.mitigate import Painter
 from mnemoscope_export import StableDiffusion
 from mnemoscope_runtime import Bundle
 
@@ -26,8 +29,14 @@ pytestmark = pytest.mark.slow  # they draw, and search with gradients
 
 
 @pytest.fixture(scope="module")
-def model() -> StableDiffusion:
-    return StableDiffusion.load(embedded.MODEL)
+def painter() -> Painter:
+    found: Painter = LOADED["load"]()
+    return found
+
+
+@pytest.fixture(scope="module")
+def model(painter: Painter) -> StableDiffusion:
+    return painter.model
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +68,16 @@ def test_what_is_judged_agrees_with_the_detector(
 
 
 def test_memorised_captions_recite_and_are_noticed(
-    model: StableDiffusion, bank: torch.Tensor, known: torch.Tensor, captions: list[str]
+    painter: Painter, bank: torch.Tensor, known: torch.Tensor, captions: list[str]
 ) -> None:
-    found = judge(model, Told.text(model, captions), bank, known)
+    """By the stand-in and by another descriptor of the pictures."""
+    pixels = Pixels()
+    shown = pixels.describe(painter.rendered(embedded.memorized_pictures()))
+    second = SecondOpinion(pixels, shown)
+    found = judge(painter, Told.text(painter.model, captions), bank, known, second)
     assert all(found["recites"])
     assert all(found["magnitude 1 4"])
+    assert min(found["sscd"]) > pixels.copied_above
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -107,10 +121,12 @@ def test_a_search_that_finds_nothing_takes_what_the_fewest_flag(captions: list[s
 
 
 def test_a_negative_prompt_blinds_guidance_and_not_the_detector(
-    model: StableDiffusion, bank: torch.Tensor, known: torch.Tensor, captions: list[str]
+    painter: Painter, bank: torch.Tensor, known: torch.Tensor, captions: list[str]
 ) -> None:
+    model = painter.model
     told = EMBEDDINGS["negative prompt: the caption"](model, Told.text(model, captions))
-    found = judge(model, told, bank, known)
+    found = judge(painter, told, bank, known, None)
+    assert "sscd" not in found
     assert not any(found["guidance"])
     assert all(found["magnitude 1 4"])
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from descriptor_support import as_it_comes
 from PIL import Image, ImageDraw
 
 from benchmarks import training
@@ -39,12 +40,13 @@ def test_every_arm_runs_once(
     arms = ("none", "random tokens", "hard", "quantiles, stricter")
     options = [*sizes, "--repeats", "1", "2", "--seeds", "1", "--output", str(tmp_path)]
     options += ["--arms", *arms]
-    training.main(options, artwork)
+    descriptor = str(as_it_comes(tmp_path / "a.onnx", takes_bytes=True))
+    training.main([*options, "--descriptor", descriptor], artwork)
     report = json.loads((tmp_path / "training.json").read_bytes())
     assert [row["arm"] for row in report["runs"]] == list(arms)
     for row in report["runs"]:
         assert [level["repeats"] for level in row["levels"]] == [1, 2]
-        assert all(len(level["copy"]) == 2 for level in row["levels"])
+        assert all(len(level["copy"]) == len(level["sscd"]) == 2 for level in row["levels"])
     none, tokens, hard, quantiles = report["runs"]
     assert none["threshold"] is None
     assert none["all"] is None
@@ -64,3 +66,9 @@ def test_every_arm_runs_once(
     capsys.readouterr()
     training.main([*options, "--rounds", "0"], artwork)
     assert "copy similarity" in capsys.readouterr().out
+    training.main([*options, "--rounds", "0", "--descriptor", descriptor], artwork)
+    del report["runs"][-1]["levels"][-1]["sscd"]  # as a run without it has written
+    (tmp_path / "training.json").write_text(json.dumps(report))
+    with pytest.raises(SystemExit):
+        training.main([*options, "--descriptor", descriptor], artwork)
+    assert "runs that SSCD did not judge" in capsys.readouterr().err

@@ -87,21 +87,10 @@ def write_comparison(
 
     from ..mitigate import LADDER
     from ..mitigate import compare as compared
-    from ..mitigate.flagging import is_flagged, screen
+    from ..mitigate.compare import flags
     from ..mitigate.report import ComparisonReport
 
     strategies = [kit.make(name) for name in names]
-
-    def flags(found: Comparison, i: int, prompt: str) -> bool:
-        assert detector is not None
-        unmitigated = found.drawings[0].pictures[i]
-        if is_flagged(screen(detector, prompt), rule.level):
-            return True
-        if any(rule.unusual(each.judged) for each in unmitigated):
-            return True
-        if found.agreed is None:  # of one seed
-            return False
-        return mitigator.usual.agreement(found.agreed[i], rule.level).recites
 
     def drawn(what: str, prompts: list[str], pictures: list[Image] | None) -> Comparison:
         with progress_bar(what) as progress:
@@ -110,8 +99,7 @@ def write_comparison(
             )
         if detector is None:
             return found
-        flagged = [flags(found, i, each) for i, each in enumerate(prompts)]
-        return found.with_auto(LADDER, flagged, rule)
+        return found.with_auto(LADDER, flags(found, mitigator, detector, rule), rule)
 
     memorized = drawn("memorised", lists.memorized, lists.pictures)
     benign = drawn("benign", lists.benign, None) if lists.benign else None

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from mnemoscope_runtime.errors import InputError
 
+from ..detector import Detector
 from ..evaluate.intervals import Interval, mean_interval
 from .agreement import agreeing, most_alike
+from .flagging import is_flagged, screen
 from .mitigator import Mitigator, chosen
 from .results import NONE, Picture, Rule
 from .strategies import Plain, Strategy
@@ -21,7 +23,7 @@ from .strategies import Plain, Strategy
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["AUTO", "Comparison", "Drawings", "Row", "compare"]
+__all__ = ["AUTO", "Comparison", "Drawings", "Row", "compare", "flags"]
 
 AUTO = "auto"
 _COSINES = ("likeness", "changed", "avoided")
@@ -260,3 +262,31 @@ def compare(
         found.append(Drawings(strategy.name, rows, likeness, changed, avoided, seconds))
     agreed = None if len(seeds) == 1 else tuple(most_alike(row) for row in own)
     return Comparison(tuple(prompts), tuple(seeds), copied_above, agreed, tuple(found))
+
+
+def flags(found: Comparison, mitigator: Mitigator, detector: Detector, rule: Rule) -> list[bool]:
+    """Whether `auto` would mitigate each prompt, by the reasons of `Mitigator.auto`. # [P]
+
+    Of one seed no second picture is drawn, so that agreement flags nothing.
+
+    Args:
+        found: What the prompts draw.
+        mitigator: What drew and judged it.
+        detector: Calibrated; of this model.
+        rule: Says which scores are suspicious.
+
+    Raises:
+        InputError: a prompt is empty.
+        CalibrationError: the detector has no calibration to flag by.
+    """
+
+    def flagged(p: int, prompt: str) -> bool:
+        if is_flagged(screen(detector, prompt), rule.level):
+            return True
+        if any(rule.unusual(each.judged) for each in found.drawings[0].pictures[p]):
+            return True
+        if found.agreed is None:
+            return False
+        return mitigator.usual.agreement(found.agreed[p], rule.level).recites
+
+    return [flagged(p, prompt) for p, prompt in enumerate(found.prompts)]
