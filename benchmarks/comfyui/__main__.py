@@ -27,6 +27,7 @@ from mnemoscope import Calibration, embedded
 from mnemoscope.calibration import digest
 from mnemoscope.calibration.conformal import proportion_interval
 from mnemoscope.drawing.generate import load_pipeline
+from mnemoscope.prompts.printable import counted
 
 from .checkout import comfy_clip, comfy_model, open_checkout
 
@@ -54,7 +55,7 @@ def scores(model: Any, clip: Any, prompts: Sequence[str], looks: int) -> list[fl
 
     watch = Watch(model, clip, negative="", steps=looks, decide=keep)
     watched, empty = watch.attach(model), encode(clip, "")
-    for prompt in track(prompts, f"{looks} call(s)"):
+    for prompt in track(prompts, counted(looks, "call")):
         generator = torch.Generator().manual_seed(int(digest(prompt), 16) + 1)
         noise = torch.randn(SHAPE, generator=generator)
         sample(watched, noise, encode(clip, prompt), empty)

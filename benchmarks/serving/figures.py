@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from mnemoscope.prompts.printable import counted
+
 __all__ = [
     *("BARE", "bar_lines", "bars", "of_turns", "page", "percentile", "picture", "ratio"),
     *("refused", "table"),
@@ -104,7 +106,7 @@ def page(report: Mapping[str, Any]) -> str:
         "",
         f"{report['machine']}; the bare engine screens {report['capacity']:.0f} prompts a second, "
         f"one after the other. {report['rounds']} rounds of {report['seconds']:g} s. What is ours "
-        f"has {report['lanes']} lane(s), a queue of {report['queue']}, waits for "
+        f"has {counted(report['lanes'], 'lane')}, a queue of {report['queue']}, waits for "
         f"{1e3 * report['wait']:g} ms, and has a patience of {1e3 * report['patience']:g} ms.",
         "",
         f"| {' | '.join(HEAD)} |",

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from mnemoscope.calibration import Calibration
+from mnemoscope.prompts.printable import counted
 from mnemoscope_runtime.errors import InputError
 
 from .decision import MODES, Blocked, Decision, Mode, Sampled
@@ -100,8 +101,9 @@ def _judged(index: int, score: float, compared: bool, calibration: Calibration |
 def _blocked(sampled: Sampled) -> Blocked:
     top = max(sampled.decisions, key=lambda each: each.score)
     return Blocked(
-        f"Nothing was drawn: {len(sampled.flagged)} of {len(sampled.decisions)} image(s) are about "
-        f"to reproduce a training image (highest score {top.score:.4g}, threshold "
+        f"Nothing was drawn: {len(sampled.flagged)} of "
+        f"{counted(len(sampled.decisions), 'image')} would reproduce a training image "
+        f"(highest score {top.score:.4g}, threshold "
         f"{top.threshold:.4g}). Change the prompt; or set the guard to black, which draws the "
         "others of a batch, or to report.",
         sampled.decisions,

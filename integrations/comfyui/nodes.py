@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mnemoscope import Calibration, CalibrationFile, Detector
 from mnemoscope.prompts import read_prompt_file
+from mnemoscope.prompts.printable import counted
 from mnemoscope_runtime.errors import InputError
 
 from . import comfyui
@@ -143,7 +144,8 @@ class MemorizationVerdict:
         _LOG.info("%s", seen)
         if seen.decisions and len(images) != len(seen.decisions):
             raise InputError(
-                f"The latent is of {len(seen.decisions)} image(s), and {len(images)} are given. "
+                f"The latent is of {counted(len(seen.decisions), 'image')}, and "
+                f"{len(images):,} are given. "
                 "Connect what VAE Decode makes of that very latent."
             )
         if seen.hidden:

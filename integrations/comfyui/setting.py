@@ -92,8 +92,8 @@ def read(path: Path, steps: int) -> tuple[Calibration, ...]:
     if not alike:
         has = ", ".join(map(str, sorted({each.setting.steps for each in found})))
         raise CalibrationError(
-            f"{path} holds calibrations that look at {has} step(s), and the guard is to look at "
-            f"{steps}. Set the guard to one of those, or calibrate again."
+            f"{path} holds calibrations that look at as many steps as {has}, and the guard is to "
+            f"look at {steps}. Set the guard to one of those, or calibrate again."
         )
     return alike
 

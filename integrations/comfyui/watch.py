@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mnemoscope.prompts.printable import counted
 from mnemoscope_runtime.errors import InputError, MnemoscopeError
 
 from .baseline import Baseline
@@ -169,9 +170,9 @@ class Watch:
             assert now.session is not None
             looked = len(now.session.sigmas)
             short = InputError(
-                f"The sampler asked the model {looked} time(s) in a way that the guard sees, and "
-                f"it looks at {self.steps}: nothing was decided. Draw with more steps, with a "
-                "KSampler or a CFGGuider, or calibrate a guard that looks at fewer."
+                f"The sampler asked the model {counted(looked, 'time')} in a way that the guard "
+                f"sees, and it looks at {self.steps}: nothing was decided. Draw with more steps, "
+                "with a KSampler or a CFGGuider, or calibrate a guard that looks at fewer."
             )
             self._unmeasured(now, short)
         assert now.ruling is not None

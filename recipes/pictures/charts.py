@@ -99,10 +99,8 @@ def taps() -> Drawing:
 def cascade() -> Drawing:
     """How many prompts each stage looks at, and what that saves."""
     rows = {each["setting"]: each for each in _read("embedded-cascade.json")}
-    alone = rows["taps at 3 step(s) on 4 noise(s)"]
-    both = rows[
-        "taps at 3 step(s) on 4 noise(s), after taps at 1 step(s) on 1 noise(s), which clears 0.8"
-    ]
+    alone = rows["taps at 3 steps on 4 noises"]
+    both = rows["taps at 3 steps on 4 noises, after taps at 1 step on 1 noise, which clears 0.8"]
     benign, memorised = both["held_out"], both["memorized"]
     drawing = Drawing(760, 250, "A cascade: a cheap stage clears most prompts")
     drawing.box(20, 75, 120, 60, f"{benign['prompts']} held-out\ncaptions")

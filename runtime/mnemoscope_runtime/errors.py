@@ -123,7 +123,7 @@ class Overloaded(Unserved):
     def __init__(self, waiting: int, retry_after: float, more: int = 1) -> None:
         super().__init__(
             f"{waiting} prompts are waiting, too many to take on {more} more. Come again in "
-            f"{max(1, math.ceil(retry_after))} second(s), or send fewer at a time."
+            f"{max(1, math.ceil(retry_after))} s, or send fewer at a time."
         )
         self.retry_after = retry_after
 

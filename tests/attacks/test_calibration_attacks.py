@@ -78,7 +78,7 @@ def test_what_was_learned_of_other_features(run: Run, tmp_path: Path) -> None:
     setting = replace(known.calibrations[0].setting, detector="taps")
     known.with_([again(known.require(setting), fit=fit)]).write(path / CALIBRATION)
     result = run("screen", "a cat", "--bundle", path, "--detector", "taps", "--noises", 1)
-    failed(result, 4, "learned is of 1 feature(s) at 1 step(s), and it measured 8 at 1")
+    failed(result, 4, "learned is of 1 feature at 1 step, and it measured 8 at 1")
 
 
 @pytest.mark.parametrize("text", ["onnxruntime", "[]", '{"state": 7}', "[" * 10_000])

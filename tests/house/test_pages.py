@@ -20,6 +20,7 @@ from repository import ROOT
 
 from mnemoscope.cli import app
 from recipes.pictures.__main__ import IMAGES, PICTURES
+from tests.fuzz.targets import TARGETS
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
@@ -110,6 +111,31 @@ def test_what_is_not_taken_is_seen() -> None:
     assert "--nowhere" in refused(["screen", "--nowhere", "a cat"])
     assert refused(["calibration", "carry", "my-bundle", "--to"])
     assert refused(["paint"]) == "there is no paint"
+
+
+def unpinned(text: str) -> list[str]:
+    """Lines of a block that install this package in versions that nobody tried."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.S | re.M)
+    installs = re.findall(r"^.*pip install.*'(?:\.|mnemoscope)\[.*$", "\n".join(blocks), re.M)
+    return [line for line in installs if "-c constraints" not in line]
+
+
+@pytest.mark.parametrize("page", PAGES + OTHERS, ids=name)
+def test_what_pages_install_is_pinned(page: Path) -> None:
+    assert unpinned(page.read_text("utf-8")) == []
+
+
+def test_what_is_not_pinned_is_seen() -> None:
+    pinned = "pip install -c constraints.txt '.[torch]'"
+    both = "pip install '.[torch]'\nvenv/bin/pip install 'mnemoscope[ray]'"
+    assert unpinned(f"```sh\n{pinned}\n{both}\n```\n") == both.splitlines()
+
+
+def test_every_reader_of_files_is_in_the_table_of_changed_files() -> None:
+    page = (DOCS / "hardening.md").read_text("utf-8")
+    rows = re.findall(r"^\|.*\| ([\d,]+) \| [\d,]+ \| [\d,]+ \| \d+ \|$", page, re.M)
+    assert len(rows) == len(TARGETS)
+    assert f"{sum(int(each.replace(',', '')) for each in rows):,} files" in page
 
 
 @pytest.mark.parametrize("picture", PICTURES)

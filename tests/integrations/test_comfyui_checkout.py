@@ -420,7 +420,7 @@ def test_the_graphs_that_come_with_the_nodes_run(run: Any, tmp_path: Path) -> No
     assert shown["10"][0].startswith("Image 0: not flagged. Score")
     shown, failed = run("guard", n3={"text": TOWER})
     assert failed["node_type"] == "KSampler"
-    assert failed["exception_message"].startswith("Nothing was drawn: 1 of 1 image(s)")
+    assert failed["exception_message"].startswith("Nothing was drawn: 1 of 1 image would")
     shown, failed = run("guard", n2={"mode": "black"}, n3={"text": TOWER})
     assert failed is None
     assert shown["10"][0].startswith("Image 0: memorised. Score")

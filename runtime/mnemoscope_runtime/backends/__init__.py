@@ -79,8 +79,8 @@ class BackendOptions:
         cores = os.cpu_count() or 1
         if self.threads is not None and self.threads > (most := max(16, _FEW * cores)):
             raise InputError(
-                f"{self.threads:,} threads on {cores} core(s) would be busy with each other. Give "
-                f"{most} or fewer, or leave it out."
+                f"{self.threads:,} threads would be busy with each other: this machine's cores "
+                f"number {cores}. Give {most} or fewer, or leave it out."
             )
         if self.device is not None and self.device < 0:
             raise InputError(f"There is no GPU {self.device}. Count from 0.")

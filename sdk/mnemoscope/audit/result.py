@@ -54,8 +54,8 @@ class Audit:
     def verdict(self) -> str:
         """The result in a sentence."""
         text = (
-            f"{self.flagged:,} of {self.distinct:,} distinct prompts flagged, in {self.groups:,} "
-            f"group(s), at a false-discovery rate of {self.fdr:.3g}"
+            f"{self.flagged:,} of {counted(self.distinct, 'distinct prompt')} flagged, in "
+            f"{counted(self.groups, 'group')}, at a false-discovery rate of {self.fdr:.3g}"
         )
         unscreened = sum(self.errors.values())
         return f"{text}; {counted(unscreened, 'row')} not screened" if unscreened else text

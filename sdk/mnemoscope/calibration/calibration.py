@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mnemoscope_runtime.errors import CalibrationError, InputError
 
 from ..detectors import Fit, never_negative
+from ..prompts.printable import counted
 from .cascade import Gate
 from .conformal import MARGIN, lowest_threshold, p_values, proportion_interval, smallest_fpr
 from .drift import Drift
@@ -214,9 +215,10 @@ class Calibration:
             )
         if self.among != other.among:
             raise CalibrationError(
-                f"One calibration of {self.setting} was chosen among {self.among} setting(s), the "
-                f"other among {other.among}, so that they share the risk (delta) otherwise. "
-                "Calibrate both with the same --target-tpr and candidates, or both without."
+                f"One calibration of {self.setting} was chosen among "
+                f"{counted(self.among, 'setting')}, the other among {other.among}, so that they "
+                "share the risk (delta) otherwise. Calibrate both with the same --target-tpr and "
+                "candidates, or both without."
             )
         if (self.fpr, self.delta) != (other.fpr, other.delta):
             raise CalibrationError(

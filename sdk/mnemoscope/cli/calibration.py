@@ -14,6 +14,7 @@ from .. import embedded
 from ..calibration import CalibrationFile
 from ..calibration.carrying import carry
 from ..calibration.wording import describe
+from ..prompts.printable import counted
 from ..screening.opening import own_calibration
 from ._options import (
     NoQuotesOption,
@@ -184,7 +185,7 @@ def check(
     else:
         raise CalibrationError(
             f"{file} has no calibration of what {recent} holds ({first.detector}, "
-            f"{first.backend}, {first.steps} step(s), {first.noises} noise(s), "
+            f"{first.backend}, {counted(first.steps, 'step')}, {counted(first.noises, 'noise')}, "
             f"{f'after {first.first}, ' if first.first else ''}bundle {first.bundle[:12]}). "
             f"`mnemoscope calibration inspect {file}` shows what it has."
         )

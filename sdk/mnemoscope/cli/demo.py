@@ -15,6 +15,7 @@ from ..detector import Detector
 from ..embedded import read_prompts
 from ..evaluate.summary import plot, summary, write_json
 from ..plotting import require_plots
+from ..prompts.printable import counted
 from ._options import StepsOption, require_folder, say
 from ._writers import Format, writer
 
@@ -50,9 +51,9 @@ def command(
     count = len(positives) + len(negatives)
     typer.echo(
         f"AUC {figures['auc']}  TPR@1%FPR {figures['tpr_at_1_percent_fpr']}  "
-        f"({len(positives)} memorised against {len(negatives)} others, {steps} step(s), "
-        f"{len(memorized[0].scores)} noise(s), {1000 * seconds / count:.1f} ms per prompt on "
-        f"{memorized[0].backend})"
+        f"({len(positives)} memorised against {len(negatives)} others, {counted(steps, 'step')}, "
+        f"{counted(len(memorized[0].scores), 'noise')}, "
+        f"{1000 * seconds / count:.1f} ms per prompt on {memorized[0].backend})"
     )
     report, picture = output / "demo.json", output / "demo.png"
     write_json(report, figures, memorized, others)

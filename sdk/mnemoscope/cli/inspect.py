@@ -14,7 +14,8 @@ from mnemoscope_runtime.manifest import ModelRecord
 from mnemoscope_runtime.schedulers import timesteps
 
 from .. import embedded
-from ..calibration import CalibrationFile
+from ..calibration import CalibrationFile, Setting
+from ..prompts.printable import counted
 from ..screening.opening import own_calibration
 from ._options import TrustOption
 from ._writers import printable
@@ -85,7 +86,7 @@ def _put_in(model: ModelRecord) -> dict[str, str]:
     rows = {
         f"{each.kind} {each.file}": f"scale {each.scale:g}, sha256 {each.sha256[:12]}"
         if each.kind == "lora"
-        else f"{each.token!r}, {each.vectors} vector(s), sha256 {each.sha256[:12]}"
+        else f"{each.token!r}, {counted(each.vectors or 0, 'vector')}, sha256 {each.sha256[:12]}"
         for each in model.adapters
     }
     told = {
@@ -108,8 +109,12 @@ def _calibrations(file: CalibrationFile | None) -> dict[str, str]:
     if file is None:
         return {"calibration": "none; `mnemoscope calibrate` makes one"}
     return {
-        f"calibration of {c.setting.detector}, {c.setting.backend}, {c.setting.steps} step(s), "
-        f"{c.setting.noises} noise(s)": f"FPR {c.fpr:.3g} with {1 - c.delta:.0%} confidence, "
-        f"{len(c.scores):,} benign prompts, threshold {c.threshold:.4g}"
+        f"calibration of {_setting(c.setting)}": f"FPR {c.fpr:.3g} with {1 - c.delta:.0%} "
+        f"confidence, {len(c.scores):,} benign prompts, threshold {c.threshold:.4g}"
         for c in file.calibrations
     }
+
+
+def _setting(of: Setting) -> str:
+    steps, noises = counted(of.steps, "step"), counted(of.noises, "noise")
+    return f"{of.detector}, {of.backend}, {steps}, {noises}"

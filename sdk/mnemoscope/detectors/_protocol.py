@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from mnemoscope_runtime import CalibrationError, Prompts, Screener
 
+from ..prompts.printable import counted
+
 __all__ = ["Features", "Fit", "Scores", "Statistic"]
 
 Features = NDArray[np.floating[Any]]
@@ -67,8 +69,8 @@ class Fit:
         steps, count = features.shape[2:]
         if count != len(self.weight) or steps > self.steps:
             raise CalibrationError(
-                f"What the detector learned is of {len(self.weight)} feature(s) at {self.steps} "
-                f"step(s), and it measured {count} at {steps}. {_AGAIN}"
+                f"What the detector learned is of {counted(len(self.weight), 'feature')} at "
+                f"{counted(self.steps, 'step')}, and it measured {count} at {steps}. {_AGAIN}"
             )
         return np.asarray((features - np.array(self.mean)[:steps]) / np.array(self.std)[:steps])
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..plotting import new_figure, png
+from ..prompts.printable import counted
 from .metrics import auc, roc
 from .report import Evaluation
 from .scoring import Scored
@@ -60,4 +61,4 @@ def _last(evaluation: Evaluation) -> list[Scored]:
 
 
 def _name(each: Scored) -> str:
-    return f"{each.detector}, {each.steps} step(s), {each.noises} noise(s)"
+    return f"{each.detector}, {counted(each.steps, 'step')}, {counted(each.noises, 'noise')}"

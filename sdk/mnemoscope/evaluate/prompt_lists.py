@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mnemoscope_runtime.errors import InputError
 
 from ..prompts.near_duplicates import near_duplicates
+from ..prompts.printable import counted
 
 __all__ = ["PromptLists"]
 
@@ -132,8 +133,8 @@ def _advice(lists: PromptLists) -> list[str]:
     for name, count in zip(("memorised", "other"), lists.group_counts, strict=True):
         if count < _FEW_GROUPS:
             notes.append(
-                f"The {name} prompts fall into {count} group(s) of near duplicates: that is few "
-                "to know an interval from, and from one there is none."
+                f"The {name} prompts fall into {counted(count, 'group')} of near duplicates: that "
+                "is few to know an interval from, and from one there is none."
             )
     if len(lists.negatives) < _ONE_PERCENT:
         notes.append(

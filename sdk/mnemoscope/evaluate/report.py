@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..prompts.printable import counted
 from .intervals import Interval
 from .prompt_lists import PromptLists
 from .scoring import Scored
@@ -147,8 +148,8 @@ class Evaluation:
         scores = scores[~self.lists.memorized]
         order = np.argsort(-scores, kind="stable")[:_HIGHEST]
         return Grid(
-            f"Other prompts that score highest ({best.detector}, {best.steps} step(s), "
-            f"{best.noises} noise(s))",
+            f"Other prompts that score highest ({best.detector}, "
+            f"{counted(best.steps, 'step')}, {counted(best.noises, 'noise')})",
             ("score", "prompt"),
             tuple((f"{scores[i]:.5g}", _shown(self.lists.negatives[i])) for i in order),
         )

@@ -17,6 +17,7 @@ from mnemoscope_runtime.errors import InputError, NumericsError
 from ..calibration.making import learn
 from ..detector import Detector
 from ..detectors import Features, Statistic, find_statistic
+from ..prompts.printable import counted
 from ..screening.stages import checked_scores
 from .prompt_lists import PromptLists
 
@@ -180,7 +181,7 @@ def halves(lists: PromptLists, detector: str) -> NDArray[np.bool_]:
             return second
     raise InputError(
         f"The detector {detector!r} learns from one half of the prompts and judges the other, "
-        f"near duplicates together: {lists.group_counts[0]} group(s) of memorised and "
+        f"near duplicates together: {counted(lists.group_counts[0], 'group')} of memorised and "
         f"{lists.group_counts[1]} of other prompts are too few. Give more, or leave it out of "
         "--detector."
     )

@@ -15,6 +15,7 @@ from mnemoscope_runtime.options import check_options
 from ..calibration import Calibration, Setting, digest
 from ..calibration.conformal import allowed_above
 from ..calibration.making import Progress, check_texts, distinct
+from ..prompts.printable import counted
 from .access import Access
 from .conditioning import Baseline
 from .identity import Identified
@@ -191,8 +192,8 @@ def _prompts(
             raise InputError(f"`embed` returned {name}, and {kind} takes no such embeddings.")
         if not isinstance(value, torch.Tensor) or len(value) != len(prompts):
             raise InputError(
-                f"`embed` returned {name} for something else than {len(prompts)} prompt(s). It "
-                "returns a tensor with one row for each."
+                f"`embed` returned {name} for something else than "
+                f"{counted(len(prompts), 'prompt')}. It returns a tensor with one row for each."
             )
     if "prompt_embeds" not in found:
         raise InputError("`embed` returned no prompt_embeds. It returns at least those.")

@@ -101,11 +101,15 @@ class MemorizationBlocked(MnemoscopeError):
         top = max(self.decisions, key=lambda each: each.score)
         flagged = all(each.memorized for each in self.decisions)
         super().__init__(
-            f"Nothing was drawn: all {len(self.decisions)} image(s) of this request were "
+            f"Nothing was drawn: {_all(len(self.decisions))} "
             f"{_FLAGGED if flagged else 'blocked by the policy'} (highest score {top.score:.4g}, "
             f"threshold {number(top.threshold)}). Change the prompt, or see `decisions` of this "
             "error."
         )
+
+
+def _all(count: int) -> str:
+    return "the image was" if count == 1 else f"all {count:,} images were"
 
 
 def append(path: Path, decisions: Sequence[Decision]) -> None:

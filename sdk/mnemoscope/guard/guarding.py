@@ -20,6 +20,7 @@ from mnemoscope_runtime.errors import CalibrationError, InputError
 from mnemoscope_runtime.options import check_options
 
 from ..calibration import Calibration, CalibrationFile
+from ..prompts.printable import counted
 from . import setting as settings
 from .access import Arguments
 from .conditioning import Baseline
@@ -356,8 +357,9 @@ class Guard:
             actions = list(told) if isinstance(told, Iterable) else []
             if len(actions) != len(decisions) or any(each not in ACTIONS for each in actions):
                 raise InputError(
-                    f"The policy returned {told!r:.200} for {len(decisions)} image(s). It returns "
-                    f"a list with one of {', '.join(ACTIONS)} for each."
+                    f"The policy returned {told!r:.200} for "
+                    f"{counted(len(decisions), 'image')}. It returns a list with one of "
+                    f"{', '.join(ACTIONS)} for each."
                 )
         return tuple(
             decision if action == decision.action else replace(decision, action=action)

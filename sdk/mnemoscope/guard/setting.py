@@ -13,6 +13,7 @@ import msgspec
 from mnemoscope_runtime.errors import CalibrationError, InputError
 
 from ..calibration import AGAIN, Calibration, CalibrationFile, Setting
+from ..prompts.printable import counted
 from .identity import Identity
 
 __all__ = [
@@ -186,8 +187,9 @@ def known(file: CalibrationFile, now: Identity, steps: int | None) -> list[Calib
     steps = has[0] if steps is None else steps
     if steps not in has:
         raise CalibrationError(
-            f"There is no calibration of {steps} step(s), only of {', '.join(map(str, has))}. Make "
-            f"one with `calibrate_guard(..., steps={steps})`, or look at as many."
+            f"There is no calibration of {counted(steps, 'step')}, only of "
+            f"{', '.join(map(str, has))}. Make one with "
+            f"`calibrate_guard(..., steps={steps})`, or look at as many."
         )
     return [each for each in current if each.setting.steps == steps]
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mnemoscope_runtime.errors import CalibrationError, InputError, NumericsError
 
+from ..prompts.printable import counted
 from .conditioning import EMBEDS, Baseline, Began, Branch, Told, rows_of
 from .networks import plain
 from .refusing import no_baseline, outside, through
@@ -115,9 +116,9 @@ class Watch:
             yield
         if len(self._norms) < self.steps:
             raise CalibrationError(
-                f"The pipeline called its UNet {len(self._norms)} time(s), and the guard looks at "
-                f"{self.steps}: nothing was decided. Draw with more steps, or calibrate a guard "
-                "that looks at fewer."
+                f"The pipeline called its UNet {counted(len(self._norms), 'time')}, and the guard "
+                f"looks at {self.steps}: nothing was decided. Draw with more steps, or calibrate a "
+                "guard that looks at fewer."
             )
 
     @property

@@ -14,6 +14,7 @@ from mnemoscope_runtime.errors import InputError, MnemoscopeError
 
 from ..calibration import CalibrationFile
 from ..detector import Detector
+from ..prompts.printable import counted
 from ..screening.detection import Detection
 from .batches import Batch, Batches, Limits
 from .remembering import Memory
@@ -124,8 +125,8 @@ class AsyncDetector:
                 return await found
         except TimeoutError:
             raise TimeoutError(
-                f"There was no answer within {timeout} seconds; {self.waiting} prompt(s) are "
-                "waiting. Nothing is known of this one: ask again, or wait longer."
+                f"There was no answer within {timeout} seconds; {counted(self.waiting, 'prompt')} "
+                "waited then. Nothing is known of this one: ask again, or wait longer."
             ) from None
 
     def submit(

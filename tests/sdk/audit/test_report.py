@@ -93,7 +93,7 @@ def test_the_page_needs_nothing_else() -> None:
 def test_the_page_says_what_was_found_and_how() -> None:
     seen = Page(written(FOUND, ["a cat"], others=7)).text
     for words in (
-        "2 of 9 distinct prompts flagged, in 1 group(s), at a false-discovery rate of 0.05; 3 rows",
+        "2 of 9 distinct prompts flagged, in 1 group, at a false-discovery rate of 0.05; 3 rows",
         *("not screened, empty: nothing", "neither flagged nor cleared", "and 7 more like it"),
         *("b" * 64, "c" * 64, "d" * 64, "Benjamini and Hochberg", "With 99 benign prompts ..."),
         *("not the probability that the prompt is benign", "may still be memorised", "99"),

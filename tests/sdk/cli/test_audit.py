@@ -101,7 +101,7 @@ def test_nothing_flagged(run: Run, place: Place, tmp_path: Path) -> None:
     options = ["--calibration", place.calibration, "--noises", 1]
     result = run("audit", prompts, "-o", tmp_path / "r.parquet", *options, "--dependent")
     assert result.code == 0
-    assert result.out.startswith("0 of 40 distinct prompts flagged, in 0 group(s)")
+    assert result.out.startswith("0 of 40 distinct prompts flagged, in 0 groups")
     assert [row["flagged"] for row in rows(tmp_path / "r.parquet")] == [False] * 40
 
 

@@ -77,7 +77,7 @@ def test_inspect_shows_the_calibration(run: Run, bundle_dir: Path, tmp_path: Pat
     bundle = copied(bundle_dir, tmp_path / "bundle")
     calibrate(bundle, 0.5, bundle / "calibration.json")
     shown = run("inspect", bundle).out
-    assert "calibration of magnitude, onnxruntime, 1 step(s), 3 noise(s)" in shown
+    assert "calibration of magnitude, onnxruntime, 1 step, 3 noises" in shown
     assert "FPR 0.05 with 95% confidence, 100 benign prompts, threshold 0.5" in shown
     foreign(bundle / "calibration.json")
     failed(run("inspect", bundle), 4, "made on bundle ffffffffffff")

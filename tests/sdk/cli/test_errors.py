@@ -26,7 +26,7 @@ CARRY = ("calibration", "carry", "--to")
         (["--steps", "0"], "Give 1 to 50"),
         (["--steps", "51"], "Give 1 to 50"),
         (["--threads", "0"], "Give 1 or more"),
-        (["--threads", "100000"], "100,000 threads on"),
+        (["--threads", "100000"], "100,000 threads would"),
         (["--backend", "abacus"], "Choose one of: onnxruntime"),
         (["--backend", ""], "Choose one of: onnxruntime"),
     ],

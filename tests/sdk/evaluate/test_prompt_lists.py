@@ -56,8 +56,8 @@ def test_groups_are_of_both_lists_together() -> None:
 
 def test_few_prompts_are_remarked_on() -> None:
     notes = "\n".join(lists_of(1, 5).notes)
-    assert "The memorised prompts fall into 1 group(s)" in notes
-    assert "The other prompts fall into 5 group(s)" in notes
+    assert "The memorised prompts fall into 1 group of" in notes
+    assert "The other prompts fall into 5 groups of" in notes
     assert "1 % of 5 other prompts is less than one" in notes
     assert lists_of(30, 120).notes == ()
 

@@ -116,7 +116,7 @@ def test_a_full_queue_refuses() -> None:
     with working(batch=2, queue=5) as (work, batches):
         found = submitted(batches, "abcde")
         with pytest.raises(
-            Overloaded, match=r"5 prompts are waiting.* in 1 second\(s\), or send fewer"
+            Overloaded, match=r"5 prompts are waiting.* in 1 s, or send fewer"
         ) as caught:
             batches.submit("k", ["f"])
         assert 0 < caught.value.retry_after < 1
@@ -233,7 +233,7 @@ def test_who_would_wait_too_long_is_refused() -> None:
         assert len(submitted(batches, "ab")) == 2  # nobody knows yet how long one takes
         batches.expect(4.0)
         [third] = submitted(batches, "c")  # behind two of four seconds, and what is left of another
-        with pytest.raises(Overloaded, match=r"3 prompts are waiting.* in 1[3-6] second") as caught:
+        with pytest.raises(Overloaded, match=r"3 prompts are waiting.* in 1[3-6] s, ") as caught:
             submitted(batches, "d")
         assert 13 < caught.value.retry_after < 16
         assert batches.submit("k", []) == []

@@ -18,6 +18,7 @@ from fastapi import FastAPI
 
 from mnemoscope_runtime.errors import BackendError
 
+from ...prompts.printable import counted
 from .assembling import assemble
 from .connections import impatient
 from .drift import is_watched
@@ -103,7 +104,7 @@ async def serve(
                 await rpc.stop(options.timeout)
             await answering
             await models.close(options.timeout)
-        _log.info("stopped: %d request(s) were answered since", models.answered - answered)
+        _log.info("stopped; answered since: %s", counted(models.answered - answered, "request"))
 
 
 class _Server(uvicorn.Server):

@@ -12,6 +12,7 @@ from pathlib import Path
 from mnemoscope_runtime import BackendError, Bundle, InputError
 from mnemoscope_runtime.backends.tensorrt.files import PlanKey, folder_of, keys, read_plan
 
+from ...prompts.printable import counted
 from .options import ModelOptions
 
 __all__ = ["graph_config", "graph_files", "graph_model"]
@@ -57,9 +58,9 @@ def graph_files(bundle: Bundle, options: ModelOptions) -> tuple[dict[str, bytes]
     """
     if options.backend not in _BACKENDS or options.detector != "magnitude" or options.steps != 1:
         raise InputError(
-            f"Triton has no backend of its own for {options.detector} at {options.steps} step(s) "
-            f"with {options.backend}. Use the magnitude at one step with one of: "
-            f"{', '.join(_BACKENDS)}; or leave --by-triton out."
+            f"Triton has no backend of its own for {options.detector} at "
+            f"{counted(options.steps, 'step')} with {options.backend}. Use the magnitude at one "
+            f"step with one of: {', '.join(_BACKENDS)}; or leave --by-triton out."
         )
     if bundle.manifest.encodes_apart:
         raise InputError(
