@@ -21,6 +21,7 @@ from mnemoscope_runtime.manifest import EMPTY, Precision
 from ..models import Embeds, Model
 from .frames import with_room
 from .lowering import drop_idle_squeezes, lower_argmax, lower_permutations
+from .optimizing import optimize
 from .reference import magnitude
 from .taps import Recorder
 
@@ -241,9 +242,12 @@ def to_onnx(graph: Graph, model: Model, opset: int = OPSETS["float32"]) -> ir.Mo
                     input_names=list(graph.inputs),
                     output_names=list(graph.outputs),
                     dynamic_shapes=open_dimensions,
+                    optimize=False,  # see `optimizing`
                     verbose=False,
                 )
             )
+            assert program is not None
+            with_room(lambda: optimize(program.model))
     except Exception as error:  # the exporter's errors share no base class
         raise ExportError(
             f"torch {torch.__version__} cannot export {type(graph).__name__} of {model.id}: "
@@ -252,7 +256,6 @@ def to_onnx(graph: Graph, model: Model, opset: int = OPSETS["float32"]) -> ir.Mo
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-    assert program is not None
     _check_open(program.model, open_dimensions, type(graph).__name__)
     lower_argmax(program.model)
     drop_idle_squeezes(program.model)
