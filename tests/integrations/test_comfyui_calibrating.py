@@ -92,7 +92,7 @@ def test_the_file_is_that_of_every_calibration(tmp_path: Path) -> None:
     assert parts["pipeline"] == "ComfyUI BaseModel"
     assert parts["sigmas"] == "14.6"
     assert parts["negative prompt"] == digest("")
-    with pytest.raises(CalibrationError, match=r"look at 1 step\(s\), and the guard is to look at"):
+    with pytest.raises(CalibrationError, match=r"look at as many steps as 1, and the guard is to"):
         read(path, 2)
 
 

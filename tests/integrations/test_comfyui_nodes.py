@@ -126,7 +126,7 @@ def test_a_guard_is_calibrated_and_judges(nodes: dict[str, type], tmp_path: Path
     assert verdict.splitlines()[1].startswith("Image 1: not flagged. Score")
     assert score == max(each.score for each in guard.sampled(drawn).decisions)
     assert clear is False
-    with pytest.raises(InputError, match=r"of 2 image\(s\), and 1 are given"):
+    with pytest.raises(InputError, match=r"of 2 images, and 1 are given"):
         run(nodes["MnemoscopeVerdict"], guard=guard, latent={"samples": drawn},
             images=torch.ones(1, 8, 8, 3))  # fmt: skip
 

@@ -103,7 +103,7 @@ def test_what_is_not_flagged_is_drawn_to_the_bit(model: Any, clip: Clip, block: 
 
 
 def test_block_raises_where_one_of_a_batch_is_flagged(model: Any, clip: Clip, block: Any) -> None:
-    with pytest.raises(Blocked, match=r"1 of 2 image\(s\) are about to reproduce") as raised:
+    with pytest.raises(Blocked, match=r"1 of 2 images would reproduce") as raised:
         draw(block.attach(model), noise_of(0, 2), both(clip, QUIET, LOUD), both(clip, ""))
     assert [each.memorized for each in raised.value.decisions] == [False, True]  # type: ignore[attr-defined]
 

@@ -89,7 +89,7 @@ def test_detectors_that_learn(bundle_dir: Path) -> None:
         ({"noises": [0]}, "has 3 noises"),
         ({"steps": [51]}, "has 50 steps, so --steps 51 cannot"),
         ({"detectors": ["magic"]}, "no detector 'magic'"),
-        ({"detectors": ["anisotropy"]}, r"'anisotropy' learns .* 1 group\(s\) of memorised"),
+        ({"detectors": ["anisotropy"]}, r"'anisotropy' learns .* 1 group of memorised"),
     ],
 )
 def test_settings_that_do_not_exist(

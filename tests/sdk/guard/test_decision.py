@@ -26,7 +26,7 @@ def decision(**changes: Any) -> Decision:
 
 def test_what_is_blocked_names_the_highest_score_and_why() -> None:
     flagged = [decision(score=2.0), decision(score=3.0)]
-    assert "were flagged" in str(MemorizationBlocked(flagged))
+    assert "all 2 images were flagged" in str(MemorizationBlocked(flagged))
     assert "highest score 3, threshold 1" in str(MemorizationBlocked(flagged))
     mixed = [decision(), decision(memorized=False)]
     assert "blocked by the policy" in str(MemorizationBlocked(mixed))

@@ -145,8 +145,8 @@ def test_calibrating_on_embeddings_of_prompts_is_calibrating_on_prompts(pipe: An
     ("returned", "message"),
     [
         ({}, "no prompt_embeds"),
-        ({"prompt_embeds": torch.zeros(3, 77, 32)}, r"for something else than 8 prompt\(s\)"),
-        ({"prompt_embeds": "a cat"}, r"for something else than 8 prompt\(s\)"),
+        ({"prompt_embeds": torch.zeros(3, 77, 32)}, r"for something else than 8 prompts\."),
+        ({"prompt_embeds": "a cat"}, r"for something else than 8 prompts\."),
         ({"prompt": ["a cat"] * 8}, "returned prompt, and StableDiffusionPipeline takes no such"),
         ({"pooled_prompt_embeds": torch.zeros(8, 4)}, "returned pooled_prompt_embeds, and"),
         ({"prompt_embeds": torch.zeros(8, 154, 32)}, "154 tokens and no negative.*Return both"),

@@ -151,7 +151,7 @@ def test_block_all_stops_after_the_first_step(pipe: Any, everything: Any) -> Non
     with (
         counted() as calls,
         Guard(pipe, calibration=everything, policy="block") as guard,
-        pytest.raises(MemorizationBlocked, match=r"all 3 image\(s\)") as blocked,
+        pytest.raises(MemorizationBlocked, match=r"all 3 images were flagged") as blocked,
     ):
         draw(pipe, PROMPTS)
     assert len(calls) == 1

@@ -192,7 +192,7 @@ def test_block_all_stops_after_the_first_step_and_is_no_error_of_diffusers(
     with (
         counted() as calls,
         Guard(pipe, calibration=calibration, policy="block") as guard,
-        pytest.raises(MemorizationBlocked, match=r"all 3 image\(s\)") as blocked,
+        pytest.raises(MemorizationBlocked, match=r"all 3 images were flagged") as blocked,
     ):
         draw(pipe, PROMPTS, **SIZE)
     logging.getLogger("diffusers").removeHandler(caplog.handler)
