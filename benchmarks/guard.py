@@ -157,7 +157,7 @@ def outcomes(
             best = copy_similarity(descriptor, kept, pictures).max(1)
             found["copies"] = int((best > descriptor.copied_above).sum())
             found["similarity"] = float(best.mean())
-            found["cosines"] = best.round(4).tolist()
+            found["cosines"] = best.astype(np.float64).round(4).tolist()
             if second is not None:
                 found["sscd"] = second.nearest(kept)
             found["alignment"] = float(alignment.score([prompts[i] for i in shown], kept).mean())

@@ -74,5 +74,5 @@ def cells(cosines: Sequence[float] | None) -> list[str]:
 
 
 def _rounded(cosines: Cosines) -> list[float]:
-    found: list[float] = cosines.round(4).tolist()
+    found: list[float] = cosines.astype(np.float64).round(4).tolist()
     return found
