@@ -18,10 +18,12 @@ from typing import Any
 import torch
 from diffusers import (
     DDIMScheduler,
+    DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxTransformer2DModel,
     PixArtTransformer2DModel,
     QwenImageTransformer2DModel,
+    SanaTransformer2DModel,
     SD3Transformer2DModel,
 )
 from rich.console import Console
@@ -31,6 +33,8 @@ from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
+    Gemma2Config,
+    Gemma2Model,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     T5Config,
@@ -41,6 +45,7 @@ from mnemoscope_export.models import Model
 from mnemoscope_export.models.flux import Flux
 from mnemoscope_export.models.pixart import PixArtSigma
 from mnemoscope_export.models.qwen_image import QwenImage
+from mnemoscope_export.models.sana import Sana
 from mnemoscope_export.models.sd3 import StableDiffusion3
 from mnemoscope_export.torch.flops import count_flops
 
@@ -120,6 +125,15 @@ def _qwen() -> Model:
     return QwenImage("", _reads(546), encoder, QwenImageTransformer2DModel(), scheduler)
 
 
+def _sana() -> Model:
+    # how many tokens its instruction has, its own tokenizer alone says: 500 are read here in all
+    with torch.device("cpu"):  # it looks at its levels when it is made
+        scheduler = DPMSolverMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True
+        )
+    return Sana("", _reads(500), Gemma2Model(Gemma2Config()), SanaTransformer2DModel(), scheduler)
+
+
 _MEDIUM = tuple(range(13))
 MODELS: Mapping[str, Callable[[], Model]] = {
     "Stable Diffusion 3 medium": _sd3(num_layers=24, num_attention_heads=24),
@@ -132,6 +146,7 @@ MODELS: Mapping[str, Callable[[], Model]] = {
     "FLUX.1 schnell": _flux(guided=False),
     "PixArt-Sigma, 1024 px": _pixart,
     "Qwen-Image": _qwen,
+    "Sana 1.6B": _sana,
 }  # fmt: skip
 
 

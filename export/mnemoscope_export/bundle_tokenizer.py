@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["BundleTokenizer", "bundle_tokenizer"]
 
 
-_NAMES: Mapping[TokenizerKind, str] = {"t5": "T5", "qwen2": "Qwen2"}
+_NAMES: Mapping[TokenizerKind, str] = {"t5": "T5", "qwen2": "Qwen2", "gemma": "Gemma"}
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,9 @@ def _kind(tokenizer: Any) -> TokenizerKind:
     model = tokenizer.backend_tokenizer.model
     if isinstance(model, Unigram):
         return "t5"
-    return "clip" if model.end_of_word_suffix else "qwen2"
+    if model.end_of_word_suffix:
+        return "clip"
+    return "gemma" if model.byte_fallback else "qwen2"
 
 
 def _definition(tokenizer: Any) -> bytes:

@@ -11,16 +11,25 @@ import numpy as np
 
 from mnemoscope_runtime.errors import ExportError, InputError
 from mnemoscope_runtime.options import check_options
-from mnemoscope_runtime.schedulers import Ddim, FlowEuler, Scheduler, is_trained, timesteps
+from mnemoscope_runtime.schedulers import (
+    Ddim,
+    Flow,
+    FlowDpm,
+    FlowEuler,
+    Scheduler,
+    is_trained,
+    timesteps,
+)
 from mnemoscope_runtime.units import PredictionType
 
 from .configs import SCHEDULER, refuse, scheduler_problems
-from .configs.flow import FLOW_SCHEDULER, flow_problems
+from .configs.flow import DPM_SCHEDULER, FLOW_SCHEDULER, dpm_problems, flow_problems
 
 __all__ = [
     "check_clip_skip",
     "check_latent_size",
     "check_vocabulary",
+    "dpm_record",
     "family",
     "flow_record",
     "flow_shift",
@@ -102,6 +111,33 @@ def flow_record(
     return FlowEuler(count, shift, own if last is None else last, inference_steps, terminal)
 
 
+def dpm_record(config: Mapping[str, Any], model: str, inference_steps: int) -> FlowDpm:
+    """The schedule of a DPM solver along a flow, sampled with its steps of first order.
+
+    Args:
+        config: The contents of `scheduler_config.json`.
+        model: What errors call the model.
+        inference_steps: Steps of a whole image.
+
+    Raises:
+        ExportError: the schedule is one that the runtime does not reproduce.
+    """
+    refuse(model, [f"scheduler: {each}" for each in dpm_problems(config)])
+    count, shift = (
+        config.get(name, DPM_SCHEDULER[name].default)
+        for name in ("num_train_timesteps", "flow_shift")
+    )
+    found = FlowDpm(count, float(shift), inference_steps)
+    told = timesteps(found)
+    if told[-1] < 1 or len(set(told.tolist())) < len(told):
+        raise ExportError(
+            f"{model} is told whole timesteps, and {inference_steps} steps are so many that some "
+            "are told alike. Give --inference-steps N (in Python `inference_steps`) with as many "
+            "as you draw with."
+        )
+    return found
+
+
 def flow_shift(config: Mapping[str, Any], image_tokens: int) -> float:
     """diffusers' `mu`: how much the levels of a picture of so many tokens are shifted."""
     own = {name: config.get(name, option.default) for name, option in FLOW_SCHEDULER.items()}
@@ -125,7 +161,7 @@ def screening_timestep(scheduler: Scheduler, wanted: int | None) -> int:
     if wanted is None:
         return int(timesteps(scheduler)[0])
     if not is_trained(scheduler, wanted):
-        first = int(isinstance(scheduler, FlowEuler))
+        first = int(isinstance(scheduler, Flow))
         last = scheduler.num_train_timesteps - 1 + first
         raise InputError(
             f"The model was trained on timesteps {first} to {last}, not {wanted}. Give one of "

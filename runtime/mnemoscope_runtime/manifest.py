@@ -52,7 +52,7 @@ _Magnitude = Annotated[float, msgspec.Meta(gt=0)]
 Precision = Literal["float32", "bfloat16", "float16"]
 Embedding = Literal["prompt_embeds", "pooled_embeds", "prompt_mask"]
 Follows = Literal["transformers-4", "transformers-5"]
-TokenizerKind = Literal["clip", "t5", "qwen2"]
+TokenizerKind = Literal["clip", "t5", "qwen2", "gemma"]
 
 
 @dataclass(frozen=True)

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 from tokenizers import Tokenizer as Library
 
-from .errors import InputError, IntegrityError
+from .errors import IntegrityError
 from .qwen_json import checked
-from .tokenizer import Piece, Reader, Tokens
+from .template_reader import TemplateReader
 from .tokenizer_json import Refused
 
 __all__ = ["QwenTokenizer"]
 
 
-class QwenTokenizer(Reader):
+class QwenTokenizer(TemplateReader):
     """Turns prompts into ids exactly as transformers' Qwen2Tokenizer does for Qwen-Image.
 
-    A prompt is read inside a template, and together with it: a line break at its beginning and the
-    template's before it are one token.
+    A line break at a prompt's beginning and the template's before it are one token.
     """
 
     kind = "Qwen2"
@@ -66,50 +62,6 @@ class QwenTokenizer(Reader):
                 f"{origin} does not go with its template: {pad_token} is missing, or {dropped} ids "
                 "are not all of what stands before a prompt. Export the model again."
             )
-        super().__init__(library, length, pad=pad, start=tuple(start[:dropped]))
-        self._before, self._behind = before, behind[0]
-        self._after = len(library.encode(self._behind, add_special_tokens=False).ids)
-
-    def encode(self, prompts: Sequence[str]) -> Tokens:
-        """See `Reader.encode`.
-
-        Raises:
-            InputError: also where a prompt is cut behind what stands for nothing.
-        """
-        self.check(prompts)
-        texts = [f"{self._before}{prompt}{self._behind}" for prompt in prompts]
-        found = self._library.encode_batch(texts, add_special_tokens=False)
-        ids = np.full((len(found), self.length), self._pad, np.int64)
-        for k, (row, encoding) in enumerate(zip(ids, found, strict=True)):
-            read = encoding.ids[: self.length]
-            row[: len(read)] = read
-            # padding is told from a prompt by where the last token is that is none
-            if len(read) == self.length and read[-1] == self._pad:
-                raise InputError(
-                    f"Prompt {k} is cut where it spells the token that stands for nothing, "
-                    f"{self._library.id_to_token(self._pad)!r}. Leave that out, or cut the prompt."
-                )
-        return Tokens(ids, tuple(len(each.ids) - self._after > self.length for each in found))
-
-    def bodies(self, prompts: Sequence[str]) -> list[list[int]]:
-        """All ids that the network is told of, those of the template behind the prompt with them.
-
-        Raises:
-            InputError: as `encode`.
-        """
-        self.check(prompts)
-        texts = [f"{self._before}{prompt}{self._behind}" for prompt in prompts]
-        found = self._library.encode_batch(texts, add_special_tokens=False)
-        return [encoding.ids[len(self.start) :] for encoding in found]
-
-    def pieces(self, prompt: str) -> tuple[Piece, ...]:
-        """See `Reader.pieces`; the template's tokens have no span."""
-        self.check([prompt])
-        first, last = len(self._before), len(self._before) + len(prompt)
-        found = self._read_text(f"{self._before}{prompt}{self._behind}")
-        pieces = []
-        for token, (start, end) in zip(found.tokens, found.offsets, strict=True):
-            span = max(start, first) - first, min(end, last) - first
-            pieces.append(Piece(token, span if span[0] < span[1] else None))
-        padding = Piece(str(self._library.id_to_token(self._pad)), None)
-        return *pieces[: self.length], *[padding] * (self.length - len(pieces))
+        super().__init__(
+            library, length, pad=pad, template=(before, behind[0]), start=start[:dropped]
+        )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from .bundle import Bundle
 from .clip_tokenizer import ClipTokenizer
 from .errors import IntegrityError
+from .gemma_tokenizer import GemmaTokenizer
 from .manifest import TokenizerKind, TokenizerRecord
 from .qwen_tokenizer import QwenTokenizer
 from .t5_tokenizer import T5Tokenizer
@@ -35,10 +36,22 @@ def _qwen2(definition: bytes, record: TokenizerRecord, origin: str) -> Reader:
     )
 
 
+def _gemma(definition: bytes, record: TokenizerRecord, origin: str) -> Reader:
+    return GemmaTokenizer(
+        definition,
+        length=record.length,
+        pad_token=record.pad_token,
+        template=record.template or "{}",
+        lowercase=record.lowercase,
+        origin=origin,
+    )
+
+
 _READERS: Mapping[TokenizerKind, Callable[[bytes, TokenizerRecord, str], Reader]] = {
     "clip": _clip,
     "t5": _t5,
     "qwen2": _qwen2,
+    "gemma": _gemma,
 }
 
 

@@ -1,4 +1,4 @@
-"""Samplers in numpy: DDIM (Song et al. 2021), of the paper's protocol, and Euler's for flows."""
+"""Samplers in numpy: DDIM (Song et al. 2021), of the paper's protocol, and two for flows."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .units import Level, Unit
 
 __all__ = [
     "Ddim",
+    "FlowDpm",
     "FlowEuler",
     "Scheduler",
     "advance",
@@ -68,9 +69,15 @@ class Ddim(Scheduler):
     kind: Literal["ddim"] = field(default="ddim", kw_only=True)
 
 
+class Flow(Scheduler):
+    """A sampler along a rectified flow, from noise (s = 1) to a picture (s = 0)."""
+
+    unit = "x0"
+
+
 @dataclass(frozen=True)
-class FlowEuler(Scheduler):
-    """Euler's steps along a rectified flow, from noise (s = 1) to a picture (s = 0).
+class FlowEuler(Flow):
+    """Euler's steps along a rectified flow.
 
     Timesteps are s times `num_train_timesteps`. A shift that depends on the size of the latents is
     worked out at export, for the bundle's.
@@ -81,8 +88,6 @@ class FlowEuler(Scheduler):
         terminal: s of the last step after that, to which all are stretched; None leaves them.
     """
 
-    unit = "x0"
-
     num_train_timesteps: _Count
     shift: Annotated[float, msgspec.Meta(gt=0, le=2**16)]
     last: Annotated[float, msgspec.Meta(gt=0, le=1)]
@@ -91,7 +96,28 @@ class FlowEuler(Scheduler):
     kind: Literal["flow-euler"] = field(default="flow-euler", kw_only=True)
 
 
-_KINDS: Mapping[str, type[Scheduler]] = {"ddim": Ddim, "flow-euler": FlowEuler}
+@dataclass(frozen=True)
+class FlowDpm(Flow):
+    """DPM-Solver++ of first order (Lu et al. 2022) along a rectified flow: steps are Euler's.
+
+    The first level is that of the last training timestep, and timesteps are whole numbers: s times
+    `num_train_timesteps`, rounded down.
+
+    Attributes:
+        shift: s becomes shift s / (1 + (shift - 1) s).
+    """
+
+    num_train_timesteps: _Count
+    shift: Annotated[float, msgspec.Meta(gt=0, le=2**16)]
+    inference_steps: _Count
+    kind: Literal["flow-dpm"] = field(default="flow-dpm", kw_only=True)
+
+
+_KINDS: Mapping[str, type[Scheduler]] = {
+    "ddim": Ddim,
+    "flow-euler": FlowEuler,
+    "flow-dpm": FlowDpm,
+}
 
 
 def decoded(wanted: type, value: Any) -> Any:
@@ -126,26 +152,41 @@ def alphas_cumprod(scheduler: Ddim) -> NDArray[np.float64]:
     return np.cumprod(1 - betas)
 
 
-def sigmas(scheduler: FlowEuler) -> Array:
-    """The noise levels s of a whole image, as diffusers' FlowMatchEulerDiscreteScheduler has them.
+def sigmas(scheduler: FlowEuler | FlowDpm) -> Array:
+    """The noise levels s of a whole image, as diffusers' scheduler of that name has them.
 
     Returns:
-        # [inference_steps + 1], falling from 1 to 0
+        # [inference_steps + 1], falling from 1, or nearly 1, to 0
     """
-    even = np.linspace(1, scheduler.last, scheduler.inference_steps)
-    shifted = scheduler.shift * even / (1 + (scheduler.shift - 1) * even)
-    if scheduler.terminal is not None and shifted[-1] < 1:
-        shifted = 1 - (1 - shifted) * (1 - scheduler.terminal) / (1 - shifted[-1])
-    return np.append(shifted, 0).astype(np.float32)
+    return np.append(_levels(scheduler), 0).astype(np.float32)
+
+
+def _levels(scheduler: FlowEuler | FlowDpm) -> NDArray[np.float64]:
+    """Those that a step begins at. # [inference_steps]"""
+    count = scheduler.inference_steps
+    if isinstance(scheduler, FlowDpm):  # 1 - alpha, and in that order: timesteps are rounded down
+        even = 1 - np.linspace(1, 1 / scheduler.num_train_timesteps, count + 1)[:0:-1]
+        return _shifted(even, scheduler.shift)
+    levels = _shifted(np.linspace(1, scheduler.last, count), scheduler.shift)
+    if scheduler.terminal is not None and levels[-1] < 1:
+        levels = 1 - (1 - levels) * (1 - scheduler.terminal) / (1 - levels[-1])
+    return levels
+
+
+def _shifted(even: NDArray[np.float64], shift: float) -> NDArray[np.float64]:
+    """Esser et al. 2024, equation 23."""
+    return shift * even / (1 + (shift - 1) * even)
 
 
 def timesteps(scheduler: Scheduler) -> NDArray[np.int64] | Array:
     """The timesteps of a whole image, from the noisiest down.
 
     Returns:
-        # [inference_steps], whole numbers for DDIM and float32 for flows
+        # [inference_steps], whole numbers, but of `FlowEuler` float32
     """
     total, count = scheduler.num_train_timesteps, scheduler.inference_steps
+    if isinstance(scheduler, FlowDpm):
+        return (_levels(scheduler) * total).astype(np.int64)
     if isinstance(scheduler, FlowEuler):
         return sigmas(scheduler)[:-1] * np.float32(total)
     assert isinstance(scheduler, Ddim)
@@ -165,7 +206,7 @@ def as_input(scheduler: Scheduler, timestep: float) -> NDArray[np.generic]:
 
 def is_trained(scheduler: Scheduler, timestep: float) -> bool:
     """Whether a model was trained on a timestep: DDIM's begin at 0, and those of flows above it."""
-    if isinstance(scheduler, FlowEuler):
+    if isinstance(scheduler, Flow):
         return 0 < timestep <= scheduler.num_train_timesteps
     return 0 <= timestep < scheduler.num_train_timesteps
 
@@ -177,7 +218,7 @@ def level(scheduler: Scheduler, timestep: float) -> Level:
         scheduler: The sampler.
         timestep: t, one that `is_trained`.
     """
-    if isinstance(scheduler, FlowEuler):
+    if isinstance(scheduler, Flow):
         noise = timestep / scheduler.num_train_timesteps
         return Level(1 - noise, noise)
     assert isinstance(scheduler, Ddim)
@@ -230,7 +271,7 @@ def advance(latents: Array, prediction: Array, timestep: float, scheduler: Sched
     Raises:
         InputError: it is none of them.
     """
-    if isinstance(scheduler, FlowEuler):
+    if isinstance(scheduler, FlowEuler | FlowDpm):
         return _flow_step(latents, prediction, timestep, scheduler)
     assert isinstance(scheduler, Ddim)
     return ddim_step(latents, prediction, int(timestep), scheduler)
@@ -256,8 +297,8 @@ def ddim_step(latents: Array, eps: Array, timestep: int, scheduler: Ddim) -> Arr
     return np.asarray(abar_next**0.5 * x0 + (1 - abar_next) ** 0.5 * eps, np.float32)
 
 
-def _flow_step(latents: Array, x0: Array, timestep: float, scheduler: FlowEuler) -> Array:
-    """x + (s' - s) v, where x0 = x - s v: x0 + s' / s (x - x0), which never divides by zero."""
+def _flow_step(latents: Array, x0: Array, timestep: float, scheduler: FlowEuler | FlowDpm) -> Array:
+    """x + (s' - s) v, of an x0 that is x - t v for the level t that the network was told."""
     schedule, levels = timesteps(scheduler), sigmas(scheduler)
     places = np.flatnonzero(schedule == np.float32(timestep))
     if not len(places):
@@ -266,4 +307,7 @@ def _flow_step(latents: Array, x0: Array, timestep: float, scheduler: FlowEuler)
             "`screener.timesteps`."
         )
     here, after = levels[places[0]], levels[places[0] + 1]
-    return np.asarray(x0 + after / here * (latents - x0), np.float32)
+    if isinstance(scheduler, FlowEuler):  # t is s
+        return np.asarray(x0 + after / here * (latents - x0), np.float32)
+    told = np.float32(timestep / scheduler.num_train_timesteps)
+    return np.asarray(latents + (after - here) / told * (latents - x0), np.float32)

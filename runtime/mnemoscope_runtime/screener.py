@@ -149,7 +149,7 @@ class Screener(Closing):
 
     @property
     def timesteps(self) -> list[float]:
-        """The timesteps of a whole image, the noisiest first; whole numbers but for flows."""
+        """The timesteps of a whole image, the noisiest first; whole numbers but for `FlowEuler`."""
         found: list[float] = timesteps(self.bundle.manifest.scheduler).tolist()
         return found
 
@@ -272,7 +272,7 @@ class Screener(Closing):
         Args:
             embeds: What the UNet is told of the prompts. # [b, ...] each
             latents: # [b, m, C, H, W]
-            timestep: One that the model was trained on; a whole number but for flows.
+            timestep: One that the model was trained on; a whole number but for `FlowEuler`.
             empty: What the unconditional branch is told; by default the empty prompt.
                 # [1, ...] each
 
@@ -429,7 +429,7 @@ class Screener(Closing):
         Args:
             prompt_embeds: What diffusers calls so. # [B, L, D]
             pooled_embeds: For Stable Diffusion XL. # [B, P]
-            prompt_mask: For PixArt-Sigma, its prompt_attention_mask; Qwen-Image's
+            prompt_mask: For PixArt-Sigma and Sana, their prompt_attention_mask; Qwen-Image's
                 prompt_embeds_mask. # [B, L]
             empty_embeds: The baseline, diffusers' negative_prompt_embeds; by default the bundle's
                 own, with chunks of the empty prompt behind it where there are more. One row, or the

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer as Library
 from .errors import IntegrityError
 from .tokenizer import Reader
 from .tokenizer_json import Refused
-from .triggers import Written
+from .triggers import Written, lowered
 from .unigram_json import checked
 
 __all__ = ["T5Tokenizer"]
@@ -54,12 +54,5 @@ class T5Tokenizer(Reader):
         self._lowercase = lowercase
 
     def written(self, prompt: str) -> Written:
-        """See `Reader.written`; as Python's str.lower and str.strip have it."""
-        if not self._lowercase:
-            return super().written(prompt)
-        lower = prompt.lower()
-        first = len(lower) - len(lower.lstrip())
-        # a character may have several in lower case
-        origins = [(k, k + 1) for k, each in enumerate(prompt) for _ in each.lower()]
-        text = lower.strip()
-        return Written(text, tuple(origins[first : first + len(text)]))
+        """See `Reader.written`."""
+        return lowered(prompt) if self._lowercase else super().written(prompt)

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 from .errors import InputError
 
-__all__ = ["LONGEST", "Written", "triggers", "write_out"]
+__all__ = ["LONGEST", "Written", "lowered", "triggers", "write_out"]
 
 LONGEST = 1_000_000  # characters of a prompt when all is written out
 
 
 @dataclass(frozen=True)
 class Written:
-    """A prompt with its triggers written out.
+    """A prompt as it is tokenized: with its triggers written out, or in lower case.
 
     Attributes:
         text: What is tokenized.
@@ -34,6 +34,16 @@ class Written:
         if self.origins is None or start >= end:
             return start, end
         return self.origins[start][0], self.origins[end - 1][1]
+
+
+def lowered(prompt: str) -> Written:
+    """A prompt in lower case, without space around it, as Python's str.lower and str.strip do."""
+    lower = prompt.lower()
+    first = len(lower) - len(lower.lstrip())
+    # a character may have several in lower case
+    origins = [(k, k + 1) for k, each in enumerate(prompt) for _ in each.lower()]
+    text = lower.strip()
+    return Written(text, tuple(origins[first : first + len(text)]))
 
 
 def triggers(added: Collection[str]) -> dict[str, str]:

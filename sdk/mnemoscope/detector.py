@@ -318,7 +318,7 @@ class Detector(Closing):
         Args:
             prompt_embeds: Of numpy or torch; diffusers' prompt_embeds. # [B, L, D]
             pooled_embeds: Stable Diffusion XL's pooled_prompt_embeds. # [B, P]
-            prompt_mask: PixArt-Sigma's prompt_attention_mask; Qwen-Image's
+            prompt_mask: PixArt-Sigma's and Sana's prompt_attention_mask; Qwen-Image's
                 prompt_embeds_mask. # [B, L]
             empty_embeds: The baseline, negative_prompt_embeds; by default the bundle's own, with
                 chunks of the empty prompt behind it where there are more. One row, or the same one

@@ -92,6 +92,20 @@ def bpe_file() -> bytes:
     return library.to_str().encode()
 
 
+def gemma_file() -> bytes:
+    """A `tokenizer.json` of Gemma's kind: bytes for what is unknown, and a few merges."""
+    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", *(f"<0x{k:02X}>" for k in range(256))]
+    tokens += ["\u2581", *"act", "ca", "cat", "\u2581cat"]
+    vocab = {each: k for k, each in enumerate(tokens)}
+    merges = [("c", "a"), ("ca", "t"), ("\u2581", "cat")]
+    model = BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    library = Tokenizer(model)
+    library.normalizer = normalizers.Replace(" ", "\u2581")
+    library.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    library.add_special_tokens(["<pad>", "<bos>"])
+    return library.to_str().encode()
+
+
 def prompt_files(ending: str) -> list[bytes]:
     """Files of a few prompts in a format."""
     texts = ["a cat, sitting", 'the "big" one', "eine Katze — 猫 😀", " spaced  out ", "x" * 50]

@@ -32,6 +32,7 @@ from mnemoscope_runtime import Bundle, ClipTokenizer, IntegrityError, Screener
 from mnemoscope_runtime.backends.cover import Profile
 from mnemoscope_runtime.backends.tensorrt import PlanKey, find_plan, write_plan
 from mnemoscope_runtime.bundle import MANIFEST
+from mnemoscope_runtime.gemma_tokenizer import GemmaTokenizer
 from mnemoscope_runtime.graphs.operators import OPERATORS
 from mnemoscope_runtime.graphs.walk import Refused, check_graph
 from mnemoscope_runtime.qwen_tokenizer import QwenTokenizer
@@ -43,7 +44,16 @@ from ..support.attack_support import edit, plant
 from ..support.calibrations import SETTING, again, made
 from ..support.hostile_graphs import harmless
 from .mutators import ANY_FILE, Mutator, change_graph
-from .seeds import bpe_file, calibrations, light, one_row, prompt_files, signed_file, unigram_file
+from .seeds import (
+    bpe_file,
+    calibrations,
+    gemma_file,
+    light,
+    one_row,
+    prompt_files,
+    signed_file,
+    unigram_file,
+)
 
 __all__ = ["TARGETS", "Target"]
 
@@ -150,6 +160,17 @@ def qwen_tokenizer(folder: Path) -> Target:  # noqa: ARG001
         return QwenTokenizer(content, **told).encode(PROMPTS).ids
 
     seed = bpe_file()
+    return Target((seed,), read, lambda found, _: found.shape == (4, 32) and found.min() >= 0)
+
+
+def gemma_tokenizer(folder: Path) -> Target:  # noqa: ARG001
+    """The same of Gemma's kind, behind an instruction."""
+    options: dict[str, Any] = {"length": 32, "pad_token": "<pad>", "template": "a cat: {}"}
+
+    def read(content: bytes) -> Any:
+        return GemmaTokenizer(content, **options, origin="t").encode(PROMPTS).ids
+
+    seed = gemma_file()
     return Target((seed,), read, lambda found, _: found.shape == (4, 32) and found.min() >= 0)
 
 
@@ -288,7 +309,7 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     each.__name__.replace("_", "-"): each
     for each in (
         *(manifest, calibration, forged_calibration, graph, noise_bank, empty_embeds),
-        *(tokenizer, t5_tokenizer, qwen_tokenizer),
+        *(tokenizer, t5_tokenizer, qwen_tokenizer, gemma_tokenizer),
         *(sidecar, plan, signature, signed, public_key, journal),
     )
 }

@@ -1,4 +1,4 @@
-"""Euler's steps along a flow, against diffusers' FlowMatchEulerDiscreteScheduler."""
+"""Steps along a flow, against diffusers' FlowMatchEuler and DPM-Solver schedulers."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 
 from mnemoscope_runtime import InputError
 from mnemoscope_runtime.agreement import UNIT
 from mnemoscope_runtime.schedulers import (
+    FlowDpm,
     FlowEuler,
     advance,
+    as_input,
     guide,
     is_trained,
     kept_length,
@@ -69,6 +71,40 @@ def test_levels_that_end_where_they_are_told(steps: int) -> None:
     np.testing.assert_allclose(sigmas(ours), theirs.sigmas.numpy(), atol=4 * UNIT)
     assert sigmas(ours)[0] == 1
     assert timesteps(replace(ours, inference_steps=1)).tolist() == [1000]
+
+
+def dpm(shift: float, steps: int) -> tuple[FlowDpm, DPMSolverMultistepScheduler]:
+    theirs = DPMSolverMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift, solver_order=1
+    )
+    theirs.set_timesteps(steps)
+    return FlowDpm(1000, shift, steps), theirs
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0, 0.5])
+def test_levels_and_timesteps_of_a_dpm_solver(shift: float) -> None:
+    """To the last bit: timesteps are rounded down, and some are whole before that."""
+    for steps in (*range(1, 60), 111, 333):
+        ours, theirs = dpm(shift, steps)
+        found = timesteps(ours)
+        np.testing.assert_array_equal(sigmas(ours), theirs.sigmas.numpy())
+        np.testing.assert_array_equal(found, theirs.timesteps.numpy())
+        assert found.dtype == as_input(ours, 999).dtype == np.int64
+        assert all(is_trained(ours, t) for t in found)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 20])
+def test_steps_of_a_dpm_solver(steps: int) -> None:
+    """Of the picture at the level that the network is told, which is not quite the sampler's."""
+    ours, theirs = dpm(3.0, steps)
+    draw = torch.manual_seed(0)
+    x = torch.randn(2, 4, 8, 8, generator=draw)
+    array = x.numpy()
+    for t in timesteps(ours).tolist():
+        velocity = torch.randn(x.shape, generator=draw)
+        array = advance(array, array - level(ours, t).noise * velocity.numpy(), t, ours)
+        x = theirs.step(velocity, t, x).prev_sample
+        np.testing.assert_allclose(array, x.numpy(), atol=steps * 8 * 4 * UNIT)
 
 
 def test_guidance_that_keeps_lengths() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from json_changes import put
 from odd_prompts import odd_strings
 from qwen_tokenizers import qwen_tokenizer
 
@@ -44,7 +45,7 @@ def test_a_prompt_and_its_template_are_read_together() -> None:
 
 
 def test_a_prompt_that_is_cut_at_what_stands_for_nothing() -> None:
-    with pytest.raises(InputError, match=r"Prompt 1 is cut where it spells .*endoftext"):
+    with pytest.raises(InputError, match=r"Prompt 1 ends, .* it spells .*endoftext"):
         ours().encode(["a cat", PAD * 40])
 
 
@@ -56,17 +57,6 @@ def test_what_is_read_and_what_is_not() -> None:
     pieces = reader.pieces("a cat")
     assert len(pieces) == 12
     assert "".join("a cat"[slice(*each.span)] for each in pieces if each.span) == "a cat"
-
-
-def put(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
-    def change(fields: dict[str, Any]) -> None:
-        *places, last = path.split(".")
-        inside: Any = fields
-        for name in places:
-            inside = inside[int(name) if isinstance(inside, list) else name]
-        inside[int(last) if isinstance(inside, list) else last] = value
-
-    return change
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from charsmaps import LEAF, charsmap, packed, unpacked
+from json_changes import put
 from odd_prompts import odd_strings
 from t5_tokenizers import t5_tokenizer
 
@@ -63,17 +64,6 @@ def test_prompts_that_are_none() -> None:
     for prompts in ("a cat", [1], ["x" * (LONGEST_PROMPT + 1)], ["\ud800"]):
         with pytest.raises(InputError):
             ours().encode(prompts)  # type: ignore[arg-type]
-
-
-def put(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
-    def change(fields: dict[str, Any]) -> None:
-        *places, last = path.split(".")
-        inside: Any = fields
-        for name in places:
-            inside = inside[int(name) if isinstance(inside, list) else name]
-        inside[int(last) if isinstance(inside, list) else last] = value
-
-    return change
 
 
 UNITS, TEXT = unpacked(charsmap())

@@ -14,6 +14,8 @@ from diffusers import (
     PixArtTransformer2DModel,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
+    SanaPipeline,
+    SanaTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
@@ -25,6 +27,9 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Gemma2Config,
+    Gemma2Model,
+    GemmaTokenizer,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
@@ -261,3 +266,27 @@ def build_qwen_image(tokenizer: Qwen2Tokenizer, seed: int = 0) -> QwenImagePipel
         tokenizer=tokenizer,
         transformer=transformer,
     )  # fmt: skip
+
+
+def build_sana(tokenizer: GemmaTokenizer, seed: int = 0) -> SanaPipeline:
+    """Sana's layout with random weights: two blocks, and a Gemma of which one layer looks far."""
+    torch.manual_seed(seed)
+    config = Gemma2Config(
+        vocab_size=len(tokenizer) + 4, hidden_size=24, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, query_pre_attn_scalar=8,
+        attn_logit_softcapping=2.0, sliding_window=16,
+    )  # fmt: skip
+    transformer = SanaTransformer2DModel(
+        in_channels=4, out_channels=4, num_layers=2, attention_head_dim=8, num_attention_heads=4,
+        num_cross_attention_heads=2, cross_attention_head_dim=16, cross_attention_dim=32,
+        caption_channels=24, sample_size=4, qk_norm="rms_norm_across_heads",
+    )  # fmt: skip
+    return SanaPipeline(
+        tokenizer=tokenizer,
+        text_encoder=Gemma2Model(config),
+        vae=None,
+        transformer=transformer,
+        scheduler=DPMSolverMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+        ),
+    )

@@ -8,8 +8,20 @@ from typing import Any
 from .options import Option, flag, free, number, off, only, problems, whole
 from .parts import LIBRARY_WIDE
 
-__all__ = ["FLOW_SCHEDULER", "T5", "flow_problems", "t5_problems"]
+__all__ = [
+    "DPM_SCHEDULER",
+    "FLOW_SCHEDULER",
+    "T5",
+    "dpm_problems",
+    "flow_problems",
+    "t5_problems",
+]
 
+_SHIFT = Option(
+    lambda v: isinstance(v, int | float) and not isinstance(v, bool) and v > 0,
+    "a number above 0",
+    1.0,
+)
 # diffusers' FlowMatchEulerDiscreteScheduler
 FLOW_SCHEDULER: Mapping[str, Option] = {
     "base_image_seq_len": whole(256),
@@ -18,11 +30,7 @@ FLOW_SCHEDULER: Mapping[str, Option] = {
     "max_image_seq_len": whole(4096),
     "max_shift": number(1.15),
     "num_train_timesteps": whole(1000),
-    "shift": Option(
-        lambda v: isinstance(v, int | float) and not isinstance(v, bool) and v > 0,
-        "a number above 0",
-        1.0,
-    ),
+    "shift": _SHIFT,
     "shift_terminal": Option(
         lambda v: v is None or (isinstance(v, float) and 0 < v < 1), "between 0 and 1, or null"
     ),
@@ -32,6 +40,39 @@ FLOW_SCHEDULER: Mapping[str, Option] = {
     "use_dynamic_shifting": flag(default=False),
     "use_exponential_sigmas": off(),
     "use_karras_sigmas": off(),
+}
+
+# diffusers' DPMSolverMultistepScheduler along a flow: betas, and how timesteps are spaced without
+# one, decide nothing then, and steps are of first order whatever it does
+DPM_SCHEDULER: Mapping[str, Option] = {
+    "algorithm_type": only("dpmsolver++"),
+    "beta_end": free(0.02),
+    "beta_schedule": free("linear"),
+    "beta_start": free(0.0001),
+    "dynamic_thresholding_ratio": free(0.995),  # of thresholding
+    "euler_at_final": free(default=False),
+    "final_sigmas_type": only("zero"),
+    "flow_shift": _SHIFT,
+    "lambda_min_clipped": free(-float("inf")),
+    "lower_order_final": free(default=True),
+    "num_train_timesteps": whole(1000),
+    "prediction_type": only("flow_prediction", default="epsilon"),
+    "rescale_betas_zero_snr": free(default=False),
+    "sample_max_value": free(1.0),  # of thresholding
+    "solver_order": free(2),
+    "solver_type": free("midpoint"),
+    "steps_offset": free(0),
+    "thresholding": off(),
+    "time_shift_type": free("exponential"),  # of use_dynamic_shifting
+    "timestep_spacing": free("linspace"),
+    "trained_betas": free(),
+    "use_beta_sigmas": off(),
+    "use_dynamic_shifting": off(),
+    "use_exponential_sigmas": off(),
+    "use_flow_sigmas": only(True, default=False),
+    "use_karras_sigmas": off(),
+    "use_lu_lambdas": off(),
+    "variance_type": only(None),
 }
 
 # transformers' T5Config, of which the encoder is used
@@ -83,6 +124,15 @@ def flow_problems(config: Mapping[str, Any]) -> list[str]:
     kind = config.get("_class_name", "FlowMatchEulerDiscreteScheduler")
     if kind != "FlowMatchEulerDiscreteScheduler":
         found.insert(0, f"{kind} (must be FlowMatchEulerDiscreteScheduler)")
+    return found
+
+
+def dpm_problems(config: Mapping[str, Any]) -> list[str]:
+    """What in the `scheduler_config.json` of a DPM solver along a flow is not covered."""
+    found = problems(DPM_SCHEDULER, config)
+    kind = config.get("_class_name", "DPMSolverMultistepScheduler")
+    if kind != "DPMSolverMultistepScheduler":
+        found.insert(0, f"{kind} (must be DPMSolverMultistepScheduler)")
     return found
 
 

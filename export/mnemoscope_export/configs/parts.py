@@ -125,6 +125,7 @@ _VAES: Mapping[str, Mapping[str, Option]] = {
         "latents_std": only(None),
         "scaling_factor": number(0.18215),
     },
+    "AutoencoderDC": {"scaling_factor": number(1.0)},
     "AutoencoderKLQwenImage": {},  # its pipeline takes off the mean, and divides by the deviation
 }
 

@@ -57,7 +57,7 @@ _DRAWS = {  # from a prompt alone, with no more than a UNet's prediction and gui
     )
 }  # fmt: skip
 _ADVICE = (
-    "Stable Diffusion 1.x, 2.x, XL base and 3, FLUX.1, PixArt-Sigma, Qwen-Image and their "
+    "Stable Diffusion 1.x, 2.x, XL base and 3, FLUX.1, PixArt-Sigma, Qwen-Image, Sana and their "
     "fine-tunes can be exported; docs/families.md lists what is covered."
 )
 

@@ -36,6 +36,7 @@ FAMILIES: Mapping[str, Family] = {
     "stable-diffusion-3": Family(".sd3:StableDiffusion3", _named("StableDiffusion3")),
     "pixart-sigma": Family(".pixart:PixArtSigma", _named("PixArtSigma")),
     "qwen-image": Family(".qwen_image:QwenImage", _named("QwenImage")),
+    "sana": Family(".sana:Sana", _named("Sana")),
     "flux": Family(".flux:Flux", _named("Flux")),
     "stable-diffusion-xl": Family(".sdxl:StableDiffusionXL", is_xl),
     "stable-diffusion": Family(".stable_diffusion:StableDiffusion", lambda _: True),

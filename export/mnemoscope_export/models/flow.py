@@ -16,7 +16,7 @@ from mnemoscope_runtime.units import PredictionType, Unit
 
 from ..records import flow_record, flow_shift
 
-__all__ = ["FlowSchedule"]
+__all__ = ["FlowSchedule", "RectifiedFlow"]
 
 
 class _ToPicture(nn.Module):
@@ -32,18 +32,44 @@ class _ToPicture(nn.Module):
         return picture
 
 
-class FlowSchedule:
-    """What of a `Model` its schedule decides.
+class RectifiedFlow:
+    """What all of them have in common, whatever they are sampled with.
 
     Attributes:
-        scheduler: The pipeline's, sampled with Euler's steps.
+        scheduler: The pipeline's.
+    """
+
+    id: str
+    scheduler: Any
+    unit: ClassVar[Unit] = "x0"
+
+    @property
+    def prediction_type(self) -> PredictionType:
+        """The velocity eps - x0."""
+        return "flow_prediction"
+
+    def converter(self) -> nn.Module:
+        """See `Model.converter`."""
+        return _ToPicture(self.scheduler.config.num_train_timesteps)
+
+    def in_unit(self, prediction: Tensor, latents: Tensor, timestep: Tensor | float) -> Tensor:
+        """The predicted picture x_t - s v, fp32. # [B, C, H, W]"""
+        level = timestep / self.scheduler.config.num_train_timesteps
+        if isinstance(level, Tensor):
+            level = level.to(prediction.device, torch.float32)
+        picture: Tensor = latents.float() - level * prediction.float()
+        return picture
+
+
+class FlowSchedule(RectifiedFlow):
+    """What of a `Model` its schedule decides, where it is sampled with Euler's steps.
+
+    Attributes:
         hands_levels: The pipeline hands its sampler even levels from 1 to 1 / steps, and does not
             leave them to it.
     """
 
-    id: str
     scheduler: FlowMatchEulerDiscreteScheduler
-    unit: ClassVar[Unit] = "x0"
     hands_levels: ClassVar[bool] = False
 
     @property
@@ -55,11 +81,6 @@ class FlowSchedule:
     def read_scheduler(cls, folder: Path) -> FlowMatchEulerDiscreteScheduler:
         """See `Model.read_scheduler`."""
         return FlowMatchEulerDiscreteScheduler.from_pretrained(folder, subfolder="scheduler")
-
-    @property
-    def prediction_type(self) -> PredictionType:
-        """The velocity eps - x0."""
-        return "flow_prediction"
 
     def scheduler_record(self, inference_steps: int = 50) -> FlowEuler:
         """The schedule in the manifest's terms, for latents of the model's size.
@@ -86,15 +107,3 @@ class FlowSchedule:
             inference_steps, sigmas=levels if self.hands_levels else None, mu=shift
         )
         return sampler
-
-    def converter(self) -> nn.Module:
-        """See `Model.converter`."""
-        return _ToPicture(self.scheduler.config.num_train_timesteps)
-
-    def in_unit(self, prediction: Tensor, latents: Tensor, timestep: Tensor | float) -> Tensor:
-        """The predicted picture x_t - s v, fp32. # [B, C, H, W]"""
-        level = timestep / self.scheduler.config.num_train_timesteps
-        if isinstance(level, Tensor):
-            level = level.to(prediction.device, torch.float32)
-        picture: Tensor = latents.float() - level * prediction.float()
-        return picture

@@ -25,7 +25,7 @@ from .clip import read_tokenizers
 from .on_bank import OnBank, for_each_noise, for_each_prompt, shared_copy
 from .options import LoadOptions
 from .packed import SIDE, PackedFlow
-from .t5 import read_t5_tokenizer
+from .sentencepiece import read_sentencepiece
 from .transformer import refuse_triggers
 
 __all__ = ["LAYOUT", "TRANSFORMER", "Flux"]
@@ -121,7 +121,7 @@ class Flux(PackedFlow):
         """See `Model.read_tokenizers`."""
         found: dict[str, Any] = read_tokenizers(folder, {"tokenizer": configs["text_encoder"]})
         length = _T5_LENGTH[bool(configs["transformer"].get("guidance_embeds"))]
-        found["tokenizer_2"] = read_t5_tokenizer(folder, "tokenizer_2", length)
+        found["tokenizer_2"] = read_sentencepiece(T5Tokenizer, folder, "tokenizer_2", length)
         refuse_triggers(folder, found, cls.called)
         return found
 

@@ -11,9 +11,7 @@ from typing import Any, ClassVar, Self
 import torch
 from diffusers import DDIMScheduler, PixArtSigmaPipeline, PixArtTransformer2DModel
 from diffusers.models.attention import BasicTransformerBlock
-from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import T5EncoderModel, T5Tokenizer
 
 from mnemoscope_runtime.errors import InputError
@@ -24,15 +22,15 @@ from ..configs.layout import T5_TOKENIZER, Layout, file_of
 from ..configs.options import Option, flag, free, number, off, only, problems, whole
 from ..configs.parts import SAMPLERS
 from .base import Configs, Embeds
+from .masked_attention import AttendMasked, unread
 from .on_bank import OnBank, for_each_noise, for_each_prompt, shared_copy
 from .schedule import DdimSchedule
-from .t5 import read_t5_tokenizer
+from .sentencepiece import read_sentencepiece
 from .transformer import TransformerModel, refuse_triggers
 
 __all__ = ["LAYOUT", "TRANSFORMER", "PixArtSigma"]
 
 _LENGTH = 300  # diffusers' max_sequence_length
-_UNREAD = -10_000.0  # what diffusers adds to the attention that a token is not to have
 _TAPPED = 3  # of the first blocks, as of other transformers
 
 # diffusers' PixArtTransformer2DModel, and what older versions wrote of its predecessor
@@ -125,7 +123,7 @@ class PixArtSigma(DdimSchedule, TransformerModel):
     @classmethod
     def read_tokenizers(cls, folder: Path, configs: Configs) -> dict[str, Any]:  # noqa: ARG003
         """See `Model.read_tokenizers`."""
-        found = {"tokenizer": read_t5_tokenizer(folder, "tokenizer", _LENGTH)}
+        found = {"tokenizer": read_sentencepiece(T5Tokenizer, folder, "tokenizer", _LENGTH)}
         refuse_triggers(folder, found, cls.called)
         return found
 
@@ -194,7 +192,7 @@ class PixArtSigma(DdimSchedule, TransformerModel):
     def traceable(self) -> Self:
         """The model with attention whose masks have any batch size."""
         network = shared_copy(self.transformer)
-        network.set_attn_processor(_Attend())
+        network.set_attn_processor(AttendMasked())
         return self.with_network(network)
 
     def on_bank(self, noises: Tensor, timestep: int) -> OnBank:
@@ -237,28 +235,6 @@ class PixArtSigma(DdimSchedule, TransformerModel):
     def unpacked(self, latents: Tensor) -> Tensor:
         """The noise, without what is said of its variance behind it. # [B, C, H, W]"""
         return latents[:, : self.transformer.config.in_channels]
-
-
-class _Attend:
-    """diffusers' AttnProcessor2_0 for these blocks: its masks, one for each head, fix a batch."""
-
-    def __call__(
-        self,
-        attn: Attention,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-    ) -> Tensor:
-        """Attend to the text, or to the patches themselves. # [B, N, D]"""
-        source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query, key, value = (
-            each.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-            for each in (attn.to_q(hidden_states), attn.to_k(source), attn.to_v(source))
-        )
-        bias = None if attention_mask is None else attention_mask[:, None]  # [B, 1, 1, L]
-        found = scaled_dot_product_attention(query, key, value, attn_mask=bias)
-        projected: Tensor = attn.to_out[0](found.transpose(1, 2).flatten(2))
-        return projected
 
 
 class _Rest(nn.Module):
@@ -317,7 +293,7 @@ class _Folded(OnBank):
         (told, mask), count, own = embeds, noise_index.shape[0], self.transformer
         x = for_each_prompt(self.attended[noise_index], told.shape[0])
         text = for_each_noise(own.caption_projection(told), count)
-        bias = for_each_noise(((1 - mask) * _UNREAD)[:, None], count)
+        bias = for_each_noise(unread(mask), count)
         first, *others = own.transformer_blocks
         x = first(x, text, bias)
         time = self.time.expand(x.shape[0], -1)

@@ -24,7 +24,7 @@ from .clip import read_tokenizers
 from .flow import FlowSchedule
 from .mmdit import FoldedMmdit
 from .on_bank import OnBank
-from .t5 import read_t5_tokenizer
+from .sentencepiece import read_sentencepiece
 from .transformer import TransformerModel, refuse_triggers
 
 __all__ = ["StableDiffusion3"]
@@ -95,7 +95,9 @@ class StableDiffusion3(FlowSchedule, TransformerModel):
             )
         refuse_triggers(folder, found, cls.called)
         if has_t5(configs["model_index"]):
-            found["tokenizer_3"] = read_t5_tokenizer(folder, "tokenizer_3", _T5_LENGTH)
+            found["tokenizer_3"] = read_sentencepiece(
+                T5Tokenizer, folder, "tokenizer_3", _T5_LENGTH
+            )
         return found
 
     @classmethod

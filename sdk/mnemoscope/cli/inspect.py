@@ -22,8 +22,17 @@ from ._writers import printable
 
 __all__ = ["command"]
 
-_TOKENIZERS = {"clip": "CLIPTokenizer", "t5": "T5Tokenizer", "qwen2": "Qwen2Tokenizer"}
-_SAMPLERS = {"ddim": "DDIM", "flow-euler": "Euler's steps along a flow"}
+_TOKENIZERS = {
+    "clip": "CLIPTokenizer",
+    "t5": "T5Tokenizer",
+    "qwen2": "Qwen2Tokenizer",
+    "gemma": "GemmaTokenizer",
+}
+_SAMPLERS = {
+    "ddim": "DDIM",
+    "flow-euler": "Euler's steps along a flow",
+    "flow-dpm": "DPM-Solver++ of first order along a flow",
+}
 
 
 def command(

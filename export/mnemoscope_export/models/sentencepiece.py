@@ -1,23 +1,27 @@
-"""T5's tokenizer from the directory of a pipeline."""
+"""Tokenizers that were SentencePiece's, T5's and Gemma's, from the directory of a pipeline."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
-from transformers import T5Tokenizer
+from transformers import GemmaTokenizer, T5Tokenizer
 
 from mnemoscope_runtime.errors import ExportError
 
 from .contents import lfs_pointer
 from .messages import first_line
 
-__all__ = ["read_t5_tokenizer"]
+__all__ = ["read_sentencepiece"]
+
+Kind = TypeVar("Kind", T5Tokenizer, GemmaTokenizer)
 
 
-def read_t5_tokenizer(folder: Path, name: str, length: int) -> T5Tokenizer:
+def read_sentencepiece(kind: type[Kind], folder: Path, name: str, length: int) -> Kind:
     """The tokenizer of a pipeline, which makes `length` ids of a prompt.
 
     Args:
+        kind: Its class.
         folder: The pipeline's.
         name: Of the tokenizer's directory.
         length: Of prompts, whatever the tokenizer says: the pipeline decides.
@@ -30,12 +34,12 @@ def read_t5_tokenizer(folder: Path, name: str, length: int) -> T5Tokenizer:
     lfs_pointer(file)
     if not file.is_file():
         raise ExportError(
-            f"{where} has no tokenizer.json. Where there is a spiece.model, read it with "
-            "`T5Tokenizer.from_pretrained(DIR)` (needs sentencepiece), save that with "
-            "`save_pretrained(DIR)`, and export again."
+            f"{where} has no tokenizer.json. Where there is a spiece.model or tokenizer.model, "
+            f"read it with `{kind.__name__}.from_pretrained(DIR)` (needs sentencepiece), save that "
+            "with `save_pretrained(DIR)`, and export again."
         )
     try:
-        tokenizer = T5Tokenizer.from_pretrained(folder, subfolder=name)
+        tokenizer: Kind = kind.from_pretrained(folder, subfolder=name)
     except Exception as error:  # of its files' contents: those errors share no base class
         raise ExportError(
             f"The files of {where} are no tokenizer's: {type(error).__name__}, "
