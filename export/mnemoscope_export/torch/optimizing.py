@@ -15,6 +15,11 @@ from onnxscript.rewriter.rules import common as rules
 
 __all__ = ["optimize"]
 
+_NEWER = (  # than the lowest onnxscript: it came with 0.7.2
+    [rules.materialize_reshape_shape_rule]
+    if hasattr(rules, "materialize_reshape_shape_rule")
+    else []
+)
 _RULES = RewriteRuleSet(
     [
         *rules.mul_by_1_rule.commute(),
@@ -23,7 +28,7 @@ _RULES = RewriteRuleSet(
         rules.div_by_1_rule,
         rules.collapse_slice_rule,
         rules.collapse_slice2_rule,
-        rules.materialize_reshape_shape_rule,
+        *_NEWER,
         rules.cast_cast_rule,
         rules.no_op_cast_rule,
         rules.no_op_expand_rule,
