@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -14,8 +14,9 @@ from calibrations import setting_threshold
 from diffusers import DDIMScheduler
 from pipelines import build_pipeline
 
-from mnemoscope import Calibration
+from mnemoscope import Calibration, Detector
 from mnemoscope.guard import Guard, calibrate_guard
+from mnemoscope_runtime import Screener
 
 BENIGN = [f"a photo of {i} cats" for i in range(12)]
 PROMPTS = ["a cat", "a dog", "a house by the sea"]
@@ -101,3 +102,30 @@ def everything(pipe: Any) -> Any:
 
 def same(a: torch.Tensor, b: torch.Tensor) -> bool:
     return torch.equal(a, b)
+
+
+def check_reads_what_is_screened(
+    pipeline: Any, model: Any, screener: Screener, guard: Mapping[str, Any], **call: Any
+) -> None:
+    """From the bank's noises a guard of a pipeline reads what a detector of the bundle measures.
+
+    Args:
+        pipeline: Of diffusers, with the bundle's sampler.
+        model: What the bundle is of.
+        screener: Of the bundle, of two noises.
+        guard: Of guards.
+        call: Of requests: the bundle's guidance, and the like.
+    """
+    bank = torch.from_numpy(screener.bundle.noise_bank())
+    _, height, width = model.latent_shape
+    detector = Detector(screener, uncalibrated="score")
+    for steps in (1, 2):
+        with Guard(pipeline, steps=steps, **guard) as watching:
+            pipeline(
+                prompt=PROMPTS[:1] * 2, latents=model.packed(bank), output_type="latent",
+                height=8 * height, width=8 * width,
+                num_inference_steps=len(screener.timesteps), **call,
+            )  # fmt: skip
+        [wanted] = detector.screen(PROMPTS[:1], steps=steps)
+        found = [each.score for each in watching.decisions]
+        assert found == pytest.approx(list(wanted.scores), rel=1e-4)

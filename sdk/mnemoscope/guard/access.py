@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from typing import Any
-
-import torch
 
 from mnemoscope_runtime.errors import InputError
 
 from ..calibration import digest
-from .conditioning import EMBEDS, Baseline, Branch, Told, named
-from .drawing import blank
+from .conditioning import Arguments, Baseline
+from .families import Family
 from .identity import Identity
-from .interposing import around
 from .schedulers import Scheduled
 from .setting import GuardSetting, options
 from .watching import Measured, Watch
 
-__all__ = ["Access", "Arguments", "Standard", "refuse_ip_adapter"]
-
-Arguments = Mapping[str, Any]
+__all__ = ["Access"]
 
 
 class Access(ABC):
@@ -31,11 +26,12 @@ class Access(ABC):
 
     Attributes:
         pipe: The pipeline, not guarded.
+        family: How it tells its network of a prompt.
         names: What a call of it takes.
     """
 
-    def __init__(self, pipe: Any) -> None:
-        self.pipe = pipe
+    def __init__(self, pipe: Any, family: Family) -> None:
+        self.pipe, self.family = pipe, family
         parameters = [*inspect.signature(type(pipe).__call__).parameters.values()][1:]
         self._names = [each.name for each in parameters if each.kind is not each.VAR_KEYWORD]
         self.names = frozenset(self._names)
@@ -48,7 +44,22 @@ class Access(ABC):
         Raises:
             InputError: no calibration covers one of them.
         """
-        return {**self._defaults, **dict(zip(self._names, args, strict=False)), **kwargs}
+        told = {**self._defaults, **dict(zip(self._names, args, strict=False)), **kwargs}
+        self.refuse(told)
+        return told
+
+    def refuse(self, told: Arguments) -> None:
+        """Refuse a request that gives what the family's are refused with.
+
+        Raises:
+            InputError: it does.
+        """
+        for name, what in self.family.refused.items():
+            if told.get(name) is not None:
+                raise InputError(
+                    f"This request gives {name}: {what}. No calibration covers that. Draw without "
+                    "it, or detach the guard for this request."
+                )
 
     def setting(
         self, now: Identity, told: Arguments, negative: str | None, measured: Measured
@@ -67,9 +78,9 @@ class Access(ABC):
             dtype=measured.dtype,
             latents=measured.latents,
             timesteps=measured.timesteps,
-            tokens=measured.embeds.shape[1],
+            tokens=measured.tokens,
             negative="none" if negative is None else digest(negative),
-            options=options(told, steps, self.pipe.unet.config.time_cond_proj_dim is not None),
+            options=options(told, steps, self.family.tells_scale(self.pipe)),
         )
 
     def free(self) -> None:
@@ -81,82 +92,9 @@ class Access(ABC):
         """What a request returned, with these images black."""
 
     @abstractmethod
-    def negative(self, negative: str | None) -> Baseline:
-        """What the UNet is told for a negative prompt, or for none."""
+    def negative(self, negative: str | None, told: Arguments) -> Baseline:
+        """What the network is told for a negative prompt, or for none, in such a call."""
 
     @abstractmethod
     def predictions(self, watch: Watch) -> AbstractContextManager[None]:
         """Show every step's predictions to a watch while this lasts, and do as it says."""
-
-
-class Standard(Access):
-    """Stable Diffusion 1.x, 2.x and XL: guidance is of one UNet call on [unconditional; prompt]."""
-
-    def arguments(self, args: tuple[Any, ...], kwargs: Arguments) -> Arguments:
-        """See `Access`."""
-        told = super().arguments(args, kwargs)
-        refuse_ip_adapter(told, "ip_adapter_image", "ip_adapter_image_embeds")
-        return told
-
-    def blank(self, output: Any, indices: Collection[int], _: Arguments) -> Any:
-        """See `Access`."""
-        return blank(output, indices)
-
-    def negative(self, negative: str | None) -> Baseline:
-        """See `Access`."""
-        found = self._encoded(negative)
-        empty = self._encoded("")[1] if negative else None
-        return Baseline(found[1], found[3] if len(found) > 2 else None, empty)
-
-    def _encoded(self, negative: str | None) -> Any:
-        with torch.no_grad():
-            return self.pipe.encode_prompt(
-                prompt="",
-                device=self.pipe._execution_device,
-                num_images_per_prompt=1,
-                do_classifier_free_guidance=True,
-                negative_prompt=negative,
-            )
-
-    def predictions(self, watch: Watch) -> AbstractContextManager[None]:
-        """See `Access`."""
-
-        def before(args: tuple[Any, ...], kwargs: Told) -> tuple[tuple[Any, ...], Told] | None:
-            told = named(args, kwargs)
-            embeds = told[EMBEDS]
-            first = len(embeds) // 2 if self._guided else 0
-            watch.keep(told, first)
-            if not watch.embeds:
-                return None
-            return args[:2], {**kwargs, EMBEDS: watch.changed(embeds, first)}
-
-        def after(args: tuple[Any, ...], kwargs: Told, output: Any) -> Any:
-            if watch.idle:
-                return None
-            told, prediction = named(args, kwargs), output[0]
-            half = len(prediction) // 2 if self._guided else 0
-            cond = Branch(told, slice(half, None), prediction[half:])
-            uncond = Branch(told, slice(half), prediction[:half]) if half else None
-            found = watch.see(cond, uncond)
-            if found is None:
-                return None
-            return (torch.cat([prediction[:half], found]), *output[1:])
-
-        return around(self.pipe, before, after)
-
-    @property
-    def _guided(self) -> bool:
-        return bool(self.pipe.do_classifier_free_guidance)
-
-
-def refuse_ip_adapter(told: Arguments, *names: str) -> None:
-    """Refuse a request that gives one of these arguments.
-
-    Raises:
-        InputError: it does.
-    """
-    if any(told.get(name) is not None for name in names):
-        raise InputError(
-            "With an IP-Adapter the magnitude is of the picture as much as of the prompt, and no "
-            "calibration covers that. Draw without it, or detach the guard for this request."
-        )

@@ -59,7 +59,7 @@ def calibrate_guard(
         pipe: The pipeline, not guarded.
         benign: Prompts that the model did not memorise, drawn like those to come.
         positives: Prompts that it did memorise, if some are known, for the true-positive rate.
-        steps: UNet calls that the guard looks at.
+        steps: Steps that the guard looks at.
         fpr: False-positive rate to promise, for an image, in 0..1.
         delta: The chance that the promise is broken, in 0..1.
         negative_prompt: The one that requests will have, if any.
@@ -67,7 +67,7 @@ def calibrate_guard(
             ones, weighted ones): from texts [B] to the pipeline's arguments, `prompt_embeds`
             [B, L, D] and `negative_prompt_embeds` [B, L, D], with Stable Diffusion XL also
             `pooled_prompt_embeds` and `negative_pooled_prompt_embeds` [B, P].
-        extra_pass: Whether to run the UNet once more, for pipelines without guidance.
+        extra_pass: Whether to run the network once more, for pipelines without guidance.
         seed: Of the noises.
         batch: Prompts drawn together.
         progress: Told how many prompts of how many are done.
@@ -139,7 +139,7 @@ def measure(
     identified = Identified(pipe)
     now = identified.now()
     now.require()
-    baseline = access.negative(negative_prompt)
+    baseline = access.negative(negative_prompt, access.arguments((), call))
     found: list[Measured] = []
     done = 0
 
@@ -156,7 +156,8 @@ def measure(
         }
         if negative_prompt is not None and "negative_prompt_embeds" not in request:
             request["negative_prompt"] = [negative_prompt] * len(some)
-        watch = Watch(access, baseline, steps, extra_pass, enough)
+        told = access.arguments((), request)
+        watch = Watch(access, baseline, steps, extra_pass, enough, told=told)
         try:
             with watch.watching():
                 pipe(**request)
@@ -171,7 +172,6 @@ def measure(
             f"The pipeline was changed while it was calibrated: {changes}. Calibrate again, and "
             "leave it alone meanwhile."
         )
-    told = access.arguments((), request)
     return found, access.setting(now, told, negative_prompt, found[-1]).setting
 
 

@@ -1,10 +1,11 @@
-"""What a UNet is told, of one side of guidance or of both, and what it is compared with."""
+"""What a network is told, of one side of guidance or of both, and what it is compared with."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,10 +13,31 @@ from torch import Tensor
 from .refusing import no_length
 from .snapshot import version
 
-__all__ = ["EMBEDS", "Baseline", "Began", "Branch", "Told", "named", "rows_of"]
+__all__ = [
+    "EMBEDS",
+    "MASK",
+    "POOLED",
+    "QWEN_MASK",
+    "XL_POOLED",
+    "Arguments",
+    "Baseline",
+    "Began",
+    "Branch",
+    "Lengths",
+    "Told",
+    "at",
+    "rows_of",
+]
 
-Told = dict[str, Any]  # arguments of the UNet, by name
+Arguments = Mapping[str, Any]  # of a pipeline's call, by name
+Told = dict[str, Any]  # arguments of the network, by name
+Lengths = Literal["chunks", "one", "any"]
 EMBEDS = "encoder_hidden_states"
+POOLED = "pooled_projections"
+MASK = "encoder_attention_mask"
+QWEN_MASK = "encoder_hidden_states_mask"
+XL_POOLED = "added_cond_kwargs.text_embeds"
+_PLACES = ("img_ids", "txt_ids")  # of tokens, the same for all samples
 
 
 @dataclass(frozen=True)
@@ -23,9 +45,9 @@ class Branch:
     """One side of guidance at one step.
 
     Attributes:
-        told: What the UNet was told, of this side or of both.
+        told: What the network was told, of this side or of both.
         rows: Which of its samples are this side's.
-        prediction: Its answer for them. # [B, C, H, W]
+        prediction: Its answer for them. # [B, C, H, W], or [B, N, D] of patches
     """
 
     told: Told
@@ -63,23 +85,26 @@ class _Expected:
             return torch.zeros(len(found), dtype=torch.bool)
         values, largest = self._values.to(found.device), self._largest.to(found.device)
         tolerance = 1e-4 if found.dtype == torch.float32 else 1e-2
-        away = (found - values).abs_().amax(-1)  # in fp32, whatever is found
+        away = (found.float() - values).abs_().amax(-1)
         return (away <= tolerance * largest).reshape(len(found), -1).all(1)
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What magnitudes are relative to: what the UNet is told without a prompt.
+    """What magnitudes are relative to: what the network is told without a prompt.
 
     Attributes:
         embeds: # [1, L, D]
-        pooled: Stable Diffusion XL's. # [1, P]
+        beside: What it is told beside them, by path; None for no mask. # [1, ...] each
         empty: What follows in longer embeddings, where that is something else. # [1, L, D]
+        lengths: How many embeddings a prompt has: as many as the empty one, of several chunks as
+            often as that, or any number.
     """
 
     embeds: Tensor
-    pooled: Tensor | None
+    beside: Mapping[str, Tensor | None] = field(default_factory=dict)
     empty: Tensor | None = None
+    lengths: Lengths = "chunks"
 
     @property
     def reads(self) -> int:
@@ -90,13 +115,13 @@ class Baseline:
         """The same for embeddings of so many tokens, as tools make them that read chunk by chunk.
 
         Raises:
-            InputError: they are no whole number of chunks.
+            InputError: no prompt has so many.
         """
-        if tokens == self.reads:
+        if tokens == self.reads or self.lengths == "any":
             return self
         if tokens not in self._longer:
-            if tokens % self.reads or not tokens:
-                raise no_length(tokens, self.reads)
+            if tokens % self.reads or not tokens or self.lengths == "one":
+                raise no_length(tokens, self.reads, chunks=self.lengths == "chunks")
             more = self.embeds if self.empty is None else self.empty
             chunks = [self.embeds] + [more] * (tokens // self.reads - 1)
             self._longer[tokens] = replace(self, embeds=torch.cat(chunks, 1))
@@ -107,16 +132,29 @@ class Baseline:
         return {}
 
     @cached_property
-    def _expected(self) -> tuple[_Expected, ...]:
-        return tuple(_Expected(each) for each in (self.embeds, self.pooled) if each is not None)
+    def _told(self) -> dict[str, Tensor | None]:
+        """By path."""
+        return {EMBEDS: self.embeds, **self.beside}
+
+    @cached_property
+    def _expected(self) -> dict[str, _Expected | None]:
+        return {
+            path: None if each is None else _Expected(each) for path, each in self._told.items()
+        }
 
     def is_told(self, branch: Branch) -> bool:
-        """Whether the UNet was told just that, but for rounding.
+        """Whether the network was told just that, but for rounding.
 
         Raises:
             InputError: what it was told has no such length.
         """
-        return all(expected.is_near(each) for expected, each in self._pairs(branch))
+        for expected, now in self._pairs(branch):
+            if now is None or expected is None:
+                if now is not None or expected is not None:
+                    return False
+            elif not expected.is_near(now):
+                return False
+        return True
 
     def told_of(self, branch: Branch) -> list[bool]:
         """The same of each image.
@@ -124,15 +162,29 @@ class Baseline:
         Raises:
             InputError: what it was told has no such length.
         """
-        near = [expected.near(each).tolist() for expected, each in self._pairs(branch)]
-        return [all(each) for each in zip(*near, strict=True)]
+        if self.lengths == "any":
+            return self._unpadded(branch)
+        found = torch.ones(len(branch.prediction), dtype=torch.bool)
+        for expected, now in self._pairs(branch):
+            if now is not None and expected is not None:
+                found &= expected.near(now).cpu()
+        alike: list[bool] = found.tolist()
+        return alike
 
-    def _pairs(self, branch: Branch) -> list[tuple[_Expected, Tensor]]:
-        found = [branch.told[EMBEDS]]
-        if self.pooled is not None:
-            found.append(branch.told["added_cond_kwargs"]["text_embeds"])
-        rows = (each[branch.rows] for each in found)
-        return [*zip(self.of(found[0].shape[1])._expected, rows, strict=True)]
+    def _unpadded(self, branch: Branch) -> list[bool]:
+        """`told_of`, where prompts of a batch are filled up to the longest."""
+        embeds, mask = branch.told[EMBEDS][branch.rows], at(branch.told, QWEN_MASK)
+        counts = [embeds.shape[1]] * len(embeds)
+        if mask is not None:
+            counts = mask[branch.rows].sum(1).int().tolist()
+        expected = _Expected(self.embeds)
+        rows = zip(embeds, counts, strict=True)
+        return [bool(expected.near(each[None, :count]).all()) for each, count in rows]
+
+    def _pairs(self, branch: Branch) -> list[tuple[_Expected | None, Tensor | None]]:
+        expected = self.of(branch.told[EMBEDS].shape[1])._expected
+        told = ((path, at(branch.told, path)) for path in expected)
+        return [(expected[path], None if now is None else now[branch.rows]) for path, now in told]
 
     def instead(self, told: Told) -> Told:
         """The same call, told that.
@@ -140,13 +192,26 @@ class Baseline:
         Raises:
             InputError: what it was told has no such length.
         """
-        embeds = self.of(told[EMBEDS].shape[1]).embeds
-        told = told | {EMBEDS: embeds.to(told[EMBEDS]).expand_as(told[EMBEDS])}
-        if self.pooled is not None:
-            added = told["added_cond_kwargs"]
-            pooled = self.pooled.to(added["text_embeds"]).expand_as(added["text_embeds"])
-            told["added_cond_kwargs"] = {**added, "text_embeds": pooled}
+        now = told[EMBEDS]
+        for path, value in self.of(now.shape[1])._told.items():
+            if value is not None:
+                dtype = getattr(at(told, path), "dtype", value.dtype)
+                value = value.to(now.device, dtype).expand(len(now), *value.shape[1:])
+            told = put(told, path, value)
         return told
+
+
+def at(told: Told, path: str) -> Any:
+    """An argument of a network, also of arguments in a dictionary ("added.text"); None if none."""
+    first, _, rest = path.partition(".")
+    found = told.get(first)
+    return found if not rest or found is None else found.get(rest)
+
+
+def put(told: Told, path: str, value: Any) -> Told:
+    """The same arguments but for one."""
+    first, _, rest = path.partition(".")
+    return {**told, first: {**told[first], rest: value} if rest else value}
 
 
 class Began:
@@ -160,7 +225,7 @@ class Began:
         """Whether they are the same; read only if they may be others.
 
         Args:
-            embeds: What the UNet is told now.
+            embeds: What the network is told now.
             first: Row of the first image; 0 where there is no guidance any more.
             both: Whether those before it have to be the same too.
         """
@@ -172,15 +237,9 @@ class Began:
         return others and torch.equal(embeds[first:], self._rows)
 
 
-def named(args: tuple[Any, ...], kwargs: Told) -> Told:
-    """Arguments of a UNet by name."""
-    names = ("sample", "timestep", EMBEDS)
-    return {**dict(zip(names, args, strict=False)), **kwargs}
-
-
 def rows_of(told: Told, rows: slice | list[int]) -> Told:
     """The same call for some of its samples."""
-    count = len(told["sample"])
+    count = len(told[EMBEDS])
 
     def take(value: Any) -> Any:
         if isinstance(value, dict):
@@ -188,4 +247,4 @@ def rows_of(told: Told, rows: slice | list[int]) -> Told:
         batched = isinstance(value, Tensor) and value.ndim > 0 and len(value) == count
         return value[rows] if batched else value
 
-    return {name: take(value) for name, value in told.items()}
+    return {name: value if name in _PLACES else take(value) for name, value in told.items()}

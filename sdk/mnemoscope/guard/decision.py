@@ -47,13 +47,13 @@ class Decision:
         index: Of the image in what the pipeline returns.
         prompt_id: `calibration.digest` of the prompt, the same whatever the seed; for
             `prompt_embeds` one of their bytes.
-        score: Mean magnitude over the steps looked at, in eps units, >= 0.
+        score: Mean magnitude over the steps looked at, in eps units, of flows in x0 units, >= 0.
         p_value: Share of benign requests, counting this one, that score as high; None without a
             calibration, or where nothing was compared. Not the probability that the prompt is
             benign.
         threshold: Above it the image counts as memorised; None without a calibration.
         memorized: score > threshold; None without a calibration, or where nothing was compared.
-        compared: False for an empty prompt, or one that is the negative prompt: the UNet is told
+        compared: False for an empty prompt, or one that is the negative prompt: the network is told
             the same on both sides, so that the score says nothing.
         timesteps: What was looked at.
         policy: "warn", "block", "mitigate" or "callback".
@@ -61,7 +61,7 @@ class Decision:
             stands for an image that was drawn so, and "block" for one that was still flagged.
         attempt: 0 for the request as it came, 1 for the image drawn anew with a mitigation: score
             and verdict are then those of after.
-        extra_pass: Whether the empty prompt's prediction took a UNet pass of its own.
+        extra_pass: Whether the empty prompt's prediction took a pass of its own.
         seconds: What the guard itself took on the host until the decision, for the whole batch:
             looking at the steps and judging, not the pipeline's own time, nor mitigation.
         prompt: Its text, if the guard was asked to keep it.
@@ -147,9 +147,10 @@ def named_prompts(told: Mapping[str, Any], images: int) -> tuple[list[str], list
     texts: list[str | None]
     if prompt is not None:
         texts = [prompt] if isinstance(prompt, str) else list(prompt)
-        if (second := told.get("prompt_2")) is not None:
-            others = [second] if isinstance(second, str) else second
-            texts = [f"{a}\n{b}" for a, b in zip(texts, others, strict=True)]
+        for name in ("prompt_2", "prompt_3"):
+            if (more := told.get(name)) is not None:
+                others = [more] if isinstance(more, str) else more
+                texts = [f"{a}\n{b}" for a, b in zip(texts, others, strict=True)]
         names = [digest(text) for text in texts if text is not None]
     else:
         assert embeds is not None  # the pipeline has checked that there is one of them
@@ -161,7 +162,7 @@ def named_prompts(told: Mapping[str, Any], images: int) -> tuple[list[str], list
 
 def texts_of(told: Mapping[str, Any]) -> Iterator[str]:
     """Every text that a request has encoded."""
-    for name in ("prompt", "prompt_2", "negative_prompt", "negative_prompt_2"):
+    for name in (f"{side}prompt{n}" for side in ("", "negative_") for n in ("", "_2", "_3")):
         given = told.get(name)
         found = [given] if isinstance(given, str) else given
         yield from (each for each in (found or ()) if isinstance(each, str))

@@ -22,8 +22,8 @@ from mnemoscope_runtime.options import check_options
 from ..calibration import Calibration, CalibrationFile
 from ..prompts.printable import counted
 from . import setting as settings
-from .access import Arguments
-from .conditioning import Baseline
+from .baselines import reading
+from .conditioning import Arguments, Baseline
 from .decision import (
     ACTIONS,
     Action,
@@ -59,10 +59,11 @@ class _Blocked(BaseException):
 class Guard:
     """Watches a diffusers pipeline from its construction to `detach`, or to the end of a `with`.
 
-    Supported are Stable Diffusion 1.x, 2.x and XL: text to image, image to image, inpainting; and
-    XL's modular pipeline from text to image, with a guider that combines two predictions. The
-    pipeline is called as before, and what it returns is the same to the bit unless an image is
-    flagged. One call at a time, as pipelines draw: a second one meanwhile is a `PipelineBusy`.
+    Supported are Stable Diffusion 1.x, 2.x and XL: text to image, image to image, inpainting; XL's
+    modular pipeline from text to image, with a guider that combines two predictions; and from text
+    to image Stable Diffusion 3 and 3.5, PixArt-Sigma, Qwen-Image and FLUX.1. The pipeline is called
+    as before, and what it returns is the same to the bit unless an image is flagged. One call at a
+    time, as pipelines draw: a second one meanwhile is a `PipelineBusy`.
 
     Before and after every request it is checked, in about a millisecond, that the pipeline is still
     what was calibrated: weights, adapters and their scales, FreeU, attention, hooks, tokenizers.
@@ -103,10 +104,10 @@ class Guard:
             calibration: Of `calibrate_guard`, or a file that holds one. Without it, decisions have
                 scores and no verdicts, which only "warn" and a function allow.
             policy: What to do with flagged images.
-            steps: UNet calls to look at before deciding; as many as the calibration has, and 1
+            steps: Steps to look at before deciding; as many as the calibration has, 1
                 without one.
             negative_prompt: The one that the calibration was made with, if any.
-            extra_pass: Whether the guard may run the UNet once more at every step that it looks
+            extra_pass: Whether the guard may run the network once more at every step that it looks
                 at, for requests with another negative prompt (first step only) or no guidance.
             mitigation: For "mitigate"; `EmbeddingOptimization()` by default.
             record: JSONL file to which every decision is added.
@@ -153,7 +154,7 @@ class Guard:
         self._record = None if record is None else Path(record)
         self._keep = keep_prompts
         self._texts: tuple[str, ...] = ()
-        self._baselines: dict[torch.dtype | None, Baseline] = {}
+        self._baselines: dict[object, Baseline] = {}
         self._drawing = threading.Lock()
         self._original: type = type(pipe)
         pipe.__class__ = guarded(self._original, pipe, self._draw)
@@ -232,13 +233,14 @@ class Guard:
                 "calibrations of several states."
             )
 
-    def _relative_to(self) -> Baseline:
-        """What the UNet is told without a prompt, in the precision of this request."""
+    def _relative_to(self, told: Arguments) -> Baseline:
+        """What the network is told without a prompt, in the precision of this request."""
         device = self._pipe._execution_device.type
         autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        if autocast not in self._baselines:
-            self._baselines[autocast] = self._access.negative(self._negative)
-        return self._baselines[autocast]
+        key = autocast, *reading(told).items()
+        if key not in self._baselines:
+            self._baselines[key] = self._access.negative(self._negative, told)
+        return self._baselines[key]
 
     def _fits(self, now: Identity) -> bool:
         """Whether a calibration is of this model, where there is one at all."""
@@ -249,7 +251,7 @@ class Guard:
 
     def _watched(self, args: tuple[Any, ...], kwargs: dict[str, Any], told: Arguments) -> Any:
         """One call of the pipeline, under watch."""
-        baseline = self._relative_to()
+        baseline = self._relative_to(told)
         random = RandomState.of(told.get("generator"))
         callbacks = (told.get("callback_on_step_end"), told.get("callback"))
         called = any(each is not None for each in callbacks)
@@ -268,6 +270,7 @@ class Guard:
                 steer=steer,
                 until=until,
                 check=self._check_unchanged if called else lambda: None,
+                told=told,
             )
             try:
                 with watch.watching():

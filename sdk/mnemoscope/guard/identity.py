@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mnemoscope_runtime.errors import InputError
 
 from .networks import is_lora, layers, networks, tensors, tokenizers
-from .snapshot import TELLS, Snapshot, sample, version
+from .snapshot import READS, TELLS, Snapshot, sample, version
 from .tokenizing import read_traits, vocabulary
 from .traits import Strange, traits
 
@@ -123,6 +123,8 @@ class Identified:
         for name in TELLS:
             if name in vars(self._pipe):
                 strange = f"its method {name} was replaced"
+        read = {name: vars(self._pipe)[name] for name in READS if name in vars(self._pipe)}
+        weights |= {f"pipeline {name}": _hash(repr(value)) for name, value in read.items()}
         for part, network in networks(self._pipe).items():
             try:
                 found |= traits(part, network, self._digest)

@@ -31,9 +31,9 @@ class Flagged:
 
     Attributes:
         prompts: Their texts; None where the request gave embeddings.
-        embeds: What the UNet was told. # [B, L, D]
-        magnitude: Embeddings [B, L, D] to magnitudes [B] in eps units, fp32, with their graph; one
-            UNet pass.
+        embeds: What the network was told. # [B, L, D]
+        magnitude: Embeddings [B, L, D] to magnitudes [B] in the family's unit, fp32, with their
+            graph; one pass of the network.
         benign: The calibration's benign scores, ascending. # [n]
         threshold: Its threshold.
     """
@@ -71,10 +71,10 @@ class StepMitigation(GuardMitigation, Protocol):
 
         Args:
             timestep: t
-            embeds: What the UNet was just told. # [B, L, D]
-            magnitudes: What came of it, in eps units, fp32. # [B]
+            embeds: What the network was just told. # [B, L, D]
+            magnitudes: What came of it, in the family's unit, fp32. # [B]
             magnitude: Other embeddings to their magnitudes [B] at this step, with their graph; one
-                UNet pass. # [B, L, D] -> [B]
+                pass of the network. # [B, L, D] -> [B]
 
         Returns:
             # [B, L, D], or None to go on with the same
@@ -87,7 +87,7 @@ class EmbeddingOptimization:
 
     The start token's embedding, which no prompt changes, is left alone; every image stops at the
     target by itself. What is lowered is the score that flagged the image: that it passes the guard
-    afterwards says little, see docs/guard.md for what is left of copies. Through the UNet, which
+    afterwards says little, see docs/guard.md for what is left of copies. Through the network, which
     therefore must not be offloaded layer by layer.
 
     Attributes:
@@ -118,7 +118,7 @@ class StepwiseOptimization:
     See `mnemoscope.mitigate.Stepwise`. Takes no pass of its own where nothing is above.
 
     Attributes:
-        targets: Timestep to the magnitude to come down to there, in eps units.
+        targets: Timestep to the magnitude to come down to there.
         learning_rate: Of Adam.
         iterations: At most so many at every step, a forward and a backward pass each.
     """
@@ -142,7 +142,7 @@ class StepwiseOptimization:
         Args:
             pipe: The pipeline, not guarded.
             benign: Prompts that the model did not memorise; 20 or more.
-            steps: UNet calls to look at, two fifths of those that a request makes (20 of 50).
+            steps: Steps to look at, two fifths of those that a request makes (20 of 50).
             quantile: Share of benign prompts whose magnitude is no higher than the target.
             **options: What requests will give the pipeline, and `negative_prompt`, `extra_pass`,
                 `seed`, `batch` and `progress` of `calibrate_guard`.

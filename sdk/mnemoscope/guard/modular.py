@@ -12,9 +12,10 @@ from torch import Tensor
 
 from mnemoscope_runtime.errors import InputError
 
-from .access import Access, Arguments, refuse_ip_adapter
-from .conditioning import Baseline, Branch, Told, named
+from .access import Access
+from .conditioning import XL_POOLED, Arguments, Baseline, Branch, Told
 from .drawing import zeroed
+from .families import Family
 from .interposing import around
 from .refusing import through
 from .watching import Watch
@@ -56,8 +57,8 @@ _IMAGES = ("images", "latents")  # what holds them in a `PipelineState`
 class Modular(Access):
     """Stable Diffusion XL, text to image: a guider combines predictions of two UNet calls."""
 
-    def __init__(self, pipe: Any) -> None:
-        super().__init__(pipe)
+    def __init__(self, pipe: Any, family: Family) -> None:
+        super().__init__(pipe, family)
         _check(pipe.guider)
         if foreign := sorted(set(_foreign(pipe.blocks))):
             raise InputError(
@@ -80,7 +81,7 @@ class Modular(Access):
         if (state := told.get("state")) is not None:
             told = {**told, **state.values, **kwargs}
         told = {**told, **(told.get("denoiser_input_fields") or {})}
-        refuse_ip_adapter(told, "ip_adapter_image", "ip_adapter_embeds")
+        self.refuse(told)
         if given := [name for name in _TASKS if told.get(name) is not None]:
             raise InputError(
                 f"A guard watches modular pipelines from text to image only, and this request "
@@ -104,7 +105,7 @@ class Modular(Access):
                 values[name] = zeroed(values[name], indices)
         return output
 
-    def negative(self, negative: str | None) -> Baseline:
+    def negative(self, negative: str | None, _: Arguments) -> Baseline:
         """See `Access`."""
         from diffusers.modular_pipelines.stable_diffusion_xl.encoders import (
             StableDiffusionXLTextEncoderStep,
@@ -114,7 +115,7 @@ class Modular(Access):
         with torch.no_grad():
             found = encode(self.pipe, prompt="", negative_prompt=negative)
             empty = encode(self.pipe, prompt="", negative_prompt="")[1] if negative else None
-        return Baseline(found[1], found[3], empty)
+        return Baseline(found[1], {XL_POOLED: found[3]}, empty)
 
     @contextmanager
     def predictions(self, watch: Watch) -> Iterator[None]:
@@ -158,12 +159,12 @@ class Modular(Access):
 
         def after(args: tuple[Any, ...], kwargs: Told, output: Any) -> None:
             if not watch.idle:
-                answers.append((named(args, kwargs), output[0]))
+                answers.append((self.family.named(args, kwargs), output[0]))
 
         state = dict(vars(guider))
         guider.prepare_inputs, guider.forward = prepare_inputs, forward
         try:
-            with around(self.pipe, lambda *_: None, after):
+            with around(self.pipe, self.family.network, lambda *_: None, after):
                 yield
         except BaseException:
             vars(guider).update(state)  # not left in the middle of a request

@@ -1,23 +1,40 @@
-"""What predicts noise in a pipeline: its networks, their layers and weights, its tokenizers."""
+"""What predicts in a pipeline: its networks, their layers and weights, its tokenizers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any
 
 from accelerate.utils import align_module_device  # type: ignore[import-untyped]
+from diffusers import (
+    FluxTransformer2DModel,
+    PixArtTransformer2DModel,
+    QwenImageTransformer2DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+)
 from torch import Tensor, nn
 
-__all__ = ["is_lora", "layers", "networks", "plain", "tensors", "tokenizers"]
+__all__ = ["PREDICTORS", "is_lora", "layers", "networks", "plain", "tensors", "tokenizers"]
 
-_NETWORKS = ("text_encoder", "text_encoder_2", "unet")
-_TOKENIZERS = ("tokenizer", "tokenizer_2")
+PREDICTORS: Mapping[str, tuple[type, ...]] = {
+    "unet": (UNet2DConditionModel,),
+    "transformer": (
+        FluxTransformer2DModel,
+        PixArtTransformer2DModel,
+        QwenImageTransformer2DModel,
+        SD3Transformer2DModel,
+    ),
+}
+"""Parts that predict, and the classes that a guard knows of each."""
+_NETWORKS = ("text_encoder", "text_encoder_2", "text_encoder_3", *PREDICTORS)
+_TOKENIZERS = ("tokenizer", "tokenizer_2", "tokenizer_3")
 _DRAWS_ON_PICTURES = ("Img2Img", "Inpaint")
 
 
 def networks(pipe: Any) -> dict[str, nn.Module]:
-    """What predicts noise, by name; not what `torch.compile` made of it.
+    """What predicts, by name; not what `torch.compile` made of it.
 
     Where a request starts from a picture, also what encodes it.
     """
@@ -49,7 +66,7 @@ def layers(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]
     if is_lora(module):
         yield from layers(module.base_layer, path)  # type: ignore[arg-type]
         return
-    unused = () if _is_fused(module) else ("to_qkv", "to_kv")
+    unused = () if _is_fused(module) else ("to_qkv", "to_kv", "to_added_qkv")
     for name, child in module._modules.items():
         if child is not None and name not in unused:
             yield from layers(child, f"{path}.{name}" if path else name)
@@ -61,9 +78,9 @@ def is_lora(module: nn.Module) -> bool:
 
 
 def tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """A layer's own parameters and buffers; those that accelerate has offloaded where they are."""
-    own = {**module._parameters, **module._buffers}
-    found = {name: value for name, value in own.items() if value is not None}
+    """A layer's own tensors; those that accelerate has offloaded where they are."""
+    own = {**module._parameters, **module._buffers, **vars(module)}
+    found = {name: value for name, value in own.items() if isinstance(value, Tensor)}
     offloaded = any(value.is_meta for value in found.values())
     with align_module_device(module, "cpu") if offloaded else nullcontext():
         for name in found:

@@ -8,18 +8,13 @@ from typing import Any
 
 from mnemoscope_runtime.errors import InputError
 
-from .access import Access, Standard
+from .access import Access
+from .families import FAMILIES, MODULAR, family_of
 from .interposing import Interposed
 from .modular import Modular
+from .standard import Apart, Together
 
 __all__ = ["Guarded", "accessed", "guarded"]
-
-PIPELINES = tuple(
-    f"{family}{kind}Pipeline"
-    for family in ("StableDiffusion", "StableDiffusionXL")
-    for kind in ("", "Img2Img", "Inpaint")
-)
-MODULAR = "StableDiffusionXLModularPipeline"
 
 
 class Guarded(Interposed):
@@ -66,7 +61,7 @@ def _copied(pipe: Any) -> InputError:
 
 
 def accessed(pipe: Any) -> Access:
-    """How to reach a pipeline; checks that a guard knows what its UNet is told.
+    """How to reach a pipeline; checks that a guard knows what its network is told.
 
     Raises:
         InputError: it does not, or another guard is there; and what to do.
@@ -76,17 +71,20 @@ def accessed(pipe: Any) -> Access:
             raise InputError("This pipeline is guarded already. `detach` the other guard first.")
         raise _copied(pipe)
     name = type(pipe).__name__
-    if name not in (*PIPELINES, MODULAR):
+    family = family_of(pipe)
+    if family is None:
         raise InputError(
-            f"A guard cannot watch {name}: it knows {', '.join(PIPELINES)} and {MODULAR}. Build "
+            f"A guard cannot watch {name}: it knows {', '.join(FAMILIES)}. Build "
             "one of these from its parts (`from_pipe`), or screen prompts before they are drawn "
             "with `Detector`."
         )
-    if getattr(pipe, "unet", None) is None:
-        raise InputError("This pipeline has no UNet yet. Load its components first.")
+    if family.of(pipe) is None:
+        raise InputError(f"This pipeline has no {family.network} yet. Load its components first.")
     if all(getattr(pipe, part, None) is None for part in ("text_encoder", "text_encoder_2")):
         raise InputError(
             "This pipeline has no text encoder, so that a guard cannot tell whether its negative "
             "embeddings are those of the empty prompt. Load it with its text encoders."
         )
-    return Modular(pipe) if name == MODULAR else Standard(pipe)
+    if name == MODULAR:
+        return Modular(pipe, family)
+    return (Apart if family.apart else Together)(pipe, family)

@@ -58,9 +58,10 @@ def no_baseline(steps: int, guided: bool, tokens: int, reads: int) -> InputError
         where = "`Guard` or `calibrate_guard`" if steps == 1 else "`calibrate_guard` and `Guard`"
         return InputError(
             "This request has no unconditional branch (guidance_scale <= 1, a guider that starts "
-            "later, or a guidance-distilled model such as LCM or Turbo), so that there is nothing "
-            f"to compare the prompt with. Give {where} `extra_pass=True`, which runs the UNet once "
-            "more on the empty prompt at every step that is looked at; or draw with guidance."
+            "later, or a guidance-distilled model such as LCM, Turbo or FLUX.1), so that there is "
+            f"nothing to compare the prompt with. Give {where} `extra_pass=True`, which runs the "
+            "network once more on the empty prompt at every step that is looked at; or draw with "
+            "guidance."
         )
     if tokens == reads:
         what = "The negative prompt of this request is not the one that the guard is calibrated for"
@@ -75,8 +76,8 @@ def no_baseline(steps: int, guided: bool, tokens: int, reads: int) -> InputError
     if steps == 1:
         return InputError(
             f"{what}, so that its predictions are relative to something else and no threshold "
-            "applies. Give `Guard(..., extra_pass=True)`, which runs the UNet once more on the "
-            f"empty prompt at the first step; or {same}."
+            "applies. Give `Guard(..., extra_pass=True)`, which runs the network once more on "
+            f"the empty prompt at the first step; or {same}."
         )
     return InputError(
         f"{what}. Past the first step it changes what is looked at, and this guard looks at "
@@ -85,10 +86,11 @@ def no_baseline(steps: int, guided: bool, tokens: int, reads: int) -> InputError
     )
 
 
-def no_length(tokens: int, reads: int) -> InputError:
+def no_length(tokens: int, reads: int, *, chunks: bool) -> InputError:
     """Why embeddings of a length have no baseline."""
+    more = " or a multiple of it, as tools that read long prompts in chunks do" if chunks else ""
     return InputError(
         f"The embeddings of this request have {tokens} tokens, and the text encoder gives {reads} "
         "at a time, so that what the empty prompt is at that length is not known. Give embeddings "
-        f"of {reads} tokens or a multiple of it, as tools that read long prompts in chunks do."
+        f"of {reads} tokens{more}."
     )

@@ -115,11 +115,16 @@ def _written(scheduler: Any) -> set[str]:
 
     scheduler.__class__ = Noting
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        scheduler.set_timesteps(_STEPS)
+        shifts = scheduler.config.get("use_dynamic_shifting", False)
+        scheduler.set_timesteps(_STEPS, **({"mu": 1.0} if shifts else {}))
         sample = torch.zeros(_SAMPLE)
+        is_flow = not hasattr(scheduler, "scale_model_input")
         for t in scheduler.timesteps:
-            prediction = torch.zeros_like(scheduler.scale_model_input(sample, t))
+            scaled = sample if is_flow else scheduler.scale_model_input(sample, t)
+            prediction = torch.zeros_like(scaled)
             sample = scheduler.step(prediction, t, sample, return_dict=False)[0]
+        if is_flow:  # of those a request gives levels
+            return found
         with suppress(AssertionError, TypeError, ValueError):  # not all take those of the request
             scheduler.set_timesteps(timesteps=scheduler.timesteps.long().tolist())
     return found

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 DETECTOR = "guard"
-# arguments of a call that change what the UNet predicts at the first step already ...
+# arguments of a call that change what is predicted at the first step already ...
 _ALWAYS = (
     "clip_skip",
     "cross_attention_kwargs",
@@ -38,9 +38,13 @@ _ALWAYS = (
     "negative_target_size",
     "aesthetic_score",
     "negative_aesthetic_score",
+    "joint_attention_kwargs",
+    "attention_kwargs",
+    "max_sequence_length",
+    "clean_caption",
 )
 # ... and those that change where the later steps go
-_LATER = ("guidance_scale", "guidance_rescale", "guider", "eta")
+_LATER = ("guidance_scale", "true_cfg_scale", "guidance_rescale", "guider", "eta")
 _MAKES = "A guard's is made by `calibrate_guard`, and written by `CalibrationFile((...,)).write`."
 _AGAIN = "`calibrate_guard` with the arguments of this request makes one."
 
@@ -57,7 +61,8 @@ class GuardSetting:
         dtype: Of the predictions.
         latents: Their (C, H, W).
         timesteps: Those looked at.
-        tokens: How many embeddings the UNet was told of a prompt.
+        tokens: How many embeddings the network was told of a prompt; None where each prompt has
+            its own number.
         negative: Digest of the negative prompt that magnitudes are relative to; "none" for none.
         options: Other arguments that scores depend on.
     """
@@ -69,7 +74,7 @@ class GuardSetting:
     dtype: str
     latents: tuple[int, ...]
     timesteps: tuple[float, ...]
-    tokens: int
+    tokens: int | None
     negative: str
     options: str
 
@@ -83,7 +88,7 @@ class GuardSetting:
             "dtype": self.dtype,
             "latents": "x".join(map(str, self.latents)),
             "timesteps": " ".join(f"{t:g}" for t in self.timesteps),
-            "tokens": str(self.tokens),
+            "tokens": "any" if self.tokens is None else str(self.tokens),
             "negative prompt": self.negative,
             "options": self.options,
         }
@@ -101,7 +106,7 @@ def options(told: Mapping[str, Any], steps: int, tells_scale: bool) -> str:
     Args:
         told: Arguments of the call.
         steps: How many are looked at.
-        tells_scale: Whether the UNet is told the guidance scale (LCM).
+        tells_scale: Whether the network is told the guidance scale (LCM, FLUX.1 dev).
     """
     names = _ALWAYS + _LATER * (steps > 1) + ("guidance_scale", "guider") * tells_scale
     found = {name: told[name] for name in names if told.get(name) is not None}

@@ -15,16 +15,22 @@ from torch.nn.modules import module as global_hooks
 from .networks import networks, tokenizers
 from .tokenizing import Tokenizing
 
-__all__ = ["TELLS", "Snapshot", "sample", "version"]
+__all__ = ["READS", "TELLS", "Snapshot", "sample", "version"]
 
-# a pipeline's methods that say what its UNet is told
+# a pipeline's methods that say what its network is told
 TELLS = (
     "encode_prompt",
+    "_get_clip_prompt_embeds",
+    "_get_t5_prompt_embeds",
+    "_get_qwen_prompt_embeds",
+    "_text_preprocessing",
     "maybe_convert_prompt",
     "prepare_latents",
     "get_timesteps",
     "prepare_extra_step_kwargs",
 )
+# its attributes that say how prompts are read, where it has them
+READS = ("prompt_template_encode", "prompt_template_encode_start_idx", "tokenizer_max_length")
 _TALL = 16  # an embedding has so many times more rows than columns ...
 _ROWS = 64  # ... and the last are where textual inversion puts its own
 _VERSION, _DTYPE = attrgetter("_version"), attrgetter("dtype")
@@ -137,7 +143,10 @@ def _places(value: Tensor) -> set[int]:
 
 def _parts(pipe: Any) -> list[Any]:
     """The pipeline's parts themselves."""
-    found: list[Any] = [*networks(pipe).items(), *(vars(pipe).get(name) for name in TELLS)]
+    found: list[Any] = [
+        *networks(pipe).items(),
+        *(vars(pipe).get(name) for name in (*TELLS, *READS)),
+    ]
     found += tokenizers(pipe).items()
     globally = (*global_hooks._global_forward_pre_hooks, *global_hooks._global_forward_hooks)
     return [*found, *globally]

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
 from tokenizers import AddedToken
 from torch import Tensor, nn
 
-from .networks import is_lora, layers, tensors
+from .networks import PREDICTORS, is_lora, layers, tensors
 
 __all__ = ["Digest", "Strange", "text", "traits"]
 
@@ -28,11 +27,20 @@ PROCESSORS = (
     "AttnProcessor",
     "AttnProcessor2_0",
     "AttnProcessorNPU",
+    "FluxAttnProcessor",
+    "JointAttnProcessor2_0",
+    "QwenDoubleStreamAttnProcessor2_0",
     "SlicedAttnProcessor",
     "XFormersAttnProcessor",
+    "XFormersJointAttnProcessor",
     "XLAFlashAttnProcessor2_0",
 )
-FUSED = "FusedAttnProcessor2_0"
+FUSED = ("FusedAttnProcessor2_0", "FusedJointAttnProcessor2_0")
+_IN = (
+    "diffusers.models.attention_processor",
+    "diffusers.models.transformers.transformer_flux",
+    "diffusers.models.transformers.transformer_qwenimage",
+)
 # move weights or keep them in fewer bits; others of diffusers keep what earlier steps computed
 _HOOKS = ("diffusers.hooks.group_offloading", "diffusers.hooks.layerwise_casting")
 # attributes that no prediction depends on, or that are looked at in another way
@@ -91,11 +99,10 @@ def traits(part: str, network: nn.Module, digest: Digest) -> dict[str, str]:
     """
     kind = type(network)
     theirs = _module(kind).startswith(("diffusers.", "transformers."))
-    if (kind is not UNet2DConditionModel) if part == "unet" else not theirs:
-        raise Strange(
-            f"{part} is a {_name(kind)}, and a guard knows UNet2DConditionModel and text encoders "
-            "of transformers"
-        )
+    known = PREDICTORS.get(part)
+    if kind not in known if known else not theirs:
+        names = [each.__name__ for each in known or ()] or ["text encoders of transformers"]
+        raise Strange(f"{part} is a {_name(kind)}, and a guard knows {', '.join(names)}")
     if getattr(network.config, "encoder_hid_dim_type", None) == "ip_image_proj":
         raise Strange(
             f"{part} has an IP-Adapter, with which the magnitude is of the picture as much as of "
@@ -153,8 +160,9 @@ def _build(configured: _Configured) -> nn.Module:
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         if hasattr(configured.kind, "from_config"):
             built: nn.Module = configured.kind.from_config(dict(configured.config))
-            return built
-        return configured.kind(configured.config)  # type: ignore[no-any-return]
+        else:
+            built = configured.kind(configured.config)
+    return built.eval()
 
 
 def _differences(where: str, layer: nn.Module, expected: nn.Module | None) -> dict[str, str]:
@@ -176,6 +184,8 @@ def _attributes(layer: nn.Module, where: str) -> dict[str, str]:
     for name, value in vars(layer).items():
         if name in _NEUTRAL or name.startswith(_NEUTRAL_PREFIXES):
             continue
+        if isinstance(value, Tensor):  # hashed with the weights: built anew it has no values
+            continue
         if name.endswith(_NEUTRAL_SUFFIXES) or value is None or _is_own(layer, name, value):
             continue
         found[name] = text(value, f"{where}.{name}")
@@ -195,15 +205,14 @@ def _number(value: Any) -> float:
 def _attention(processor: Any, where: str) -> dict[str, str]:
     kind = type(processor)
     name = kind.__name__
-    known = kind.__module__ == "diffusers.models.attention_processor"
-    if not known or name not in (*PROCESSORS, FUSED):
+    if kind.__module__ not in _IN or name not in (*PROCESSORS, *FUSED):
         raise Strange(
             f"{where}.processor is a {_name(kind)}, which changes what attention computes in a way "
             "that a guard does not know (`pipe.unet.set_default_attn_processor()`)"
         )
     options = {k: v for k, v in vars(processor).items() if k not in ("slice_size", "attention_op")}
     found = {} if not options else {"processor": text(options, f"{where}.processor")}
-    return found | ({"processor": "fused projections"} if name == FUSED else {})
+    return found | ({"processor": "fused projections"} if name in FUSED else {})
 
 
 def _is_own(layer: nn.Module, name: str, value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Differences of predictions in eps units, whatever the UNet predicts and whatever samples."""
+"""Differences of predictions in a family's unit, whatever is predicted and whatever samples."""
 
 from __future__ import annotations
 
@@ -8,8 +8,37 @@ from typing import Any
 import numpy as np
 
 from mnemoscope_runtime.errors import InputError
+from mnemoscope_runtime.units import Unit
 
-__all__ = ["eps_scale"]
+__all__ = ["eps_scale", "unit_scale", "x0_scale"]
+
+
+def unit_scale(unit: Unit, scheduler: Any, timestep: float) -> float:
+    """What turns the distance of two predictions for the same x into a unit at a timestep.
+
+    Raises:
+        InputError: the scheduler is of another kind, or nothing of the picture is left at t.
+    """
+    return (eps_scale if unit == "eps" else x0_scale)(scheduler, timestep)
+
+
+def x0_scale(scheduler: Any, timestep: float) -> float:
+    """What turns || v(x, c) - v(x, u) || into x0 units: s, the share of noise at a timestep.
+
+    Args:
+        scheduler: Of diffusers, of a rectified flow.
+        timestep: t, s times the timesteps of training.
+
+    Raises:
+        InputError: the scheduler is of another kind.
+    """
+    kind = type(scheduler).__name__
+    if kind != "FlowMatchEulerDiscreteScheduler":
+        raise InputError(
+            f"A guard does not know what {kind} makes of the velocity of a flow. Use "
+            "FlowMatchEulerDiscreteScheduler."
+        )
+    return timestep / float(scheduler.config.num_train_timesteps)
 
 
 def eps_scale(scheduler: Any, timestep: float) -> float:

@@ -16,10 +16,11 @@ from torch import Tensor
 from mnemoscope_runtime.errors import CalibrationError, InputError, NumericsError
 
 from ..prompts.printable import counted
-from .conditioning import EMBEDS, Baseline, Began, Branch, Told, rows_of
+from .conditioning import EMBEDS, Arguments, Baseline, Began, Branch, Told, at, rows_of
+from .families import Family
 from .networks import plain
 from .refusing import no_baseline, outside, through
-from .units import eps_scale
+from .units import unit_scale
 
 __all__ = ["Magnitude", "Measured", "Source", "Steer", "Watch"]
 
@@ -33,7 +34,7 @@ class Measured:
     """What was seen of a request until it is decided.
 
     Attributes:
-        scores: Mean magnitude of every image, in eps units.
+        scores: Mean magnitude of every image, in the family's unit: eps, or x0 of flows.
         magnitudes: Of every step looked at and every image.
         timesteps: Those looked at.
         dtype: Of the predictions.
@@ -41,7 +42,8 @@ class Measured:
         compared: Of every image: whether its prompt is something else than the baseline.
         extra_pass: Whether the empty prompt took a pass of its own.
         seconds: What this took on the host.
-        embeds: What the UNet was told of the prompts. # [B, L, D]
+        tokens: How many embeddings a prompt has; None where each has its own number.
+        embeds: What the network was told of the prompts. # [B, L, D]
         magnitude: Rows and other embeddings [b, L, D] to magnitudes [b] at the first step, with
             their graph.
     """
@@ -54,6 +56,7 @@ class Measured:
     compared: tuple[bool, ...]
     extra_pass: bool
     seconds: float
+    tokens: int | None
     embeds: Tensor
     magnitude: Callable[[list[int], Tensor], Tensor]
 
@@ -64,6 +67,10 @@ class Source(Protocol):
     @property
     def pipe(self) -> Any:
         """The pipeline."""
+
+    @property
+    def family(self) -> Family:
+        """How it tells its network of a prompt."""
 
     def predictions(self, watch: Watch) -> AbstractContextManager[None]:
         """Show every step's predictions to a watch while this lasts, and do as it says."""
@@ -77,13 +84,14 @@ class Watch:
         source: Where predictions come from.
         baseline: What magnitudes are relative to.
         steps: Steps to look at.
-        extra_pass: Whether it may run the UNet where guidance does not compute the baseline.
+        extra_pass: Whether it may run the network where guidance does not compute the baseline.
         decide: Told of the measurement once; may raise, or fill `silenced`.
         embeds: Embeddings of images, instead of what the pipeline made of their prompts.
         silenced: Images that are drawn without their prompts from here on.
         steer: Changes `embeds` on the way; asked before a step is looked at.
         until: Not asked at timesteps below it.
         check: Called before every step but the first; may raise.
+        told: Arguments of the pipeline's call.
     """
 
     source: Source
@@ -96,6 +104,7 @@ class Watch:
     steer: Steer | None = None
     until: float = 0.0
     check: Callable[[], None] = lambda: None
+    told: Arguments = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._norms: list[Tensor] = []
@@ -116,9 +125,9 @@ class Watch:
             yield
         if len(self._norms) < self.steps:
             raise CalibrationError(
-                f"The pipeline called its UNet {counted(len(self._norms), 'time')}, and the guard "
-                f"looks at {self.steps}: nothing was decided. Draw with more steps, or calibrate a "
-                "guard that looks at fewer."
+                f"The pipeline made {counted(len(self._norms), 'step')}, and the guard looks at "
+                f"{self.steps}: nothing was decided. Draw with more steps, or calibrate a guard "
+                "that looks at fewer."
             )
 
     @property
@@ -126,14 +135,15 @@ class Watch:
         """Whether nothing is left to look at or to change in predictions."""
         return len(self._norms) >= self.steps and not self.silenced and self.steer is None
 
-    def keep(self, told: Told, first: int) -> None:
+    def keep(self, told: Told, first: int, side: str = "") -> None:
         """Check that a request goes on with the embeddings that it began with.
 
         Where an image is silenced, those without prompts too: its predictions are of them alone.
 
         Args:
-            told: What the pipeline tells the UNet.
+            told: What the pipeline tells the network.
             first: Row of the first image.
+            side: What these embeddings are, where guidance is of two calls.
 
         Raises:
             InputError: embeddings are others than at the first step.
@@ -141,8 +151,8 @@ class Watch:
         """
         if self._began:
             self.check()
-        pooled = (told.get("added_cond_kwargs") or {}).get("text_embeds")
-        for name, now in (("embeddings", told[EMBEDS]), ("pooled embeddings", pooled)):
+        for what, path in {"embeddings": EMBEDS, **self.source.family.beside}.items():
+            name, now = f"{side}{what}", at(told, path)
             if now is None:
                 continue
             began = self._began.setdefault(name, Began(now, first))
@@ -154,7 +164,7 @@ class Watch:
                 )
 
     def changed(self, embeds: Tensor, first: int) -> Tensor:
-        """What the UNet is told, with `embeds` in it.
+        """What the network is told, with `embeds` in it.
 
         Args:
             embeds: What the pipeline would tell it. # [n, L, D]
@@ -177,7 +187,7 @@ class Watch:
             What guidance is to take for the prompts' predictions; None for what it has.
         """
         given = cond.prediction
-        if self.steer is not None and float(cond.told["timestep"]) >= self.until:
+        if self.steer is not None and self._timestep(cond) >= self.until:
             cond = self._steered(self.steer, cond, uncond)
         if len(self._norms) < self.steps:
             start = time.perf_counter()
@@ -198,7 +208,7 @@ class Watch:
         against, scale = self._against(cond, uncond)
         told = rows_of(cond.call, rows)
         found = steer(
-            float(cond.told["timestep"]),
+            self._timestep(cond),
             told[EMBEDS],
             scale * _norm(cond.prediction[rows], against[rows]),
             functools.partial(self._magnitude, cond, against, scale, rows),
@@ -215,11 +225,15 @@ class Watch:
         if self._first is None:
             self._first = cond, against, scale
         self._norms.append(scale * _norm(cond.prediction, against))
-        self._timesteps.append(float(cond.told["timestep"]))
+        self._timesteps.append(self._timestep(cond))
+
+    def _timestep(self, branch: Branch) -> float:
+        return self.source.family.timestep(branch.told)
 
     def _against(self, cond: Branch, uncond: Branch | None) -> tuple[Tensor, float]:
-        """The prediction that magnitudes are relative to, and what gives them in eps units."""
-        scale = eps_scale(self.source.pipe.scheduler, float(cond.told["timestep"]))
+        """The prediction that magnitudes are relative to, and what gives them in the unit."""
+        scheduler = self.source.pipe.scheduler
+        scale = unit_scale(self.source.family.unit, scheduler, self._timestep(cond))
         if uncond is not None and self.baseline.is_told(uncond):
             return uncond.prediction, scale
         return self._extra(cond, uncond), scale
@@ -233,9 +247,9 @@ class Watch:
         return self._predict(self.baseline.instead(cond.call))
 
     def _predict(self, told: Told) -> Tensor:
-        """The UNet itself: no hooks of this guard, nothing compiled."""
-        output: Tensor = plain(self.source.pipe.unet).forward(**told)[0]
-        return output
+        """The network itself: no hooks of this guard, nothing compiled."""
+        family = self.source.family
+        return family.prediction(plain(family.of(self.source.pipe)).forward(**told)[0])
 
     def _measured(self, prediction: Tensor) -> Measured:
         assert self._first is not None
@@ -255,10 +269,11 @@ class Watch:
             magnitudes=magnitudes,
             timesteps=tuple(self._timesteps),
             dtype=str(prediction.dtype).removeprefix("torch."),
-            latents=tuple(prediction.shape[1:]),
+            latents=self.source.family.latents(cond.told, prediction),
             compared=tuple(not each for each in self.baseline.told_of(cond)),
             extra_pass=self._ran_extra,
             seconds=self._seconds + time.perf_counter() - start,
+            tokens=None if self.baseline.lengths == "any" else cond.told[EMBEDS].shape[1],
             embeds=cond.told[EMBEDS][cond.rows],
             magnitude=functools.partial(self._magnitude, cond, against, scale),
         )
@@ -272,8 +287,9 @@ class Watch:
 
 
 def _norm(cond: Tensor, uncond: Tensor) -> Tensor:
-    """`mnemoscope_export.magnitude` in fewer operations. # [B, C, H, W] each, to [B]"""
-    found: Tensor = torch.linalg.vector_norm(cond.float() - uncond.float(), dim=(1, 2, 3))
+    """`mnemoscope_export.magnitude` in fewer operations. # [B, ...] each, to [B]"""
+    difference = cond.float() - uncond.float()
+    found: Tensor = torch.linalg.vector_norm(difference, dim=tuple(range(1, difference.ndim)))
     return found
 
 

@@ -14,6 +14,7 @@ import torch
 from cli_support import Run
 from cuda_kernels import lacking
 from diffusers import FluxPipeline, FluxTransformer2DModel
+from guard_support import check_reads_what_is_screened
 from odd_prompts import odd_strings
 from pipelines import build_flux
 from shared import Shared
@@ -21,7 +22,6 @@ from t5_tokenizers import t5_tokenizer
 
 from mnemoscope import Detector, ExportError, InputError
 from mnemoscope.explain.explanation import load_model as load_to_explain
-from mnemoscope.guard import Guard
 from mnemoscope.mitigate.sampling import Painter
 from mnemoscope_export import (
     ExportOptions,
@@ -208,6 +208,11 @@ def test_a_pipelines_embeddings_are_screened_as_its_prompt(
     assert "Only its first 511 tokens" in long.notes[0]
 
 
+def test_a_guard_reads_what_is_screened(pipeline: Any, model: Flux, screener: Screener) -> None:
+    guard = {"extra_pass": True}
+    check_reads_what_is_screened(pipeline, model, screener, guard, guidance_scale=5.0)
+
+
 def test_on_the_command_line(bundle: Path, run: Run) -> None:
     shown = run("inspect", bundle).out
     assert "guidance that it is told" in shown
@@ -217,7 +222,7 @@ def test_on_the_command_line(bundle: Path, run: Run) -> None:
 # what is in the way
 
 
-def test_what_it_does_not_take(folder: Path, model: Flux, schnell: Flux, pipeline: Any) -> None:
+def test_what_it_does_not_take(folder: Path, model: Flux, schnell: Flux) -> None:
     with pytest.raises(InputError, match="draws without an unconditional branch"):
         load_model(folder, options=LoadOptions(negative="blurry"))
     with pytest.raises(InputError, match=r"FLUX\.1, of which clip_skip cannot be read here"):
@@ -228,8 +233,6 @@ def test_what_it_does_not_take(folder: Path, model: Flux, schnell: Flux, pipelin
         model.resized((3, 4))
     with pytest.raises(InputError, match=r"told of 512 tokens.*any-length"):
         export_bundle(model, folder / "out", ExportOptions(any_length=True))
-    with pytest.raises(InputError, match="cannot watch FluxPipeline"):
-        Guard(pipeline)
     for verb in (Painter.load, load_to_explain):
         with pytest.raises(ExportError, match=r"family flux.*but not mitigated"):
             verb(folder)

@@ -14,6 +14,7 @@ import torch
 from cli_support import Run
 from cuda_kernels import lacking
 from diffusers import PixArtSigmaPipeline, PixArtTransformer2DModel
+from guard_support import check_reads_what_is_screened
 from odd_prompts import odd_strings
 from pipelines import build_pixart
 from shared import Shared
@@ -22,7 +23,6 @@ from t5_tokenizers import t5_tokenizer
 from mnemoscope import Detector, ExportError, InputError
 from mnemoscope.explain import explain
 from mnemoscope.explain.explanation import load_model as load_to_explain
-from mnemoscope.guard import Guard
 from mnemoscope.mitigate.sampling import Painter
 from mnemoscope_export import (
     ExportOptions,
@@ -224,6 +224,13 @@ def test_words_are_weighed_by_leaving_them_out(screener: Screener) -> None:
     assert next(piece.span for piece in pieces if piece.span) == (2, 3)
 
 
+def test_a_guard_reads_what_is_screened(
+    pipeline: Any, model: PixArtSigma, screener: Screener
+) -> None:
+    told = {"use_resolution_binning": False, "clean_caption": False}
+    check_reads_what_is_screened(pipeline, model, screener, {}, guidance_scale=4.5, **told)
+
+
 def test_on_the_command_line(bundle: Path, run: Run) -> None:
     assert "ids of transformers-5's T5Tokenizer, 300 a prompt" in run("inspect", bundle).out
 
@@ -231,13 +238,11 @@ def test_on_the_command_line(bundle: Path, run: Run) -> None:
 # what is in the way
 
 
-def test_what_it_does_not_take(folder: Path, model: PixArtSigma, pipeline: Any) -> None:
+def test_what_it_does_not_take(folder: Path, model: PixArtSigma) -> None:
     with pytest.raises(InputError, match="PixArt-Sigma, of which clip_skip cannot be read here"):
         load_model(folder, options=LoadOptions(clip_skip=1))
     with pytest.raises(InputError, match="Give multiples of 2"):
         model.resized((3, 4))
-    with pytest.raises(InputError, match="cannot watch PixArtSigmaPipeline"):
-        Guard(pipeline)
     for verb in (Painter.load, load_to_explain):
         with pytest.raises(ExportError, match=r"family pixart-sigma.*but not mitigated"):
             verb(folder)

@@ -13,6 +13,7 @@ import torch
 from cli_support import Run
 from cuda_kernels import lacking
 from diffusers import QwenImagePipeline, QwenImageTransformer2DModel
+from guard_support import check_reads_what_is_screened
 from odd_prompts import odd_strings
 from pipelines import build_qwen_image
 from qwen_tokenizers import qwen_tokenizer
@@ -21,7 +22,6 @@ from shared import Shared
 from mnemoscope import Detector, ExportError, InputError
 from mnemoscope.explain import explain
 from mnemoscope.explain.explanation import load_model as load_to_explain
-from mnemoscope.guard import Guard
 from mnemoscope.mitigate.sampling import Painter
 from mnemoscope_export import (
     ExportOptions,
@@ -194,6 +194,14 @@ def test_words_are_weighed_by_leaving_them_out(screener: Screener) -> None:
     assert [each.word for each in found.words] == ["a", "Cat", "on", "the", "moon"]
 
 
+def test_a_guard_reads_what_is_screened(
+    pipeline: Any, model: QwenImage, screener: Screener
+) -> None:
+    guard = {"negative_prompt": ""}
+    told = {"true_cfg_scale": 4.0, "negative_prompt": ["", ""]}
+    check_reads_what_is_screened(pipeline, model, screener, guard, **told)
+
+
 def test_on_the_command_line(bundle: Path, run: Run) -> None:
     assert "ids of transformers-5's Qwen2Tokenizer, 546 a prompt" in run("inspect", bundle).out
 
@@ -201,13 +209,11 @@ def test_on_the_command_line(bundle: Path, run: Run) -> None:
 # what is in the way
 
 
-def test_what_it_does_not_take(folder: Path, model: QwenImage, pipeline: Any) -> None:
+def test_what_it_does_not_take(folder: Path, model: QwenImage) -> None:
     with pytest.raises(InputError, match="Qwen-Image, of which clip_skip cannot be read here"):
         load_model(folder, options=LoadOptions(clip_skip=1))
     with pytest.raises(InputError, match="Give multiples of 2"):
         model.resized((3, 4))
-    with pytest.raises(InputError, match="cannot watch QwenImagePipeline"):
-        Guard(pipeline)
     with pytest.raises(ExportError, match="Qwen2's ids are those of transformers 5"):
         export_bundle(model, folder / "out", ExportOptions(tokenizer="transformers-4"))
     for verb in (Painter.load, load_to_explain):

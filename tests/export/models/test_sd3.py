@@ -19,6 +19,7 @@ from diffusers import (
     StableDiffusion3Pipeline,
 )
 from graph_support import kinds
+from guard_support import check_reads_what_is_screened
 from odd_prompts import odd_strings
 from pipelines import build_sd3
 from shared import Shared
@@ -32,7 +33,6 @@ from mnemoscope.drawing.pictures import Decoder
 from mnemoscope.explain import explain
 from mnemoscope.explain.explanation import load_model as load_to_explain
 from mnemoscope.explain.words import read
-from mnemoscope.guard import Guard
 from mnemoscope.mitigate.sampling import Painter
 from mnemoscope.serve.triton.graph import graph_files
 from mnemoscope.serve.triton.options import ModelOptions
@@ -277,6 +277,12 @@ def test_embeddings_of_a_pipeline(pipeline: Any, screener: Screener) -> None:
         detector.screen_embeddings(told[:, 1:], pooled)
 
 
+def test_a_guard_reads_what_is_screened(
+    pipeline: Any, model: StableDiffusion3, screener: Screener
+) -> None:
+    check_reads_what_is_screened(pipeline, model, screener, {}, guidance_scale=5.0)
+
+
 @torch.no_grad()
 def test_another_timestep_and_size(model: StableDiffusion3) -> None:
     """Folded, against the transformer as it is."""
@@ -343,11 +349,9 @@ def test_verbs_that_are_not_for_it(folder: Path, verb: str) -> None:
         VERBS[verb](folder)
 
 
-def test_the_guard_and_the_filter_are_not_for_it(
-    pipeline: Any, model: StableDiffusion3, screener: Screener
+def test_the_filter_and_other_detectors_are_not_for_it(
+    model: StableDiffusion3, screener: Screener
 ) -> None:
-    with pytest.raises(InputError, match="cannot watch StableDiffusion3Pipeline"):
-        Guard(pipeline)
     judge = MemorizationFilter(model.scheduler, model.embed_empty()[0])
     x, told = torch.zeros(2, *model.latent_shape), model.embed(["a", "b"])[0]
     with pytest.raises(InputError, match=r"FlowMatchEulerDiscreteScheduler, predicts None"):

@@ -410,7 +410,7 @@ def test_pipelines_that_are_refused(classic: Any) -> None:
     rest = modular(classic, SequentialPipelineBlocks.from_blocks_dict(parts))
     with pytest.raises(InputError, match="no text encoder"):
         Guard(rest)
-    with pytest.raises(InputError, match="no UNet yet"):
+    with pytest.raises(InputError, match="no unet yet"):
         Guard(StableDiffusionXLAutoBlocks().init_pipeline())
 
 

@@ -6,11 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, EDMEulerScheduler, EulerDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    EDMEulerScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+)
 from pipelines import scheduler
 
 from mnemoscope import InputError
-from mnemoscope.guard.units import eps_scale
+from mnemoscope.guard.units import eps_scale, unit_scale, x0_scale
 
 pytestmark = pytest.mark.numeric
 
@@ -35,6 +41,19 @@ def test_it_is_what_turns_velocities_into_noise() -> None:
     assert eps_scale(scheduler("v_prediction"), t) * (v - w).norm() == pytest.approx(
         float(expected)
     )
+
+
+def test_it_is_what_turns_velocities_into_pictures() -> None:
+    """x0 = x - s v, of which x cancels; s is the level that diffusers' sampler has at t."""
+    flow = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    flow.set_timesteps(5)
+    for t, s in zip(flow.timesteps.tolist(), flow.sigmas.tolist(), strict=False):
+        assert unit_scale("x0", flow, t) == pytest.approx(s)
+    assert unit_scale("eps", scheduler("v_prediction"), 500) == eps_scale(
+        scheduler("v_prediction"), 500
+    )
+    with pytest.raises(InputError, match="does not know what FlowMatchHeun"):
+        x0_scale(FlowMatchHeunDiscreteScheduler(), 1000)
 
 
 def test_between_two_timesteps() -> None:
