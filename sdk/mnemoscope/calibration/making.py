@@ -15,6 +15,7 @@ from mnemoscope_runtime.errors import BackendUnavailable, InputError
 
 from ..detector import Detector
 from ..detectors import Features, Fit, Statistic
+from ..prompts.printable import counted
 from ..screening.stages import Stage, checked_scores
 from .calibration import Calibration, digest
 from .cascade import Gate, level
@@ -239,11 +240,11 @@ def distinct(
             "of real prompts: take it out."
         )
     if repeated := len(benign) - len(found):
-        tell(f"{repeated} benign prompts are repetitions; each counts once.")
+        tell(f"Each benign prompt counts once: {counted(repeated, 'repetition')} left out.")
     if both := found.keys() & known.keys():
         tell(
-            f"{len(both)} benign prompts are among the memorised ones, such as "
-            f"{found[min(both)]!r}; they are left out of the benign."
+            f"Left out of the benign: {counted(len(both), 'prompt')} among the memorised ones, "
+            f"such as {found[min(both)]!r}."
         )
     kept = [found[key] for key in sorted(found.keys() - known.keys())]
     if not kept:

@@ -21,6 +21,7 @@ from ..drawing.alignment import load_alignment
 from ..drawing.copy_detection import CopyDescriptor, LatentDescriptor, load_descriptor
 from ..drawing.sheets import ENDINGS, write_sheet
 from ..plotting import require_plots
+from ..prompts.printable import counted
 from ..screening.opening import own_calibration
 from ._backends import say_unused
 from ._comparison import LEARNT_ON, lists_of, write_comparison
@@ -300,7 +301,8 @@ def _say_what_is_usual(kit: Kit, chosen: Sequence[str]) -> None:
         )
     elif len(kit.benign) < LEARNT_ON:
         say(
-            f"what is benign is learnt from {len(kit.benign)} prompts; {LEARNT_ON} would be better."
+            f"what is benign is learnt from {counted(len(kit.benign), 'prompt')}; "
+            f"{LEARNT_ON} would be better."
         )
 
 

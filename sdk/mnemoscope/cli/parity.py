@@ -17,6 +17,7 @@ from mnemoscope_runtime import BackendOptions, InputError
 from .. import embedded
 from ..benchmark.precision import Comparison, compare
 from ..detector import Detector
+from ..prompts.printable import counted
 from ._backends import choose_backend, options_of_each, say_unused
 from ._detectors import ModelOption, check_model
 from ._options import (
@@ -84,8 +85,8 @@ def command(
     others = _prompts(benign, read, "seen", "held_out")
     if both := set(memorized) & set(others):
         raise InputError(
-            f"{len(both)} prompts are in both lists, such as {min(both)!r}. A prompt is memorised "
-            "or it is not: take them out of one."
+            f"The lists share {counted(len(both), 'prompt')}, such as {min(both)!r}. A prompt is "
+            "memorised or it is not: take it out of one."
         )
     prompts = memorized + others
     weights, floors = set(), []

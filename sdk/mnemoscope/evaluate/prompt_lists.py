@@ -72,7 +72,8 @@ class PromptLists:
                     "which says nothing of a detector: take it out."
                 )
             if repeated := len(prompts) - len(set(prompts)):
-                notes.append(f"{repeated} {name} prompts are repetitions; each counts once.")
+                left_out = counted(repeated, "repetition")
+                notes.append(f"Each {name} prompt counts once: {left_out} left out.")
         kinds = Counter(labels)
         if len(kinds) > _MOST_LABELS:
             raise InputError(
@@ -87,8 +88,8 @@ class PromptLists:
         if both := len(set(negatives)) - len(others):
             shared = next(prompt for prompt in negatives if prompt in known)
             notes.append(
-                f"{both} of the other prompts are among the memorised ones, such as "
-                f"{shared!r:.80}; they are left out of the others."
+                f"Left out of the others: {counted(both, 'prompt')} among the memorised ones, "
+                f"such as {shared!r:.80}."
             )
         if not others:
             raise InputError(

@@ -127,7 +127,7 @@ def test_command(run: Run, bundle_dir: Path, tmp_path: Path) -> None:
     assert "AUC" in few.out
     assert run(*args, "--force").code == 0
     (tmp_path / "benign.txt").write_text("a\npositives 3\n")
-    failed(run(*args), 2, "in both lists, such as 'positives 3'")
+    failed(run(*args), 2, "share 1 prompt, such as 'positives 3'")
     (tmp_path / "positives.txt").write_text("\n")
     failed(run(*args), 2, "holds no prompts")
 

@@ -100,8 +100,10 @@ def test_repetitions_count_once_and_memorised_prompts_are_not_benign() -> None:
     told: list[str] = []
     kept, known = distinct(["a", "b", "a", "c"], ["c", "d", "d"], told.append)
     assert (sorted(kept), sorted(known)) == (["a", "b"], ["c", "d"])
-    assert told[0] == "1 benign prompts are repetitions; each counts once."
-    assert told[1].startswith("1 benign prompts are among the memorised ones, such as 'c'")
+    assert told[0] == "Each benign prompt counts once: 1 repetition left out."
+    assert told[1].startswith(
+        "Left out of the benign: 1 prompt among the memorised ones, such as 'c'"
+    )
     told.clear()
     distinct(["a"], ["b"], told.append)
     assert told == []

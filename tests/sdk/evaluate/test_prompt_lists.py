@@ -33,9 +33,9 @@ def test_what_would_count_twice_is_left_out_and_told() -> None:
     assert lists.negatives == ("g h i", "j k l")
     assert len(lists.labels) == 2
     text = "\n".join(told)
-    assert "1 memorised prompts are repetitions" in text
-    assert "1 other prompts are repetitions" in text
-    assert "1 of the other prompts are among the memorised ones, such as 'd e f'" in text
+    assert "Each memorised prompt counts once: 1 repetition left out" in text
+    assert "Each other prompt counts once: 1 repetition left out" in text
+    assert "1 prompt among the memorised ones, such as 'd e f'" in text
     assert lists.notes == tuple(told)
 
 
