@@ -16,14 +16,20 @@ NUMERIC = $(DEV)/bin/python -m pytest -q -m numeric $(shell grep -rl --include='
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test lowest page as-avx2 as-plain quick check lint format docs embedded-model mutation kills fuzz bench clean
+.PHONY: demo test suite beside lowest page as-avx2 as-plain quick check lint format docs embedded-model mutation kills fuzz bench clean
 
 demo: $(DEMO)/installed ## screen the embedded prompts, without torch
 	$(DEMO)/bin/mnemoscope demo --output out/demo
 
 test: $(OPTIMUM)/installed $(CLIENTS)/installed $(LITELLM)/installed ## lint, types and tests
-	$(MAKE) -j2 lint lowest page as-avx2 as-plain # a process each; what follows has one for every core
+	$(MAKE) -j2 lint lowest # a process each; what fails soonest
+	$(MAKE) -j2 suite beside
+
+suite: $(DEV)/installed ## a process for every core
 	$(DEV)/bin/python -m pytest -n auto --dist worksteal
+
+beside: ## one process more: tests of the suite wait for each other, for servers and for signals
+	$(MAKE) page as-avx2 as-plain
 
 lowest: $(LOWEST)/installed ## what must work with the lowest versions too
 	$(LOWEST)/bin/python -m pytest -q -o cache_dir=$(LOWEST)/.pytest_cache $(LOWEST_TESTS) \

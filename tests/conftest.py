@@ -76,11 +76,12 @@ def bundle_dir(model: StableDiffusion, shared: Shared) -> Path:
 
 @pytest.fixture(scope="session")
 def open_dir(model: StableDiffusion, shared: Shared) -> Path:
-    """One for embeddings of any length, with taps behind its first attention and near its end."""
+    """One for embeddings of any length, with taps and a graph that stops at the last one."""
     from mnemoscope_export import ExportOptions, export_bundle
 
-    names = ["up_blocks.1.attentions.1", "down_blocks.0.downsamplers.0"]
-    options = ExportOptions(noises=2, seed=7, taps=names, any_length=True)
+    options = ExportOptions(
+        noises=3, seed=7, taps="auto", until="up_blocks.1.resnets.0", any_length=True
+    )
     return shared(f"open/{model.prediction_type}", lambda out: export_bundle(model, out, options))
 
 

@@ -1,6 +1,6 @@
 """Bundles that screen at another timestep, on latents of another size.
 
-Those of a model that predicts velocities. The other family's stop at a tap as well: test_sdxl.py.
+Those of a model that predicts velocities; the other family's are in test_sdxl.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from predictions import SIZE, TAPS, T
-from screening_support import PROMPTS
+from screening_support import PROMPTS, Changed
 
 from mnemoscope import Detector, InputError
 from mnemoscope_export import (
@@ -27,7 +27,7 @@ from mnemoscope_export import (
 from mnemoscope_export.torch.flops import count_flops
 from mnemoscope_export.torch.graphs import ScreenGraph
 from mnemoscope_export.torch.reference import measure, measure_at
-from mnemoscope_runtime import Screener
+from mnemoscope_runtime import Screener, open_backend
 
 one_model = pytest.mark.parametrize("model_dir", ["v_prediction"], indirect=True, scope="session")
 
@@ -36,8 +36,12 @@ one_model = pytest.mark.parametrize("model_dir", ["v_prediction"], indirect=True
 def written_out(model: StableDiffusion, prompt: str, noise: torch.Tensor) -> list[float]:
     """The magnitude at T in eps units, then the taps: one UNet call at a time, plain hooks."""
     seen: list[torch.Tensor] = []
+
+    def keep(found: torch.Tensor | tuple[torch.Tensor]) -> None:
+        seen.append(found[0] if isinstance(found, tuple) else found)
+
     hooks = [
-        model.unet.get_submodule(name).register_forward_hook(lambda *args: seen.append(args[2]))
+        model.unet.get_submodule(name).register_forward_hook(lambda *args: keep(args[2]))
         for name in TAPS
     ]
     velocities = [model.unet(noise, T, model.embed([p])[0]).sample for p in (prompt, "")]
@@ -95,10 +99,19 @@ def test_rms_knows_the_size(bundle_dir: Path) -> None:
 
 
 @one_model
-def test_the_torch_backend_agrees(
-    bundle_dir: Path, model: StableDiffusion, screener: Screener
+def test_its_taps_need_no_other_graph(bundle_dir: Path) -> None:
+    backend = Changed(open_backend("onnxruntime", threads=1))
+    with Detector.load(bundle_dir, backend=backend, detector="taps"):
+        assert backend.loaded == ["screen"]
+
+
+@one_model
+@pytest.mark.parametrize("backend", ["openvino", "torch"])
+def test_other_backends_agree(
+    bundle_dir: Path, model: StableDiffusion, screener: Screener, backend: str
 ) -> None:
-    with Screener.open(bundle_dir, backend=TorchBackend(model)) as other:
+    runs = TorchBackend(model) if backend == "torch" else backend
+    with Screener.open(bundle_dir, backend=runs) as other:
         for look in (Screener.first_step, Screener.first_step_taps):
             np.testing.assert_allclose(
                 look(other, PROMPTS), look(screener, PROMPTS), rtol=1e-4, atol=1e-4

@@ -53,14 +53,13 @@ def model(folder: Path) -> StableDiffusionXL:
 
 @pytest.fixture(scope="module")
 def bundle(folder: Path, shared: Shared) -> Path:
-    """One with everything: taps, a graph that stops, another size and timestep."""
+    """One with everything: taps, another size and timestep, embeddings of any length."""
     options = ExportOptions(
         noises=2,
         seed=3,
         timestep=T,
         latent_size=SIZE,
-        taps="auto",
-        until="up_blocks.0.resnets.1",
+        taps=["up_blocks.0.resnets.0", "up_blocks.0.resnets.1"],
         any_length=True,
     )
     return shared(
@@ -144,7 +143,7 @@ def test_bfloat16_comes_close(model: StableDiffusionXL, folder: Path) -> None:
     assert not torch.equal(found, exact)
 
 
-@pytest.mark.parametrize("graph", ["taps", "text_encoder"])
+@pytest.mark.parametrize("graph", ["screen", "text_encoder"])
 def test_tensorrt_for_rtx_builds_it(bundle: Path, graph: str) -> None:
     pytest.importorskip("tensorrt_rtx_bindings", exc_type=ImportError)
     assert check_plan(Bundle.open(bundle), graph).startswith("TensorRT for RTX ")

@@ -1,4 +1,8 @@
-"""Taps: from the layers of a UNet to what every backend measures of them."""
+"""Taps: from the layers of a UNet to what every backend measures of them.
+
+Here a graph stops at the last one. Where none does, the screening graph has them:
+test_export_variants.py, of a model that predicts velocities.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,6 @@ from cuda_kernels import lacking
 from diffusers import UNet2DConditionModel
 from numpy.typing import NDArray
 from screening_support import MANY, PROMPTS, Changed, changed
-from shared import Shared
 
 from mnemoscope import (
     BackendError,
@@ -39,21 +42,8 @@ Hooked = Callable[[str, int, int], NDArray[np.float32]]
 
 
 @pytest.fixture(scope="module")
-def stopped_dir(model: StableDiffusion, shared: Shared) -> Path:
-    """A bundle with taps and a graph that stops at the last one.
-
-    Of one model: taps have units of their own, whatever it predicts. test_export_variants.py has
-    them of the other.
-    """
-    options = ExportOptions(noises=3, seed=7, taps="auto", until=LAST)
-    return shared(
-        f"stopped/{model.prediction_type}", lambda out: export_bundle(model, out, options)
-    )
-
-
-@pytest.fixture(scope="module")
-def screener(stopped_dir: Path) -> Iterator[Screener]:
-    with Screener.open(stopped_dir, threads=1) as screener:
+def screener(open_dir: Path) -> Iterator[Screener]:
+    with Screener.open(open_dir, threads=1) as screener:
         yield screener
 
 
@@ -86,8 +76,8 @@ def with_hooks(
 # layers
 
 
-def test_every_operator_runs_on_cuda(stopped_dir: Path) -> None:
-    assert lacking(stopped_dir) == set()
+def test_every_operator_runs_on_cuda(open_dir: Path) -> None:
+    assert lacking(open_dir) == set()
 
 
 def test_layers_in_the_order_in_which_they_run(model: StableDiffusion) -> None:
@@ -208,16 +198,6 @@ def test_the_first_step_is_that_of_pytorch(screener: Screener, model: StableDiff
         np.testing.assert_allclose(found[:, column], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_screening_graph_with_taps(open_dir: Path, model: StableDiffusion) -> None:
-    with Screener.open(open_dir, threads=1) as screener:
-        assert screener.taps == ("down_blocks.0.downsamplers.0", "up_blocks.1.attentions.1")
-        found = screener.first_step_taps(PROMPTS, noises=2)
-        noise = torch.from_numpy(screener.bundle.noise_bank()[1:2])
-        expected = with_hooks(model, PROMPTS, noise, 981, screener.taps)
-        np.testing.assert_allclose(found[:, 1], expected, rtol=1e-4, atol=1e-4)
-        assert screener.probe() < 1e-4  # its magnitudes are what they were
-
-
 def test_the_sampler_is_that_of_pytorch(screener: Screener, model: StableDiffusion) -> None:
     [part] = screener.parts(PROMPTS[:2], noises=2)
     walked = list(screener.walk(part, screener.timesteps[:3]))
@@ -231,21 +211,18 @@ def test_the_sampler_is_that_of_pytorch(screener: Screener, model: StableDiffusi
 
 @pytest.mark.parametrize("backend", ["openvino", "torch"])
 def test_other_backends(
-    stopped_dir: Path, open_dir: Path, model: StableDiffusion, backend: str
+    open_dir: Path, screener: Screener, model: StableDiffusion, backend: str
 ) -> None:
-    for folder in (stopped_dir, open_dir):
-        runs = TorchBackend(model) if backend == "torch" else backend
-        with Screener.open(folder) as one, Screener.open(folder, backend=runs) as other:
-            expected = one.first_step_taps(PROMPTS)
-            np.testing.assert_allclose(
-                other.first_step_taps(PROMPTS), expected, rtol=1e-4, atol=1e-4
-            )
-            np.testing.assert_allclose(
-                other.first_step(PROMPTS), one.first_step(PROMPTS), rtol=1e-4, atol=1e-4
-            )
-            [part] = other.parts(PROMPTS[:2], noises=1)
-            [seen] = other.walk(part, other.timesteps[:1])
-            np.testing.assert_allclose(seen.taps, expected[:2, :1], rtol=1e-4)
+    runs = TorchBackend(model) if backend == "torch" else backend
+    with Screener.open(open_dir, backend=runs) as other:
+        expected = screener.first_step_taps(PROMPTS)
+        np.testing.assert_allclose(other.first_step_taps(PROMPTS), expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(
+            other.first_step(PROMPTS), screener.first_step(PROMPTS), rtol=1e-4, atol=1e-4
+        )
+        [part] = other.parts(PROMPTS[:2], noises=1)
+        [seen] = other.walk(part, other.timesteps[:1])
+        np.testing.assert_allclose(seen.taps, expected[:2, :1], rtol=1e-4)
 
 
 def test_prompts_do_not_depend_on_their_neighbours(screener: Screener) -> None:
@@ -260,14 +237,14 @@ def test_the_empty_prompt_moves_nothing(screener: Screener) -> None:
     assert (empty < 1e-3 * cat).all()
 
 
-def test_nan_is_no_verdict(stopped_dir: Path) -> None:
+def test_nan_is_no_verdict(open_dir: Path) -> None:
     def spoil(graph: str, outputs: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         if graph == "taps":
             outputs[0][1, 0, 2] = np.nan
         return outputs
 
     with (
-        changed(stopped_dir, spoil) as screener,
+        changed(open_dir, spoil) as screener,
         pytest.raises(NumericsError, match="A tap of prompt 1 is NaN or infinite"),
     ):
         screener.first_step_taps(PROMPTS)
@@ -306,18 +283,12 @@ def test_who_has_no_taps_gets_none(bundle_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["taps", f"tap:{LAST}"])
-def test_screening_for_taps_does_not_pay_for_the_rest(stopped_dir: Path, name: str) -> None:
+def test_screening_for_taps_does_not_pay_for_the_rest(open_dir: Path, name: str) -> None:
     backend = Changed(open_backend("onnxruntime", threads=1))
-    with Detector.load(stopped_dir, backend=backend, detector=name) as detector:
+    with Detector.load(open_dir, backend=backend, detector=name) as detector:
         assert backend.loaded == ["taps"]
         detector.measure(PROMPTS)
         assert backend.loaded == ["taps"]
-
-
-def test_taps_of_the_screening_graph(open_dir: Path) -> None:
-    backend = Changed(open_backend("onnxruntime", threads=1))
-    with Detector.load(open_dir, backend=backend, detector="taps"):
-        assert backend.loaded == ["screen"]
 
 
 class NoTaps(Changed):
@@ -330,23 +301,23 @@ class NoTaps(Changed):
 
 
 def test_what_is_missing_is_missed_when_a_detector_is_loaded(
-    stopped_dir: Path, bundle_dir: Path
+    open_dir: Path, bundle_dir: Path
 ) -> None:
     backend = NoTaps(open_backend("onnxruntime", threads=1))
     with pytest.raises(BackendError, match="no engine of taps"):
-        Detector.load(stopped_dir, backend=backend, detector="taps")
+        Detector.load(open_dir, backend=backend, detector="taps")
     assert (backend.loaded, backend.closed) == ([], 1)
-    with Detector.load(stopped_dir, backend=NoTaps(open_backend("onnxruntime", threads=1))):
+    with Detector.load(open_dir, backend=NoTaps(open_backend("onnxruntime", threads=1))):
         pass  # the magnitude does not ask for it
     with pytest.raises(InputError, match=r"has no taps\. Export"):
         Detector.load(bundle_dir, detector="taps")
     with pytest.raises(InputError, match="has no tap 'x'"):
-        Detector.load(stopped_dir, detector="tap:x")
+        Detector.load(open_dir, detector="tap:x")
 
 
-def test_a_bundle_is_verified_whatever_is_loaded(stopped_dir: Path, tmp_path: Path) -> None:
+def test_a_bundle_is_verified_whatever_is_loaded(open_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(IntegrityError, match=r"screen\.onnx differs"):
-        Detector.load(damaged(stopped_dir, tmp_path / "copy"), detector="taps")
+        Detector.load(damaged(open_dir, tmp_path / "copy"), detector="taps")
 
 
 def test_half_precision(model: StableDiffusion, float16_dir: Path) -> None:
@@ -361,31 +332,31 @@ def test_half_precision(model: StableDiffusion, float16_dir: Path) -> None:
     assert 1e-6 < np.abs(found / expected - 1).max() < 0.02
 
 
-def test_a_graph_that_stops(stopped_dir: Path, bundle_dir: Path) -> None:
-    manifest = Bundle.open(stopped_dir).manifest
-    assert (outputs(stopped_dir, "taps"), outputs(stopped_dir, "screen")) == (
+def test_a_graph_that_stops(open_dir: Path, bundle_dir: Path) -> None:
+    manifest = Bundle.open(open_dir).manifest
+    assert (outputs(open_dir, "taps"), outputs(open_dir, "screen")) == (
         ["taps"],
         ["magnitude"],
     )
-    assert (stopped_dir / "screen.onnx").read_bytes() == (bundle_dir / "screen.onnx").read_bytes()
+    assert (open_dir / "screen.onnx").read_bytes() == (bundle_dir / "screen.onnx").read_bytes()
     assert manifest.flops["taps"] < 0.8 * manifest.flops["screen"]
-    graph = onnx.load(stopped_dir / "taps.onnx", load_external_data=False).graph
+    graph = onnx.load(open_dir / "taps.onnx", load_external_data=False).graph
     assert not [each.name for each in graph.initializer if "up_blocks.1.resnets.1" in each.name]
     assert manifest.parity["taps"]["max_relative_error"] <= 1e-4
 
 
 @pytest.mark.parametrize("tap", [0, 2])
-def test_the_gate_looks_at_every_tap(stopped_dir: Path, model: StableDiffusion, tap: int) -> None:
-    bank = torch.from_numpy(Bundle.open(stopped_dir).noise_bank())
+def test_the_gate_looks_at_every_tap(open_dir: Path, model: StableDiffusion, tap: int) -> None:
+    bank = torch.from_numpy(Bundle.open(open_dir).noise_bank())
     reference = measure_reference(
         model, bank, timestep=981, inference_steps=50, guidance=7.5, taps=TAPS
     )
-    check_parity(stopped_dir, "float32", reference, Tolerance(1e-4))
+    check_parity(open_dir, "float32", reference, Tolerance(1e-4))
     wrong = reference.screening.copy()
     wrong[0, 0, 1 + tap] *= 1.001
     with pytest.raises(ParityError, match=f"The taps graph differs .* in the tap {TAPS[tap]}"):
-        check_parity(stopped_dir, "float32", replace(reference, screening=wrong), Tolerance(1e-4))
+        check_parity(open_dir, "float32", replace(reference, screening=wrong), Tolerance(1e-4))
     wrong = reference.sampling.copy()
     wrong[1, 2, 1, 1 + tap] = np.nan
     with pytest.raises(ParityError, match=f"The step graph differs .* in the tap {TAPS[tap]}"):
-        check_parity(stopped_dir, "float32", replace(reference, sampling=wrong), Tolerance(1e-4))
+        check_parity(open_dir, "float32", replace(reference, sampling=wrong), Tolerance(1e-4))
