@@ -52,7 +52,7 @@ def pack(work: Path, data: Dataset, args: argparse.Namespace) -> None:
     """Write model, bundle, prompts and calibration under `args.out`."""
     out: Path = args.out
     model_dir = out / "model"
-    seen = _shipped_seen(data, args.seed)
+    seen = shipped_seen(data, args.seed)
     splits = {
         "memorized": data.memorised,
         "seen": [data.seen[i] for i in seen],
@@ -115,7 +115,7 @@ def judge(work: Path, data: Dataset, args: argparse.Namespace) -> None:
     print(json.dumps(figures, indent=1))
 
 
-def _shipped_seen(data: Dataset, seed: int) -> list[int]:
+def shipped_seen(data: Dataset, seed: int = 0) -> list[int]:
     """Which seen captions ship."""
     return sorted(random.Random(seed).sample(range(len(data.seen)), min(SEEN, len(data.seen))))
 
@@ -160,7 +160,7 @@ def _judge(
     model: StableDiffusion, folder: Path, data: Dataset, args: argparse.Namespace
 ) -> dict[str, Any]:
     vae = load_vae(folder)
-    seen = _shipped_seen(data, args.seed)[:JUDGED]
+    seen = shipped_seen(data, args.seed)[:JUDGED]
     splits = {
         "memorized": data.memorised,
         "seen": [data.seen[i] for i in seen],

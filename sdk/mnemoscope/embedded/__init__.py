@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BUNDLE",
+    "FLOW_BUNDLE",
+    "FLOW_MODEL",
     "LEXICON",
     "MEMORIZED",
     "MODEL",
@@ -31,6 +33,10 @@ _HERE = Path(__file__).parent
 MODEL = _HERE / "model"
 """The embedded model, a folder in diffusers' layout."""
 BUNDLE = _HERE / "bundle"
+"""Its bundle, calibrated."""
+FLOW_MODEL = _HERE / "flow" / "model"
+"""The embedded flow, a Stable Diffusion 3 that memorised the same captions."""
+FLOW_BUNDLE = _HERE / "flow" / "bundle"
 """Its bundle, calibrated."""
 PROMPTS = _HERE / "prompts.jsonl"
 """Its captions, a JSON object a line; `read_prompts` reads them."""

@@ -1,0 +1,232 @@
+"""From trained parts to what ships: model, bundle, calibration, provenance, pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, SD3Transformer2DModel, StableDiffusion3Pipeline
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+from mnemoscope import CalibrationFile, Detector, calibrate, embedded
+from mnemoscope.drawing.copy_detection import load_descriptor
+from mnemoscope.screening.opening import CALIBRATION
+from mnemoscope_export import ExportOptions, export_bundle, load_model, load_network, noise_bank
+from recipes.embedded.dataset import PACKAGES, Dataset
+from recipes.embedded.images import Pixels
+from recipes.embedded.pack import JUDGED, shipped_seen
+from recipes.embedded.quality import SEEDS, contact_sheet, reproduction
+
+from .encoder import read_second
+from .told import Told, first_encoder, tell
+from .transformer import new_scheduler, new_transformer, sample, without_t5
+from .vae import encode, psnr
+
+__all__ = ["Trained", "judge", "pack", "read_trained", "read_transformer"]
+
+DETECTORS, NOISES = ("magnitude", "taps"), (1, 4)  # settings that are calibrated, of one step
+FPR, DELTA = 0.01, 0.05  # what is promised of each
+
+
+def read_transformer(file: Path, told: Told) -> SD3Transformer2DModel:
+    """One that was trained here."""
+    transformer = new_transformer(told)
+    transformer.load_state_dict({k: v.float() for k, v in load_file(file).items()})
+    return transformer.eval()
+
+
+def pack(work: Path, data: Dataset, out: Path) -> None:
+    """Write model, bundle and calibration under `out`."""
+    folder = out / "model"
+    if folder.exists():
+        shutil.rmtree(folder)
+    tokenizer = CLIPTokenizer.from_pretrained(embedded.MODEL / "tokenizer")
+    encoders = first_encoder(), read_second(work)
+    empty = tell(tokenizer, encoders, [""])
+    StableDiffusion3Pipeline(
+        transformer=read_transformer(work / "finish.safetensors", empty),
+        scheduler=new_scheduler(),
+        vae=load_network(AutoencoderKL, work / "decoder", dtype=torch.float32),
+        text_encoder=encoders[0],
+        tokenizer=tokenizer,
+        text_encoder_2=encoders[1],
+        tokenizer_2=tokenizer,
+        text_encoder_3=None,
+        tokenizer_3=None,
+    ).to(dtype=torch.float16).save_pretrained(folder)
+    for config in folder.glob("*/config.json"):  # diffusers notes where it loaded them from
+        lines = config.read_text().splitlines(keepends=True)
+        config.write_text("".join(line for line in lines if '"_name_or_path"' not in line))
+    for number, name in product(("", "_2"), ("vocab.json", "merges.txt")):
+        shutil.copy(embedded.MODEL / "tokenizer" / name, folder / f"tokenizer{number}" / name)
+    shutil.copy(embedded.MODEL / "NOTICE.md", folder)
+
+    options = ExportOptions(taps="auto", overwrite=True)
+    export_bundle(load_model(folder), out / "bundle", options, progress=print)
+    calibrations = CalibrationFile(())
+    prompts = [caption.text for caption in data.calibration]
+    known = [caption.text for caption in data.memorised]
+    for backend, name in product(("onnxruntime", "openvino"), DETECTORS):
+        with Detector.load(out / "bundle", backend=backend, detector=name) as detector:
+            positives = [] if detector.statistic.is_fitted else known
+            measured = calibrate(
+                detector, prompts, positives=positives, fpr=FPR, delta=DELTA, noises=NOISES
+            )
+        calibrations = calibrations.with_(measured)
+    calibrations.write(out / "bundle" / CALIBRATION)
+
+
+def judge(
+    work: Path, data: Dataset, out: Path, arguments: dict[str, Any], descriptor: str | None
+) -> None:
+    """Draw with the packed model; write figures and provenance.json beside it, and pictures."""
+    folder = out / "model"
+    rows = shipped_seen(data)[:JUDGED]
+    captions = {
+        "memorized": data.memorised,
+        "seen": [data.seen[i] for i in rows],
+        "held_out": data.held_out[:JUDGED],
+    }
+    vae = load_network(AutoencoderKL, folder / "vae", dtype=torch.float32).eval()
+    trained = read_trained(folder)
+    drawn = {name: draw(trained, [each.text for each in found]) for name, found in captions.items()}
+    pixels = np.concatenate([data.memorised_images, data.seen_images])
+    training = _scaled(vae, encode(vae, torch.from_numpy(pixels)))
+    count = len(data.memorised)
+    own = {"memorized": torch.arange(count), "seen": count + torch.tensor(rows)}
+    pictures = [to_pixels(vae, each) for each in drawn["memorized"]]
+    pairs = list(zip(data.memorised_images, pictures, strict=True))
+    contact_sheet(out / "flow-memorised.png", pairs, columns=4)
+    rest = [(None, to_pixels(vae, each)) for each in drawn["held_out"][:24]]
+    contact_sheet(out / "flow-held-out.png", rest, columns=4)
+    figures: dict[str, Any] = {
+        "vae_psnr_db": psnr(vae, torch.from_numpy(np.array(data.seen_images[-500:]))),
+        "reproduction": reproduction(drawn, own, training),
+    }
+    if descriptor is not None:
+        figures["copies"] = copies(descriptor, data.memorised_images, pictures, vae)
+    provenance = {
+        "command": "python -m recipes.embedded_flow",
+        "arguments": arguments,
+        "data": {package: {"sha512": digest} for package, digest in PACKAGES.values()},
+        "licences": "see NOTICE.md",
+        "tools": {name: version(name) for name in ("torch", "diffusers", "transformers")},
+        "training": {path.stem: _log(path) for path in sorted(work.glob("*.jsonl"))},
+        "quality": figures,
+        "files": {
+            path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        },
+    }
+    (folder / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n")
+    print(json.dumps(figures, indent=1))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The packed model in float32, one zero for those in a T5's place.
+
+    Attributes:
+        network: The transformer.
+        tokenizer: Of both text encoders.
+        encoders: In their order.
+        empty: What is told of the empty prompt, one row.
+    """
+
+    network: SD3Transformer2DModel
+    tokenizer: CLIPTokenizer
+    encoders: Sequence[CLIPTextModelWithProjection]
+    empty: Told
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)"""
+        config = self.network.config
+        return config.in_channels, config.sample_size, config.sample_size
+
+    def tell(self, prompts: Sequence[str]) -> Told:
+        """What is told of prompts."""
+        return tell(self.tokenizer, self.encoders, prompts)
+
+
+def read_trained(folder: Path) -> Trained:
+    """Read a packed model."""
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    kind, exact = CLIPTextModelWithProjection, torch.float32
+    encoders = [
+        load_network(kind, folder / f"text_encoder{n}", dtype=exact).eval() for n in ("", "_2")
+    ]
+    network = load_network(SD3Transformer2DModel, folder / "transformer", dtype=exact)
+    empty = tell(tokenizer, encoders, [""])
+    return Trained(without_t5(network.eval()), tokenizer, encoders, empty)
+
+
+def draw(trained: Trained, prompts: Sequence[str], batch: int = 8) -> Tensor:
+    """Every prompt from the same four noises, as the pipeline does. # [prompt, seed, C, H, W]"""
+    noises = noise_bank(SEEDS, trained.latent_shape, seed=0)
+    told, drawn = trained.tell(prompts), []
+    for rows in torch.arange(len(prompts)).split(batch):
+        each = told[rows.repeat_interleave(SEEDS)]
+        found = sample(trained.network, each, trained.empty, noises.repeat(len(rows), 1, 1, 1))
+        drawn.append(found.unflatten(0, (len(rows), SEEDS)))
+    return torch.cat(drawn)
+
+
+def copies(
+    descriptor: str, training: Pixels, drawn: Sequence[Pixels], vae: AutoencoderKL
+) -> dict[str, float]:
+    """How alike drawn pictures are to the training pictures themselves, as SSCD sees it.
+
+    Args:
+        descriptor: "sscd", or its file.
+        training: # [N, 64, 64, 3]
+        drawn: For each of them. # [seed, 64, 64, 3]
+        vae: Whose round trip of a training picture is the best that can be drawn.
+    """
+    network = load_descriptor(descriptor)
+
+    def describe(pixels: Pixels) -> Any:
+        return network.describe([Image.fromarray(each) for each in pixels])
+
+    raw = describe(training)
+    kept = describe(to_pixels(vae, _scaled(vae, encode(vae, torch.from_numpy(training)))))
+    found = np.stack([describe(each) @ own for each, own in zip(drawn, raw, strict=True)])
+    return {
+        "round_trip_mean": float((raw * kept).sum(1).mean()),
+        "round_trip_copies": float(((raw * kept).sum(1) > 0.5).mean()),
+        "drawn_mean": float(found.mean()),
+        "captions_copied_by_all_seeds": float((found > 0.5).all(1).mean()),
+        "captions_copied_by_any_seed": float((found > 0.5).any(1).mean()),
+    }
+
+
+def _scaled(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+    scaled: Tensor = (latents - vae.config.shift_factor) * vae.config.scaling_factor
+    return scaled
+
+
+@torch.no_grad()
+def to_pixels(vae: AutoencoderKL, latents: Tensor) -> Pixels:
+    """Decode shifted and scaled latents [B, C, H, W] to uint8 [B, H, W, 3]."""
+    decoded = vae.decode(latents / vae.config.scaling_factor + vae.config.shift_factor).sample
+    pixels: Pixels = ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    return pixels
+
+
+def _log(path: Path) -> list[dict[str, float]]:
+    """Every tenth line of a training log, and the last."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [*lines[9::10], lines[-1]]
