@@ -34,6 +34,8 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     assert cache is not None
     store = cache.mkdir("made")
     current = store / key(_files(), map(_version, _TOOLS))
+    current.mkdir(exist_ok=True)
+    os.utime(current)  # so that no run beside this one takes it for an old one
 
     def copy(name: str, make: Make) -> Path:
         made = made_once(current / key([Path(getfile(make))], ()), name, make)
