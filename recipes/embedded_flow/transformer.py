@@ -7,7 +7,8 @@ from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 from torch import Tensor
 from torch.nn import functional as F
 
-from .counted import count_last
+from mnemoscope_export.models.counted import count_last
+
 from .told import Told
 from .training import Loss
 from .vae import CHANNELS

@@ -1,7 +1,8 @@
 """Stable Diffusion 3's transformer on a bank of noises: what no prompt changes is computed.
 
 That is little: the embedded patches of each noise, and the timestep's embedding. Everything else is
-scaled and shifted by what the pooled embedding says, from the first block on.
+scaled and shifted by what the pooled embedding says, from the first block on. Where there is no T5,
+one zero stands for all in its place (`counted`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import torch
 from diffusers import SD3Transformer2DModel
 from torch import Tensor
 
+from .counted import count_last
 from .on_bank import OnBank, for_each_noise, for_each_prompt, shared_copy
 
 __all__ = ["FoldedMmdit"]
@@ -18,10 +20,26 @@ __all__ = ["FoldedMmdit"]
 class FoldedMmdit(OnBank):
     """A transformer of joint blocks at one timestep, on a bank of noises."""
 
-    def __init__(self, transformer: SD3Transformer2DModel, noises: Tensor, timestep: float) -> None:
-        """Fold `transformer` (left as it is) for `noises` [n, C, H, W] at `timestep`."""
+    def __init__(
+        self,
+        transformer: SD3Transformer2DModel,
+        noises: Tensor,
+        timestep: float,
+        zeros: int = 0,
+    ) -> None:
+        """Fold a transformer.
+
+        Args:
+            transformer: Left as it is.
+            noises: # [n, C, H, W]
+            timestep: t
+            zeros: How many of the last text tokens are nothing but zeros, whatever the prompt.
+        """
         super().__init__()
         self.transformer = shared_copy(transformer)
+        self.zeros = zeros
+        if zeros:
+            count_last(self.transformer.transformer_blocks, zeros)
         self.height, self.width = noises.shape[2:]
         embedder = transformer.time_text_embed
         with torch.no_grad():
@@ -37,8 +55,15 @@ class FoldedMmdit(OnBank):
         return self.transformer
 
     def forward(self, embeds: tuple[Tensor, ...], noise_index: Tensor) -> Tensor:
-        """See `OnBank`; of what it is told. # ([B, L, D], [B, P])"""
+        """See `OnBank`; of what it is told. # ([B, L, D], [B, P])
+
+        Tokens that should be zeros and are not make all of it NaN: they would not have been read.
+        """
         (told, pooled), count = embeds, noise_index.shape[0]
+        if self.zeros:
+            nothing = told[:, -self.zeros :].abs().amax((1, 2))
+            pooled = pooled.where(nothing[:, None] == 0, torch.nan)
+            told = told[:, : told.shape[1] - self.zeros + 1]
         own = self.transformer
         x = for_each_prompt(self.patches[noise_index], told.shape[0])
         context = for_each_noise(own.context_embedder(told), count)

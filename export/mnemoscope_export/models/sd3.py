@@ -179,8 +179,9 @@ class StableDiffusion3(FlowSchedule, TransformerModel):
         return output
 
     def on_bank(self, noises: Tensor, timestep: int) -> OnBank:
-        """The patches are embedded, and the timestep."""
-        return FoldedMmdit(self.transformer, noises, timestep)
+        """The patches are embedded, and the timestep; one zero stands for all of an absent T5's."""
+        zeros = _T5_LENGTH if self.text_encoder_3 is None else 0
+        return FoldedMmdit(self.transformer, noises, timestep, zeros)
 
     def tappable(self) -> list[str]:
         """The blocks: what is compared is their image stream."""

@@ -165,6 +165,31 @@ def test_without_a_t5(tmp_path: Path) -> None:
     assert not embeds[:, 77:].any()
 
 
+@torch.no_grad()
+def test_one_zero_stands_for_those_of_an_absent_t5(tmp_path: Path) -> None:
+    """diffusers' own attention, to all 256, is the witness; what is no zero is not overlooked."""
+    build_sd3().save_pretrained(tmp_path / "model")
+    model = load_model(tmp_path / "model")
+    bank, noises = noise_bank(2, model.latent_shape, seed=1), torch.arange(2)
+    expected = measure_at(model, PROMPTS[:2], bank, 1000, taps=model.auto_taps())
+    graph = ScreenGraph(model, bank, 1000, model.auto_taps())
+    read = []
+    block = graph.unet.network.transformer_blocks[0]
+    block.register_forward_pre_hook(
+        lambda _, __, given: read.append(given["encoder_hidden_states"].shape[1]), with_kwargs=True
+    )
+    embeds, pooled = model.embed(PROMPTS[:2])
+    found, norms = graph((embeds, pooled), noises)
+    torch.testing.assert_close(torch.cat([found[..., None], norms], -1), expected)
+    assert read == [78]
+    embeds[1, -1, 0] = 1e-3
+    found, norms = graph((embeds, pooled), noises)
+    assert found[0].isfinite().all()
+    assert norms[0].isfinite().all()
+    assert found[1].isnan().all()
+    assert norms[1].isnan().all()
+
+
 def test_a_negative_prompt(folder: Path) -> None:
     model = load_model(folder, options=LoadOptions(negative="blurry"))
     assert model.own_empty

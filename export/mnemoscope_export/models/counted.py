@@ -48,8 +48,9 @@ class CountedAttention(nn.Module):
         heads, patches = attn.heads, own.shape[1]
 
         def split(x: Tensor, norm: nn.Module | None) -> Tensor:  # [B, heads, tokens, D / heads]
-            found = x.unflatten(-1, (heads, -1)).transpose(1, 2)
-            return found if norm is None else norm(found)
+            apart = x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)
+            found: Tensor = apart if norm is None else norm(apart)
+            return found
 
         query, key, value = (
             torch.cat([split(layer(own), norm), split(added(text), added_norm)], 2)
@@ -72,4 +73,5 @@ class CountedAttention(nn.Module):
 def count_last(blocks: nn.ModuleList, count: int) -> None:
     """Let joint blocks take their last text token for so many of them."""
     for block in blocks:
-        block.attn.set_processor(CountedAttention(count))
+        attention: Any = block.attn
+        attention.set_processor(CountedAttention(count))
