@@ -61,7 +61,7 @@ class FoldedMmdit(OnBank):
         """
         (told, pooled), count = embeds, noise_index.shape[0]
         if self.zeros:
-            nothing = told[:, -self.zeros :].abs().amax((1, 2))
+            nothing = told[:, -self.zeros :].float().abs().amax((1, 2))  # CUDA reduces no bfloat16
             pooled = pooled.where(nothing[:, None] == 0, torch.nan)
             told = told[:, : told.shape[1] - self.zeros + 1]
         own = self.transformer
