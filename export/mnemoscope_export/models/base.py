@@ -317,7 +317,7 @@ class Model(ABC):
         """Patches, by their side, whose velocity guidance leaves as long as for the prompt."""
         return None
 
-    def guide(self, uncond: Tensor, cond: Tensor, guidance: float) -> Tensor:
+    def guide(self, uncond: Tensor, cond: Tensor, guidance: float | Tensor) -> Tensor:
         """Classifier-free guidance of outputs. # [B, C, H, W]"""
         return uncond + guidance * (cond - uncond)
 

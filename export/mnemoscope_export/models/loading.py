@@ -84,9 +84,9 @@ def load(
     family, model = family_of(read_index(folder))
     if not issubclass(model, kind):
         raise ExportError(
-            f"{name} is of the family {family}, which is no {kind.__name__}: it can be exported "
-            "and screened, in Python with `load_model`, and drawn with, but not mitigated, or "
-            "explained by gradients."
+            f"{name} is of the family {family}, which is no {kind.__name__}, and this works with "
+            "those alone: docs/families.md says what works with which. In Python `load_model` "
+            "loads it."
         )
     configs = read_configs(folder, model.config_files)
     model.check(configs, name, str(folder) if file else name, options)

@@ -172,7 +172,7 @@ class QwenImage(PackedFlow):
         """See `Model.keeps_length`."""
         return SIDE
 
-    def guide(self, uncond: Tensor, cond: Tensor, guidance: float) -> Tensor:
+    def guide(self, uncond: Tensor, cond: Tensor, guidance: float | Tensor) -> Tensor:
         """As the pipeline does, which leaves each patch's velocity as long as the prompt's."""
         guided, own = (self.packed(each) for each in (super().guide(uncond, cond, guidance), cond))
         lengths = (torch.norm(each, dim=-1, keepdim=True) for each in (own, guided))

@@ -44,7 +44,7 @@ from ._quiet import quiet_libraries
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from mnemoscope_export import StableDiffusion
+    from mnemoscope_export import Model
 
     from ..mitigate import Kit, Painter
 
@@ -153,7 +153,7 @@ def command(
     limit: Annotated[
         int | None, typer.Option(min=1, help="--compare: so many prompts.", show_default="all")
     ] = None,
-    steps: Annotated[int, typer.Option(help="DDIM steps, those of the bundle.")] = 50,
+    steps: Annotated[int, typer.Option(help="Steps, those of the bundle.")] = 50,
     guidance: Annotated[
         float, typer.Option(help="Classifier-free guidance, that of the bundle.")
     ] = 7.5,
@@ -245,6 +245,9 @@ def command(
         if strategy is None and painter.model.family != "sd1":
             chosen.remove("padding")
             say("padding is for Stable Diffusion 1.x, and is left out.")
+        if strategy is None and painter.model.family == "sd3":
+            chosen.remove("attention")
+            say("attention is for Stable Diffusion 1.x, 2.x and XL, and is left out.")
         lists = lists_of(file, read, limit, others)
         with ExitStack() as stack:
             detector = None
@@ -338,11 +341,13 @@ def _require_place(output: Path, *, compare: bool) -> None:
         require_folder(output, "--output")
 
 
-def _is_cut(model: StableDiffusion, prompt: str) -> bool:
-    """Whether a prompt has more tokens than the model reads."""
-    (written,) = model.written_out([prompt], model.tokenizer)
-    count: int = len(model.tokenizer(written).input_ids)
-    return count > int(model.tokenizer.model_max_length)
+def _is_cut(model: Model, prompt: str) -> bool:
+    """Whether a prompt has more tokens than any text encoder of the model reads."""
+    return all(
+        len(tokenizer(model.written_out([prompt], tokenizer)[0]).input_ids)
+        > int(tokenizer.model_max_length)
+        for tokenizer, _ in model.tokenizers.values()
+    )
 
 
 def _calibration(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mnemoscope_runtime.errors import InputError, NumericsError
 
-__all__ = ["Descent", "Found", "descend"]
+__all__ = ["Descent", "Found", "descend", "prompted"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,23 @@ class Found:
 
     value: Tensor
     iterations: float
+
+
+def prompted(embeds: Tensor) -> Tensor:
+    """1 where a prompt's embeddings are free to change, 0 where no prompt changes them.
+
+    That is the start token's place, and zeros: Stable Diffusion 3 is told them beside CLIP's
+    states, and where it has no T5.
+
+    Args:
+        embeds: # [B, L, D]
+
+    Returns:
+        # [L, D]
+    """
+    free = (embeds != 0).any(0).to(embeds.dtype)
+    free[0] = 0
+    return free
 
 
 def descend(

@@ -13,7 +13,7 @@ from ..detector import Detector
 from .words import Group, Reading, edited
 
 if TYPE_CHECKING:
-    from mnemoscope_export import StableDiffusion
+    from mnemoscope_export import Model
 
 __all__ = ["METHODS", "Attribution", "Gradient", "Method", "Occlusion", "load_attribution"]
 
@@ -83,14 +83,29 @@ class Gradient:
     """
 
     def __init__(
-        self, model: StableDiffusion, method: Literal["gradient", "gradient-output"] = "gradient"
+        self, model: Model, method: Literal["gradient", "gradient-output"] = "gradient"
     ) -> None:
         """Take a model.
 
         Args:
             model: The one that the bundle was exported from, in float32.
             method: By the text encoder's input, or by its output as in the paper.
+
+        Raises:
+            InputError: its text encoders read prompts in tokens of different kinds, or what they
+                say has other places than the tokens.
         """
+        if len({type(each) for each, _ in model.tokenizers.values()}) > 1:
+            raise InputError(
+                f"{model.id} is told what several text encoders say, which read a prompt in tokens "
+                "of their own, CLIP's and T5's, so that no gradient belongs to a token of both. "
+                "Explain it by occlusion."
+            )
+        if method == "gradient-output" and "template" in model.reading:
+            raise InputError(
+                f"{model.id} reads prompts in a template and is not told all of it, so that the "
+                "text encoder's output has other places than the tokens. Use the method 'gradient'."
+            )
         self.method: Method = method
         self._model = model
         self._weights = model.weights_sha256()
@@ -104,7 +119,7 @@ class Gradient:
         steps: int,
         noises: int | None,
     ) -> dict[Group, float]:
-        """In units of eps per unit of embedding, >= 0.
+        """In the model's unit per unit of embedding, >= 0.
 
         Raises:
             BackendError: the bundle was exported from other weights.
@@ -143,7 +158,7 @@ class Gradient:
         }
 
 
-def load_attribution(method: str, model: StableDiffusion | None = None) -> Attribution:
+def load_attribution(method: str, model: Model | None = None) -> Attribution:
     """An attribution by name.
 
     Raises:

@@ -269,10 +269,10 @@ def load_model(model: str | Path | None = None) -> Any:
         ExportError: it cannot be loaded.
     """
     try:
-        from mnemoscope_export import StableDiffusion
+        from mnemoscope_export import load_model as load
     except ImportError as error:
         raise BackendUnavailable(
             f"Gradients need PyTorch and diffusers: {error}. Install them with "
             "`pip install 'mnemoscope[torch]'`, or explain by occlusion."
         ) from None
-    return StableDiffusion.load(model or embedded.MODEL)
+    return load(model or embedded.MODEL)

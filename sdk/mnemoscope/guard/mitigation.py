@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mnemoscope_runtime.errors import CalibrationError, InputError
 
-from ..drawing.gradient_descent import Descent, descend
+from ..drawing.gradient_descent import Descent, descend, prompted
 from .calibrating import measure
 from .watching import Magnitude
 
@@ -196,11 +196,8 @@ class StepwiseOptimization:
 
 
 def _descended(magnitude: Magnitude, embeds: Tensor, descent: Descent) -> Tensor:
-    """All tokens but the start token are free. # [B, L, D]"""
     start = embeds.float()
-    free = start.new_ones(start.shape[1], 1)  # [L, 1]
-    free[0] = 0
-    return descend(magnitude, start, descent, free=free).value
+    return descend(magnitude, start, descent, free=prompted(start)).value
 
 
 def checked(found: Tensor, embeds: Tensor) -> Tensor:

@@ -42,13 +42,19 @@ class Attention:
 
     def plan(self, task: Task) -> Plan:
         """See `Strategy`."""
-        plan = task.plan()
+        model, plan = task.model, task.plan()
+        if not isinstance(model, StableDiffusion):
+            raise InputError(
+                f"{model.id} is of family {model.family}, whose attention is to prompt and picture "
+                "at once, and `attention` is for Stable Diffusion 1.x, 2.x and XL. Choose another "
+                "strategy."
+            )
         embeds = plan.embeds[0]
         hidden = torch.zeros(embeds.shape[:2], dtype=torch.bool)
         if self.mask:
-            first = prompt_lengths(task.model, task.prompts) + (0 if self.end else 1)
+            first = prompt_lengths(model, task.prompts) + (0 if self.end else 1)
             hidden = torch.arange(embeds.shape[1]) >= first[:, None]
-        return replace(plan, model=_watching(task.model, hidden.to(embeds.device), self.scale))
+        return replace(plan, model=_watching(model, hidden.to(embeds.device), self.scale))
 
 
 def _watching(model: StableDiffusion, hidden: Tensor, scale: float) -> StableDiffusion:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mnemoscope_export import Embeds, magnitude_of, unconditional
 
-from ..drawing.gradient_descent import Descent, descend
+from ..drawing.gradient_descent import Descent, descend, prompted
 from .sampling import Plan, Task
 
 __all__ = ["Embedding"]
@@ -19,10 +19,10 @@ class Embedding:
     """Adam on the conditional embedding at the first step, until the magnitude meets the target.
 
     Every sample has an embedding of its own and one norm. The start token is left alone. Pooled
-    embeddings, which Stable Diffusion XL also reads, are left alone too.
+    embeddings, which Stable Diffusion XL and 3 also read, are left alone too.
 
     Attributes:
-        target: Magnitude at the first step to come down to, in eps units.
+        target: Magnitude at the first step to come down to, in the model's unit.
         rate: Adam's learning rate.
         iterations: At most so many.
     """
@@ -35,8 +35,8 @@ class Embedding:
     def plan(self, task: Task) -> Plan:
         """See `Strategy`."""
         model, plan = task.model, task.plan()
-        t = int(task.timesteps()[0])
-        start = task.noises.to(model.unet.device) * model.sampler().init_noise_sigma
+        t = task.timesteps()[0].item()
+        start = task.noises.to(model.network.device)
         uncond = unconditional(model, start, t)
         first, *others = plan.embeds
 
@@ -46,7 +46,6 @@ class Embedding:
         def loss(value: Tensor) -> Tensor:
             return magnitude_of(model, embeds(value), start, t, uncond)
 
-        free = first.new_ones(first.shape[1], 1)  # [L, 1]
-        free[0] = 0
-        found = descend(loss, first, Descent(self.target, self.rate, self.iterations), free=free)
+        descent = Descent(self.target, self.rate, self.iterations)
+        found = descend(loss, first, descent, free=prompted(first))
         return replace(plan, embeds=embeds(found.value), passes=1 + 3 * found.iterations)

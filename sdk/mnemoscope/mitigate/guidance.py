@@ -39,7 +39,7 @@ class Guidance:
         """See `Strategy`."""
         usual = task.sampling.guidance
 
-        def schedule(t: int, magnitudes: Tensor) -> Tensor:
+        def schedule(t: float, magnitudes: Tensor) -> Tensor:
             before = ~_past_minimum(magnitudes)
             if self.until is not None:
                 before = torch.full_like(before, t > self.until)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from mnemoscope_export import StableDiffusion, magnitude_of, unconditional
+from mnemoscope_export import Model, magnitude_of, unconditional
 from mnemoscope_runtime.errors import InputError
 
 from .sampling import Plan, Task
@@ -24,7 +24,7 @@ class LeaveOut:
     The last word stays.
 
     Attributes:
-        target: Magnitude to come down to, in eps units.
+        target: Magnitude to come down to, in the model's unit.
         most: At most so many words.
     """
 
@@ -49,8 +49,8 @@ class LeaveOut:
     @torch.no_grad()
     def _shorter(self, task: Task, prompt: str, noises: Tensor) -> tuple[str, int]:
         """The words that are left, and passes per sample."""
-        model, t = task.model, int(task.timesteps()[0])
-        x = noises.to(model.unet.device) * model.sampler().init_noise_sigma
+        model, t = task.model, task.timesteps()[0].item()
+        x = noises.to(model.network.device)
         uncond = unconditional(model, x, t)
         words, passes = prompt.split(), 2
         lowest = _magnitude(model, words, x, t, uncond)
@@ -65,8 +65,6 @@ class LeaveOut:
         return " ".join(words), passes
 
 
-def _magnitude(
-    model: StableDiffusion, words: Sequence[str], x: Tensor, t: int, uncond: Tensor
-) -> float:
+def _magnitude(model: Model, words: Sequence[str], x: Tensor, t: float, uncond: Tensor) -> float:
     embeds = tuple(each.expand(len(x), *each.shape[1:]) for each in model.embed([" ".join(words)]))
     return float(magnitude_of(model, embeds, x, t, uncond).mean())

@@ -22,7 +22,7 @@ class Noise:
     length; SAIL penalises the length instead.
 
     Attributes:
-        target: Magnitude at the first step to come down to, in eps units.
+        target: Magnitude at the first step to come down to, in the model's unit.
         rate: Adam's learning rate.
         iterations: At most so many.
     """
@@ -35,14 +35,12 @@ class Noise:
     def plan(self, task: Task) -> Plan:
         """See `Strategy`."""
         model, plan = task.model, task.plan()
-        t = int(task.timesteps()[0])
-        start = task.noises.to(model.unet.device)
+        t = task.timesteps()[0].item()
+        start = task.noises.to(model.network.device)
         length = start.flatten(1).norm(dim=1)[:, None, None, None]
-        sigma = model.sampler().init_noise_sigma
         empty = tuple(each.expand(len(start), *each.shape[1:]) for each in model.embed_empty())
 
         def loss(x: Tensor) -> Tensor:
-            x = x * sigma
             uncond = model.predict_in_unit(x, t, empty)
             return magnitude_of(model, plan.embeds, x, t, uncond)
 

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mnemoscope_export import StableDiffusion
+from mnemoscope_export import Model
 from mnemoscope_runtime.errors import InputError
 
 from .sampling import Plan, Task
@@ -54,11 +54,12 @@ class Padding:
         return replace(plan, embeds=(torch.where(padded[..., None], fill, embeds),))
 
 
-def prompt_lengths(model: StableDiffusion, prompts: Sequence[str]) -> Tensor:
+def prompt_lengths(model: Model, prompts: Sequence[str]) -> Tensor:
     """Position of each prompt's end token: start token and prompt come before it. # [B]"""
-    ids = model.tokenizer(
-        model.written_out(prompts, model.tokenizer),
+    tokenizer, _ = model.tokenizers["tokenizer"]
+    ids = tokenizer(
+        model.written_out(prompts, tokenizer),
         truncation=True,
-        max_length=model.tokenizer.model_max_length,
+        max_length=tokenizer.model_max_length,
     ).input_ids
     return torch.tensor([len(row) - 1 for row in ids])

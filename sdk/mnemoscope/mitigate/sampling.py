@@ -1,4 +1,4 @@
-"""Drawing with DDIM and guidance, and with whatever a strategy changes on the way."""
+"""Drawing with a family's sampler and guidance, and with whatever a strategy changes on the way."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from torch import Tensor
 from mnemoscope_export import (
     Embeds,
     LoadOptions,
-    StableDiffusion,
+    Model,
+    load_model,
     load_vae,
     magnitude,
     magnitude_of,
     unconditional,
 )
-from mnemoscope_runtime.errors import InputError, NumericsError
+from mnemoscope_runtime.errors import ExportError, InputError, NumericsError
 
 from .. import embedded
 from ..drawing.latents import vae_pixels
@@ -44,11 +45,12 @@ __all__ = [
     "sample",
 ]
 
-Schedule = Callable[[int, Tensor], Tensor]  # timestep, magnitudes so far [step, B] -> scales [B]
+Schedule = Callable[[float, Tensor], Tensor]  # timestep, magnitudes so far [step, B] -> scales [B]
 Limit = Callable[[int, Tensor], Tensor]  # step, update of x [B, C, H, W] -> update
 Watch = Callable[[int, int], None]  # steps that are done, of how many; what it raises ends drawing
 
 _BATCH = 20
+_FAMILIES = ("sd1", "sd2", "sdxl", "sd3")  # that CLIP reads the prompts of, guided by two branches
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Sampling:
     """How pictures are drawn.
 
     Attributes:
-        steps: DDIM steps.
+        steps: Steps of the sampler: DDIM, or Euler's of a flow.
         guidance: Scale of classifier-free guidance.
     """
 
@@ -83,7 +85,7 @@ class Task:
         sampling: How.
     """
 
-    model: StableDiffusion
+    model: Model
     prompts: Sequence[str]
     seeds: Sequence[int]
     noises: Tensor
@@ -91,9 +93,7 @@ class Task:
 
     def timesteps(self) -> Tensor:
         """The timesteps of the sampler, descending. # [steps]"""
-        sampler = self.model.sampler()
-        sampler.set_timesteps(self.sampling.steps)
-        found: Tensor = sampler.timesteps
+        found: Tensor = self.model.started(self.sampling.steps).timesteps
         return found
 
     def plan(self) -> Plan:
@@ -134,7 +134,7 @@ class Plan:
         prompts: What is drawn in place of the prompts, where that is text. # [B]
     """
 
-    model: StableDiffusion
+    model: Model
     embeds: Embeds
     latents: Tensor
     schedule: Schedule | None = None
@@ -150,7 +150,8 @@ class Drawn:
 
     Attributes:
         latents: x_0. # [B, C, H, W]
-        magnitudes: || eps(x_t, t, e) - eps(x_t, t, e_empty) ||_2 on the way. # [B, steps]
+        magnitudes: || eps(x_t, t, e) - eps(x_t, t, e_empty) ||_2 on the way, of flows of the
+            predicted pictures. # [B, steps]
         updates: || x_{t-1} - x_t ||_2 before any limit. # [B, steps]
         passes: UNet passes per sample beyond drawing's, of planning and of steering.
         maps: (eps(x_t, t, e) - eps(x_t, t, e_empty))^2 at the last step, mean over channels: large
@@ -182,9 +183,8 @@ def sample(plan: Plan, sampling: Sampling, watch: Watch = _unwatched) -> Drawn:
     """
     model, embeds, passes = plan.model, plan.embeds, plan.passes
     both = _with_empty(model, embeds)
-    sampler = model.sampler()
-    sampler.set_timesteps(sampling.steps)
-    x = plan.latents.to(model.unet.device, model.unet.dtype) * sampler.init_noise_sigma
+    sampler = model.started(sampling.steps)
+    x = plan.latents.to(model.network.device, model.network.dtype)
     magnitudes, updates = [], []
     for step, t in enumerate(sampler.timesteps):
         uncond, cond = model.predict(torch.cat([x, x]), t, both).chunk(2)
@@ -200,8 +200,8 @@ def sample(plan: Plan, sampling: Sampling, watch: Watch = _unwatched) -> Drawn:
         magnitudes.append(found)
         scale: float | Tensor = sampling.guidance
         if plan.schedule is not None:
-            scale = plan.schedule(int(t), torch.stack(magnitudes)).to(x)[:, None, None, None]
-        following = sampler.step(uncond + scale * (cond - uncond), t, x).prev_sample
+            scale = plan.schedule(t.item(), torch.stack(magnitudes)).to(x)[:, None, None, None]
+        following = sampler.step(model.guide(uncond, cond, scale), t, x).prev_sample
         update = following - x
         updates.append(update.float().flatten(1).norm(dim=1))
         x = following if plan.limit is None else x + plan.limit(step, update)
@@ -210,13 +210,13 @@ def sample(plan: Plan, sampling: Sampling, watch: Watch = _unwatched) -> Drawn:
     drawn = Drawn(x, torch.stack(magnitudes, 1), torch.stack(updates, 1), passes, maps)
     if not (drawn.latents.isfinite().all() and drawn.magnitudes.isfinite().all()):
         raise NumericsError(
-            f"Drawing became NaN or infinite in {model.unet.dtype}. Use float32, or a weaker "
+            f"Drawing became NaN or infinite in {model.network.dtype}. Use float32, or a weaker "
             "setting of the strategy."
         )
     return drawn
 
 
-def _with_empty(model: StableDiffusion, embeds: Embeds) -> Embeds:
+def _with_empty(model: Model, embeds: Embeds) -> Embeds:
     """The empty prompt's before these. # [B, ...] -> [2 B, ...] each"""
     return tuple(
         torch.cat([empty.expand_as(each), each])
@@ -235,7 +235,7 @@ class Painter:
             what it raises ends drawing.
     """
 
-    model: StableDiffusion
+    model: Model
     vae: Any
     watch: Watch = _unwatched
 
@@ -252,10 +252,18 @@ class Painter:
             options: How the model is loaded.
 
         Raises:
-            ExportError: there is no such model, or a part of it is missing.
+            ExportError: there is no such model, a part of it is missing, or strategies are not for
+                its family.
         """
         name = str(name or embedded.MODEL)
-        model = StableDiffusion.load(name, device=device, options=options)
+        model = load_model(name, device=device, options=options)
+        if model.family not in _FAMILIES:
+            raise ExportError(
+                f"{name} is of the family {model.family}, which cannot be mitigated, or drawn with "
+                "to confirm what an audit finds: that was made for prompts that CLIP reads and for "
+                "guidance of two branches. Draw it with `mnemoscope generate`; a guard mitigates "
+                "requests of its pipeline too."
+            )
         return cls(model, load_vae(name, options).to(device))
 
     @property
@@ -285,8 +293,9 @@ class Painter:
     @torch.no_grad()
     def pictures(self, latents: Tensor) -> list[Image]:
         """What latents show. # [B, C, H, W]"""
-        scaled = latents.to(self.vae.device, self.vae.dtype) / self.vae.config.scaling_factor
-        pixels = self.vae.decode(scaled).sample
+        config = self.vae.config
+        scaled = latents.to(self.vae.device, self.vae.dtype) / config.scaling_factor
+        pixels = self.vae.decode(scaled + (config.shift_factor or 0.0)).sample
         found: list[Image] = VaeImageProcessor().postprocess(pixels, output_type="pil")
         return found
 
@@ -296,12 +305,12 @@ class Painter:
 
         A small VAE blurs so much that SSCD takes a perfect reproduction for another picture.
         """
-        scale = self.vae.config.scaling_factor
+        scale, shift = self.vae.config.scaling_factor, self.vae.config.shift_factor or 0.0
         found: list[Image] = []
         for i in range(0, len(images), _BATCH):
             pixels = vae_pixels(images[i : i + _BATCH], self.side)
             latents = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist.mean
-            found += self.pictures(latents * scale)
+            found += self.pictures((latents - shift) * scale)
         return found
 
 
@@ -334,13 +343,13 @@ def draw_benign(painter: Painter, prompts: Sequence[str], sampling: Sampling = U
 def first_magnitudes(
     painter: Painter, prompts: Sequence[str], sampling: Sampling = USUAL
 ) -> list[float]:
-    """The magnitude of each prompt at the first step, on a noise of its own, in eps units."""
+    """The magnitude of each prompt at the first step, on a noise of its own."""
     found: list[float] = []
     for i in range(0, len(prompts), _BATCH):
         batch = prompts[i : i + _BATCH]
         task = painter.task(batch, range(i, i + len(batch)), sampling)
-        t = int(task.timesteps()[0])
-        x = task.noises.to(painter.model.unet.device) * painter.model.sampler().init_noise_sigma
+        t = task.timesteps()[0].item()
+        x = task.noises.to(painter.model.network.device)
         uncond = unconditional(painter.model, x, t)
         found += magnitude_of(painter.model, task.plan().embeds, x, t, uncond).tolist()
     return found

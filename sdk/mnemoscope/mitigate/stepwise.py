@@ -11,7 +11,7 @@ from torch import Tensor
 from mnemoscope_export import Embeds, magnitude_of
 from mnemoscope_runtime.errors import InputError
 
-from ..drawing.gradient_descent import Descent, descend
+from ..drawing.gradient_descent import Descent, descend, prompted
 from .sampling import USUAL, Painter, Plan, Sampling, Steered, Task, draw_benign
 
 __all__ = ["Stepwise"]
@@ -26,7 +26,7 @@ class Stepwise:
     and a sample whose magnitude is low enough is left alone.
 
     Attributes:
-        targets: Magnitude to come down to at each of the first steps, in eps units; steps after
+        targets: Magnitude to come down to at each of the first steps; steps after
             these are left alone.
         steps: That pictures are drawn in.
         rate: Adam's learning rate.
@@ -117,11 +117,9 @@ class Stepwise:
             def loss(value: Tensor) -> Tensor:
                 return magnitude_of(model, (value, *others), x, timesteps[step], eps_uncond)
 
-            free = first.new_ones(first.shape[1], 1)  # [L, 1]
-            free[0] = 0
             descent = Descent(self.targets[step], self.rate, self.iterations)
             with torch.enable_grad():
-                found = descend(loss, first, descent, free=free)
+                found = descend(loss, first, descent, free=prompted(first))
             return Steered((found.value, *others), 3 * found.iterations)
 
         return replace(task.plan(), steer=steer)

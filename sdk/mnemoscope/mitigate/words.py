@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from mnemoscope_export import StableDiffusion
+from mnemoscope_export import Model
 from mnemoscope_runtime.errors import InputError
 
 from .sampling import Plan, Task
@@ -65,7 +65,7 @@ class RandomWords:
         return " ".join(words)
 
 
-def random_prompts(model: StableDiffusion, count: int = 20, seed: int = 0) -> tuple[str, ...]:
+def random_prompts(model: Model, count: int = 20, seed: int = 0) -> tuple[str, ...]:
     """Prompts of three to ten random words of a model's vocabulary. # [count]
 
     They stand in for benign prompts where none are given: nobody wrote them, so none was learnt by
@@ -76,14 +76,15 @@ def random_prompts(model: StableDiffusion, count: int = 20, seed: int = 0) -> tu
     return tuple(" ".join(map(str, rng.choice(words, length))) for length in lengths)
 
 
-def _vocabulary(model: StableDiffusion, kind: Kind) -> list[str]:
+def _vocabulary(model: Model, kind: Kind) -> list[str]:
     if kind == "numbers":
         return [str(number) for number in range(100_000)]
-    ids = sorted(set(model.tokenizer.get_vocab().values()) - set(model.tokenizer.all_special_ids))
+    tokenizer, _ = model.tokenizers["tokenizer"]  # of CLIP
+    ids = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
     if kind == "tokens":
-        found = [model.tokenizer.decode([i]).strip() for i in ids]
+        found = [tokenizer.decode([i]).strip() for i in ids]
     else:
-        whole = (model.tokenizer.convert_ids_to_tokens(i) for i in ids)
+        whole = (tokenizer.convert_ids_to_tokens(i) for i in ids)
         found = [token.removesuffix("</w>") for token in whole if token.endswith("</w>")]
         found = [word for word in found if word.isalpha() and word.isascii() and len(word) > 2]
     return [word for word in found if word.isprintable() and word]

@@ -21,7 +21,7 @@ from shared import Shared
 from t5_tokenizers import t5_tokenizer
 
 from mnemoscope import Detector, ExportError, InputError
-from mnemoscope.explain.explanation import load_model as load_to_explain
+from mnemoscope.explain.attribution import Gradient
 from mnemoscope.mitigate.sampling import Painter
 from mnemoscope_export import (
     ExportOptions,
@@ -233,9 +233,10 @@ def test_what_it_does_not_take(folder: Path, model: Flux, schnell: Flux) -> None
         model.resized((3, 4))
     with pytest.raises(InputError, match=r"told of 512 tokens.*any-length"):
         export_bundle(model, folder / "out", ExportOptions(any_length=True))
-    for verb in (Painter.load, load_to_explain):
-        with pytest.raises(ExportError, match=r"family flux.*but not mitigated"):
-            verb(folder)
+    with pytest.raises(ExportError, match="prompts that CLIP reads"):
+        Painter.load(folder)
+    with pytest.raises(InputError, match="tokens of their own"):
+        Gradient(model)
 
 
 CHANGES: list[tuple[str, str, Any, str]] = [

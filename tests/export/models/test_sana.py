@@ -21,7 +21,7 @@ from transformers import GemmaTokenizer
 
 from mnemoscope import Detector, ExportError, InputError
 from mnemoscope.explain import explain
-from mnemoscope.explain.explanation import load_model as load_to_explain
+from mnemoscope.explain.attribution import Gradient
 from mnemoscope.guard import Guard
 from mnemoscope.mitigate.sampling import Painter
 from mnemoscope_export import (
@@ -270,9 +270,10 @@ def test_what_it_does_not_take(folder: Path, model: Sana, pipeline: Any) -> None
         export_bundle(model, folder / "out", ExportOptions(tokenizer="transformers-4"))
     with pytest.raises(ExportError, match=r"so many that some are told alike.*--inference-steps"):
         model.scheduler_record(900)
-    for verb in (Painter.load, load_to_explain):
-        with pytest.raises(ExportError, match=r"family sana.*not mitigated"):
-            verb(folder)
+    with pytest.raises(ExportError, match="prompts that CLIP reads"):
+        Painter.load(folder)
+    with pytest.raises(InputError, match="reads prompts in a template"):
+        Gradient(model, "gradient-output")
 
 
 def test_a_tokenizer_that_puts_nothing_before_prompts(folder: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from diffusers import (
 from graph_support import kinds
 from guard_support import check_reads_what_is_screened
 from odd_prompts import odd_strings
-from pipelines import build_sd3
+from pipelines import build_sd3, small_vae
 from shared import Shared
 from t5_tokenizers import t5_tokenizer
 
@@ -29,11 +30,20 @@ from mnemoscope import CalibrationFile, Detector, ExportError, InputError, calib
 from mnemoscope.benchmark.latency import stages
 from mnemoscope.cli.evaluate import _detectors as which_detectors
 from mnemoscope.detectors import DETECTORS
+from mnemoscope.drawing.copy_detection import LatentDescriptor
 from mnemoscope.drawing.pictures import Decoder
 from mnemoscope.explain import explain
-from mnemoscope.explain.explanation import load_model as load_to_explain
+from mnemoscope.explain.attribution import Gradient
 from mnemoscope.explain.words import read
-from mnemoscope.mitigate.sampling import Painter
+from mnemoscope.mitigate import (
+    Kit,
+    Mitigator,
+    Painter,
+    Rule,
+    Sampling,
+    Yardstick,
+)
+from mnemoscope.mitigate.sampling import sample
 from mnemoscope.serve.triton.graph import graph_files
 from mnemoscope.serve.triton.options import ModelOptions
 from mnemoscope.training import MemorizationFilter
@@ -65,7 +75,9 @@ STEPS = 5
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sd3")
-    build_sd3(t5_tokenizer()).save_pretrained(path)
+    pipeline = build_sd3(t5_tokenizer())
+    pipeline.register_modules(vae=small_vae(shift_factor=0.06))
+    pipeline.save_pretrained(path)
     return path
 
 
@@ -308,6 +320,29 @@ def test_a_guard_reads_what_is_screened(
     check_reads_what_is_screened(pipeline, model, screener, {}, guidance_scale=5.0)
 
 
+def test_it_is_mitigated(folder: Path, screener: Screener) -> None:
+    """From the bank's noises the magnitudes on the way are those that the engines measure."""
+    painter, sampling = Painter.load(str(folder)), Sampling(STEPS, 5.0)
+    task = painter.task(PROMPTS[:1] * 2, [0, 1], sampling)
+    task = replace(task, noises=torch.from_numpy(screener.bundle.noise_bank()))
+    drawn = sample(task.plan(), sampling)
+    [wanted] = screener.trajectory(PROMPTS[:1], steps=STEPS)
+    np.testing.assert_allclose(drawn.magnitudes.numpy(), wanted, rtol=1e-4)
+    benign = [f"a cat, number {i}" for i in range(40)]
+    alone = Detector(screener, uncalibrated="score")
+    known = CalibrationFile(tuple(calibrate(alone, benign, noises=(1,), fpr=0.1, delta=0.2)))
+    yardstick = Yardstick.of(known, screener.bundle, sampling)
+    kit = Kit(painter, yardstick, 0.1, benign[:3], sampling)
+    judge = LatentDescriptor(painter.vae, painter.side)
+    mitigator = Mitigator(painter, judge, None, yardstick, sampling, benign[:3])
+    with Detector(screener, known) as detector:
+        ladder = [kit.make("embedding")]
+        done = mitigator.auto(PROMPTS[0], ladder, detector, rule=Rule(None, 0.99))
+    [before], [after] = done.originals, done.pictures
+    assert (done.flagged, after.strategy) == (True, "embedding")
+    assert after.judged.score < before.judged.score
+
+
 @torch.no_grad()
 def test_another_timestep_and_size(model: StableDiffusion3) -> None:
     """Folded, against the transformer as it is."""
@@ -363,14 +398,12 @@ def test_options_that_it_does_not_take(folder: Path, model: StableDiffusion3) ->
 
 VERBS: dict[str, Callable[[Path], object]] = {
     "detectors that draw": Decoder.load,
-    "mitigate": Painter.load,
-    "explain by gradients": load_to_explain,
 }
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_verbs_that_are_not_for_it(folder: Path, verb: str) -> None:
-    with pytest.raises(ExportError, match=r"family stable-diffusion-3.*drawn with, but not"):
+    with pytest.raises(ExportError, match=r"family stable-diffusion-3.*those alone"):
         VERBS[verb](folder)
 
 
@@ -381,6 +414,8 @@ def test_the_filter_and_other_detectors_are_not_for_it(
     x, told = torch.zeros(2, *model.latent_shape), model.embed(["a", "b"])[0]
     with pytest.raises(InputError, match=r"FlowMatchEulerDiscreteScheduler, predicts None"):
         judge(lambda *_, **__: x, x, torch.tensor([1, 2]), told, x)
+    with pytest.raises(InputError, match="CLIP's and T5's"):
+        Gradient(model)
     for name in DETECTORS.keys() - {"magnitude"}:
         with pytest.raises(InputError, match=f"{name}' is of noise predictions.*of a flow"):
             Detector(screener, detector=name)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from pipelines import build_xl
+from gemma_tokenizers import gemma_tokenizer
+from pipelines import build_pixart, build_sana, build_sd3, build_xl
 from predictions import both_models
+from t5_tokenizers import t5_tokenizer
 from torch import Tensor
 
 from mnemoscope import NumericsError
 from mnemoscope_export import (
     StableDiffusion,
     denoise,
+    load_model,
     magnitude_of,
     noise_bank,
     token_gradients,
@@ -23,6 +27,12 @@ from mnemoscope_export import (
 )
 
 PROMPT = "google icon of rocket"
+OTHERS: dict[str, Callable[[], Any]] = {
+    "sdxl": build_xl,
+    "sd3": build_sd3,
+    "pixart": lambda: build_pixart(t5_tokenizer()),
+    "sana": lambda: build_sana(gemma_tokenizer()),
+}
 
 
 def ids_of(model: StableDiffusion, prompt: str = PROMPT) -> Tensor:
@@ -44,7 +54,7 @@ def nudged(model: StableDiffusion, place: int, by: Tensor) -> Iterator[None]:
         return move
 
     handles = [
-        each.get_input_embeddings().register_forward_hook(hook(part))
+        _looked_up(each).register_forward_hook(hook(part))
         for each, part in zip(encoders, parts, strict=True)
     ]
     try:
@@ -54,13 +64,21 @@ def nudged(model: StableDiffusion, place: int, by: Tensor) -> Iterator[None]:
             handle.remove()
 
 
+def _looked_up(encoder: Any) -> torch.nn.Module:
+    """T5 asks its stack's."""
+    found: torch.nn.Module = getattr(
+        getattr(encoder, "encoder", None), "embed_tokens", encoder.get_input_embeddings()
+    )
+    return found
+
+
 def magnitude_at(model: StableDiffusion, latents: Tensor, t: int) -> Tensor:
     with torch.no_grad():
         embeds = model.encode(ids_of(model).expand(len(latents), -1))
         return magnitude_of(model, embeds, latents, t, unconditional(model, latents, t))
 
 
-def finite_norm(model: StableDiffusion, latents: Tensor, t: int, place: int) -> float:
+def finite_norm(model: StableDiffusion, latents: Tensor, t: float, place: int) -> float:
     """The norm of the gradient of one place, from differences along every axis."""
     encoders = sum(name.startswith("text_encoder") for name in model.parts)
     width = encoders * model.text_encoder.config.hidden_size
@@ -137,15 +155,17 @@ def test_nothing_is_left_on_the_model(model: StableDiffusion) -> None:
     torch.testing.assert_close(magnitude_at(model, noises, 1), before)
 
 
-def test_two_text_encoders(tmp_path: Path) -> None:
-    build_xl().save_pretrained(tmp_path)
-    model = StableDiffusion.load(tmp_path)
+@pytest.mark.numeric
+@pytest.mark.parametrize("family", OTHERS)
+def test_other_families_against_finite_differences(family: str, tmp_path: Path) -> None:
+    OTHERS[family]().save_pretrained(tmp_path)
+    model: Any = load_model(tmp_path)
     noises = noise_bank(1, model.latent_shape, seed=0)
     found = token_gradients(model, ids_of(model), noises)
-    t = int(next(denoise(model, model.embed([PROMPT]), noises)).timestep)
+    t = next(denoise(model, model.embed([PROMPT]), noises)).timestep
     assert float(found[0, 0, 2]) == pytest.approx(finite_norm(model, noises, t, 2), rel=3e-2)
     output = token_gradients(model, ids_of(model), noises, place="output")
-    assert output.shape == (1, 1, 77)
+    assert output.shape[2] == model.embed([PROMPT])[0].shape[1]
     assert (output > 0).any()
 
 

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 from mitigate_support import QUICK
+from pipelines import build_sd3, small_vae
 
 from mnemoscope import Detector, ExportError, InputError, NumericsError, embedded
 from mnemoscope.detectors import score_difference_maps
 from mnemoscope.drawing.generate import generate
-from mnemoscope.mitigate import Painter, Sampling, Steered
+from mnemoscope.drawing.latents import vae_pixels
+from mnemoscope.mitigate import Embedding, Painter, Sampling, Steered
 from mnemoscope.mitigate.sampling import draw_benign, sample
 from mnemoscope_export import magnitudes
 
@@ -29,6 +31,44 @@ def test_it_draws_bit_for_bit_what_diffusers_draws() -> None:
     pictures = own.pictures(sample(task.plan(), sampling).latents)
     for mine, theirs in zip(pictures, generate(prompt, seeds=seeds, steps=6), strict=True):
         np.testing.assert_array_equal(np.asarray(mine), np.asarray(theirs))
+
+
+@pytest.fixture(scope="module")
+def flow_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Stable Diffusion 3 without a T5."""
+    folder = tmp_path_factory.mktemp("flow") / "tiny"
+    pipeline = build_sd3()
+    pipeline.register_modules(vae=small_vae(shift_factor=0.06))
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def test_it_draws_what_diffusers_draws_of_a_flow(flow_folder: Path) -> None:
+    painter = Painter.load(str(flow_folder))
+    task = painter.task(["a cat"] * 2, [3, 4], QUICK)
+    pictures = painter.pictures(sample(task.plan(), QUICK).latents)
+    theirs = generate("a cat", model=flow_folder, seeds=[3, 4], steps=QUICK.steps)
+    for mine, other in zip(pictures, theirs, strict=True):
+        np.testing.assert_allclose(np.asarray(mine, float), np.asarray(other, float), atol=1)
+    [once] = painter.rendered(pictures[:1])
+    latents = painter.vae.encode(vae_pixels(pictures[:1], painter.side)).latent_dist.mean
+    [wanted] = painter.vae.decode(latents).sample.detach()
+    pixels = (wanted / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).numpy() * 255
+    np.testing.assert_allclose(np.asarray(once, float), pixels, atol=1)
+
+
+def test_what_no_prompt_changes_is_left_alone(flow_folder: Path) -> None:
+    """Of a flow without a T5: zeros, the start token and the pooled embeddings."""
+    painter = Painter.load(str(flow_folder))
+    task = painter.task(["a cat"], [0], QUICK)
+    plain = sample(task.plan(), QUICK)
+    plan = Embedding(float(plain.magnitudes[0, 0]) / 2).plan(task)
+    (before, pooled), (after, other) = task.plan().embeds, plan.embeds
+    assert torch.equal(pooled, other)
+    assert torch.equal(before[:, 0], after[:, 0])
+    assert not after[before == 0].any()
+    assert not torch.equal(before, after)
+    assert sample(plan, QUICK).magnitudes[0, 0] < plain.magnitudes[0, 0]
 
 
 @pytest.mark.numeric

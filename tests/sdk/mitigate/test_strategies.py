@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from documented import named_in_table, run_code
 from mitigate_support import QUICK
-from pipelines import build_pipeline, build_xl
+from pipelines import build_pipeline, build_sd3, build_xl, small_vae
+from t5_tokenizers import t5_tokenizer
 
 from mnemoscope import InputError, embedded
 from mnemoscope.mitigate import (
@@ -84,20 +88,29 @@ def test_no_other_filling() -> None:
         Padding(fill="ones")  # type: ignore[arg-type]
 
 
-def test_stable_diffusion_xl_takes_all_but_padding(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    folder = tmp_path_factory.mktemp("xl") / "tiny"
-    build_xl().save_pretrained(folder)
+OTHERS: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
+    "sdxl": (build_xl, ("padding",)),
+    "sd3": (lambda: build_sd3(t5_tokenizer()), ("padding", "attention")),
+}
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_other_families_take_all_but_what_is_for_one(family: str, tmp_path: Path) -> None:
+    folder, (build, refused) = tmp_path / "tiny", OTHERS[family]
+    pipeline = build()
+    if family == "sd3":
+        pipeline.register_modules(vae=small_vae(shift_factor=0.06))
+    pipeline.save_pretrained(folder)
     large = Painter.load(str(folder))
     kit = Kit(large, target=0.01, benign=["a tree", "a house"], sampling=QUICK)
     task = large.task(["a cat"], [0], QUICK)
     assert len(large.pictures(sample(task.plan(), QUICK).latents)) == 1
     for name in STRATEGIES:
-        if name != "padding":
+        if name not in refused:
             assert sample(kit.make(name).plan(task), QUICK).latents.shape == task.noises.shape
-    with pytest.raises(InputError, match=r"of family sdxl.*Choose another"):
-        kit.make("padding").plan(task)
+        else:
+            with pytest.raises(InputError, match=rf"of family {family}.*Choose another"):
+                kit.make(name).plan(task)
 
 
 @pytest.mark.numeric

@@ -48,11 +48,11 @@ def token_gradients(
         input_ids: Of one prompt. # [1, L]
         noises: Initial noises x_T. # [n, C, H, W]
         steps: The first `steps` steps of sampling.
-        inference_steps: DDIM steps of a whole image.
+        inference_steps: Steps of a whole image.
         guidance: Scale of classifier-free guidance.
         place: "input": the token embeddings that the text encoders look up, of all encoders
             together. "output": the text encoder's output, as in the paper; of Stable Diffusion XL
-            the hidden states of both, without the pooled state, which belongs to no token.
+            and 3 the hidden states of both, without the pooled state, which belongs to no token.
 
     Returns:
         # [noise, step, L], fp32, on the CPU
@@ -104,7 +104,7 @@ def _walk(
 
 
 def _differentiable(model: Model, ids: Tensor, place: Place) -> tuple[Embeds, list[Tensor]]:
-    """What the UNet is told, and the tensors of it to differentiate by. # [n, L, D] each"""
+    """What the network is told, and the tensors of it to differentiate by. # [n, L, D] each"""
     if place == "input":
         with _leaves(model) as leaves:
             return model.encode(ids), leaves
@@ -126,7 +126,13 @@ def _leaves(model: Model) -> Iterator[list[Tensor]]:
     encoders: list[Any] = [
         part for name, part in model.parts.items() if name.startswith("text_encoder")
     ]
-    handles = [each.get_input_embeddings().register_forward_hook(cut) for each in encoders]
+    looked_up = [
+        layer
+        for each in encoders
+        for layer in each.modules()  # T5 has two of one weight, and asks the second
+        if isinstance(layer, nn.Embedding) and layer.weight is each.get_input_embeddings().weight
+    ]
+    handles = [each.register_forward_hook(cut) for each in looked_up]
     try:
         yield found
     finally:
