@@ -3,8 +3,7 @@
 What `mnemoscope mitigate --compare` draws: the memorised captions that no setting was chosen on,
 and held-out ones, by every strategy and by `auto`, which compares by the stand-in. With
 --descriptor SSCD's verdict on the very same pictures stands beside the stand-in's: each against its
-caption's training picture as the model's VAE renders it. The intervals are of a bootstrap over
-captions.
+caption's training picture as the model's VAE renders it.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from rich.progress import Progress
 
 from mnemoscope import CalibrationFile, Detector, embedded
 from mnemoscope.benchmark.latency import environment
+from mnemoscope.calibration.conformal import proportion_interval
 from mnemoscope.drawing.alignment import load_alignment
 from mnemoscope.drawing.copy_detection import load_descriptor
-from mnemoscope.evaluate.intervals import mean_interval
 from mnemoscope.mitigate import (
     LADDER,
     STRATEGIES,
@@ -36,7 +35,7 @@ from mnemoscope.mitigate import (
     Yardstick,
     compare,
 )
-from mnemoscope.mitigate.compare import Row, flags
+from mnemoscope.mitigate.compare import flags
 from mnemoscope.mitigate.report import ComparisonReport
 from mnemoscope.outputs import write_files
 from mnemoscope.prompts.printable import json_text
@@ -44,7 +43,7 @@ from mnemoscope_runtime import Bundle
 
 from .second_opinion import CUTS, HEADER, SecondOpinion, add_descriptor
 
-LEARNT_ON, BENIGN = 20, 20  # benign captions: to learn from, and to see what becomes of them
+LEARNT_ON = 20  # benign captions
 Cosines = NDArray[np.float64]  # [P, S]
 
 
@@ -60,42 +59,42 @@ def second_cosines(found: Comparison, second: SecondOpinion) -> dict[str, Cosine
     }
 
 
-def markdown(rows: Sequence[Row], seconds: Mapping[str, Cosines]) -> str:
-    """Copies by both, share of pictures and of captions."""
-    by = HEADER if seconds else ()
-    header = ["strategy", "copies [95 %]", *(f"copies, {each}" for each in by)]
-    header += ["prompts reproduced [95 %]", *(f"prompts, {each}" for each in by)]
-    header += ["copy similarity [95 %]", "alignment [95 %]", "score", "passes to plan"]
+def markdown(found: Comparison, by_second: Mapping[str, Cosines]) -> str:
+    """How many pictures are copies, and how many captions have one, by both; of these the share."""
+    judges = ["stand-in", *(HEADER if by_second else ())]
+    header = ["strategy", *(f"copies, {each}" for each in judges)]
+    header += [f"captions, {each} [95 %]" for each in judges]
+    header += ["alignment [95 %]", "score", "passes to plan"]
     lines = [header, ["---"] * len(header)]
-    for row in rows:
-        copied = [seconds[row.strategy] > cut for cut in CUTS] if seconds else []
-        lines.append(
-            [
-                row.strategy,
-                str(row.copied),
-                *(str(mean_interval(each.mean(1))) for each in copied),
-                str(row.reproduced),
-                *(str(mean_interval(each.any(1).astype(float))) for each in copied),
-                *map(str, (row.similarity, row.alignment)),
-                f"{row.score:.2f}",
-                f"{row.passes:.0f}",
-            ]
-        )
+    for drawings in found.drawings:
+        row, cosines = found.row(drawings), by_second.get(drawings.strategy)
+        copied = [drawings.likeness > found.copied_above]
+        copied += [cosines > cut for cut in CUTS] if cosines is not None else []
+        figures = str(row.alignment), f"{row.score:.2f}", f"{row.passes:.0f}"
+        counts = [str(each.sum()) for each in copied]
+        lines.append([row.strategy, *counts, *(_share(each.any(1)) for each in copied), *figures])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _share(captions: NDArray[np.bool_]) -> str:
+    """How many, and the exact interval of their share: of none a bootstrap would say nothing."""
+    low, high = proportion_interval(int(captions.sum()), len(captions))
+    return f"{captions.sum()} [{low:.0%}, {high:.0%}]"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("out/bench"))
     parser.add_argument("--strategies", help="with commas (default: all)")
-    parser.add_argument("--limit", type=int, help="captions of each kind (default: 50 and 20)")
+    parser.add_argument("--limit", type=int, help="memorised captions (default: 50)")
+    parser.add_argument("--held-out", type=int, default=20, help="captions it never saw; 0: none")
     parser.add_argument("--seeds", type=int, default=5)
     add_descriptor(parser)
     args = parser.parse_args(argv)
 
     memorized = [row.prompt for row in embedded.read_prompts("memorized")][1::2][: args.limit]
     pictures = embedded.memorized_pictures()[1::2][: args.limit]
-    held_out = [row.prompt for row in embedded.read_prompts("held_out")[:BENIGN]][: args.limit]
+    held_out = [row.prompt for row in embedded.read_prompts("held_out")[: args.held_out]]
     learnt_on = [row.prompt for row in embedded.read_prompts("calibration")[:LEARNT_ON]]
 
     painter, sampling = Painter.load(), Sampling()
@@ -126,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         report = ComparisonReport(
             drawn("memorised", memorized, True),
             pictures,
-            drawn("held-out", held_out, False),
+            drawn("held-out", held_out, False) if held_out else None,
             {
                 "descriptor": mitigator.descriptor.name,
                 "second descriptor": second and second.descriptor.name,
@@ -136,8 +135,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     by_second = {} if second is None else second_cosines(report.memorized, second)
     figures = report.as_json() | {"sscd": {name: v.tolist() for name, v in by_second.items()}}
-    _, benign = report.markdown().split("\n\n", 1)
-    tables = f"{markdown(report.memorized.rows, by_second)}\n\n{benign}"
+    _, *benign = report.markdown().split("\n\n", 1)
+    tables = "\n\n".join([markdown(report.memorized, by_second), *benign])
     contents = {
         "mitigation.md": tables.encode(),
         "mitigation.json": json_text(figures, indent=1).encode(),

@@ -32,6 +32,8 @@ def test_copies_are_counted_by_pictures_and_by_captions() -> None:
         assert found[name]["copies"] == 0.25
         assert found[name]["captions"] == 0.5
         assert np.argmax(found[name]["cosines"]) == 0
+    assert found["SSCD"]["captions_higher"] == 0.5
+    assert found["stand-in"]["captions_higher"] is None
     assert -1 <= found["alignment"] <= 1
 
 
@@ -54,9 +56,10 @@ def test_how_auto_decided_is_counted(capsys: pytest.CaptureFixture[str]) -> None
     found = decided(rows)  # type: ignore[arg-type]
     assert found["flagged by"] == {"drawing": 1, "agreement": 1, "None": 1}
     assert found["strategies"] == {"stepwise": 2, "none": 1}
-    judged = {"copies": 0.25, "captions": 0.5}
+    judged = {"copies": 0.25, "captions": 0.5, "captions_higher": 0.37}
     row = {"SSCD": judged, "stand-in": judged, "alignment": 0.5, "auto": found}
     show({"auto": row, BENIGN: row, "auto on held-out": {"sscd": found}})
     shown = capsys.readouterr().out
     assert "25%" in shown
+    assert "37%" in shown
     assert "on held-out, sscd" in shown

@@ -10,16 +10,15 @@ import numpy as np
 import pytest
 from descriptor_support import as_it_comes
 from mitigate_support import LOADED, Pixels
-from PIL import ImageOps
+from PIL import Image, ImageOps
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import evasion, guard, mitigation, training_report
 from benchmarks.second_opinion import SecondOpinion, add_descriptor, cells, copies
 from mnemoscope import embedded
-from mnemoscope.evaluate.intervals import Interval
 from mnemoscope.mitigate import Comparison, Judged, Picture
-from mnemoscope.mitigate.compare import Drawings, Row
+from mnemoscope.mitigate.compare import Drawings
 
 pytestmark = pytest.mark.slow
 
@@ -138,17 +137,20 @@ def test_every_drawn_picture_is_judged_against_its_own(second: SecondOpinion) ->
 
 
 def test_the_table_of_mitigation() -> None:
-    """Shares of pictures, and of captions of which any picture is a copy."""
-    one = Interval(1.0, 1.0, 1.0)
-    row = Row("none", one, one, one, one, one, 0.5, 3.0, 1.0)
+    """Pictures that are copies, and captions of which any picture is one, with exact intervals."""
+    picture = Picture(0, "none", "a", Judged(0.5, 0.3, None, 0.2), Image.new("L", (1, 1)), 3.0)
+    likeness = np.array([[0.95, 0.1], [0.2, 0.1]])
+    drawn = Drawings("none", ((picture,) * 2,) * 2, likeness, likeness, likeness, 0.0)
+    found = Comparison(("a", "b"), (0, 1), 0.9, None, (drawn,))
     cosines = {"none": np.array([[0.8, 0.4], [0.6, 0.1]])}
-    header, _, line = mitigation.markdown([row], cosines).splitlines()
+    header, _, line = mitigation.markdown(found, cosines).splitlines()
     values = dict(zip(header.split(" | "), line.split(" | "), strict=True))
-    shares = {key: float(value.split()[0]) for key, value in values.items() if "SSCD" in key}
-    assert shares == {
-        "copies, SSCD > 0.5": 0.5,
-        "copies, SSCD > 0.75": 0.25,
-        "prompts, SSCD > 0.5": 1.0,
-        "prompts, SSCD > 0.75": 0.5,
+    assert {key: value for key, value in values.items() if key[:6] in ("copies", "captio")} == {
+        "copies, stand-in": "1",
+        "copies, SSCD > 0.5": "2",
+        "copies, SSCD > 0.75": "1",
+        "captions, stand-in [95 %]": "1 [1%, 99%]",
+        "captions, SSCD > 0.5 [95 %]": "2 [16%, 100%]",
+        "captions, SSCD > 0.75 [95 %]": "1 [1%, 99%]",
     }
-    assert "SSCD" not in mitigation.markdown([row], {})
+    assert "SSCD" not in mitigation.markdown(found, {})
