@@ -59,11 +59,10 @@ class _Blocked(BaseException):
 class Guard:
     """Watches a diffusers pipeline from its construction to `detach`, or to the end of a `with`.
 
-    Supported are Stable Diffusion 1.x, 2.x and XL: text to image, image to image, inpainting; XL's
-    modular pipeline from text to image, with a guider that combines two predictions; and from text
-    to image Stable Diffusion 3 and 3.5, PixArt-Sigma, Qwen-Image and FLUX.1. The pipeline is called
-    as before, and what it returns is the same to the bit unless an image is flagged. One call at a
-    time, as pipelines draw: a second one meanwhile is a `PipelineBusy`.
+    Supported are Stable Diffusion 1.x, 2.x and XL: text to image, image to image, inpainting; from
+    text to image XL's modular pipeline, Stable Diffusion 3 and 3.5, PixArt-Sigma, Qwen-Image and
+    FLUX.1. The pipeline is called as before, and what it returns is the same to the bit unless an
+    image is flagged. One call at a time: a second one meanwhile is a `PipelineBusy`.
 
     Before and after every request it is checked, in about a millisecond, that the pipeline is still
     what was calibrated: weights, adapters and their scales, FreeU, attention, hooks, tokenizers.
@@ -244,17 +243,15 @@ class Guard:
 
     def _fits(self, now: Identity) -> bool:
         """Whether a calibration is of this model, where there is one at all."""
-        known = self._known
-        if known is None:
+        if self._known is None:
             return True
-        return now.strange is None and any(settings.fits(each, now) for each in known)
+        return now.strange is None and any(settings.fits(each, now) for each in self._known)
 
     def _watched(self, args: tuple[Any, ...], kwargs: dict[str, Any], told: Arguments) -> Any:
         """One call of the pipeline, under watch."""
         baseline = self._relative_to(told)
         random = RandomState.of(told.get("generator"))
-        callbacks = (told.get("callback_on_step_end"), told.get("callback"))
-        called = any(each is not None for each in callbacks)
+        called = any(told.get(name) for name in ("callback_on_step_end", "callback"))
         silenced: set[int] = set()
         embeds: dict[int, Tensor] = {}
         while True:
