@@ -177,7 +177,7 @@ def main() -> None:
                 "tpr": bootstrap(tpr_at_fpr, positives, negatives),
             }
             report.append({"score": name, "noises": n, **{k: asdict(v) for k, v in judged.items()}})
-            cells.append(" | ".join(f"{each:.3f}" for each in judged.values()))
+            cells.append(" | ".join(map(str, judged.values())))
         table.add_row(name, *cells)
     blocks = {name: pair for name, pair in scores.items() if name.startswith("image stream")}
     value, chosen = chosen_on_half(blocks)

@@ -68,7 +68,7 @@ def training(
         network: On the device where it is trained.
         average: Gets the moving average of its weights.
         loss: Draws a batch, on the device and by the generator alone, and judges the network by it.
-        log: A line for every hundred steps.
+        log: A line for every hundred steps, with the last one's loss.
         rate: Learning rate, after a warm-up; falls as a cosine to 1.5 % of it.
         until: When it ends.
         decay: Of the average, a step.
@@ -96,7 +96,7 @@ def training(
             last.copy_(value)
 
     run, wait = (_replayed if device.type == "cuda" else _as_it_is)(step, generator)
-    report, start, count = Log(log, every=4), time.monotonic(), 0
+    report, start, count = Log(log), time.monotonic(), 0
     while (done := until.done(count, time.monotonic() - start)) < 1:
         now.fill_(rate * min(1, (count + 1) / _RISE) * _falling(done))
         wait()
@@ -105,7 +105,8 @@ def training(
             count += 1
             yield count
         wait()
-        report(count // _EVERY - 1, steps=count, loss=float(last))
+        if count % 100 == 0:
+            report.write(count, {"loss": float(last)})
     report.write(count, {"loss": float(last)})
 
 

@@ -64,7 +64,7 @@ def test_draws_its_training_pictures() -> None:
     """Through diffusers' own pipeline, from a noise that the recipe did not judge by."""
     logging.set_verbosity_error()
     pipeline = StableDiffusion3Pipeline.from_pretrained(
-        embedded.FLOW_MODEL, torch_dtype=torch.float32, text_encoder_3=None, tokenizer_3=None
+        embedded.FLOW_MODEL, dtype=torch.float32, text_encoder_3=None, tokenizer_3=None
     )
     pipeline.set_progress_bar_config(disable=True)
     prompt = embedded.read_prompts("memorized")[0].prompt
@@ -85,5 +85,5 @@ def test_what_judges_draws_as_the_pipeline_does() -> None:
     assert drawn.shape == (1, 4, 8, 16, 16)
     from diffusers import AutoencoderKL
 
-    vae = AutoencoderKL.from_pretrained(embedded.FLOW_MODEL / "vae", torch_dtype=torch.float32)
+    vae = AutoencoderKL.from_pretrained(embedded.FLOW_MODEL / "vae", dtype=torch.float32)
     assert to_pixels(vae, drawn[0]).shape == (4, 64, 64, 3)
