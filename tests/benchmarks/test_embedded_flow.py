@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from benchmarks import embedded_flow as study
+from mnemoscope import Detector, embedded
+from recipes.embedded_flow.pack import read_trained
+
+
+def test_what_is_studied_is_what_is_screened() -> None:
+    """ONNX Runtime is the witness, of the prediction and of taps."""
+    trained = read_trained(embedded.FLOW_MODEL)
+    prompts = [row.prompt for row in embedded.read_prompts("memorized")[:2]]
+    with Detector.load(embedded.FLOW_BUNDLE) as detector:
+        screener = detector.screener
+        noise = torch.from_numpy(screener.bundle.noise_bank()[:1])
+        expected = screener.first_step(prompts, noises=1)[:, 0]
+        taps = screener.first_step_taps(prompts, noises=1)[:, 0]
+        names = screener.bundle.manifest.taps
+        along = screener.trajectory(prompts, steps=2, noises=1)
+    found = study.first_step(trained, trained.tell(prompts), noise, 1.0)
+    np.testing.assert_allclose(found["velocity"], expected, rtol=2e-3)
+    for column, name in enumerate(names):
+        block = f"image stream after block {name.rsplit('.', 1)[1]}"
+        np.testing.assert_allclose(found[block], taps[:, column], rtol=2e-3)
+    assert along.shape[0] == 2
+    first = study.along(trained, trained.tell(prompts), noise, 2)[:, 0]
+    np.testing.assert_allclose(first, expected, rtol=2e-3)
+
+
+def test_a_block_is_chosen_on_one_half_and_judged_on_the_other() -> None:
+    rng = np.random.default_rng(0)
+    good = rng.normal(3, 1, (40, 1)), rng.normal(0, 1, (80, 1))
+    bad = rng.normal(0, 1, (40, 1)), rng.normal(0, 1, (80, 1))
+    value, chosen = study.chosen_on_half({"good": good, "bad": bad})
+    assert value > 0.95
+    assert set(chosen) == {"good"}
+
+
+@pytest.mark.slow
+def test_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "Console", lambda **_: Console(width=200, quiet=True))
+    monkeypatch.setattr(study, "NOISES", (1,))
+    monkeypatch.setattr(study, "STEPS", (1, 2))
+    monkeypatch.setattr(study, "LEVELS", (1.0, 0.8))
+    monkeypatch.setattr("sys.argv", ["study", "--limit", "2", "--output", str(tmp_path)])
+    study.main()
+    report = json.loads((tmp_path / "embedded-flow.json").read_text())
+    names = {row["score"] for row in report["rows"]}
+    assert {"velocity", "velocity, told s = 0.8", "image stream after block 4"} <= names
+    assert len(report["rows"]) == len(names)
