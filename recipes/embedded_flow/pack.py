@@ -202,7 +202,7 @@ def copies(
         return network.describe([Image.fromarray(each) for each in pixels])
 
     raw = describe(training)
-    kept = describe(to_pixels(vae, _scaled(vae, encode(vae, torch.from_numpy(training)))))
+    kept = describe(to_pixels(vae, _scaled(vae, encode(vae, torch.from_numpy(np.array(training))))))
     found = np.stack([describe(each) @ own for each, own in zip(drawn, raw, strict=True)])
     return {
         "round_trip_mean": float((raw * kept).sum(1).mean()),
