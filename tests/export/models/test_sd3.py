@@ -335,9 +335,9 @@ def test_it_is_mitigated(folder: Path, screener: Screener) -> None:
     kit = Kit(painter, yardstick, 0.1, benign[:3], sampling)
     judge = LatentDescriptor(painter.vae, painter.side)
     mitigator = Mitigator(painter, judge, None, yardstick, sampling, benign[:3])
-    with Detector(screener, known) as detector:
-        ladder = [kit.make("embedding")]
-        done = mitigator.auto(PROMPTS[0], ladder, detector, rule=Rule(None, 0.99))
+    detector = Detector(screener, known)  # not closed, as others have the screener too
+    ladder = [kit.make("embedding")]
+    done = mitigator.auto(PROMPTS[0], ladder, detector, rule=Rule(None, 0.99))
     [before], [after] = done.originals, done.pictures
     assert (done.flagged, after.strategy) == (True, "embedding")
     assert after.judged.score < before.judged.score

@@ -16,6 +16,7 @@ pytestmark = [
 ]
 CODE = """
 import os, signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, under which tests may run, ignores it
 from mnemoscope.cli._supervised import supervised
 ends = {
     "library": lambda say: os._exit(1),
