@@ -25,8 +25,8 @@ test: $(OPTIMUM)/installed $(CLIENTS)/installed $(LITELLM)/installed ## lint, ty
 	$(MAKE) -j2 lint page # what fails soonest, and what waits for a browser
 	$(MAKE) -j2 suite beside
 
-suite: $(DEV)/installed ## a process for every core, and one for what waits
-	$(DEV)/bin/python -m pytest -n $(shell expr $$(nproc) + 1) --dist worksteal
+suite: $(DEV)/installed ## a process for every core
+	$(DEV)/bin/python -m pytest -n auto --dist worksteal
 
 beside: ## one process more: tests of the suite wait for each other, for servers and for signals
 	$(MAKE) lowest as-avx2 as-plain
