@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import random
 import shutil
-from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,8 @@ from mnemoscope.screening.opening import CALIBRATION
 from mnemoscope_export import ExportOptions, StableDiffusion, export_bundle, load_network, load_vae
 
 from .captions import Caption
-from .dataset import PACKAGES, Dataset
+from .dataset import Dataset
+from .provenance import write_provenance
 from .quality import contact_sheet, controls, draw, reproduction, to_pixels
 from .vae import encode, psnr
 
@@ -97,22 +96,8 @@ def judge(work: Path, data: Dataset, args: argparse.Namespace) -> None:
     model_dir = out / "model"
     args.pictures.mkdir(parents=True, exist_ok=True)
     figures = _judge(StableDiffusion.load(model_dir), model_dir, data, args)
-    provenance = {
-        "command": "python -m recipes.embedded",
-        "arguments": {name: vars(args)[name] for name in ARGUMENTS},
-        "data": {package: {"sha512": digest} for package, digest in PACKAGES.values()},
-        "licences": "see NOTICE.md",
-        "tools": {name: version(name) for name in ("torch", "diffusers", "transformers")},
-        "training": {path.stem: _log(path) for path in sorted(work.glob("*.jsonl"))},
-        "quality": figures,
-        "files": {
-            path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(model_dir.rglob("*"))
-            if path.is_file()
-        },
-    }
-    (model_dir / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n")
-    print(json.dumps(figures, indent=1))
+    arguments = {name: vars(args)[name] for name in ARGUMENTS}
+    write_provenance(model_dir, work, "python -m recipes.embedded", arguments, figures)
 
 
 def shipped_seen(data: Dataset, seed: int = 0) -> list[int]:
@@ -193,9 +178,3 @@ def _grid(rows: list[list[Image.Image]]) -> Image.Image:
         for x, picture in enumerate(row):
             sheet.paste(picture, (x * width, y * height))
     return sheet
-
-
-def _log(path: Path) -> list[dict[str, float]]:
-    """Every tenth line of a training log, and the last."""
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return [*lines[9::10], lines[-1]]

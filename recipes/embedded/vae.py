@@ -37,7 +37,8 @@ def new_vae() -> AutoencoderKL:
     return vae
 
 
-def _edges(x: Tensor) -> tuple[Tensor, Tensor]:
+def edges_of(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Differences of neighbours, down and across."""
     return x[..., 1:, :] - x[..., :-1, :], x[..., :, 1:] - x[..., :, :-1]
 
 
@@ -56,7 +57,7 @@ def train_vae(
         x = to_tensor(images[np.sort(next(batches))])
         posterior = vae.encode(x).latent_dist
         y = vae.decode(posterior.sample()).sample
-        edges = sum(F.l1_loss(a, b) for a, b in zip(_edges(y), _edges(x), strict=True))
+        edges = sum(F.l1_loss(a, b) for a, b in zip(edges_of(y), edges_of(x), strict=True))
         mse = F.mse_loss(y, x)
         loss = mse + 0.3 * F.l1_loss(y, x) + 0.3 * edges + 1e-5 * posterior.kl().mean() / 64
         optimiser.zero_grad()

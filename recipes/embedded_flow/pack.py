@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,9 +21,10 @@ from mnemoscope import CalibrationFile, Detector, calibrate, embedded
 from mnemoscope.drawing.copy_detection import load_descriptor
 from mnemoscope.screening.opening import CALIBRATION
 from mnemoscope_export import ExportOptions, export_bundle, load_model, load_network, noise_bank
-from recipes.embedded.dataset import PACKAGES, Dataset
+from recipes.embedded.dataset import Dataset
 from recipes.embedded.images import Pixels
 from recipes.embedded.pack import JUDGED, shipped_seen
+from recipes.embedded.provenance import write_provenance
 from recipes.embedded.quality import SEEDS, contact_sheet, reproduction
 
 from .encoder import read_second
@@ -117,22 +115,7 @@ def judge(
     }
     if descriptor is not None:
         figures["copies"] = copies(descriptor, data.memorised_images, pictures, vae)
-    provenance = {
-        "command": "python -m recipes.embedded_flow",
-        "arguments": arguments,
-        "data": {package: {"sha512": digest} for package, digest in PACKAGES.values()},
-        "licences": "see NOTICE.md",
-        "tools": {name: version(name) for name in ("torch", "diffusers", "transformers")},
-        "training": {path.stem: _log(path) for path in sorted(work.glob("*.jsonl"))},
-        "quality": figures,
-        "files": {
-            path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        },
-    }
-    (folder / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n")
-    print(json.dumps(figures, indent=1))
+    write_provenance(folder, work, "python -m recipes.embedded_flow", arguments, figures)
 
 
 @dataclass(frozen=True)
@@ -224,9 +207,3 @@ def to_pixels(vae: AutoencoderKL, latents: Tensor) -> Pixels:
     decoded = vae.decode(latents / vae.config.scaling_factor + vae.config.shift_factor).sample
     pixels: Pixels = ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
     return pixels
-
-
-def _log(path: Path) -> list[dict[str, float]]:
-    """Every tenth line of a training log, and the last."""
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return [*lines[9::10], lines[-1]]

@@ -7,6 +7,8 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.embedded.vae import edges_of
+
 from .training import Loss
 
 __all__ = [
@@ -50,10 +52,6 @@ def new_vae() -> AutoencoderKL:
 def to_unit(pixels: Tensor) -> Tensor:
     """uint8 [B, H, W, 3] in 0..255 -> float [B, 3, H, W] in -1..1, where it is."""
     return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def _edges(x: Tensor) -> tuple[Tensor, Tensor]:
-    return x[..., 1:, :] - x[..., :-1, :], x[..., :, 1:] - x[..., :, :-1]
 
 
 def reconstruction_loss(vae: AutoencoderKL, pixels: Tensor, batch: int) -> Loss:
@@ -105,7 +103,7 @@ def _difference(y: Tensor, x: Tensor) -> Tensor:
         [
             F.l1_loss(a, b)
             for u, v in ((y, x), (F.avg_pool2d(y, 2), F.avg_pool2d(x, 2)))
-            for a, b in zip(_edges(u), _edges(v), strict=True)
+            for a, b in zip(edges_of(u), edges_of(v), strict=True)
         ]
     )
     return F.mse_loss(y, x) + 0.3 * F.l1_loss(y, x) + 0.5 * edges.sum()
