@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from .errors import BackendUnavailable, InputError, SignatureError
 from .reading import read_file
+from .wording import pip_install
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -65,7 +66,7 @@ def check_signature(file: Path, content: bytes, trust: str | Path) -> None:
 def needs_cryptography(error: ImportError) -> BackendUnavailable:
     """What to raise where it is not installed."""
     return BackendUnavailable(
-        f"Signatures need cryptography: {error}. Install it with `pip install 'mnemoscope[sign]'`."
+        f"Signatures need cryptography: {error}. Install it with {pip_install('sign')}."
     )
 
 

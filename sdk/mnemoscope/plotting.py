@@ -6,6 +6,7 @@ import io
 from typing import TYPE_CHECKING
 
 from mnemoscope_runtime.errors import BackendUnavailable
+from mnemoscope_runtime.wording import pip_install
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,7 +46,7 @@ def require_plots(*, extra: str = "plot", otherwise: str = "") -> None:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise BackendUnavailable(
-            f"Plots need matplotlib: {error}. Install it with `pip install 'mnemoscope[{extra}]'`"
+            f"Plots need matplotlib: {error}. Install it with {pip_install(extra)}"
             f"{otherwise and f', or {otherwise}'}."
         ) from None
 

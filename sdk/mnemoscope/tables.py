@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mnemoscope_runtime.errors import BackendUnavailable, InputError
+from mnemoscope_runtime.wording import pip_install
 
 from .outputs import writing, writing_text
 from .prompts.printable import json_text
@@ -91,7 +92,7 @@ def _pyarrow(path: Path) -> tuple[Any, Any]:
         from pyarrow import parquet
     except ImportError as error:
         raise BackendUnavailable(
-            f"{path} needs pyarrow: {error}. Install it with `pip install 'mnemoscope[parquet]'`, "
+            f"{path} needs pyarrow: {error}. Install it with {pip_install('parquet')}, "
             "or write .csv or .jsonl."
         ) from None
     return pyarrow, parquet

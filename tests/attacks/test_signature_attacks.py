@@ -331,9 +331,11 @@ def test_without_cryptography(
     for module in ("cryptography.exceptions", "cryptography.hazmat.primitives"):
         monkeypatch.setitem(sys.modules, module, None)
     for use in (lambda: load(signed, keys[1]), lambda: private_key(keys[0])):
-        with pytest.raises(BackendUnavailable, match=r"pip install 'mnemoscope\[sign\]'"):
+        with pytest.raises(
+            BackendUnavailable, match=r"pip install -c constraints.txt '\.\[sign\]'"
+        ):
             use()
-    with pytest.raises(BackendUnavailable, match=r"pip install 'mnemoscope\[sign\]'"):
+    with pytest.raises(BackendUnavailable, match=r"pip install -c constraints.txt '\.\[sign\]'"):
         make_keys(signed / "key")
 
 

@@ -73,10 +73,10 @@ def screens_without_torch(environment: Path, folder: Path) -> None:
     assert run(environment / "bin" / "python", "-c", "import torch").returncode != 0
     exported = run(command, "export", "model", "out", HOME=home)
     assert exported.returncode == 3
-    assert "mnemoscope[export]" in exported.stderr
+    assert "'.[export]" in exported.stderr
     plot = run(command, "demo", "--output", str(folder / "demo"), HOME=home)
     assert plot.returncode == 3
-    assert "mnemoscope[plot]" in plot.stderr
+    assert "'.[plot]" in plot.stderr
 
 
 def do_the_steps(environment: Path, folder: Path) -> None:

@@ -172,7 +172,9 @@ def test_bfloat16_is_not_for_onnxruntime_on_a_cpu(tmp_path: Path) -> None:
 
 def test_onnxruntime_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(BackendUnavailable, match=r"pip install 'mnemoscope\[onnxruntime\]'"):
+    with pytest.raises(
+        BackendUnavailable, match=r"pip install -c constraints.txt '\.\[onnxruntime\]'"
+    ):
         open_backend("onnxruntime")
 
 

@@ -22,9 +22,15 @@ def test_a_figure_is_a_picture_and_the_same_twice() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({}, "`pip install 'mnemoscope[plot]'`."),
-        ({"extra": "bench"}, "`pip install 'mnemoscope[bench]'`."),
-        ({"otherwise": "do without"}, "`pip install 'mnemoscope[plot]'`, or do without."),
+        ({}, "`pip install -c constraints.txt '.[plot]'` in a copy of the repository."),
+        (
+            {"extra": "bench"},
+            "`pip install -c constraints.txt '.[bench]'` in a copy of the repository.",
+        ),
+        (
+            {"otherwise": "do without"},
+            "'.[plot]'` in a copy of the repository, or do without.",
+        ),
     ],
 )
 def test_without_matplotlib(

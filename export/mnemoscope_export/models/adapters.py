@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mnemoscope_runtime.errors import BackendUnavailable, ExportError
 from mnemoscope_runtime.manifest import AdapterRecord
+from mnemoscope_runtime.wording import pip_install
 
 from .contents import content, file_sha256, tensors
 from .messages import first_line, shown
@@ -50,7 +51,7 @@ def fuse_loras(pipeline: Any, loras: Sequence[Lora]) -> tuple[AdapterRecord, ...
     if find_spec("peft") is None:
         raise BackendUnavailable(
             "LoRA adapters need peft, which is not installed. Install it with "
-            "`pip install 'mnemoscope[torch]'`."
+            f"{pip_install('torch')}."
         )
     before = {name: _contents(part) for name, part in _networks(pipeline).items()}
     names = [f"lora_{i}" for i in range(len(loras))]

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from ..errors import BackendUnavailable
 from ..manifest import Precision
+from ..wording import pip_install
 
 __all__ = ["BACKENDS", "Option", "Spec", "missing"]
 
@@ -95,5 +96,5 @@ def missing(name: str, error: Exception) -> BackendUnavailable:
     """The error for a backend whose packages cannot be imported."""
     return BackendUnavailable(
         f"The backend {name!r} cannot be used: {error}. Install it with "
-        f"`pip install 'mnemoscope[{BACKENDS[name].extra}]'`; `mnemoscope doctor` shows what works."
+        f"{pip_install(BACKENDS[name].extra)}; `mnemoscope doctor` shows what works."
     )

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mnemoscope_runtime import BackendUnavailable, InputError
+from mnemoscope_runtime.wording import pip_install
 
 __all__ = ["LOCAL", "connect", "resources", "room"]
 
@@ -53,7 +54,7 @@ def connect(address: str, cpus: float, closing: ExitStack) -> Any:
         import ray
     except ImportError as error:
         raise BackendUnavailable(
-            f"Ray cannot be used: {error}. Install it with `pip install 'mnemoscope[ray]'`, or "
+            f"Ray cannot be used: {error}. Install it with {pip_install('ray')}, or "
             "leave out --ray."
         ) from None
     if ray.is_initialized():

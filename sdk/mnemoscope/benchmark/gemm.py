@@ -12,6 +12,7 @@ import numpy as np
 from mnemoscope_runtime.backends.openvino import import_openvino
 from mnemoscope_runtime.errors import BackendUnavailable
 from mnemoscope_runtime.manifest import Precision
+from mnemoscope_runtime.wording import pip_install
 
 __all__ = ["gemm_rate"]
 
@@ -53,8 +54,7 @@ def _numpy(threads: int | None) -> Callable[[], object]:
         from threadpoolctl import threadpool_limits
     except ImportError as error:
         raise BackendUnavailable(
-            f"Benchmarks need threadpoolctl: {error}. "
-            "Install it with `pip install 'mnemoscope[bench]'`."
+            f"Benchmarks need threadpoolctl: {error}. Install it with {pip_install('bench')}."
         ) from None
     matrix = np.ones((_SIZE, _SIZE), np.float32)
 

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope_runtime.errors import BackendUnavailable, InputError
+from mnemoscope_runtime.wording import pip_install
 
 __all__ = [
     "MARGIN",
@@ -172,5 +173,5 @@ def statistics() -> ModuleType:
     except ImportError as error:
         raise BackendUnavailable(
             f"Calibrating, auditing and evaluating need SciPy: {error}. Install it with "
-            "`pip install 'mnemoscope[calibrate]'`."
+            f"{pip_install('calibrate')}."
         ) from None

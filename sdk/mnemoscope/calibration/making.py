@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope_runtime.errors import BackendUnavailable, InputError
+from mnemoscope_runtime.wording import pip_install
 
 from ..detector import Detector
 from ..detectors import Features, Fit, Statistic
@@ -294,7 +295,7 @@ def learn(benign: Features, memorized: Features) -> Fit:
     except ImportError as error:
         raise BackendUnavailable(
             f"Weights come from scikit-learn: {error}. Install it with "
-            "`pip install 'mnemoscope[calibrate]'`, or leave out --positives."
+            f"{pip_install('calibrate')}, or leave out --positives."
         ) from None
     z = [fit.standardized(part).mean((1, 2)) for part in (benign, memorized)]
     labels = np.repeat([0, 1], [len(part) for part in z])

@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from mnemoscope_runtime.closing import Closing
 from mnemoscope_runtime.errors import BackendUnavailable, InputError
+from mnemoscope_runtime.wording import pip_install
 
 from ..prompts import Broken
 from ..prompts.parquet_pages import Damaged, TooLarge, bytes_of_a_row, rows_of_groups
@@ -165,7 +166,7 @@ def _pyarrow(path: Path) -> tuple[Any, Any]:
         from pyarrow import parquet
     except ImportError as error:
         raise BackendUnavailable(
-            f"{path} needs pyarrow: {error}. Install it with `pip install 'mnemoscope[parquet]'`."
+            f"{path} needs pyarrow: {error}. Install it with {pip_install('parquet')}."
         ) from None
     return pyarrow, parquet
 

@@ -6,6 +6,7 @@ import io
 from typing import TYPE_CHECKING
 
 from mnemoscope_runtime.errors import BackendUnavailable
+from mnemoscope_runtime.wording import pip_install
 
 from ..prompts import Broken
 from ..prompts.printable import reason_of
@@ -34,7 +35,7 @@ def decode(content: bytes) -> Image | Broken:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError as error:
         raise BackendUnavailable(
-            f"Pictures need Pillow: {error}. Install it with `pip install 'mnemoscope[images]'`."
+            f"Pictures need Pillow: {error}. Install it with {pip_install('images')}."
         ) from None
     if len(content) > BYTES:
         return too_large(len(content))

@@ -14,6 +14,7 @@ from mnemoscope_runtime import (
     InputError,
 )
 from mnemoscope_runtime.manifest import Precision
+from mnemoscope_runtime.wording import pip_install
 
 from .. import embedded
 from ._options import say
@@ -74,7 +75,7 @@ def choose_backend(
     except ImportError as error:
         raise BackendUnavailable(
             f"The backend {kind!r} cannot be used: {error}. "
-            "Install it with `pip install 'mnemoscope[export]'`."
+            f"Install it with {pip_install('export')}."
         ) from None
     if options.threads is not None:
         torch.set_num_threads(options.threads)

@@ -207,8 +207,7 @@ def command(
     Where captions have pictures, those that are flagged are drawn, and some of the others, and
     compared with their pictures. That takes the model of the bundle (--model).
 
-    Needs `pip install 'mnemoscope\\[calibrate]'`, for --report `mnemoscope\\[plot]`, for
-    pictures `mnemoscope\\[images,torch]`.
+    Needs the extra `calibrate`, for --report `plot`, for pictures `images` and `torch`.
     """
     if file == "-":
         raise InputError("An audit reads its prompts several times: save them to a file.")

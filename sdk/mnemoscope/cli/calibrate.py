@@ -112,7 +112,7 @@ def command(
 
     With --target-tpr the promise holds for whichever setting is chosen.
 
-    Needs `pip install 'mnemoscope\\[calibrate]'`.
+    Needs the extra `calibrate`.
     """
     check_model(model, [backend], [name.strip() for name in detector.split(",")])
     lengths = numbers(steps, "--steps")

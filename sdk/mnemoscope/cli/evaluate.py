@@ -122,7 +122,7 @@ def command(
     Intervals are of a bootstrap over groups of near duplicates. What the text alone gives away is
     shown beside it.
 
-    Needs `pip install 'mnemoscope\\[calibrate]'`, and the extra `plot` for --output.
+    Needs the extra `calibrate`, and `plot` for --output.
     """
     paper = protocol is Protocol.paper
     if paper and (bundle is not None or backend != "onnxruntime" or detector != "magnitude"):

@@ -154,7 +154,7 @@ def command(
 ) -> None:
     """Show which words a prompt's score comes from, and what to change.
 
-    Gradients need `pip install 'mnemoscope\\[torch]'`, occlusion does not. With --file also: which
+    Gradients need the extra `torch`, occlusion does not. With --file also: which
     words trigger most, and what kind of words they are.
     """
     if (prompt is None) == (file is None):

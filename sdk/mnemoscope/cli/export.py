@@ -10,6 +10,7 @@ import typer
 from mnemoscope_runtime import BackendUnavailable, InputError, tokenizer_of
 from mnemoscope_runtime.backends.tensorrt.library import import_library
 from mnemoscope_runtime.manifest import Follows, Precision
+from mnemoscope_runtime.wording import pip_install
 
 from ..serve.triton import check_place, write_model
 from ._loading import Loading, say_if_cut, takes_loading
@@ -115,8 +116,8 @@ def command(
 ) -> None:
     """Export a model to a bundle: graphs, tokenizer, noise bank, checked against the model.
 
-    Needs `pip install 'mnemoscope\\[export]'`; with --from-onnx no PyTorch, but
-    `pip install 'mnemoscope\\[from-onnx]'`. Screening the bundle needs neither.
+    Needs the extra `export`; with --from-onnx no PyTorch, but `from-onnx`. Screening the bundle
+    needs neither.
     """
     if check not in (None, "tensorrt"):
         raise InputError(f"There is no check {check!r}. Leave it out, or give tensorrt.")
@@ -169,8 +170,7 @@ def command(
     except ImportError as error:
         what, extra = ("ONNX", "from-onnx") if from_onnx else ("PyTorch and ONNX", "export")
         raise BackendUnavailable(
-            f"Exporting needs {what}: {error}. Install them with "
-            f"`pip install 'mnemoscope[{extra}]'`."
+            f"Exporting needs {what}: {error}. Install them with {pip_install(extra)}."
         ) from None
     for graph, figures in bundle.manifest.parity.items():
         typer.echo(f"{graph}: relative error {figures['max_relative_error']:.1e}", err=True)

@@ -42,7 +42,7 @@ def command(
 ) -> None:
     """Draw what a model makes of a prompt: a memorised one gives the same picture for every seed.
 
-    Needs `pip install 'mnemoscope\\[torch]'`.
+    Needs the extra `torch`.
     """
     quiet_libraries()
     require_place(output, "--output", *ENDINGS)

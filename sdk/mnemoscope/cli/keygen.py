@@ -20,7 +20,7 @@ def command(
     Keep KEY to yourself, and give KEY.pub to whom --trust is for. Both are Ed25519 keys in PEM, as
     OpenSSL writes them.
 
-    Needs `pip install 'mnemoscope\\[sign]'`.
+    Needs the extra `sign`.
     """
     public = make_keys(key)
     typer.echo(f"private key {key}")

@@ -170,7 +170,7 @@ def command(
     Without SSCD nobody can tell whether another model's picture is a copy: it is drawn, and not
     verified.
 
-    Needs `pip install 'mnemoscope\\[torch]'`, and the extra `plot` for --compare.
+    Needs the extra `torch`, and `plot` for --compare.
     """
     if compare == (prompt is not None):
         raise InputError("Give a PROMPT to draw, or --compare; one of them.")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mnemoscope_runtime import BackendOptions, BackendUnavailable
+from mnemoscope_runtime.wording import pip_install
 
 from ..calibration.cascade import First
 from ..serve import Limits
@@ -135,14 +136,13 @@ def command(
 ) -> None:
     """Answer over HTTP and gRPC (Open Inference Protocol v2) which prompts are memorised.
 
-    Needs `pip install 'mnemoscope\\[serve]'`.
+    Needs the extra `serve`.
     """
     try:
         from ..serve.service.running import new_loop, serve
     except ImportError as error:
         raise BackendUnavailable(
-            f"A service cannot be run: {error}. Install what it takes with "
-            "`pip install 'mnemoscope[serve]'`."
+            f"A service cannot be run: {error}. Install what it takes with {pip_install('serve')}."
         ) from None
     wanted = ServiceOptions(
         host=host,

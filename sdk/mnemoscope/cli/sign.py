@@ -41,7 +41,7 @@ def command(
     What is signed is verified first. Each signature is a file of its own, with .sig behind its
     name; sign again after calibrating again.
 
-    Needs `pip install 'mnemoscope\\[sign]'`.
+    Needs the extra `sign`.
     """
     if bundle is None and calibration is None:
         raise InputError("Nothing to sign. Give a BUNDLE, or a file with --calibration.")

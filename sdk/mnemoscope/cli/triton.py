@@ -69,7 +69,7 @@ def command(
 ) -> None:
     """Write a model for NVIDIA's Triton Inference Server: bundle, calibration and config.
 
-    Python packages are not part of it: install 'mnemoscope\\[onnxruntime]' and 'numpy<2' where
+    Python packages are not part of it: install the extra `onnxruntime` and 'numpy<2' where
     Triton runs. --engines, --trust and --environment name places on that machine.
     """
     out = write_model(

@@ -64,7 +64,7 @@ def command(
 
     The page asks nothing of other machines and keeps no prompt.
 
-    Needs `pip install 'mnemoscope\\[ui]'`, for pictures and gradients `mnemoscope\\[torch]` too.
+    Needs the extra `ui`, for pictures and gradients `torch` too.
     """
     quiet_libraries()
     wanted = UiOptions(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope_runtime.errors import BackendUnavailable, ExportError, InputError
+from mnemoscope_runtime.wording import pip_install
 
 from .. import embedded
 
@@ -156,5 +157,5 @@ def _require_torch() -> None:
     except ImportError as error:
         raise BackendUnavailable(
             f"A CLIP score needs PyTorch and transformers: {error}. Install them with "
-            "`pip install 'mnemoscope[torch]'`."
+            f"{pip_install('torch')}."
         ) from None

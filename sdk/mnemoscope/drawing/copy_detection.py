@@ -19,6 +19,7 @@ from mnemoscope_runtime.backends.onnxruntime import import_onnxruntime
 from mnemoscope_runtime.errors import BackendUnavailable, InputError, NumericsError
 from mnemoscope_runtime.graphs.files import read_graph
 from mnemoscope_runtime.graphs.operators import DESCRIPTORS
+from mnemoscope_runtime.wording import pip_install
 
 from .. import embedded
 from .known_descriptors import KNOWN, descriptor_file
@@ -137,7 +138,7 @@ class EmbeddedDescriptor:
         except ImportError as error:
             raise BackendUnavailable(
                 f"The stand-in for a copy descriptor needs PyTorch and diffusers: {error}. Install "
-                "them with `pip install 'mnemoscope[torch]'`."
+                f"them with {pip_install('torch')}."
             ) from None
         self._vae = load_vae(model)
         self._side = self._vae.config.sample_size
@@ -251,7 +252,7 @@ def _torchscript(path: Path) -> Callable[[Pixels], Vectors]:
         import torch
     except ImportError as error:
         raise BackendUnavailable(
-            f"{path} needs PyTorch: {error}. Install it with `pip install 'mnemoscope[torch]'`, or "
+            f"{path} needs PyTorch: {error}. Install it with {pip_install('torch')}, or "
             "give an ONNX export of the descriptor."
         ) from None
     try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mnemoscope_runtime.errors import BackendUnavailable, ExportError, InputError
 from mnemoscope_runtime.options import check_options
+from mnemoscope_runtime.wording import pip_install
 
 from .. import embedded
 
@@ -107,7 +108,7 @@ def require_torch() -> None:
     except ImportError as error:
         raise BackendUnavailable(
             f"Drawing needs PyTorch and diffusers: {error}. "
-            "Install them with `pip install 'mnemoscope[torch]'`."
+            f"Install them with {pip_install('torch')}."
         ) from None
 
 

@@ -16,6 +16,7 @@ from mnemoscope_runtime.errors import (
     InputError,
     NumericsError,
 )
+from mnemoscope_runtime.wording import pip_install
 
 from .. import embedded
 
@@ -63,7 +64,7 @@ class Decoder:
         except ImportError as error:
             raise BackendUnavailable(
                 f"Pictures need PyTorch and diffusers: {error}. Install them with "
-                "`pip install 'mnemoscope[torch]'`."
+                f"{pip_install('torch')}."
             ) from None
         name = str(model or embedded.MODEL)
         parts = StableDiffusion.load(name, options=options)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope_runtime.errors import BackendUnavailable
+from mnemoscope_runtime.wording import pip_install
 
 from ..prompts.near_duplicates import words_of
 from .grouping import EXACT, kept_rows
@@ -67,7 +68,7 @@ def _vectorizer() -> Any:
     except ImportError as error:
         raise BackendUnavailable(
             f"Comparing captions needs scikit-learn: {error}. Install it with "
-            "`pip install 'mnemoscope[calibrate]'`."
+            f"{pip_install('calibrate')}."
         ) from None
     return HashingVectorizer(analyzer=_distinct, n_features=WIDTH, dtype=np.float32)
 

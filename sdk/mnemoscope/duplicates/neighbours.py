@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope_runtime.errors import BackendUnavailable, InputError, NumericsError
+from mnemoscope_runtime.wording import pip_install
 
 __all__ = ["Nearest", "Vectors", "blocks", "checked", "import_faiss", "nearest"]
 
@@ -111,6 +112,6 @@ def import_faiss() -> Any:
     except ImportError as error:
         raise BackendUnavailable(
             f"Comparing a set with itself needs faiss: {error}. Install it with "
-            "`pip install 'mnemoscope[images]'`."
+            f"{pip_install('images')}."
         ) from None
     return faiss

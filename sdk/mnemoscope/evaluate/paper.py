@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope_runtime.errors import BackendUnavailable, NumericsError
+from mnemoscope_runtime.wording import pip_install
 
 from ..outputs import writing_text
 from .scoring import Scored
@@ -74,7 +75,7 @@ def load_model(name: str, device: str, threads: int | None = None) -> StableDiff
     except ImportError as error:
         raise BackendUnavailable(
             f"The paper's protocol needs PyTorch and diffusers: {error}. "
-            "Install them with `pip install 'mnemoscope[torch]'`."
+            f"Install them with {pip_install('torch')}."
         ) from None
     except (AssertionError, RuntimeError) as error:  # torch raises either for lack of a driver
         reason = str(error).partition("\n")[0]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mnemoscope_runtime import BackendUnavailable
+from mnemoscope_runtime.wording import pip_install
 
 from .. import embedded
 from ..detector import Detector
@@ -273,6 +274,6 @@ def load_model(model: str | Path | None = None) -> Any:
     except ImportError as error:
         raise BackendUnavailable(
             f"Gradients need PyTorch and diffusers: {error}. Install them with "
-            "`pip install 'mnemoscope[torch]'`, or explain by occlusion."
+            f"{pip_install('torch')}, or explain by occlusion."
         ) from None
     return load(model or embedded.MODEL)

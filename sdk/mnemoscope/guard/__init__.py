@@ -11,6 +11,7 @@ Needs the `torch` extra.
 """
 
 from mnemoscope_runtime.errors import BackendUnavailable
+from mnemoscope_runtime.wording import pip_install
 
 try:
     import diffusers as _diffusers  # noqa: F401
@@ -18,7 +19,7 @@ try:
 except ImportError as error:
     raise BackendUnavailable(
         f"A guard watches a diffusers pipeline: {error}. Install PyTorch and diffusers with "
-        "`pip install 'mnemoscope[torch]'`."
+        f"{pip_install('torch')}."
     ) from None
 
 from .calibrating import calibrate_guard

@@ -4,6 +4,7 @@ Needs the `torch` extra.
 """
 
 from mnemoscope_runtime.errors import BackendUnavailable
+from mnemoscope_runtime.wording import pip_install
 
 try:
     import diffusers  # noqa: F401
@@ -12,7 +13,7 @@ try:
 except ImportError as error:
     raise BackendUnavailable(
         f"Mitigation needs PyTorch and diffusers: {error}. Install them with "
-        "`pip install 'mnemoscope[torch]'`."
+        f"{pip_install('torch')}."
     ) from None
 
 from .agreement import Agreement, Usual

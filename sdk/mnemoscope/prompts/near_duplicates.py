@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope_runtime.errors import BackendUnavailable, InputError
+from mnemoscope_runtime.wording import pip_install
 
 __all__ = ["near_duplicates", "words_of"]
 
@@ -42,7 +43,7 @@ def near_duplicates(prompts: Sequence[str], similarity: float = 0.5) -> NDArray[
     except ImportError as error:
         raise BackendUnavailable(
             f"Grouping prompts needs scikit-learn: {error}. Install it with "
-            "`pip install 'mnemoscope[calibrate]'`."
+            f"{pip_install('calibrate')}."
         ) from None
     sets = CountVectorizer(analyzer=words_of, binary=True).fit_transform(prompts).astype(np.int64)
     sizes = np.asarray(sets.sum(1)).ravel()

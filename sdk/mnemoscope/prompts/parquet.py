@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 from mnemoscope_runtime.errors import BackendUnavailable, InputError
+from mnemoscope_runtime.wording import pip_install
 
 from .parquet_pages import Damaged, TooLarge, bytes_of_a_row
 from .printable import reason_of
@@ -34,7 +35,7 @@ def parquet_rows(file: IO[bytes], name: str, columns: Sequence[Wanted]) -> Itera
         from pyarrow import parquet
     except ImportError as error:
         raise BackendUnavailable(
-            f"{name} needs pyarrow: {error}. Install it with `pip install 'mnemoscope[parquet]'`."
+            f"{name} needs pyarrow: {error}. Install it with {pip_install('parquet')}."
         ) from None
     if not file.seekable():
         raise InputError(f"{name} is a pipe, and Parquet is read from its end. Save it to a file.")

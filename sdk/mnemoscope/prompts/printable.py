@@ -6,6 +6,8 @@ import json
 from bisect import bisect_right
 from typing import Any
 
+from mnemoscope_runtime.wording import counted
+
 __all__ = ["counted", "json_text", "percent", "printable", "reason_of"]
 
 # what shows nothing although Python calls it printable: Default_Ignorable_Code_Point of Unicode
@@ -26,17 +28,6 @@ _BLANK = (
 )
 _RANGES = sorted(_IGNORABLE + _BLANK)
 _STARTS = [start for start, _ in _RANGES]
-
-
-def counted(number: int, one: str, many: str = "") -> str:
-    """A number of things.
-
-    Args:
-        number: How many.
-        one: What one is called.
-        many: What several are; by default the same with an s.
-    """
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def percent(share: float, digits: int = 3) -> str:

@@ -11,12 +11,13 @@ Needs the `torch` extra. See docs/training.md.
 """
 
 from mnemoscope_runtime.errors import BackendUnavailable
+from mnemoscope_runtime.wording import pip_install
 
 try:
     import torch  # noqa: F401
 except ImportError as error:
     raise BackendUnavailable(
-        f"Training needs PyTorch: {error}. Install it with `pip install 'mnemoscope[torch]'`."
+        f"Training needs PyTorch: {error}. Install it with {pip_install('torch')}."
     ) from None
 
 from .captions import add_random_tokens

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 
 from mnemoscope_runtime import BACKENDS, BackendOptions, Bundle, CalibrationError
 from mnemoscope_runtime.closing import Closing
+from mnemoscope_runtime.wording import pip_install
 
 from .. import embedded
 from ..calibration import Calibration, CalibrationFile
@@ -113,7 +114,7 @@ class Desk(Closing):
         if not self.options.draws:
             return "a gradient is the model's, which a bundle does not hold (--model)"
         if find_spec("torch") is None or find_spec("diffusers") is None:
-            return "it needs PyTorch: pip install 'mnemoscope[torch]'"
+            return f"it needs PyTorch: {pip_install('torch')}"
         return None
 
     def detector(self, way: Way) -> Detector:

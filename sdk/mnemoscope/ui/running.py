@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mnemoscope_runtime import BackendError, BackendUnavailable
+from mnemoscope_runtime.wording import pip_install
 
 from .desk import Desk
 from .options import UiOptions
@@ -85,7 +86,7 @@ def opened(options: UiOptions) -> Iterator[Page]:
             app = _app(desk, options)
         except ImportError as error:
             raise BackendUnavailable(
-                f"The page needs Gradio: {error}. Install it with `pip install 'mnemoscope[ui]'`, "
+                f"The page needs Gradio: {error}. Install it with {pip_install('ui')}, "
                 "in an environment of its own."
             ) from None
         listener = _listen(options.host, options.port)

@@ -160,7 +160,7 @@ def test_the_command_line_says_what_is_wrong(run: Run, tmp_path: Path) -> None:
 def test_without_onnx(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mnemoscope_export", None)
     result = run("export", "--from-onnx", tmp_path, tmp_path / "out")
-    failed(result, 3, "Exporting needs ONNX", "pip install 'mnemoscope[from-onnx]'")
+    failed(result, 3, "Exporting needs ONNX", "pip install -c constraints.txt '.[from-onnx]'")
 
 
 def test_sizes_that_a_graph_does_not_take(

@@ -70,7 +70,7 @@ class Session:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_package_for_the_cpu(name: str) -> None:
-    with pytest.raises(BackendUnavailable, match=r"without .*mnemoscope\[onnxruntime-gpu\]"):
+    with pytest.raises(BackendUnavailable, match=r"without .*'\.\[onnxruntime-gpu\]"):
         open_backend(name)
 
 

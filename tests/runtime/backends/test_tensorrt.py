@@ -366,7 +366,9 @@ def test_by_name(
 
 def test_tensorrt_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(BackendUnavailable, match=r"pip install 'mnemoscope\[tensorrt\]'"):
+    with pytest.raises(
+        BackendUnavailable, match=r"pip install -c constraints.txt '\.\[tensorrt\]'"
+    ):
         open_backend("tensorrt")
 
 

@@ -39,7 +39,9 @@ def test_tensorrt_is_not_installed(
     bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings", None)
-    with pytest.raises(BackendUnavailable, match=r"pip install 'mnemoscope\[tensorrt-rtx\]'"):
+    with pytest.raises(
+        BackendUnavailable, match=r"pip install -c constraints.txt '\.\[tensorrt-rtx\]'"
+    ):
         build_plan(Bundle.open(bundle_dir), "screen", tmp_path)
 
 

@@ -321,7 +321,7 @@ def test_what_is_not_installed(
 ) -> None:
     detector, backend = known(SCORES, BENIGN)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(BackendUnavailable, match=r"mnemoscope\[calibrate\]"):
+    with pytest.raises(BackendUnavailable, match=r"'\.\[calibrate\]"):
         run(detector, files)
     assert backend.calls == 0
 

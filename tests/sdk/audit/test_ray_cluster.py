@@ -61,7 +61,7 @@ def test_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_ray_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(BackendUnavailable, match=r"mnemoscope\[ray\]"):
+    with pytest.raises(BackendUnavailable, match=r"'\.\[ray\]"):
         RayWorkers.start()
 
 

@@ -132,5 +132,5 @@ def test_plots_of_anything(flagged: int) -> None:
 
 def test_plots_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(BackendUnavailable, match=r"mnemoscope\[plot\]"):
+    with pytest.raises(BackendUnavailable, match=r"'\.\[plot\]"):
         figures.blank()

@@ -77,5 +77,5 @@ def test_other_endings_are_refused(name: str) -> None:
 
 def test_parquet_without_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(BackendUnavailable, match=r"mnemoscope\[parquet\]"):
+    with pytest.raises(BackendUnavailable, match=r"'\.\[parquet\]"):
         check_table(Path("r.parquet"))

@@ -182,7 +182,9 @@ def test_the_false_discovery_rate_is_kept_with_shared_benign_scores() -> None:
 
 def test_without_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy.stats", None)
-    with pytest.raises(BackendUnavailable, match=r"pip install 'mnemoscope\[calibrate\]'"):
+    with pytest.raises(
+        BackendUnavailable, match=r"pip install -c constraints.txt '\.\[calibrate\]'"
+    ):
         proportion_interval(1, 2)
     assert allowed_above(1000, 0.01, 0.05) == 4  # what reads calibrations, and screens, needs none
     assert p_values(np.array([1.0]), np.array([0.0])) == [0.5]

@@ -135,7 +135,7 @@ def test_doctor_where_none_works(
     result = run("doctor")
     assert result.code == 3
     assert "backend onnxruntime: The backend 'onnxruntime' cannot be used" in result.out
-    assert "pip install 'mnemoscope[onnxruntime]'" in " ".join(result.out.split())
+    assert "pip install -c constraints.txt '.[onnxruntime]'" in " ".join(result.out.split())
     assert [line.split() for line in result.out.splitlines() if line.startswith(" torch")] == [
         ["torch", "not", "installed"]
     ]
@@ -281,7 +281,9 @@ def test_export_with_a_size_out_of_range(run: Run, tmp_path: Path, size: str) ->
 def test_export_without_pytorch(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mnemoscope_export", None)
     result = run("export", tmp_path, tmp_path / "out")
-    failed(result, 3, "Exporting needs PyTorch and ONNX", "pip install 'mnemoscope[export]'")
+    failed(
+        result, 3, "Exporting needs PyTorch and ONNX", "pip install -c constraints.txt '.[export]'"
+    )
 
 
 def test_export_in_a_precision_that_cannot_be_checked_here(
@@ -289,7 +291,9 @@ def test_export_in_a_precision_that_cannot_be_checked_here(
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     result = run("export", model_dir, tmp_path / "out", "--precision", "bfloat16")
-    failed(result, 3, "bfloat16", "pip install 'mnemoscope[openvino]'")  # nothing was loaded
+    failed(
+        result, 3, "bfloat16", "pip install -c constraints.txt '.[openvino]'"
+    )  # nothing was loaded
 
 
 # generate
@@ -349,7 +353,7 @@ def test_generate_without_pytorch(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     result = run("generate", "a cat", "-o", tmp_path / "x.png")
-    failed(result, 3, "Drawing needs PyTorch", "pip install 'mnemoscope[torch]'")
+    failed(result, 3, "Drawing needs PyTorch", "pip install -c constraints.txt '.[torch]'")
     assert not (tmp_path / "x.png").exists()
 
 

@@ -59,10 +59,10 @@ def test_a_bundle_that_is_not_there_is_missed_before_its_files(run: Run, tmp_pat
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (("demo", "--output"), "[plot]'`."),
-        (("bench", "--output"), "[bench]'`, or leave out --output."),
+        (("demo", "--output"), "[plot]'` in a copy of the repository."),
+        (("bench", "--output"), "[bench]'` in a copy of the repository, or leave out --output."),
         (("calibrate", "--benign", embedded.LEXICON, "-o", "c.json", "--plot"), "leave out --plot"),
-        (("mitigate", "--compare", "--output"), "[plot]'`."),
+        (("mitigate", "--compare", "--output"), "[plot]'` in a copy of the repository."),
     ],
 )
 def test_what_could_not_be_plotted_is_not_measured(
@@ -141,7 +141,7 @@ def test_a_backend_that_is_not_installed(
         run("screen", "a cat", "--bundle", bundle_dir),
         3,
         "backend 'onnxruntime' cannot be used",
-        "pip install 'mnemoscope[onnxruntime]'",
+        "pip install -c constraints.txt '.[onnxruntime]'",
     )
 
 

@@ -125,10 +125,10 @@ def test_what_is_not_installed_is_said_first(
 ) -> None:
     out = tmp_path / "out"
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    failed(run("evaluate", *lists(files), "-o", out), 3, "mnemoscope[calibrate,plot]")
+    failed(run("evaluate", *lists(files), "-o", out), 3, "'.[calibrate,plot]")
     assert not out.exists()
     monkeypatch.setitem(sys.modules, "sklearn.feature_extraction.text", None)
-    failed(run("evaluate", *lists(files)), 3, "mnemoscope[calibrate]")
+    failed(run("evaluate", *lists(files)), 3, "'.[calibrate]")
 
 
 def test_an_output_that_cannot_be_a_folder(run: Run, files: tuple[Path, Path], save: Save) -> None:

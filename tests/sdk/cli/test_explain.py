@@ -193,7 +193,7 @@ def test_gradients_need_the_bundles_model(run: Run, bundle_dir: Path, model_dir:
 def test_gradients_need_pytorch(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mnemoscope_export", None)
     result = run("explain", "a cat", "--method", "gradient")
-    failed(result, 3, "pip install 'mnemoscope[torch]'", "occlusion")
+    failed(result, 3, "pip install -c constraints.txt '.[torch]'", "occlusion")
     assert run("explain", "a cat", *ONE, "--method", "occlusion", "--no-edits").code == 0
 
 

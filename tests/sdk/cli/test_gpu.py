@@ -184,4 +184,4 @@ def test_checking_needs_the_library_first(
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings", None)
     result = run("export", "no-such-model", tmp_path / "out", "--check", "tensorrt")
-    failed(result, 3, "mnemoscope[tensorrt-rtx]")
+    failed(result, 3, "'.[tensorrt-rtx]")

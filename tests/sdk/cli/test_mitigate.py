@@ -257,7 +257,7 @@ def test_compare_on_prompts_of_ones_own(run: Run, tmp_path: Path) -> None:
 def test_without_torch(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
     result = shell("mitigate", "a cat", "-o", tmp_path / "a.png", PYTHONPATH=_first(tmp_path))
-    failed(result, 3, "pip install 'mnemoscope[torch]'")
+    failed(result, 3, "pip install -c constraints.txt '.[torch]'")
 
 
 def _first(folder: Path) -> str:

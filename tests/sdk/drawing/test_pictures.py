@@ -74,5 +74,5 @@ def test_a_model_without_vae(model_dir: Path, tmp_path: Path) -> None:
 
 def test_without_diffusers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(BackendUnavailable, match=r"pip install 'mnemoscope\[torch\]'"):
+    with pytest.raises(BackendUnavailable, match=r"pip install -c constraints.txt '\.\[torch\]'"):
         Decoder.load()

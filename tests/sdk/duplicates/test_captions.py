@@ -67,5 +67,5 @@ def test_a_similarity_that_is_none() -> None:
 
 def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.feature_extraction.text", None)
-    with pytest.raises(BackendUnavailable, match=r"mnemoscope\[calibrate\]"):
+    with pytest.raises(BackendUnavailable, match=r"'\.\[calibrate\]"):
         kept_captions(["a", "b"])

@@ -97,5 +97,5 @@ def test_what_does_not_compare(queries: Any, vectors: Any, k: Any) -> None:
 
 def test_without_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(BackendUnavailable, match=r"mnemoscope\[images\]"):
+    with pytest.raises(BackendUnavailable, match=r"'\.\[images\]"):
         nearest(unit(1, 8), unit(1, 8))

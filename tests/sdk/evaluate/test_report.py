@@ -149,5 +149,7 @@ def test_a_report_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(BackendUnavailable, match=r"pip install 'mnemoscope\[calibrate,plot\]'"):
+    with pytest.raises(
+        BackendUnavailable, match=r"pip install -c constraints.txt '\.\[calibrate,plot\]'"
+    ):
         blank(1, 1)

@@ -113,7 +113,7 @@ def test_scores_that_are_all_alike_can_be_plotted(tmp_path: Path, value: float) 
 
 def test_plots_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(BackendUnavailable, match=r"pip install 'mnemoscope\[plot\]'"):
+    with pytest.raises(BackendUnavailable, match=r"pip install -c constraints.txt '\.\[plot\]'"):
         plot(tmp_path / "demo.png", *SCORES, threshold=1.0)
     assert not (tmp_path / "demo.png").exists()
 

@@ -136,7 +136,7 @@ def test_methods_by_name() -> None:
 
 def test_without_pytorch(monkeypatch: pytest.MonkeyPatch, detector: Detector) -> None:
     monkeypatch.setitem(sys.modules, "mnemoscope_export", None)
-    with pytest.raises(BackendUnavailable, match=r"mnemoscope\[torch\].*or explain by occlusion"):
+    with pytest.raises(BackendUnavailable, match=r"'\.\[torch\].*or explain by occlusion"):
         explain("a cat", detector=detector, method="gradient")
     assert explain("a cat", detector=detector, method="occlusion").words
 

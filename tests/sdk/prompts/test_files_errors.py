@@ -216,7 +216,7 @@ def test_a_broken_parquet_file(tmp_path: Path, damage: str) -> None:
 def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parquet.write_table(pa.table({"prompt": PROMPTS}), tmp_path / "p.parquet")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(BackendUnavailable, match=r"pip install 'mnemoscope\[parquet\]'"):
+    with pytest.raises(BackendUnavailable, match=r"pip install -c constraints.txt '\.\[parquet\]'"):
         read(tmp_path / "p.parquet")
 
 

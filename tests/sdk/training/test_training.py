@@ -23,4 +23,4 @@ def test_without_torch_it_says_what_to_install() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
-    assert "pip install 'mnemoscope[torch]'" in result.stdout
+    assert "pip install -c constraints.txt '.[torch]'" in result.stdout

@@ -24,7 +24,7 @@ HAS_GRADIO = find_spec("gradio") is not None
 def test_without_gradio_it_says_what_to_install(run: Run) -> None:
     found = run("ui", "--port", "0")
     assert found.code == 3
-    assert "pip install 'mnemoscope[ui]'" in found.err
+    assert "pip install -c constraints-ui.txt '.[ui]'" in found.err
 
 
 def test_what_cannot_be_is_refused_first(run: Run) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BackendError, BackendUnavailable
+from ...wording import pip_install
 from . import gpu
 from .errors import TOO_OLD, driver_too_old, remedy
 
@@ -39,7 +40,7 @@ class Cuda:
         except ImportError as error:
             raise BackendUnavailable(
                 f"Running engines needs cuda-bindings: {error}. Install it with "
-                "`pip install 'mnemoscope[tensorrt]'` (or tensorrt-rtx)."
+                f"{pip_install('tensorrt')} (or tensorrt-rtx)."
             ) from None
         self._api = runtime
         self.use()

@@ -23,6 +23,7 @@ from ...bundle import Bundle
 from ...errors import BackendError, BackendUnavailable, InputError
 from ...manifest import Precision
 from ...user_cache import private_folder
+from ...wording import pip_install
 from ..base import Arrays, Backend
 from ..cover import Profile, run_covered
 from ..nvidia import gpu
@@ -163,7 +164,7 @@ class OnnxRuntimeGpu(Backend):
                 f"onnxruntime {self._ort.__version__} is here without {self._provider.name} (it "
                 f"has {', '.join(there)}). The package onnxruntime has none for GPUs, and hides "
                 "onnxruntime-gpu where both are installed: uninstall both, then "
-                f"`pip install 'mnemoscope[{_EXTRA}]'`."
+                f"{pip_install(_EXTRA)}."
             )
 
     def _check_gpu(self, device: int) -> None:
@@ -191,7 +192,7 @@ class OnnxRuntimeGpu(Backend):
             raise BackendUnavailable(
                 f"{self.name} needs CUDA {major}{self._provider.needs}, but these libraries "
                 f"cannot be loaded: {', '.join(lacking)}. "
-                f"`pip install 'mnemoscope[{_EXTRA}]'` brings CUDA and cuDNN"
+                f"{pip_install(_EXTRA)} brings CUDA and cuDNN"
                 f"{self._provider.remedy}."
             )
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mnemoscope_runtime.errors import BackendUnavailable, InputError
+from mnemoscope_runtime.wording import pip_install
 
 __all__ = ["LEVEL", "Estimate", "Part", "recall", "share", "total"]
 
@@ -134,6 +135,6 @@ def _hypergeometric() -> Any:
         from scipy.stats import hypergeom
     except ImportError as error:
         raise BackendUnavailable(
-            f"Intervals need SciPy: {error}. Install it with `pip install 'mnemoscope[calibrate]'`."
+            f"Intervals need SciPy: {error}. Install it with {pip_install('calibrate')}."
         ) from None
     return hypergeom

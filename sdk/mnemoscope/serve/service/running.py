@@ -17,6 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from mnemoscope_runtime.errors import BackendError
+from mnemoscope_runtime.wording import pip_install
 
 from ...prompts.printable import counted
 from .assembling import assemble
@@ -85,7 +86,7 @@ async def serve(
                 if not is_watched():
                     _log.warning(
                         "drift is not watched: SciPy is not installed. Install it with "
-                        "`pip install 'mnemoscope[calibrate]'`."
+                        f"{pip_install('calibrate')}."
                     )
                 if await _unless(stop, _until_an_engine_ends(models)):
                     raise BackendError(

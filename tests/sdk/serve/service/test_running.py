@@ -260,7 +260,7 @@ def test_one_that_is_stopped_while_it_opens_is_not_ready() -> None:
 
 def test_the_command_needs_its_extra(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mnemoscope.serve.service.running", None)
-    failed(run("serve"), 3, "pip install 'mnemoscope[serve]'")
+    failed(run("serve"), 3, "pip install -c constraints.txt '.[serve]'")
 
 
 @pytest.mark.slow
@@ -384,7 +384,7 @@ def test_it_says_whether_drift_is_watched(
         pass
     told = [each for each in caplog.messages if "drift is not watched" in each]
     assert len(told) == (not installed)
-    assert all("mnemoscope[calibrate]" in each for each in told)
+    assert all("'.[calibrate]" in each for each in told)
 
 
 @pytest.mark.slow
