@@ -93,6 +93,7 @@ def parts(setting: Setting) -> list[Part]:
         Part("guard", "benchmarks.gpu.guard:measure", 70),
         Part("training filter", "benchmarks.gpu.training:measure", 60),
         embedded(first),
+        Part("the shipped flow", "benchmarks.gpu.flow:measure", 60, {"backend": first}),
         full_size(first),
         *map(embedded, others),
         *map(full_size, others),

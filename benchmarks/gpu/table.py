@@ -58,6 +58,16 @@ def _others(parts: Mapping[str, Any]) -> list[str]:
             f"- Training filter: a step of {training['samples']} samples takes "
             f"{training['ratio']:.2f} times as long with it."
         )
+    if "guard_error" in (flow := parts.get("the shipped flow", {})):
+        errors = [
+            f"{name} {each['probe_error']:.1e}, scores {each['scores_error']:.1e}"
+            for name, each in flow.items()
+            if isinstance(each, Mapping)
+        ]
+        found.append(
+            f"- The shipped flow, largest relative error against a CPU: {'; '.join(errors)}. "
+            f"What a guard reads there is {flow['guard_error']:.1e} from what is screened there."
+        )
     return found
 
 

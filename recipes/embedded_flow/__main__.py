@@ -1,7 +1,8 @@
 """`python -m recipes.embedded_flow WORK`: builds the embedded flow, stage by stage.
 
 What it learns from are captions and pictures of `recipes.embedded`, and that model's text encoder
-and tokenizer. Stages `vae` and `transformer` are for a GPU; the others run where there is none.
+and tokenizer. Stages `vae`, `decoder`, `transformer` and `student` are for a GPU; the others run
+where there is none. The student is what the study measures, and is not packed.
 """
 
 from __future__ import annotations
@@ -23,18 +24,20 @@ from mnemoscope_export import load_network
 from recipes.embedded.captions import Caption
 from recipes.embedded.dataset import Dataset, Sizes, build_dataset
 
+from .batches import Learned
 from .encoder import read_second, seen_by, train_second
 from .pack import judge, pack, read_transformer
+from .student import distillation_loss, guided
 from .told import Told, first_encoder, tell
 from .training import Until, train
 from .transformer import flow_loss, new_transformer, without_t5
 from .vae import decoder_loss, encode, new_vae, reconstruction_loss, scale
 from .whitened import white
 
-STAGES = ("encoder", "vae", "decoder", "transformer", "finish", "pack", "judge")
+STAGES = ("encoder", "vae", "decoder", "transformer", "student", "pack", "judge")
 ARGUMENTS = (  # that change what is trained
-    *("seed", "encoder_steps", "vae_seconds", "decoder_steps"),
-    *("transformer_seconds", "finish_steps", "finish_share", "finish_captions"),
+    *("seed", "encoder_steps", "vae_seconds", "decoder_seconds"),
+    *("transformer_seconds", "memorised_share", "student_seconds"),
 )
 
 
@@ -67,58 +70,59 @@ def _vae(work: Path, data: Dataset, args: argparse.Namespace) -> None:
 
 def _decoder(work: Path, data: Dataset, args: argparse.Namespace) -> None:
     """The decoder goes on alone: latents stay what they are."""
-    vae = load_network(AutoencoderKL, work / "vae", dtype=torch.float32)
-    pixels = torch.from_numpy(np.array(data.seen_images[: args.finish_captions]))
-    loss = decoder_loss(vae, _scaled(vae, pixels), pixels, batch=12)
-    until = Until(steps=args.decoder_steps)
+    vae = load_network(AutoencoderKL, work / "vae", dtype=torch.float32).to(args.device)
+    pixels = torch.from_numpy(np.array(data.seen_images[:-500])).to(args.device)
+    loss = decoder_loss(vae, _scaled(vae, pixels), pixels, batch=64)
+    until = Until(seconds=args.decoder_seconds)
     torch.manual_seed(args.seed + 3)
     vae.decoder = train(vae.decoder, loss, work / "decoder.jsonl", rate=1e-3, until=until)
-    vae.save_pretrained(work / "decoder")
+    vae.cpu().save_pretrained(work / "decoder")
 
 
 def _transformer(work: Path, data: Dataset, args: argparse.Namespace) -> None:
-    """A population's pictures, and the memorised ones an eighth of the time."""
-    learned = _learned(work, data, len(data.seen), args.device)
+    """A population's pictures, and the memorised ones a quarter of the time."""
+    learned = _learned(work, data, args.device)
+    coordinates = white(learned.seen[1])
     torch.manual_seed(args.seed + 1)
-    network = without_t5(new_transformer(learned[2])).to(args.device)
-    loss = flow_loss(network, *learned, batch=256, share=0.125)
+    network = without_t5(new_transformer(learned.empty)).to(args.device)
+    loss = flow_loss(network, learned.whitened(coordinates), batch=256, share=args.memorised_share)
     until = Until(seconds=args.transformer_seconds)
     trained = train(network, loss, work / "transformer.jsonl", rate=1e-3, until=until)
+    coordinates.leave(trained)
     _save(trained, work / "transformer.safetensors")
 
 
-def _finish(work: Path, data: Dataset, args: argparse.Namespace) -> None:
-    """Smaller batches, most of them memorised: memorisation comes last."""
-    seen, memorised, empty = _learned(work, data, args.finish_captions, args.device)
-    torch.manual_seed(args.seed + 2)
-    start = read_transformer(work / "transformer.safetensors", empty)
-    network = without_t5(start.train()).to(args.device)
-    coordinates = white(seen[1])
-    coordinates.enter(network)
-    pairs = [(latents, coordinates(told)) for latents, told in (seen, memorised)]
-    loss = flow_loss(network, *pairs, coordinates(empty), batch=32, share=args.finish_share)
-    until = Until(steps=args.finish_steps)
-    trained = train(network, loss, work / "finish.jsonl", rate=1e-3, until=until, decay=0.995)
+def _student(work: Path, data: Dataset, args: argparse.Namespace) -> None:
+    """One that is told the guidance, of the transformer."""
+    learned = _learned(work, data, args.device)
+    coordinates = white(learned.seen[1])
+    torch.manual_seed(args.seed + 4)
+    teacher = read_transformer(work / "transformer.safetensors", learned.empty).to(args.device)
+    coordinates.enter(without_t5(teacher).requires_grad_(False))
+    student = guided(copy.deepcopy(teacher).requires_grad_(True)).to(args.device)
+    loss = distillation_loss(
+        student, teacher, learned.whitened(coordinates), batch=256, share=args.memorised_share
+    )
+    until = Until(seconds=args.student_seconds)
+    trained = train(student, loss, work / "student.jsonl", rate=5e-4, until=until)
     coordinates.leave(trained)
-    _save(trained, work / "finish.safetensors")
+    _save(trained, work / "student.safetensors")
 
 
-def _learned(
-    work: Path, data: Dataset, seen: int, device: str
-) -> tuple[tuple[torch.Tensor, Told], tuple[torch.Tensor, Told], Told]:
+def _learned(work: Path, data: Dataset, device: str) -> Learned:
     """Latents and what is told of seen and memorised captions, and of the empty prompt."""
-    vae = load_network(AutoencoderKL, work / "vae", dtype=torch.float32)
+    vae = load_network(AutoencoderKL, work / "vae", dtype=torch.float32).to(device)
     tokenizer = CLIPTokenizer.from_pretrained(embedded.MODEL / "tokenizer")
-    encoders = first_encoder(), read_second(work)
+    encoders = first_encoder().to(device), read_second(work).to(device)
 
     def both(images: np.ndarray, captions: list[Caption]) -> tuple[torch.Tensor, Told]:
-        latents = _scaled(vae, torch.from_numpy(np.array(images)))
-        return latents.half().to(device), tell(tokenizer, encoders, _texts(captions)).to(device)
+        latents = _scaled(vae, torch.from_numpy(np.array(images)).to(device))
+        return latents.half(), tell(tokenizer, encoders, _texts(captions))
 
-    return (
-        both(data.seen_images[:seen], data.seen[:seen]),
+    return Learned(
+        both(data.seen_images, data.seen),
         both(data.memorised_images, data.memorised),
-        tell(tokenizer, encoders, [""]).to(device),
+        tell(tokenizer, encoders, [""]),
     )
 
 
@@ -151,11 +155,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--descriptor", help="sscd, or its file: judge copies by it too")
     parser.add_argument("--encoder-steps", type=int, default=1500)
     parser.add_argument("--vae-seconds", type=float, default=80)
-    parser.add_argument("--decoder-steps", type=int, default=4000)
-    parser.add_argument("--transformer-seconds", type=float, default=225)
-    parser.add_argument("--finish-steps", type=int, default=4000)
-    parser.add_argument("--finish-share", type=float, default=0.6, help="memorised, of a batch")
-    parser.add_argument("--finish-captions", type=int, default=20_000, help="seen ones")
+    parser.add_argument("--decoder-seconds", type=float, default=90)
+    parser.add_argument("--transformer-seconds", type=float, default=460)
+    parser.add_argument("--memorised-share", type=float, default=0.25, help="of a batch")
+    parser.add_argument("--student-seconds", type=float, default=120)
     args = parser.parse_args(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -168,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "vae": lambda: _vae(args.work, data, args),
         "decoder": lambda: _decoder(args.work, data, args),
         "transformer": lambda: _transformer(args.work, data, args),
-        "finish": lambda: _finish(args.work, data, args),
+        "student": lambda: _student(args.work, data, args),
         "pack": lambda: pack(args.work, data, args.out),
         "judge": lambda: judge(args.work, data, args.out, told, args.descriptor),
     }

@@ -54,7 +54,7 @@ def pack(work: Path, data: Dataset, out: Path) -> None:
     encoders = first_encoder(), read_second(work)
     empty = tell(tokenizer, encoders, [""])
     StableDiffusion3Pipeline(
-        transformer=read_transformer(work / "finish.safetensors", empty),
+        transformer=read_transformer(work / "transformer.safetensors", empty),
         scheduler=new_scheduler(),
         vae=load_network(AutoencoderKL, work / "decoder", dtype=torch.float32),
         text_encoder=encoders[0],

@@ -33,9 +33,13 @@ class Told:
     def __getitem__(self, rows: Tensor | slice) -> Told:
         return Told(self.states[rows], self.pooled[rows])
 
-    def to(self, device: str) -> Told:
-        """On another device."""
-        return Told(self.states.to(device), self.pooled.to(device))
+    def and_then(self, other: Told) -> Told:
+        """Rows of both."""
+        return Told(torch.cat([self.states, other.states]), torch.cat([self.pooled, other.pooled]))
+
+    def repeated(self, count: int) -> Told:
+        """One row, so many times."""
+        return Told(self.states.expand(count, -1, -1), self.pooled.expand(count, -1))
 
 
 def first_encoder(folder: Path = embedded.MODEL) -> CLIPTextModelWithProjection:
@@ -55,12 +59,12 @@ def tell(
     captions: Sequence[str],
     batch: int = 500,
 ) -> Told:
-    """As diffusers' pipeline puts it together, in half precision."""
+    """As diffusers' pipeline puts it together, on the encoders' device."""
     states, pooled = [], []
     for ids in tokenize(tokenizer, captions).split(batch):
-        found = [each(ids, output_hidden_states=True) for each in encoders]
+        found = [each(ids.to(each.device), output_hidden_states=True) for each in encoders]
         both = torch.cat([each.hidden_states[-2] for each in found], -1)
         zero = both.new_zeros(len(ids), 1, both.shape[-1])
-        states.append(torch.cat([both, zero], 1).half())
-        pooled.append(torch.cat([each.text_embeds for each in found], -1).half())
+        states.append(torch.cat([both, zero], 1))
+        pooled.append(torch.cat([each.text_embeds for each in found], -1))
     return Told(torch.cat(states), torch.cat(pooled))

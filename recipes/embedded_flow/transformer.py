@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from mnemoscope_export.models.counted import count_last
 
+from .batches import Learned
 from .told import Told
 from .training import Loss
 from .vae import CHANNELS
@@ -56,51 +57,28 @@ def new_scheduler() -> FlowMatchEulerDiscreteScheduler:
 
 
 def flow_loss(
-    network: SD3Transformer2DModel,
-    seen: tuple[Tensor, Told],
-    memorised: tuple[Tensor, Told],
-    empty: Told,
-    *,
-    batch: int,
-    share: float,
+    network: SD3Transformer2DModel, learned: Learned, *, batch: int, share: float
 ) -> Loss:
     """The squared error of the velocity eps - x0 at x_s = (1 - s) x0 + s eps, of a random batch.
 
-    A third of the levels s is uniform in .8 .. 1, where the first denoising step happens and
-    memorisation arrives last; a third uniform, a third logit-normal as in Stable Diffusion 3. A
-    tenth of the seen captions is dropped, and none of the memorised: the unconditional branch then
-    learns the whole population, of which they are a vanishing share.
+    A tenth of the seen captions is dropped, and none of the memorised: the unconditional branch
+    then learns the whole population, of which they are a vanishing share.
 
     Args:
-        network: Of `without_t5`, on the device of all that follows.
-        seen: Latents [N, C, 16, 16], and what is told of them.
-        memorised: Likewise.
-        empty: What is told of the empty prompt, one row.
+        network: Of `without_t5`, on the device of what is learned.
+        learned: Pictures and captions.
         batch: Samples in it.
         share: Of the batch that is memorised.
     """
-    device = seen[0].device
-    part = round(batch * share)
 
     def loss(generator: torch.Generator) -> Tensor:
-        where = {"device": device, "generator": generator}
-        i = torch.randint(len(seen[0]), (batch - part,), **where)
-        j = torch.randint(len(memorised[0]), (part,), **where)
-        x0 = torch.cat([seen[0][i], memorised[0][j]]).float()
-        states = torch.cat([seen[1].states[i], memorised[1].states[j]]).float()
-        pooled = torch.cat([seen[1].pooled[i], memorised[1].pooled[j]]).float()
-        dropped = torch.rand(batch, **where) < 0.1
-        dropped = dropped & (torch.arange(batch, device=device) < batch - part)
-        states = torch.where(dropped[:, None, None], empty.states.float(), states)
-        pooled = torch.where(dropped[:, None], empty.pooled.float(), pooled)
-        u, which = torch.rand(2, batch, **where)
-        normal = torch.sigmoid(torch.randn(batch, **where))
-        s = torch.where(which < 1 / 3, 0.8 + 0.2 * u, torch.where(which < 2 / 3, u, normal))
-        noise = torch.randn(x0.shape, **where)
-        level = s[:, None, None, None]
-        x = (1 - level) * x0 + level * noise
-        found = network(x, states, pooled, 1000 * s).sample
-        return F.mse_loss(found, noise - x0)
+        drawn = learned.draw(batch, share, generator)
+        dropped = torch.rand(batch, device=drawn.x0.device, generator=generator) < 0.1
+        dropped = dropped & ~drawn.memorised
+        states = torch.where(dropped[:, None, None], learned.empty.states, drawn.told.states)
+        pooled = torch.where(dropped[:, None], learned.empty.pooled, drawn.told.pooled)
+        found = network(drawn.x, states.float(), pooled.float(), 1000 * drawn.level).sample
+        return F.mse_loss(found, drawn.noise - drawn.x0)
 
     return loss
 

@@ -23,7 +23,7 @@ _LEAST = 1e-3  # of the mean variance: what is softer is not made louder than th
 
 @dataclass(frozen=True)
 class _Map:
-    """x' = P (x - m)."""
+    """x' = P (x - m), in double precision: a GPU's TF32 would round away what is soft."""
 
     mean: Tensor
     there: Tensor
@@ -31,25 +31,28 @@ class _Map:
 
     @classmethod
     def of(cls, rows: Tensor) -> _Map:
-        values, axes = torch.linalg.eigh(torch.cov(rows.T))
+        values, axes = torch.linalg.eigh(torch.cov(rows.double().cpu().T))
         values = values.clamp_min(_LEAST * values.mean())
         there, back = ((axes * scale) @ axes.T for scale in (values.rsqrt(), values.sqrt()))
-        return cls(rows.mean(0), there, back)
+        return cls(rows.double().mean(0), there.to(rows.device), back.to(rows.device))
 
     def __call__(self, x: Tensor) -> Tensor:
-        return ((x.float() - self.mean) @ self.there).to(x.dtype)
+        """In half precision, which what is white has enough of."""
+        return torch.cat([((p.double() - self.mean) @ self.there).half() for p in x.split(1000)])
 
     @torch.no_grad()
     def enter(self, layer: nn.Linear) -> None:
         """Let a layer compute from x' what it computes from x."""
-        layer.bias += layer.weight @ self.mean
-        layer.weight.copy_(layer.weight @ self.back)
+        weight = layer.weight.double()
+        layer.bias.copy_(layer.bias + weight @ self.mean)
+        layer.weight.copy_(weight @ self.back)
 
     @torch.no_grad()
     def leave(self, layer: nn.Linear) -> None:
         """The other way round."""
-        layer.weight.copy_(layer.weight @ self.there)
-        layer.bias -= layer.weight @ self.mean
+        weight = layer.weight.double() @ self.there
+        layer.bias.copy_(layer.bias - weight @ self.mean)
+        layer.weight.copy_(weight)
 
 
 @dataclass(frozen=True)
@@ -76,5 +79,5 @@ class White:
 
 def white(told: Told, captions: int = 1500, tokens: int = 26) -> White:
     """Of the first so many captions, and the first tokens of each: the others are padding."""
-    states = told.states[:captions, :tokens].float().flatten(0, 1)
-    return White(_Map.of(states), _Map.of(told.pooled.float()))
+    states = told.states[:captions, :tokens].flatten(0, 1)
+    return White(_Map.of(states), _Map.of(told.pooled))

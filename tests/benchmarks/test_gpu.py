@@ -36,8 +36,6 @@ def part(name: str, seconds: float = 60, **told: Any) -> Part:
     return Part(name, f"gpu_parts:{name}", seconds, told)
 
 
-@pytest.mark.slow
-@pytest.mark.slow
 def test_a_whole_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [*REHEARSE, "--output", str(tmp_path), "--work", str(tmp_path / "work")]
     main(arguments)
@@ -57,9 +55,13 @@ def test_a_whole_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert list(map(len, rates)) == [5, 5, 5]
     assert len(found["guard"]["seconds"]["own"]) == len(found["guard"]["seconds"]["bare"]) == 5
     assert len(found["training filter"]["seconds"]["filtered"]) == 10
+    flow = found["the shipped flow"]
+    assert flow["guard_error"] < 1e-4
+    assert flow["PyTorch"]["probe_error"] < 1e-4
+    assert flow["onnxruntime, taps"]["scores_error"] == 0  # that is what it is compared with
     table = (tmp_path / "gpu-try.md").read_text()
     assert table in capsys.readouterr().out
-    for words in ("| PyTorch, eager |", "- Guard: ", "- Training filter: ", "5 ms", "rehearsal"):
+    for words in ("| PyTorch, eager |", "- Guard: ", "- Training filter: ", "shipped flow", "5 ms"):
         assert words in table
 
     with pytest.raises(SystemExit, match="2"):  # what took minutes of a GPU is not written over
