@@ -6,6 +6,9 @@ from collections.abc import Iterator
 
 from .names import packages
 
+# classes in two files: what their bases have is described with them
+WHOLE = ("mnemoscope_export.models.base.Model", "mnemoscope_runtime.screener.Screener")
+
 
 def pages() -> Iterator[tuple[str, str]]:
     """Path and Markdown of each. A name that several packages have is described in the shortest."""
@@ -20,7 +23,8 @@ def pages() -> Iterator[tuple[str, str]]:
         ]
         for name in sorted(names, key=lambda each: each.path.rpartition(".")[2].lower()):
             if homes[name.home] == name.path:
-                told.append(f"::: {name.path}")
+                whole = "\n    options: {inherited_members: true}" if name.home in WHOLE else ""
+                told.append(f"::: {name.path}{whole}")
             else:
                 short = name.path.rpartition(".")[2]
                 told.append(f'## `{short}`\n\n<a id="{name.path}"></a>is [`{homes[name.home]}`][].')

@@ -211,9 +211,20 @@ class Tokenizer:
         """The ids of the empty prompt. # [1, length] or of all readers side by side"""
         return self.encode([""]).ids
 
-    def __call__(self, prompts: Sequence[str]) -> NDArray[np.int64]:
-        """The ids of `encode`: # [B, length] or of all readers side by side."""
-        return self.encode(prompts).ids
+    def __call__(self, prompts: Sequence[str] | Tokens | NDArray[np.int64]) -> NDArray[np.int64]:
+        """The ids of prompts: of texts those of `encode`, and what is ids already once `checked`.
+
+        Returns:
+            # [B, length] or of all readers side by side
+
+        Raises:
+            InputError: as `encode` and `checked`.
+        """
+        if isinstance(prompts, np.ndarray):
+            return self.checked(prompts)
+        return (
+            self.checked(prompts.ids) if isinstance(prompts, Tokens) else self.encode(prompts).ids
+        )
 
     def encode(self, prompts: Sequence[str]) -> Tokens:
         """Tokenize; what does not fit is cut off, as in pipelines.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -33,25 +31,12 @@ from .screening.calibrations import Calibrations, Uncalibrated, check_uncalibrat
 from .screening.chunks import by_chunks, check_chunks
 from .screening.detection import Detection, detections
 from .screening.opening import open_screener, read_calibration
+from .screening.ready import Ready
 from .screening.stages import Stage, alone, in_turn
 
 __all__ = ["Detector", "Uncalibrated"]
 
 _BATCH = 32
-
-
-@dataclass(frozen=True)
-class _Ready:
-    """What is settled before prompts come: how they are measured, and compared with what."""
-
-    setting: Setting
-    stage: Stage
-    calibrations: Calibrations
-
-    @cached_property
-    def calibration(self) -> Calibration | None:
-        """Raises as `Calibrations.of`."""
-        return self.calibrations.of(self.setting)
 
 
 class Detector(Closing):
@@ -85,12 +70,7 @@ class Detector(Closing):
         self.statistic = find_statistic(detector)
         check_unit(self.statistic, screener)
         self.first = first
-        self.before = None
-        if first is not None:
-            if not isinstance(first, First):
-                raise InputError(f"first is {first!r:.80}, not a stage. Give First({first!r:.40}).")
-            statistic = find_statistic(first.detector)
-            self.before = Stage.of(screener, statistic, first.steps, first.noises)
+        self.before = None if first is None else Stage.before(screener, first)
         self.screener = screener
         self.uncalibrated = uncalibrated
         self.calibration = calibration
@@ -176,7 +156,7 @@ class Detector(Closing):
             learns=self.statistic.is_fitted,
             length=self.screener.tokens,
         )
-        self._ready: dict[tuple[int, int | None], _Ready] = {}
+        self._ready: dict[tuple[int, int | None], Ready] = {}
 
     @property
     def bundle_id(self) -> str:
@@ -396,24 +376,15 @@ class Detector(Closing):
             self.screener, setting, calibration, prompts, told, looks, seconds, literal=literal
         )
 
-    def _at(self, steps: int, noises: int | None) -> _Ready:
+    def _at(self, steps: int, noises: int | None) -> Ready:
         """What `steps` and `noises` come to, worked out once; raises as `setting`."""
         known = type(steps) is int and (noises is None or type(noises) is int)  # True is no 1
         ready = self._ready.get((steps, noises)) if known else None
         if ready is not None:
             return ready
         stage = Stage.of(self.screener, self.statistic, steps, noises)
-        if self.before is not None and self.before.flops >= stage.flops:
-            raise InputError(
-                f"The first stage, {self.before}, costs {self.before.flops / stage.flops:.2f} of "
-                f"the second, {stage}, so that it saves nothing. Choose a cheaper --first, or "
-                "leave it out."
-            )
-        identity, backend = self.screener.bundle.id, self.screener.backend.name
-        setting = Setting(
-            identity, backend, self.statistic.name, stage.steps, stage.noises, self.first
-        )
-        return self._ready.setdefault((steps, noises), _Ready(setting, stage, self._calibrations))
+        made = Ready.of(stage, self.first, self.before, self._calibrations)
+        return self._ready.setdefault((steps, noises), made)
 
     def close(self) -> None:
         """Let go of the engines; further calls raise."""

@@ -17,7 +17,7 @@ from mnemoscope_runtime import (
     Screener,
     open_backend,
 )
-from mnemoscope_runtime.screener import PAIRS
+from mnemoscope_runtime.predictor import PAIRS
 from mnemoscope_runtime.testing import FakeBackend
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mnemoscope_runtime import BACKENDS, Backend, Bundle, Engine, Screener, open_backend
 from mnemoscope_runtime.backends import Arrays
-from mnemoscope_runtime.screener import PAIRS
+from mnemoscope_runtime.predictor import PAIRS
 
 Array = NDArray[np.float32]
 Change = Callable[[str, list[Array]], list[Array]]

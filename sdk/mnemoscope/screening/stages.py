@@ -22,7 +22,8 @@ from mnemoscope_runtime import (
 from mnemoscope_runtime.options import check_options
 
 from ..calibration import Calibration, Setting
-from ..detectors import Features, Fit, Scores, Statistic, check_unit
+from ..calibration.cascade import First
+from ..detectors import Features, Fit, Scores, Statistic, check_unit, find_statistic
 from ..detectors.magnitude import Magnitude
 from ..detectors.taps import Tap, Taps
 from ..prompts.printable import counted
@@ -73,6 +74,17 @@ class Stage:
                 "--noises 2 or more."
             )
         return cls(screener, statistic, steps, count)
+
+    @classmethod
+    def before(cls, screener: Screener, first: First) -> Stage:
+        """The first one of a cascade.
+
+        Raises:
+            InputError: it is no `First`, or as `of`.
+        """
+        if not isinstance(first, First):
+            raise InputError(f"first is {first!r:.80}, not a stage. Give First({first!r:.40}).")
+        return cls.of(screener, find_statistic(first.detector), first.steps, first.noises)
 
     def __str__(self) -> str:
         steps, noises = counted(self.steps, "step"), counted(self.noises, "noise")

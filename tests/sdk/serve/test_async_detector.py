@@ -304,7 +304,8 @@ def test_another_detector_in_the_middle_of_traffic() -> None:
         assert detector.detector is new
         assert found[-1].detector == "taps"
         assert {each.detector for each in found} <= {"magnitude", "taps"}
-        assert old.screener._closed
+        with pytest.raises(BackendError, match="closed"):
+            old.screen(["a cat"])
 
     run(work)
 
