@@ -117,13 +117,13 @@ def check_reads_what_is_screened(
         call: Of requests: the bundle's guidance, and the like.
     """
     bank = torch.from_numpy(screener.bundle.noise_bank())
-    _, height, width = model.latent_shape
+    height, width = (pipeline.vae_scale_factor * side for side in model.latent_shape[1:])
     detector = Detector(screener, uncalibrated="score")
     for steps in (1, 2):
         with Guard(pipeline, steps=steps, **guard) as watching:
             pipeline(
                 prompt=PROMPTS[:1] * 2, latents=model.packed(bank), output_type="latent",
-                height=8 * height, width=8 * width,
+                height=height, width=width,
                 num_inference_steps=len(screener.timesteps), **call,
             )  # fmt: skip
         [wanted] = detector.screen(PROMPTS[:1], steps=steps)

@@ -219,11 +219,14 @@ def build_flux(t5_tokenizer: T5Tokenizer, *, schnell: bool = False, seed: int = 
     )
 
 
-def build_pixart(t5_tokenizer: T5Tokenizer, seed: int = 0) -> PixArtSigmaPipeline:
+def build_pixart(
+    t5_tokenizer: T5Tokenizer, seed: int = 0, out_channels: int = 8
+) -> PixArtSigmaPipeline:
     """PixArt-Sigma's layout with random weights: two blocks, and a variance beside the noise."""
     torch.manual_seed(seed)
     transformer = PixArtTransformer2DModel(
         sample_size=8,
+        out_channels=out_channels,
         num_layers=2,
         attention_head_dim=8,
         num_attention_heads=4,

@@ -9,7 +9,7 @@ import torch
 
 from .conditioning import MASK, POOLED, QWEN_MASK, XL_POOLED, Arguments, Baseline
 
-__all__ = ["Encode", "of_flux", "of_pixart", "of_qwen", "of_sd3", "of_stable_diffusion", "reading"]
+__all__ = ["Encode", "of_flux", "of_masked", "of_qwen", "of_sd3", "of_stable_diffusion", "reading"]
 
 Encode = Callable[[Any, str | None, Arguments], Baseline]
 """Of a pipeline, a negative prompt, and the arguments of a call."""
@@ -39,8 +39,8 @@ def of_sd3(pipe: Any, negative: str | None, told: Arguments) -> Baseline:
     return Baseline(embeds, {POOLED: pooled}, lengths="one")
 
 
-def of_pixart(pipe: Any, negative: str | None, told: Arguments) -> Baseline:
-    """Of PixArt-Sigma."""
+def of_masked(pipe: Any, negative: str | None, told: Arguments) -> Baseline:
+    """Of PixArt-Sigma, and of Sana, whose pipeline puts an instruction before prompts alone."""
     *_, embeds, mask = _encoded(pipe, prompt="", negative_prompt=negative or "", **reading(told))
     return Baseline(embeds, {MASK: mask}, lengths="one")
 

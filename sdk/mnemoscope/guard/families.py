@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mnemoscope_runtime.units import Unit
 
-from .baselines import Encode, of_flux, of_pixart, of_qwen, of_sd3, of_stable_diffusion
+from .baselines import Encode, of_flux, of_masked, of_qwen, of_sd3, of_stable_diffusion
 from .conditioning import EMBEDS, MASK, POOLED, QWEN_MASK, XL_POOLED, Arguments, Told
 
 __all__ = ["FAMILIES", "MODULAR", "Family", "family_of"]
@@ -32,7 +32,8 @@ class Family:
         apart: Guidance is of two calls, that of the prompts first, and not of one on
             [unconditional; prompt].
         fraction: Timesteps are handed on so many times smaller.
-        varies: The network predicts a variance behind the noise.
+        varies: The network may predict a variance behind the noise.
+        pads: Where its pipelines have the tokenizer put padding, from their first call on.
         refused: Arguments of a call that no calibration covers, and why.
     """
 
@@ -45,6 +46,7 @@ class Family:
     apart: bool = False
     fraction: int = 1
     varies: bool = False
+    pads: str | None = None
     refused: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def of(self, pipe: Any) -> Any:
@@ -55,13 +57,14 @@ class Family:
         """Arguments of the network by name."""
         return {**dict(zip(self.names, args, strict=False)), **kwargs}
 
-    def timestep(self, told: Told) -> float:
-        """t of a call."""
-        return float(torch.as_tensor(told["timestep"]).flatten()[0]) * self.fraction
+    def timestep(self, pipe: Any, told: Told) -> float:
+        """t of a call; a Sana is told it times a number of its configuration."""
+        scale = getattr(self.of(pipe).config, "timestep_scale", 1.0)
+        return float(torch.as_tensor(told["timestep"]).flatten()[0]) * self.fraction / scale
 
-    def prediction(self, output: Tensor) -> Tensor:
+    def prediction(self, pipe: Any, output: Tensor) -> Tensor:
         """What it says of the latents. # [B, ...]"""
-        return output.chunk(2, dim=1)[0] if self.varies else output
+        return output[:, : self.of(pipe).config.in_channels] if self.varies else output
 
     def latents(self, told: Told, prediction: Tensor) -> tuple[int, ...]:
         """(C, H, W) of the latents, also where they are told in patches of 2x2."""
@@ -138,11 +141,18 @@ _SD3 = Family(
 )
 _PIXART = Family(
     "transformer",
-    of_pixart,
+    of_masked,
     _by_its_scale,
     beside={"mask": MASK},
     unit="eps",
     varies=True,
+)
+_SANA = Family(
+    "transformer",
+    of_masked,
+    _by_its_scale,
+    beside={"mask": MASK},
+    pads="right",
 )
 _FLUX = Family(
     "transformer",
@@ -169,6 +179,7 @@ FAMILIES: Mapping[str, Family] = {
     MODULAR: _XL,
     "StableDiffusion3Pipeline": _SD3,
     "PixArtSigmaPipeline": _PIXART,
+    "SanaPipeline": _SANA,
     "FluxPipeline": _FLUX,
     "QwenImagePipeline": _QWEN,
 }

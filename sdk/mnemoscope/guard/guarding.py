@@ -60,9 +60,9 @@ class Guard:
     """Watches a diffusers pipeline from its construction to `detach`, or to the end of a `with`.
 
     Supported are Stable Diffusion 1.x, 2.x and XL: text to image, image to image, inpainting; from
-    text to image XL's modular pipeline, Stable Diffusion 3 and 3.5, PixArt-Sigma, Qwen-Image and
-    FLUX.1. The pipeline is called as before, and what it returns is the same to the bit unless an
-    image is flagged. One call at a time: a second one meanwhile is a `PipelineBusy`.
+    text to image XL's modular pipeline, Stable Diffusion 3 and 3.5, PixArt-Sigma, Sana, Qwen-Image
+    and FLUX.1. The pipeline is called as before, and what it returns is the same to the bit unless
+    an image is flagged. One call at a time: a second one meanwhile is a `PipelineBusy`.
 
     Before and after every request it is checked, in about a millisecond, that the pipeline is still
     what was calibrated: weights, adapters and their scales, FreeU, attention, hooks, tokenizers.

@@ -11,6 +11,7 @@ from diffusers import (
     FluxTransformer2DModel,
     PixArtTransformer2DModel,
     QwenImageTransformer2DModel,
+    SanaTransformer2DModel,
     SD3Transformer2DModel,
     UNet2DConditionModel,
 )
@@ -24,6 +25,7 @@ PREDICTORS: Mapping[str, tuple[type, ...]] = {
         FluxTransformer2DModel,
         PixArtTransformer2DModel,
         QwenImageTransformer2DModel,
+        SanaTransformer2DModel,
         SD3Transformer2DModel,
     ),
 }

@@ -85,6 +85,8 @@ def accessed(pipe: Any) -> Access:
             "This pipeline has no text encoder, so that a guard cannot tell whether its negative "
             "embeddings are those of the empty prompt. Load it with its text encoders."
         )
+    if family.pads is not None:  # or the first request would be one of a tokenizer that changes
+        pipe.tokenizer.padding_side = family.pads
     if name == MODULAR:
         return Modular(pipe, family)
     return (Apart if family.apart else Together)(pipe, family)

@@ -12,7 +12,7 @@ import msgspec
 
 from mnemoscope_runtime.errors import CalibrationError, InputError
 
-from ..calibration import AGAIN, Calibration, CalibrationFile, Setting
+from ..calibration import AGAIN, Calibration, CalibrationFile, Setting, digest
 from ..prompts.printable import counted
 from .identity import Identity
 
@@ -42,9 +42,11 @@ _ALWAYS = (
     "attention_kwargs",
     "max_sequence_length",
     "clean_caption",
+    "complex_human_instruction",
 )
 # ... and those that change where the later steps go
 _LATER = ("guidance_scale", "true_cfg_scale", "guidance_rescale", "guider", "eta")
+_LONG = ("complex_human_instruction",)  # told by their digest
 _MAKES = "A guard's is made by `calibrate_guard`, and written by `CalibrationFile((...,)).write`."
 _AGAIN = "`calibrate_guard` with the arguments of this request makes one."
 
@@ -109,8 +111,9 @@ def options(told: Mapping[str, Any], steps: int, tells_scale: bool) -> str:
         tells_scale: Whether the network is told the guidance scale (LCM, FLUX.1 dev).
     """
     names = _ALWAYS + _LATER * (steps > 1) + ("guidance_scale", "guider") * tells_scale
-    found = {name: told[name] for name in names if told.get(name) is not None}
-    return ", ".join(f"{name}={value!r}" for name, value in sorted(found.items())) or "none"
+    found = {name: repr(told[name]) for name in names if told.get(name) is not None}
+    found |= {name: digest(found[name]) for name in _LONG if name in found}
+    return ", ".join(f"{name}={value}" for name, value in sorted(found.items())) or "none"
 
 
 def load(

@@ -23,6 +23,7 @@ TELLS = (
     "_get_clip_prompt_embeds",
     "_get_t5_prompt_embeds",
     "_get_qwen_prompt_embeds",
+    "_get_gemma_prompt_embeds",
     "_text_preprocessing",
     "maybe_convert_prompt",
     "prepare_latents",

@@ -47,7 +47,7 @@ class Together(Access):
             if watch.idle:
                 return None
             told, whole = self.family.named(args, kwargs), output[0]
-            prediction = self.family.prediction(whole)
+            prediction = self.family.prediction(self.pipe, whole)
             half = first(len(prediction))
             cond = Branch(told, slice(half, None), prediction[half:])
             uncond = Branch(told, slice(half), prediction[:half]) if half else None
@@ -55,7 +55,7 @@ class Together(Access):
             if found is None:
                 return None
             changed = whole.clone()
-            self.family.prediction(changed)[half:] = found
+            self.family.prediction(self.pipe, changed)[half:] = found
             return (changed, *output[1:])
 
         return around(self.pipe, self.family.network, before, after)

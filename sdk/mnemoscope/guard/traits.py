@@ -30,6 +30,8 @@ PROCESSORS = (
     "FluxAttnProcessor",
     "JointAttnProcessor2_0",
     "QwenDoubleStreamAttnProcessor2_0",
+    "SanaAttnProcessor2_0",
+    "SanaLinearAttnProcessor2_0",
     "SlicedAttnProcessor",
     "XFormersAttnProcessor",
     "XFormersJointAttnProcessor",
@@ -39,6 +41,7 @@ FUSED = ("FusedAttnProcessor2_0", "FusedJointAttnProcessor2_0")
 _IN = (
     "diffusers.models.attention_processor",
     "diffusers.models.transformers.transformer_flux",
+    "diffusers.models.transformers.sana_transformer",
     "diffusers.models.transformers.transformer_qwenimage",
 )
 # move weights or keep them in fewer bits; others of diffusers keep what earlier steps computed

@@ -33,10 +33,11 @@ def x0_scale(scheduler: Any, timestep: float) -> float:
         InputError: the scheduler is of another kind.
     """
     kind = type(scheduler).__name__
-    if kind != "FlowMatchEulerDiscreteScheduler":
+    solves = kind == "DPMSolverMultistepScheduler" and scheduler.config.use_flow_sigmas
+    if kind != "FlowMatchEulerDiscreteScheduler" and not solves:
         raise InputError(
             f"A guard does not know what {kind} makes of the velocity of a flow. Use "
-            "FlowMatchEulerDiscreteScheduler."
+            "FlowMatchEulerDiscreteScheduler, or DPMSolverMultistepScheduler with use_flow_sigmas."
         )
     return timestep / float(scheduler.config.num_train_timesteps)
 

@@ -228,7 +228,7 @@ class Watch:
         self._timesteps.append(self._timestep(cond))
 
     def _timestep(self, branch: Branch) -> float:
-        return self.source.family.timestep(branch.told)
+        return self.source.family.timestep(self.source.pipe, branch.told)
 
     def _against(self, cond: Branch, uncond: Branch | None) -> tuple[Tensor, float]:
         """The prediction that magnitudes are relative to, and what gives them in the unit."""
@@ -248,8 +248,8 @@ class Watch:
 
     def _predict(self, told: Told) -> Tensor:
         """The network itself: no hooks of this guard, nothing compiled."""
-        family = self.source.family
-        return family.prediction(plain(family.of(self.source.pipe)).forward(**told)[0])
+        family, pipe = self.source.family, self.source.pipe
+        return family.prediction(pipe, plain(family.of(pipe)).forward(**told)[0])
 
     def _measured(self, prediction: Tensor) -> Measured:
         assert self._first is not None

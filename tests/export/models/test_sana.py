@@ -14,6 +14,7 @@ from cli_support import Run
 from cuda_kernels import lacking
 from diffusers import DPMSolverMultistepScheduler, SanaPipeline, SanaTransformer2DModel
 from gemma_tokenizers import gemma_tokenizer
+from guard_support import check_reads_what_is_screened
 from odd_prompts import odd_strings
 from pipelines import build_sana
 from shared import Shared
@@ -22,7 +23,6 @@ from transformers import GemmaTokenizer
 from mnemoscope import Detector, ExportError, InputError
 from mnemoscope.explain import explain
 from mnemoscope.explain.attribution import Gradient
-from mnemoscope.guard import Guard
 from mnemoscope.mitigate.sampling import Painter
 from mnemoscope_export import (
     ExportOptions,
@@ -241,6 +241,11 @@ def test_a_pipelines_embeddings_are_screened_as_its_prompt(
     assert "Only its first 299 tokens" in long.notes[0]
 
 
+def test_a_guard_reads_what_is_screened(pipeline: Any, model: Sana, screener: Screener) -> None:
+    told = {"guidance_scale": 4.5, "use_resolution_binning": False}
+    check_reads_what_is_screened(pipeline, model, screener, {}, **told)
+
+
 def test_words_are_weighed_by_leaving_them_out(screener: Screener) -> None:
     """As they stand in the prompt, whatever becomes of them."""
     detector = Detector(screener, uncalibrated="score")
@@ -259,13 +264,11 @@ def test_on_the_command_line(bundle: Path, run: Run) -> None:
 # what is in the way
 
 
-def test_what_it_does_not_take(folder: Path, model: Sana, pipeline: Any) -> None:
+def test_what_it_does_not_take(folder: Path, model: Sana) -> None:
     with pytest.raises(InputError, match="Sana, of which clip_skip cannot be read here"):
         load_model(folder, options=LoadOptions(clip_skip=1))
     with pytest.raises(InputError, match="Give multiples of 1"):
         model.resized((0, 4))
-    with pytest.raises(InputError, match="cannot watch SanaPipeline"):
-        Guard(pipeline)
     with pytest.raises(ExportError, match="Gemma's ids are those of transformers 5"):
         export_bundle(model, folder / "out", ExportOptions(tokenizer="transformers-4"))
     with pytest.raises(ExportError, match=r"so many that some are told alike.*--inference-steps"):

@@ -11,8 +11,9 @@ import pytest
 import torch
 from calibrations import setting_threshold
 from diffusers import FlowMatchHeunDiscreteScheduler, PixArtSigmaPipeline
+from gemma_tokenizers import gemma_tokenizer
 from guard_support import between, seeded
-from pipelines import build_flux, build_pixart, build_qwen_image, build_sd3
+from pipelines import build_flux, build_pixart, build_qwen_image, build_sana, build_sd3
 from qwen_tokenizers import qwen_tokenizer
 from t5_tokenizers import t5_tokenizer
 
@@ -40,12 +41,16 @@ class Toy:
         call: Of its requests.
         negative: What requests say of the unconditional branch, where it is not the default.
         guard: Of its guards and calibrations.
+        alone: Of requests whose empty prompt is told as the unconditional branch is.
+        level: Share of noise that is told at the first step.
     """
 
     build: Callable[[], Any]
     call: Mapping[str, Any] = field(default_factory=dict)
     negative: Mapping[str, Any] = field(default_factory=dict)
     guard: Mapping[str, Any] = field(default_factory=dict)
+    alone: Mapping[str, Any] = field(default_factory=dict)
+    level: float = 1.0
 
 
 TOYS = {
@@ -54,6 +59,12 @@ TOYS = {
     "pixart": Toy(
         lambda: build_pixart(t5_tokenizer()),
         {"use_resolution_binning": False, "clean_caption": False},
+    ),
+    "sana": Toy(
+        lambda: build_sana(gemma_tokenizer()),
+        {"use_resolution_binning": False, "height": 256, "width": 256},
+        alone={"complex_human_instruction": None},
+        level=0.999,
     ),
     "qwen": Toy(
         lambda: build_qwen_image(qwen_tokenizer()),
@@ -107,8 +118,8 @@ class Drawing:
         return Guard(self.pipe, calibration=calibration, policy=policy, **self.toy.guard, **more)
 
 
-def made(name: str) -> Drawing:
-    pipe = TOYS[name].build()
+def made(name: str, build: Callable[[], Any] | None = None) -> Drawing:
+    pipe = (build or TOYS[name].build)()
     pipe.set_progress_bar_config(disable=True)
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
@@ -132,7 +143,7 @@ def plain(drawing: Drawing) -> torch.Tensor:
 
 
 def _norms(drawing: Drawing) -> list[float]:
-    """|| cond - uncond || of the first step, by a plain hook on the transformer."""
+    """|| cond - uncond || of the first step in the unit, by a plain hook on the transformer."""
     outputs: list[torch.Tensor] = []
     hook = drawing.pipe.transformer.register_forward_hook(
         lambda _, __, output: outputs.append(output[0].clone())
@@ -145,7 +156,7 @@ def _norms(drawing: Drawing) -> list[float]:
     both = torch.cat(first)
     both = both[:, :4] if both.ndim == 4 else both  # without PixArt's variance
     norms: list[float] = (both[:3] - both[3:]).flatten(1).norm(dim=1).tolist()
-    return norms
+    return [drawing.toy.level * each for each in norms]
 
 
 def _on_the_way(drawing: Drawing) -> tuple[dict[str, Any], list[torch.Tensor]]:
@@ -165,6 +176,11 @@ def test_scores_are_those_of_what_guidance_combines(drawing: Drawing) -> None:
     found = drawing.scores()
     assert found == pytest.approx(_norms(drawing), rel=1e-4)
     assert len(set(found)) == 3
+
+
+def test_a_transformer_that_predicts_no_variance() -> None:
+    drawing = made("pixart", lambda: build_pixart(t5_tokenizer(), out_channels=4))
+    assert drawing.scores() == pytest.approx(_norms(drawing), rel=1e-4)
 
 
 def test_what_is_not_flagged_is_the_same_to_the_bit(drawing: Drawing, plain: torch.Tensor) -> None:
@@ -202,8 +218,11 @@ def test_nothing_is_drawn_if_all_are_flagged(drawing: Drawing) -> None:
 
 
 def test_an_empty_prompt_is_compared_with_nothing(drawing: Drawing) -> None:
-    with drawing.guarded(drawing.calibrated(0.0), "warn") as guard, pytest.warns(match="reproduce"):
-        drawing.draw(["a cat", "", "a house by the sea"])
+    """Where the unconditional branch is told what it is; Sana's prompts stand behind more."""
+    told = drawing.toy.alone
+    calibration = drawing.calibrated(0.0, **told)
+    with drawing.guarded(calibration, "warn") as guard, pytest.warns(match="reproduce"):
+        drawing.draw(["a cat", "", "a house by the sea"], **told)
     assert [each.compared for each in guard.decisions] == [True, False, True]
     assert guard.decisions[1].memorized is None
 
@@ -218,7 +237,7 @@ def test_two_steps(drawing: Drawing) -> None:
     assert [each.score for each in guard.decisions] != pytest.approx(first, rel=1e-6)
     with (
         drawing.guarded(calibration, "warn"),
-        pytest.raises(CalibrationError, match="latents is 4x8x12, calibrated was 4x8x8"),
+        pytest.raises(CalibrationError, match=r"latents is 4x8x\d+, calibrated was 4x8x8"),
     ):
         drawing.draw(width=96)
 
@@ -229,7 +248,7 @@ def test_what_is_blocked_is_drawn_without_its_prompt(drawing: Drawing) -> None:
     flagged = found.index(max(found))
     calibration = drawing.calibrated(between(found, 2))
     told, wanted = _on_the_way(drawing)
-    drawing.draw([""] * 3, **told)
+    drawing.draw([""] * 3, **told, **drawing.toy.alone)
     told, kept = _on_the_way(drawing)
     with drawing.guarded(calibration, "block"):
         drawing.draw(**told)
@@ -315,6 +334,17 @@ def test_what_a_flow_cannot_be_watched_with(sd3: Drawing) -> None:
     with pytest.raises(InputError, match="does not know what FlowMatchHeun"):
         sd3.scores()
     sd3.pipe.scheduler = own
+
+
+def test_a_prompt_that_is_instructed_otherwise() -> None:
+    """It is another setting, and an empty one that is instructed has a magnitude."""
+    sana = made("sana")
+    with sana.guarded(sana.calibrated(0.0), "warn") as guard:
+        with pytest.raises(CalibrationError, match="complex_human_instruction="):
+            sana.draw(complex_human_instruction=["Draw: "])
+        with pytest.warns(match="reproduce"):
+            sana.draw([""])
+    assert guard.decisions[0].compared
 
 
 def test_another_template_is_another_model() -> None:

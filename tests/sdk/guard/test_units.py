@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import (
     DDIMScheduler,
+    DPMSolverMultistepScheduler,
     EDMEulerScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
@@ -52,8 +53,15 @@ def test_it_is_what_turns_velocities_into_pictures() -> None:
     assert unit_scale("eps", scheduler("v_prediction"), 500) == eps_scale(
         scheduler("v_prediction"), 500
     )
-    with pytest.raises(InputError, match="does not know what FlowMatchHeun"):
-        x0_scale(FlowMatchHeunDiscreteScheduler(), 1000)
+    solver = DPMSolverMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+    )
+    solver.set_timesteps(5)  # whole ones, a little below its levels
+    for t, s in zip(solver.timesteps.tolist(), solver.sigmas.tolist(), strict=False):
+        assert unit_scale("x0", solver, t) == pytest.approx(s, abs=1e-3)
+    for other in (FlowMatchHeunDiscreteScheduler(), DPMSolverMultistepScheduler()):
+        with pytest.raises(InputError, match=f"does not know what {type(other).__name__}"):
+            x0_scale(other, 1000)
 
 
 def test_between_two_timesteps() -> None:
