@@ -54,8 +54,8 @@ def check_parity(
     """Compare every graph of a staged bundle with the oracle, on several batch sizes.
 
     Args:
-        bundle: Opened more than once, so that only one engine with the UNet's weights is in memory
-            at a time.
+        bundle: Opened more than once, so that only one engine with the network's weights is in
+            memory at a time.
         precision: Of its graphs.
         reference: What the oracle measured.
         tolerance: What is accepted.

@@ -31,7 +31,7 @@ class ExportOptions:
         guidance: Scale of classifier-free guidance while sampling, or what a model is told that
             guidance was distilled into; by default the family's, 7.5 for most.
         inference_steps: DDIM steps of a whole image.
-        timestep: What screening tells the UNet of its pure noise; by default the first of these
+        timestep: What screening tells the network of its pure noise; by default the first of these
             steps.
         latent_size: Size of the latents, both sides or (H, W); by default the model's own.
         precision: What the graphs compute in; differences and norms are float32 in any case.
@@ -39,7 +39,7 @@ class ExportOptions:
         overwrite: Replace an existing bundle.
         tolerance: What the parity gate accepts; by default what rounding in `precision` explains.
         budget: Relative error of a magnitude that a backend may have to be chosen by "auto".
-        taps: Layers of the UNet whose features are compared too, by the names of their modules;
+        taps: Layers of the network whose features are compared too, by the names of their modules;
             "auto" for the first two blocks of the decoder, None for none.
         tokenizer: Whose CLIPTokenizer the pipeline has that draws: that of transformers 4 or 5.
             None: that of the installed transformers (5) for a PyTorch model; for an ONNX export
@@ -47,7 +47,7 @@ class ExportOptions:
         any_length: Let `step` take embeddings of any number of tokens, as long prompts in chunks
             are. GPU engines are built for one number, so such a bundle is for CPUs.
         until: The last of the taps: a graph of its own stops there and leaves out the rest of the
-            UNet.
+            network.
     """
 
     noises: int = 4

@@ -21,7 +21,7 @@ PROMPTS = (
 )
 _RESOLVED = 1e-4  # what `floors` are measured to
 _TOLD = 100.0  # times what rounding makes: an engine that is a hundredth wrong is told from it
-_LARGE = 200_000_000  # parameters of a UNet above which a pass takes seconds
+_LARGE = 200_000_000  # parameters of a network above which a pass takes seconds
 _HUGE = 2_000_000_000  # and tens of seconds
 
 
@@ -37,7 +37,7 @@ class Coverage:
 
     @classmethod
     def of(cls, parameters: int) -> Coverage:
-        """All of it for a small UNet; for a large one what takes minutes."""
+        """All of it for a small network; for a large one what takes minutes."""
         if parameters < _LARGE:
             return cls()
         if parameters < _HUGE:

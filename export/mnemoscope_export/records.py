@@ -153,7 +153,7 @@ def _flow_factor(config: Mapping[str, Any], image_tokens: int) -> float:
 
 
 def screening_timestep(scheduler: Scheduler, wanted: int | None) -> int:
-    """What the UNet is told of pure noise: the sampler's first timestep unless another is wanted.
+    """What a network is told of pure noise: the sampler's first timestep unless another is wanted.
 
     Raises:
         InputError: the model was not trained on it.
@@ -246,7 +246,7 @@ def check_vocabulary(
 
 
 def prediction_type(config: Mapping[str, Any], model: str) -> PredictionType:
-    """What the UNet predicts: the noise itself or the velocity (Salimans & Ho 2022).
+    """What the network predicts: the noise itself or the velocity (Salimans & Ho 2022).
 
     Raises:
         ExportError: something else.

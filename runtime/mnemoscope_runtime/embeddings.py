@@ -1,7 +1,7 @@
-"""What a pipeline tells its UNet of prompts, where it does not leave that to the bundle's tokens.
+"""What a pipeline tells its network of prompts, where that is not of the bundle's own tokens.
 
 Prompt weighting, long prompts in chunks, mixed prompts: whatever a pipeline does to embeddings, the
-UNet sees them and a baseline of the same length, and so does the magnitude.
+network sees them and a baseline of the same length, and so does the magnitude.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
+from .families import family_named
 from .manifest import EMPTY, Manifest
 from .predictions import Array, Embeds
 from .tokenizer import Tokens
@@ -29,7 +30,7 @@ class Embeddings:
     """Prompts as a pipeline embeds them. Made by `Screener.embeddings`, which checks them.
 
     Attributes:
-        embeds: What the UNet is told of the prompts, in the order of the manifest's `embeddings`.
+        embeds: What the network is told of prompts, in the order of the manifest's `embeddings`.
             # ([B, L, D],), for Stable Diffusion XL ([B, L, D], [B, P])
         empty: The baseline, of the same length: what the unconditional branch is told. # [1, ...]
         as_tokens: Whether length and baseline are those of the bundle's tokens, so that magnitudes
@@ -48,7 +49,7 @@ class Embeddings:
 
     @property
     def length(self) -> int:
-        """How many tokens the UNet is told of: L."""
+        """How many tokens the network is told of: L."""
         return int(self.embeds[0].shape[1])
 
 
@@ -77,7 +78,7 @@ def checked(
     for name, value in given.items():
         if (value is None) == (name in names):
             raise InputError(
-                f"{name} is {'missing' if value is None else 'given'}, but this model's UNet is "
+                f"{name} is {'missing' if value is None else 'given'}, but this model's network is "
                 f"told {' and '.join(names)}."
             )
     known: dict[str, Array] = dict(zip(names, nothing, strict=True))
@@ -90,9 +91,14 @@ def checked(
         )
     length, read = embeds[names[0]].shape[1], nothing[0].shape[1]
     if length != read and not (manifest.any_length and length):
+        family = family_named(manifest.model.family)
         raise InputError(
-            f"The embeddings are of {length} tokens, and the bundle takes {read}. Export the model "
-            "with `mnemoscope export --any-length`."
+            f"The embeddings are of {length} tokens, and the bundle takes {read}. "
+            + (
+                "Export the PyTorch model with --any-length."
+                if family.any_length
+                else f"{family.name} is told of no other number: give embeddings of {read}."
+            )
         )
     empty = _baseline(known, filling[0], embeds, baseline)
     empty = {name: _one(name, each, rows[0]) for name, each in empty.items()}
@@ -100,8 +106,9 @@ def checked(
         wanted = (1, *some.shape[1:])
         if some.shape[-1] != known[name].shape[-1] or empty[name].shape != wanted:
             raise InputError(
-                f"{name} has the shape {some.shape} and its baseline {empty[name].shape}; the UNet "
-                f"takes a width of {known[name].shape[-1]}, and one baseline {wanted} for all."
+                f"{name} has the shape {some.shape} and its baseline {empty[name].shape}; the "
+                f"network takes a width of {known[name].shape[-1]}, and one baseline {wanted} for "
+                "all."
             )
     own = length == read and all(_same(empty[name], known[name]) for name in names)
     return Embeddings(tuple(embeds.values()), tuple(empty.values()), own)

@@ -36,7 +36,7 @@ _KIND = "mnemoscope-bundle"
 _GRAPHS = ("screen", "step", "text_encoder")
 _TAPS = "taps"
 
-# what a UNet can be told of a prompt, and what `step` calls the same of the empty prompt
+# what a network can be told of a prompt, and what `step` calls the same of the empty prompt
 EMPTY = {
     "prompt_embeds": "empty_embeds",
     "pooled_embeds": "empty_pooled_embeds",
@@ -171,7 +171,7 @@ class Manifest:
     changes what is measured needs no new schema, since a version that does not know it refuses it.
 
     Attributes:
-        timestep: What `screen` tells the UNet of its pure noise: the first timestep of sampling,
+        timestep: What `screen` tells the network of its pure noise: the first timestep of sampling,
             unless another was asked for.
         precision: What the graphs compute in; differences and norms are float32 in any case.
         graphs: File of each graph by name: "screen", "step", "text_encoder"; "taps" where a graph
@@ -185,7 +185,7 @@ class Manifest:
         zero_empty: The unconditional branch gets zeros, not the embedded empty prompt.
         empty: File of what the unconditional branch is told, by the names of `embeddings` (.npz),
             where that is neither: with a negative prompt, or layers left out for prompts alone.
-        taps: Layers of the UNet, in the order in which they run, whose features are compared too.
+        taps: Layers of the network, in the order in which they run, that are compared too.
         tokenizer_2: What a second text encoder reads: its ids stand behind the first's in
             `input_ids`.
         tokenizer_3: What a third one reads, likewise.

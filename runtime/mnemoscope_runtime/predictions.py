@@ -1,4 +1,4 @@
-"""What a piece of a measurement goes into, and what the UNet says of it."""
+"""What a piece of a measurement goes into, and what the network says of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Part:
 
     Attributes:
         where: Rows (prompts) and columns (noises) of the whole measurement.
-        embeds: What the UNet is told of the prompts. # [b, ...] each
+        embeds: What the network is told of the prompts. # [b, ...] each
         latents: The noises, the same for every prompt. # [b, m, C, H, W]
         empty: What the unconditional branch is told; None for the empty prompt. # [1, ...] each
     """
@@ -32,7 +32,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the UNet says of the latents of a part at one timestep, in the bundle's unit.
+    """What the network says of the latents of a part at one timestep, in the bundle's unit.
 
     Attributes:
         timestep: t

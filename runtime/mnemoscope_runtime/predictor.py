@@ -26,7 +26,7 @@ from .units import Unit, x0_per_unit
 
 __all__ = ["PAIRS", "Predictor"]
 
-# UNet samples per engine call: a CPU gains nothing from more, and they cost memory
+# samples per engine call: a CPU gains nothing from more, and they cost memory
 PAIRS = 32
 
 
@@ -43,7 +43,7 @@ class Predictor(Closing):
         timestep: What the network is told at the first of them: `timesteps[0]`, unless the bundle
             was exported with another.
         tokens: How many the network is told of a prompt.
-        taps: Names of the tapped layers of the UNet, K of them: none unless exported with `taps`.
+        taps: Names of the network's tapped layers, K of them: none unless exported with `taps`.
         unit: What magnitudes are measured in: "eps", of flows "x0".
     """
 
@@ -160,12 +160,12 @@ class Predictor(Closing):
         lacks = "no taps" if not self.taps else f"no tap {missing[0]!r}"
         others = f"Choose one of: {', '.join(self.taps)}; or export" if self.taps else "Export"
         raise InputError(
-            f"{self.bundle.path} has {lacks}. {others} the model again with "
+            f"{self.bundle.path} has {lacks}. {others} the PyTorch model again with "
             f"`mnemoscope export --taps {','.join(missing) or 'auto'}`."
         )
 
     def embed(self, prompts: Prompts | NDArray[np.int64]) -> Embeds:
-        """What the UNet is told of prompts, in the order of the manifest's `embeddings`.
+        """What the network is told of prompts, in the order of the manifest's `embeddings`.
 
         Returns:
             # ([B, L, D],), for Stable Diffusion XL ([B, L, D], [B, P])
@@ -244,7 +244,7 @@ class Predictor(Closing):
         """Both predictions for every prompt on latents of its own.
 
         Args:
-            embeds: What the UNet is told of the prompts. # [b, ...] each
+            embeds: What the network is told of the prompts. # [b, ...] each
             latents: # [b, m, C, H, W]
             timestep: One that the model was trained on; a whole number but for `FlowEuler`.
             empty: What the unconditional branch is told; by default the empty prompt.

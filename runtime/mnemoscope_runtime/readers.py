@@ -89,7 +89,7 @@ def tokenizer_of(bundle: Bundle) -> Tokenizer:
     lengths = [each.length for each in found if each.kind == ClipTokenizer.kind]
     if len(set(lengths)) > 1:
         raise IntegrityError(
-            f"The tokenizers of {bundle.path} read {lengths[0]} tokens and {lengths[1]}: the UNet "
-            "is told both side by side. Export the model again."
+            f"The tokenizers of {bundle.path} read {lengths[0]} tokens and {lengths[1]}: the "
+            "network is told both side by side. Export the model again."
         )
     return Tokenizer(found)

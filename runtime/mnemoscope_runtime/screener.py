@@ -188,7 +188,7 @@ class Screener(Predictor):
         return values
 
     def _parts(self, prompts: int, noises: int, *, samples: int) -> Iterator[tuple[slice, slice]]:
-        """Cut prompts x noises into pieces of at most PAIRS UNet samples, `samples` a pair."""
+        """Cut prompts x noises into pieces of at most PAIRS samples, `samples` a pair."""
         height, width = self._bank.shape[2:]
         most = PAIRS if self.backend.cuts_calls else min(PAIRS, _POSITIONS // (height * width))
         pairs = max(1, most // samples)

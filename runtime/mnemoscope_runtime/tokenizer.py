@@ -18,7 +18,7 @@ from .triggers import Written, write_out
 __all__ = ["LONGEST_PROMPT", "MOST_CHUNKS", "Piece", "Reader", "Tokenizer", "Tokens"]
 
 LONGEST_PROMPT = 100_000  # characters; the model reads 75 tokens of them, or a few hundred
-MOST_CHUNKS = 32  # of a prompt: the UNet's attention holds all their tokens at once
+MOST_CHUNKS = 32  # of a prompt: the network's attention holds all their tokens at once
 
 
 @dataclass(frozen=True)

@@ -291,7 +291,7 @@ class Detector(Closing):
         steps: int = 1,
         noises: int | None = None,
     ) -> list[Detection]:
-        """Screen what a pipeline tells its UNet: weighted, mixed or long prompts as it embeds them.
+        """Screen what a pipeline tells its network: weighted, mixed or long prompts.
 
         A calibration applies where length and baseline are those of the bundle's tokens.
 

@@ -107,8 +107,8 @@ class Flux(PackedFlow):
         super().check(configs, model, origin, options)
         if options.negative is not None:
             raise InputError(
-                f"{model} is a {cls.called}, which draws without an unconditional branch, so there "
-                "is nothing that a negative prompt would be told to. Leave it out."
+                f"{model} is of the family {cls.called}, which draws without an unconditional "
+                "branch, so there is nothing that a negative prompt would be told to. Leave it out."
             )
 
     @classmethod

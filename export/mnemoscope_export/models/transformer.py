@@ -39,8 +39,8 @@ class TransformerModel(Model):
         }
         if found := [name for name, value in given.items() if value not in (None, ())]:
             raise InputError(
-                f"{model} is a {cls.called}, of which {' and '.join(found)} cannot be read "
-                "here. Save the pipeline as it is to be screened with "
+                f"{model} is of the family {cls.called}, of which {' and '.join(found)} cannot be "
+                "read here. Save the pipeline as it is to be screened with "
                 "`pipeline.save_pretrained(DIR)`, adapters put into the weights, and give DIR."
             )
         cls.check_configs(configs, origin)

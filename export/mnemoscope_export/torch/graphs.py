@@ -1,7 +1,7 @@
 """The modules that become the graphs of a bundle, and their export to ONNX.
 
 What goes in and comes out is float32 whatever the model's dtype, and so is what is done with the
-UNet's output: the difference of two close tensors cancels, and squares summed in half overflow.
+network's output: the difference of two close tensors cancels, and squares summed in half overflow.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Dynamic = tuple[Any, ...]  # alike: the open dimensions of each tensor
 
 
 class TextEncoderGraph(nn.Module):
-    """input_ids [B, L] -> prompt_embeds [B, L, D], and what else the family's UNet is told."""
+    """input_ids [B, L] -> prompt_embeds [B, L, D], and what else the family's network is told."""
 
     inputs = ("input_ids",)
 
@@ -63,14 +63,14 @@ class TextEncoderGraph(nn.Module):
 
 
 class StepGraph(nn.Module):
-    """One step of sampling: both branches in one UNet call, the magnitude reduced in the graph.
+    """One step of sampling: both branches in one network call, the magnitude reduced in the graph.
 
     prompt_embeds [B, L, D], empty_embeds [1, L, D], latents [B, C, H, W], timestep []
     -> magnitude [B], eps_cond [B, C, H, W], eps_uncond [B, C, H, W] (of flows x0_cond and
     x0_uncond), with taps also taps [B, K]
 
     With `any_length` L is open; else it is the tokenizer's.
-    Families that tell the UNet more have an input, and one for the empty prompt, for each of it.
+    Families that tell the network more have an input, and one for the empty prompt, for each of it.
     """
 
     def __init__(self, model: Model, taps: Sequence[str] = (), *, any_length: bool = False) -> None:
@@ -126,7 +126,7 @@ class StepGraph(nn.Module):
     def dynamic(self) -> Dynamic:
         """Dimensions that stay open."""
         batch = {0: torch.export.Dim("batch")}
-        # of what the UNet is told only `prompt_embeds`, the first, has a dimension of tokens
+        # of what the network is told only `prompt_embeds`, the first, has a dimension of tokens
         tokens = {1: torch.export.Dim("tokens")} if self.any_length else {}
         others = len(self.model.embeddings) - 1
         embeds = (batch | tokens, *(batch,) * others)
@@ -134,14 +134,14 @@ class StepGraph(nn.Module):
 
 
 class ScreenGraph(nn.Module):
-    """The first step on a fixed noise bank, one UNet pass per prompt and noise.
+    """The first step on a fixed noise bank, one network pass per prompt and noise.
 
     input_ids [B, L], noise_index [m] -> magnitude [B, m], with taps also taps [B, m, K]
 
     A family that encodes apart has, instead of ids, an input for each of what the network is told.
 
     What the unconditional branch says of every noise of the bank is a constant of the graph. With
-    `stop` the UNet runs no further than the last tap, and taps are all there is.
+    `stop` the network runs no further than the last tap, and taps are all there is.
     """
 
     def __init__(

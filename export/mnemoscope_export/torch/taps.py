@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mnemoscope_runtime.errors import InputError
+from mnemoscope_runtime.families import family_named
 
 if TYPE_CHECKING:
     from ..models import Model
@@ -108,9 +109,10 @@ def choose(
         auto = {*model.auto_taps(), until}
         found = tuple(name for name in known[:end] if name in auto)
         if not found:
+            others = f", or name some of {', '.join(known)}" if known else ""
             raise InputError(
-                f"A model of the family {model.family} takes no taps by itself. Name some, or "
-                "leave them out."
+                f"{model.id} is of the family {family_named(model.family).name}, of which nobody "
+                f"knows in which layers most shows. Leave taps out{others}."
             )
         return found
     if late := [name for name in taps if name not in known[:end]]:

@@ -2,7 +2,7 @@
 
 Every other check compares graphs with PyTorch modules that we loaded, with ids that we made and
 layers that we chose. Here diffusers loads the model itself, by its own rules, and draws: what its
-UNet is told, what it answers, and where the sampler goes from there must be what we say they are.
+network is told, what it answers, and where the sampler goes from there must be what we say.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _TOLERANCE = 1e-4  # of the norm; the same operations in the same precision diff
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a pipeline told its UNet first, and what came of it."""
+    """What a pipeline told its network first, and what came of it."""
 
     timestep: float
     output: Tensor  # [2 B, C, H, W], without and with the prompt
@@ -51,10 +51,10 @@ class _Seen:
 def check_against_pipeline(model: Model, guidance: float, inference_steps: int = 50) -> None:
     """Make sure that diffusers' pipeline embeds, predicts and steps as the model does.
 
-    A model that was loaded by us is loaded again by diffusers: text encoders first, then the UNet,
-    so that there are never more than two of a part. Of one that was put together from modules in
-    memory there is nothing else to load, and the pipeline gets those modules: then weights are
-    taken as they are, and all that is done with them is compared.
+    A model that was loaded by us is loaded again by diffusers: text encoders first, then the
+    network, so that there are never more than two of a part. Of one that was put together from
+    modules in memory there is nothing else to load, and the pipeline gets those modules: then
+    weights are taken as they are, and all that is done with them is compared.
 
     Args:
         model: In float32.
@@ -86,15 +86,15 @@ def check_against_pipeline(model: Model, guidance: float, inference_steps: int =
     output = model.predict(twice, t, both)
     network = getattr(pipeline, model.predictor)
     if not model.draws_alike:
-        with _by_diffusers(model, "run the UNet of"):
+        with _by_diffusers(model, "run the network of"):
             wanted = model.with_network(network).predict(twice, t, both)
-        _compare(model, "UNet's prediction", (output,), (wanted,))
+        _compare(model, "network's prediction", (output,), (wanted,))
         return
     with _by_diffusers(model, "draw with"):
         seen = _first_step(pipeline, model, one, told_empty, noise, guidance, inference_steps)
     if seen.timestep != step.timestep:
         raise _differ(model, "first timestep", f"{seen.timestep:g}, not {step.timestep:g}")
-    _compare(model, "UNet's prediction", (output,), (seen.output,))
+    _compare(model, "network's prediction", (output,), (seen.output,))
     _compare(model, "first step of sampling", (step.latents,), (seen.latents,))
 
 

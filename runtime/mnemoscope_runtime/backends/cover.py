@@ -56,7 +56,7 @@ class Profile:
 
     @property
     def most(self) -> int:
-        """UNet samples in its largest call."""
+        """Samples in its largest call."""
         return self.prompts[1] * self.noises[1]
 
     def __str__(self) -> str:

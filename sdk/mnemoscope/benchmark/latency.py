@@ -201,7 +201,7 @@ def stages(
     parts = {
         "tokenizer": taken["tokenizer"],
         "text encoder": taken["text encoder"],
-        "UNet and magnitude": taken["screen"] - taken["text encoder"],
+        "network and magnitude": taken["screen"] - taken["text encoder"],
         "the rest of the SDK": taken["whole"] - taken["screen"] - taken["tokenizer"],
         "whole": taken["whole"],
     }

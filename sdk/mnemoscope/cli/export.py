@@ -48,7 +48,8 @@ def command(
     timestep: Annotated[
         int | None,
         typer.Option(
-            help="What screening tells the UNet of its pure noise.", show_default="sampler's first"
+            help="What screening tells the network of its pure noise.",
+            show_default="sampler's first",
         ),
     ] = None,
     latent_size: Annotated[
@@ -71,8 +72,8 @@ def command(
     taps: Annotated[
         str | None,
         typer.Option(
-            help="Layers of the UNet that detectors may look at: module names with commas, auto "
-            "for the first two blocks of the decoder, or none.",
+            help="Layers of the network that detectors may look at: module names with commas, auto "
+            "for those that the family is known to show most in, or none.",
             show_default="none",
         ),
     ] = None,

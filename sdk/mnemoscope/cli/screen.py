@@ -16,7 +16,8 @@ import typer
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from mnemoscope_runtime import BackendOptions, InputError, MnemoscopeError
+from mnemoscope_runtime import BackendOptions, InputError, Manifest, MnemoscopeError
+from mnemoscope_runtime.families import family_named
 from mnemoscope_runtime.staging import unfinished
 from mnemoscope_runtime.tokenizer import LONGEST_PROMPT
 
@@ -172,7 +173,7 @@ def command(
                     f"first: {begun[0].detail}"
                 )
         reads = screen.screener.tokenizer.cut_at
-        any_length = screen.screener.bundle.manifest.any_length
+        manifest = screen.screener.bundle.manifest
     for note in told:
         say(note)
     for reason, count in broken.items():
@@ -184,14 +185,13 @@ def command(
     if first is not None:
         say(
             f"the first stage cleared {cleared:,} of {screened:,} prompts; "
-            f"{passes / screened:.3g} UNet passes a prompt on average."
+            f"{passes / screened:.3g} network passes a prompt on average."
         )
     if truncated:
         say(
             f"the bundle reads {reads} tokens, and {truncated} of the prompts had more (+ in the "
             "table, `truncated` in JSON and CSV). What came after was not screened. A plain "
-            "diffusers pipeline does not read it either; one that reads long prompts in chunks "
-            f"does: --chunks{'' if any_length else ', of a bundle exported with --any-length'}."
+            f"diffusers pipeline does not read it either{_read_in_chunks(manifest)}."
         )
     if in_chunks:
         say(
@@ -224,6 +224,18 @@ def _hint_at_quotes(prompts: list[str]) -> None:
             f"If they are one prompt, put it in quotes: {whole}",
             err=True,
         )
+
+
+def _read_in_chunks(manifest: Manifest) -> str:
+    """What else may be said of long prompts, behind that a plain pipeline cuts them."""
+    if manifest.any_length:
+        return "; one that reads long prompts in chunks does: --chunks"
+    if family_named(manifest.model.family).any_length:
+        return (
+            "; one that reads long prompts in chunks does: --chunks, of a bundle exported with "
+            "--any-length"
+        )
+    return ""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What every detector is: a statistic of the UNet's predictions, larger for memorised prompts."""
+"""What every detector is: a statistic of predictions, larger for memorised prompts."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Statistic(Protocol):
     draws: bool
 
     def passes(self, steps: int) -> int:
-        """UNet passes per prompt and noise; the conditional and the other branch count as two."""
+        """Network passes per prompt and noise; the two branches count as two."""
 
     def graphs(self, screener: Screener) -> tuple[str, ...]:
         """Graphs of the bundle that one step takes, to be loaded before the first prompt.

@@ -14,6 +14,7 @@ from mnemoscope_runtime import (
     Screener,
     Tokens,
 )
+from mnemoscope_runtime.families import family_named
 
 from ._protocol import Features, Fit, Scores
 from ._walking import SAMPLING, allocate
@@ -155,7 +156,7 @@ def _model(screener: Screener, name: str) -> StableDiffusion:
         )
     if model.predictor != "unet":
         raise InputError(
-            f"The detector {name!r} looks at the cross-attention of a UNet, and {model.id} is a "
-            f"{model.family}. Choose another detector."
+            f"The detector {name!r} looks at the cross-attention of a UNet, and {model.id} is of "
+            f"the family {family_named(model.family).name}. Choose another detector."
         )
     return model

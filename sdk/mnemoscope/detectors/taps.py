@@ -1,4 +1,4 @@
-"""How far the prompt moves intermediate features of the UNet, instead of its output."""
+"""How far the prompt moves intermediate features of the network, instead of its output."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Decoder:
 
     Attributes:
         model: Directory name or hub id of the model.
-        weights_sha256: Of the model's text encoder and UNet, which tell what bundles are its own.
+        weights_sha256: Of the model's text encoder and network, which tell its own bundles.
         vae: diffusers' module.
     """
 

@@ -36,7 +36,7 @@ class Scored:
         detector: Its name.
         steps: Denoising steps that it looked at.
         noises: Noises, whose scores were averaged.
-        passes: UNet passes that a prompt costs.
+        passes: Network passes that a prompt costs.
         seconds: Median time of one prompt alone.
         cross_fitted: Whether it learns, and judged each half of the prompts after learning from
             the other.

@@ -33,7 +33,7 @@ class Row:
         tpr: TPR at a false-positive rate strictly below 1 % (Wen et al.).
         tpr_nearest: TPR at the ROC point closest to 1 % (Jeon et al., Asthana and Belagiannis).
         accuracy: The best balanced accuracy of any threshold.
-        passes: UNet passes per prompt.
+        passes: Network passes per prompt.
         seconds: Per prompt.
     """
 

@@ -60,6 +60,20 @@ def _copied(pipe: Any) -> InputError:
     )
 
 
+def _unknown(name: str) -> InputError:
+    """What to say of a pipeline that a guard does not know, by the name of its class."""
+    alike = [each for each in FAMILIES if name.startswith(each.removesuffix("Pipeline"))]
+    advice = "Screen prompts before they are drawn, with `Detector`"
+    if (
+        alike and "Modular" not in name
+    ):  # the name that goes furthest: StableDiffusion3, not StableDiffusion
+        advice += (
+            f". What is drawn of text alone, {max(alike, key=len)} draws of the same parts "
+            "(`from_pipe`), and that can be guarded"
+        )
+    return InputError(f"A guard cannot watch {name}: it knows {', '.join(FAMILIES)}. {advice}.")
+
+
 def accessed(pipe: Any) -> Access:
     """How to reach a pipeline; checks that a guard knows what its network is told.
 
@@ -73,11 +87,7 @@ def accessed(pipe: Any) -> Access:
     name = type(pipe).__name__
     family = family_of(pipe)
     if family is None:
-        raise InputError(
-            f"A guard cannot watch {name}: it knows {', '.join(FAMILIES)}. Build "
-            "one of these from its parts (`from_pipe`), or screen prompts before they are drawn "
-            "with `Detector`."
-        )
+        raise _unknown(name)
     if family.of(pipe) is None:
         raise InputError(f"This pipeline has no {family.network} yet. Load its components first.")
     if all(getattr(pipe, part, None) is None for part in ("text_encoder", "text_encoder_2")):

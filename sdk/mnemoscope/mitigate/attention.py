@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mnemoscope_export import StableDiffusion
 from mnemoscope_runtime.errors import InputError
+from mnemoscope_runtime.families import family_named
 
 from .padding import prompt_lengths
 from .sampling import Plan, Task
@@ -45,9 +46,9 @@ class Attention:
         model, plan = task.model, task.plan()
         if not isinstance(model, StableDiffusion):
             raise InputError(
-                f"{model.id} is of family {model.family}, whose attention is to prompt and picture "
-                "at once, and `attention` is for Stable Diffusion 1.x, 2.x and XL. Choose another "
-                "strategy."
+                f"{model.id} is of the family {family_named(model.family).name}, whose attention "
+                "is to prompt and picture at once, and `attention` is for Stable Diffusion 1.x, "
+                "2.x and XL. Choose another strategy."
             )
         embeds = plan.embeds[0]
         hidden = torch.zeros(embeds.shape[:2], dtype=torch.bool)

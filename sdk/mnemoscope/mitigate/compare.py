@@ -74,7 +74,7 @@ class Row:
         alignment: CLIP score.
         unchanged: Share of pictures that are still those that are drawn unmitigated.
         score: Mean magnitude of the first steps.
-        passes: UNet passes of planning; for `auto` of all that were tried.
+        passes: Network passes of planning; for `auto` of all that were tried.
         seconds: Per picture.
     """
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mnemoscope_export import Model
 from mnemoscope_runtime.errors import InputError
+from mnemoscope_runtime.families import family_named
 
 from .sampling import Plan, Task
 
@@ -42,8 +43,8 @@ class Padding:
         model = task.model
         if model.family != "sd1":
             raise InputError(
-                f"{model.id} is of family {model.family}, and `padding` is for Stable Diffusion "
-                "1.x. Choose another strategy."
+                f"{model.id} is of the family {family_named(model.family).name}, and `padding` is "
+                "for Stable Diffusion 1.x. Choose another strategy."
             )
         plan = task.plan()
         (embeds,), (empty,) = plan.embeds, model.embed_empty()

@@ -58,7 +58,7 @@ class Picture:
         prompt: What was drawn: other words than the user's, if the strategy changes words.
         judged: What was measured.
         image: The picture.
-        passes: UNet passes of planning, beyond those of drawing.
+        passes: Network passes of planning, beyond those of drawing.
         recited: Where the prompt decided it: see `Drawn.maps`. # [H, W] of latents
     """
 

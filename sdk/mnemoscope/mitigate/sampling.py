@@ -21,6 +21,7 @@ from mnemoscope_export import (
     unconditional,
 )
 from mnemoscope_runtime.errors import ExportError, InputError, NumericsError
+from mnemoscope_runtime.families import family_named
 
 from .. import embedded
 from ..drawing.latents import vae_pixels
@@ -107,7 +108,7 @@ class Steered:
 
     Attributes:
         embeds: # [B, ...] each
-        passes: UNet passes per sample that finding it took, counted as in `Plan`.
+        passes: Network passes per sample that finding it took, counted as in `Plan`.
     """
 
     embeds: Embeds
@@ -129,8 +130,8 @@ class Plan:
         schedule: Guidance at every step; None for the same at all.
         limit: What becomes of every update of x; None for nothing.
         steer: Other embeddings on the way; None for the same at every step.
-        passes: UNet passes per sample that planning took beyond drawing's; a backward pass, about
-            twice as long, counts as two.
+        passes: Network passes per sample that planning took beyond drawing's; a backward pass,
+            about twice as long, counts as two.
         prompts: What is drawn in place of the prompts, where that is text. # [B]
     """
 
@@ -153,7 +154,7 @@ class Drawn:
         magnitudes: || eps(x_t, t, e) - eps(x_t, t, e_empty) ||_2 on the way, of flows of the
             predicted pictures. # [B, steps]
         updates: || x_{t-1} - x_t ||_2 before any limit. # [B, steps]
-        passes: UNet passes per sample beyond drawing's, of planning and of steering.
+        passes: Network passes per sample beyond drawing's, of planning and of steering.
         maps: (eps(x_t, t, e) - eps(x_t, t, e_empty))^2 at the last step, mean over channels: large
             where the prompt decides the pixels (`score_difference_maps`). # [B, H, W]
     """
@@ -259,10 +260,10 @@ class Painter:
         model = load_model(name, device=device, options=options)
         if model.family not in _FAMILIES:
             raise ExportError(
-                f"{name} is of the family {model.family}, which cannot be mitigated, or drawn with "
-                "to confirm what an audit finds: that was made for prompts that CLIP reads and for "
-                "guidance of two branches. Draw it with `mnemoscope generate`; a guard mitigates "
-                "requests of its pipeline too."
+                f"{name} is of the family {family_named(model.family).name}, which cannot be "
+                "mitigated, or drawn with to confirm what an audit finds: that was made for "
+                "prompts that CLIP reads and for guidance of two branches. Draw it with "
+                "`mnemoscope generate`; a guard mitigates requests of its pipeline too."
             )
         return cls(model, load_vae(name, options).to(device))
 

@@ -1,7 +1,7 @@
 """Long prompts as pipelines read them that cut nothing off: chunk by chunk.
 
 compel (`truncate_long_prompts=False`) and, but for where they prefer to cut, A1111 and ComfyUI
-embed every 75 tokens with a start and an end of their own, and tell the UNet all of it side by
+embed every 75 tokens with a start and an end of their own, and tell the network all of it side by
 side. The baseline is the embedded empty prompt as often. Stable Diffusion XL's pooled embedding is
 that of the first chunk.
 """
@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from mnemoscope_runtime import Embeddings, InputError, Screener, Tokens
+from mnemoscope_runtime.families import family_named
 
 __all__ = ["by_chunks", "check_chunks", "embed_chunks"]
 
@@ -23,19 +24,26 @@ def check_chunks(screener: Screener) -> None:
     Raises:
         InputError: it does not.
     """
-    if not screener.bundle.manifest.any_length:
-        length = screener.tokens
-        raise InputError(
-            f"{screener.bundle.path} was exported without --any-length and takes {length} tokens: "
-            f"a prompt of 2 chunks has {2 * length}. Export the model with `mnemoscope export "
-            "--any-length`, or screen without chunks, so that long prompts are cut."
-        )
+    manifest, length = screener.bundle.manifest, screener.tokens
+    if manifest.any_length:
+        return
+    family = family_named(manifest.model.family)
+    if family.any_length:
+        why = "it was exported without --any-length"
+        advice = "Export the PyTorch model with --any-length, or screen without chunks (--chunks)"
+    else:
+        why = f"{family.name} is told of no other number"
+        advice = "Screen without chunks (--chunks)"
+    raise InputError(
+        f"{screener.bundle.path} takes {length} tokens, and a prompt of 2 chunks has "
+        f"{2 * length}: {why}. {advice}, so that long prompts are cut."
+    )
 
 
 def by_chunks(
     screener: Screener, prompts: Sequence[str], tokens: Tokens
 ) -> Iterator[tuple[list[int], Tokens | Embeddings]]:
-    """Prompts of as many chunks together: which ones, and what the UNet is to be told of them.
+    """Prompts of as many chunks together: which ones, and what the network is to be told of them.
 
     Args:
         screener: Of a bundle that takes embeddings of any length.

@@ -48,7 +48,7 @@ class Detection:
         steps: Denoising steps that were measured.
         noises: Noises that were.
         seconds: Time per prompt, shared evenly within a batch.
-        passes: UNet passes that it took.
+        passes: Network passes that it took.
         first: The first stage of a cascade, in words; None for a detector by itself.
         cleared: Whether that stage cleared the prompt, so that the second never looked. Detector,
             steps and noises name the second in any case.

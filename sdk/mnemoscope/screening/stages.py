@@ -139,15 +139,15 @@ class Stage:
 
     @property
     def passes(self) -> int:
-        """UNet passes of one prompt."""
+        """Network passes of one prompt."""
         return self.noises * self.statistic.passes(self.steps)
 
     @property
     def flops(self) -> int:
         """Floating-point operations of one prompt, as the manifest counts them.
 
-        The text encoder once, and the UNet for every noise: half of the graph `step`, which holds
-        two passes, or the graph of the first step, which holds one and the text encoder.
+        The text encoder once, and the network for every noise: half of the graph `step`, which
+        holds two passes, or the graph of the first step, which holds one and the text encoder.
         """
         manifest = self.screener.bundle.manifest
         text = manifest.flops["text_encoder"]
@@ -197,7 +197,7 @@ class Look(NamedTuple):
     Attributes:
         score: Of both stages together where there are two.
         scores: Of each noise, by the stage that decided.
-        passes: UNet passes that it took.
+        passes: Network passes that it took.
         cleared: Whether the first of two stages cleared it.
         rms: Of the stage that decided, if that is the magnitude and not the first of two.
     """
@@ -212,7 +212,7 @@ class Look(NamedTuple):
 def alone(stage: Stage, told: Tokens | Embeddings, calibration: Calibration | None) -> list[Look]:
     """Looks of a stage by itself; raises as `Stage.scores`."""
     fit = None if calibration is None else calibration.fit
-    # few array operations: on small models each costs as much as a percent of the UNet
+    # few array operations: on small models each costs as much as a percent of the network
     features = stage.measure(told)
     rows = checked_scores(stage.statistic, features, fit).tolist()
     passes = stage.passes

@@ -64,7 +64,7 @@ class Verdict:
 
 
 class MemorizationFilter:
-    """Judges every sample of a training batch, at the price of one UNet pass without gradients.
+    """Judges every sample of a training batch, at the price of one network pass without gradients.
 
     Works in any loop: with autocast, gradient accumulation, `torch.compile` and gradient
     checkpointing nothing changes. Where `torch.distributed` runs, every process learns the
@@ -130,7 +130,7 @@ class MemorizationFilter:
                 predictions differ by it.
             noisy: x_t. # [B, C, H, W]
             timesteps: t of every sample. # [B]
-            embeds: What the UNet was told. # [B, L, D]
+            embeds: What the network was told. # [B, L, D]
             prediction: What it predicted, noise or velocity as the scheduler says. # [B, C, H, W]
             ids: Rows of the data set, for the report. # [B]
 
@@ -150,9 +150,9 @@ class MemorizationFilter:
         uncond = output if isinstance(output, Tensor) else getattr(output, "sample", None)
         if not isinstance(uncond, Tensor) or uncond.shape != prediction.shape:
             raise InputError(
-                f"The UNet gave {_shape(uncond)} for the empty prompt, and {_shape(prediction)} as "
-                "prediction. Give the UNet that made the prediction: it returns a tensor, or an "
-                "object with one as `sample`."
+                f"The network gave {_shape(uncond)} for the empty prompt, and {_shape(prediction)} "
+                "as prediction. Give the network that made the prediction: it returns a tensor, or "
+                "an object with one as `sample`."
             )
         norms = self._to_eps(timesteps) * magnitude(prediction.detach(), uncond)
         columns = (norms, timesteps, dropped, _ids(ids, len(noisy)))
@@ -260,7 +260,7 @@ def _fit(noisy: Tensor, timesteps: Tensor, embeds: Tensor, prediction: Tensor) -
     if not tensors or len(set(map(len, told.values()))) > 1 or timesteps.ndim != 1:
         raise InputError(
             f"These are not of the same samples: {shapes}. Give tensors [B, C, H, W], [B], "
-            "[B, L, D] and [B, C, H, W]; of a UNet's output its `sample`, and a t for each sample."
+            "[B, L, D] and [B, C, H, W]; of a network's output `sample`, and a t for each sample."
         )
     if timesteps.is_floating_point():
         raise InputError(

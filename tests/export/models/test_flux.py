@@ -135,7 +135,7 @@ def test_both_branches_are_what_the_pipeline_calls_true_guidance(schnell: Flux) 
     check_against_pipeline(schnell, 1.0, STEPS)
     broken = copy.deepcopy(schnell.transformer)
     broken.proj_out.weight *= 1.01
-    with pytest.raises(ExportError, match="UNet's prediction is off by"):
+    with pytest.raises(ExportError, match="network's prediction is off by"):
         check_against_pipeline(schnell.with_network(broken), 1.0, STEPS)
 
 

@@ -214,7 +214,7 @@ def test_detectors_of_predicted_noises(
         exact = Detector(torch_screener, detector="sharpness", uncalibrated="score")
         assert exact.screen(PROMPTS[:1], noises=1)[0].score > 0
         maps = Detector(torch_screener, detector="attention-entropy", uncalibrated="score")
-        with pytest.raises(InputError, match=r"cross-attention of a UNet.* is a pixart-sigma"):
+        with pytest.raises(InputError, match=r"attention of a UNet.* the family PixArt-Sigma"):
             maps.screen(PROMPTS[:1], noises=1)
 
 

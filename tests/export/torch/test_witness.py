@@ -45,7 +45,7 @@ def test_stable_diffusion_xl(tmp_path: Path) -> None:
         check_against_pipeline(each, 7.5)
     with pytest.raises(ExportError, match="embedding of the unconditional branch is off"):
         check_against_pipeline(replace(model, force_zeros_for_empty_prompt=False), 7.5)
-    with pytest.raises(ExportError, match="UNet's prediction is off"):
+    with pytest.raises(ExportError, match="network's prediction is off"):
         check_against_pipeline(replace(model, pixels=4), 7.5)
 
 
@@ -108,7 +108,7 @@ def wrong_unet(model: StableDiffusion) -> StableDiffusion:
         (wrong_prediction, "first step of sampling is off by"),
         (wrong_schedule, "first step of sampling is off by"),
         (wrong_offset, "first timestep is 981, not 980"),
-        (wrong_unet, "UNet's prediction is off by"),
+        (wrong_unet, "network's prediction is off by"),
         (lambda model: replace(model, negative="a dog"), None),
         (lambda model: replace(model, clip_skip=1), None),
     ],

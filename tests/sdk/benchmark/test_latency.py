@@ -75,7 +75,7 @@ def test_stages(bundle_dir: Path) -> None:
     with Detector.load(bundle_dir, threads=1, uncalibrated="score") as detector:
         taken = bench.stages(detector, PROMPTS, rounds=5)
     whole = taken.pop("whole")
-    for larger in (whole, taken["UNet and magnitude"]):  # by far, on a busy machine too
+    for larger in (whole, taken["network and magnitude"]):  # by far, on a busy machine too
         assert larger > taken["tokenizer"] > 0
     assert all(seconds >= 0 for seconds in taken.values())
 

@@ -154,7 +154,7 @@ def test_a_cascade_from_calibrating_to_drift(
     assert {row["passes"] for row in cleared} == {1}
     mean = (60 + 3 * (60 - len(cleared))) / 60
     assert (
-        f"note: the first stage cleared {len(cleared)} of 60 prompts; {mean:.3g} UNet passes a "
+        f"note: the first stage cleared {len(cleared)} of 60 prompts; {mean:.3g} network passes a "
         "prompt on average." in screened.err
     )
     drift = run("calibration", "check", output, "--recent", results)

@@ -21,6 +21,7 @@ from cli_support import (
     shell,
 )
 
+from mnemoscope import embedded
 from mnemoscope.cli._writers import Format, writer
 from mnemoscope.prompts import Broken
 
@@ -245,6 +246,16 @@ def test_what_was_read_in_part_is_not_called_clean(run: Run) -> None:
     assert done.code == 0
     assert "75 tokens, and 1 of the prompts had more" in done.err
     assert "in chunks does: --chunks, of a bundle exported with --any-length" in done.err
+
+
+def test_chunks_are_not_advised_where_no_model_reads_them(run: Run) -> None:
+    flow = ("--bundle", embedded.FLOW_BUNDLE)
+    done = run("screen", " ".join(["cat"] * 90), *flow)
+    assert "1 of the prompts had more" in done.err
+    assert "diffusers pipeline does not read it either." in done.err
+    refused = run("screen", "a cat", "--chunks", *flow)
+    failed(refused, 2, "Stable Diffusion 3 is told of no other number", "Screen without chunks")
+    assert "any-length" not in done.err + refused.err
 
 
 def test_weights_that_are_read_literally_are_announced(run: Run) -> None:

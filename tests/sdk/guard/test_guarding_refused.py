@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import StableDiffusion3Img2ImgPipeline, StableDiffusion3Pipeline
 from guard_support import PROMPTS, draw, everything, guarded_at, pipe, plain, same
-from pipelines import build_pipeline
+from pipelines import build_pipeline, build_sd3
 
 from mnemoscope import CalibrationError, CalibrationFile, InputError, SignatureError
 from mnemoscope.guard import Guard, MemorizationWarning
@@ -45,6 +46,14 @@ def test_it_looks_at_as_many_steps_as_its_calibration(pipe: Any) -> None:
     Guard(pipe, calibration=CalibrationFile((one, two)), steps=2).detach()
 
 
+def test_what_is_advised_of_a_pipeline_of_pictures_can_be_guarded() -> None:
+    pictures = StableDiffusion3Img2ImgPipeline.from_pipe(build_sd3())
+    with pytest.raises(InputError, match="cannot watch StableDiffusion3Img2ImgPipeline") as refused:
+        Guard(pictures)
+    assert "StableDiffusion3Pipeline draws of the same parts (`from_pipe`)" in str(refused.value)
+    Guard(StableDiffusion3Pipeline.from_pipe(pictures)).detach()
+
+
 def test_construction_errors(pipe: Any, everything: Any, tmp_path: Path) -> None:
     for policy in ("block", "mitigate"):
         with pytest.raises(CalibrationError, match="no universal"):
@@ -55,7 +64,7 @@ def test_construction_errors(pipe: Any, everything: Any, tmp_path: Path) -> None
         Guard(pipe, steps=0)
     with pytest.raises(CalibrationError, match="no calibration of 2 step"):
         Guard(pipe, calibration=everything, steps=2)
-    with pytest.raises(InputError, match="cannot watch str"):
+    with pytest.raises(InputError, match=r"cannot watch str.* with `Detector`\.$"):
         Guard("pipeline")
     with pytest.raises(InputError, match=r"r\.jsonl cannot be written: there is no folder"):
         Guard(pipe, record=tmp_path / "nowhere" / "r.jsonl")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from mnemoscope.mitigate import (
 )
 from mnemoscope.mitigate.guidance import _past_minimum
 from mnemoscope.mitigate.sampling import sample
+from mnemoscope_runtime.families import FAMILIES
 
 pytestmark = pytest.mark.slow
 
@@ -109,7 +111,8 @@ def test_other_families_take_all_but_what_is_for_one(family: str, tmp_path: Path
         if name not in refused:
             assert sample(kit.make(name).plan(task), QUICK).latents.shape == task.noises.shape
         else:
-            with pytest.raises(InputError, match=rf"of family {family}.*Choose another"):
+            name_of = re.escape(FAMILIES[family].name)
+            with pytest.raises(InputError, match=rf"of the family {name_of}.*Choose another"):
                 kit.make(name).plan(task)
 
 

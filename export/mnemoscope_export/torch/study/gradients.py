@@ -1,4 +1,4 @@
-"""The magnitude as a function one can differentiate, by what the UNet is told of the prompt."""
+"""The magnitude as a function one can differentiate, by what the network is told of the prompt."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ class PlanKey:
 
     @property
     def most(self) -> int:
-        """UNet samples in its largest call."""
+        """Samples in its largest call."""
         return max(profile.most for profile in self.profiles)
 
     @property
