@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ _PROMPTS = 8  # memorised captions, and as many that it never saw
 
 
 def measure(setting: Setting, *, backend: str) -> Iterator[dict[str, Any]]:
-    """Errors on the bundle's probes, which PyTorch computed on a CPU, of each way to run it.
+    """Errors of each way to run it, against ONNX Runtime on the processor, and PyTorch's probes.
 
     And how far what the guard reads in diffusers' own pipeline on the device is from what is
     screened there, from the same noises.
@@ -32,38 +32,40 @@ def measure(setting: Setting, *, backend: str) -> Iterator[dict[str, Any]]:
     rows = [*embedded.read_prompts("memorized"), *embedded.read_prompts("held_out")]
     prompts = [row.prompt for row in (*rows[:_PROMPTS], *rows[-_PROMPTS:])]
     with device.exact():
-        yield {"PyTorch": _probed(TorchBackend(_model(), device=device.name), {}, prompts)}
+        yield {"PyTorch": _errors(TorchBackend(_model(), device=device.name), prompts)}
         half = TorchBackend(_model(), device=device.name, precision="float16")
-        yield {"PyTorch, float16": _probed(half, {}, prompts)}
+        yield {"PyTorch, float16": _errors(half, prompts)}
         yield {"guard_error": _guard_error(device, prompts[0])}
-    for detector in ("magnitude", "taps"):
-        yield {f"{backend}, {detector}": _probed(backend, {"detector": detector}, prompts)}
+    yield {backend: _errors(backend, prompts)}
 
 
 def _model() -> Any:
     return load_model(embedded.FLOW_MODEL)
 
 
-def _probed(backend: Backend | str, told: Mapping[str, Any], prompts: list[str]) -> dict[str, Any]:
-    """The largest relative error on the probes; and against the CPU's scores, if it has any."""
+def _errors(backend: Backend | str, prompts: list[str]) -> dict[str, float]:
+    """Relative, the largest: on the probes, of magnitudes, and of all that is read on the way."""
     with (
-        Detector.load(embedded.FLOW_BUNDLE, backend=backend, uncalibrated="score", **told) as found,
-        Detector.load(embedded.FLOW_BUNDLE, backend="onnxruntime", **told) as wanted,
+        Detector.load(embedded.FLOW_BUNDLE, backend=backend, uncalibrated="score") as found,
+        Detector.load(embedded.FLOW_BUNDLE, backend="onnxruntime") as wanted,
     ):
-        scores, expected = (
-            np.array([each.score for each in detector.screen(prompts)])
-            for detector in (found, wanted)
-        )
+        own, expected = found.screener, wanted.screener
+
+        def error(measure: str) -> float:
+            a, b = (getattr(each, measure)(prompts, noises=2) for each in (own, expected))
+            return float(np.abs(a / b - 1).max())
+
         return {
-            "probe_error": found.screener.probe(),
-            "scores_error": float(np.abs(scores / expected - 1).max()),
+            "probe_error": own.probe(),
+            "magnitude_error": error("first_step"),
+            "taps_error": error("first_step_taps"),
         }
 
 
 def _guard_error(device: Device, prompt: str) -> float:
     """Relative, of one prompt on the bank's noises, at the first step and over two."""
     pipe: Any = StableDiffusion3Pipeline.from_pretrained(
-        embedded.FLOW_MODEL, text_encoder_3=None, tokenizer_3=None, torch_dtype=torch.float32
+        embedded.FLOW_MODEL, text_encoder_3=None, tokenizer_3=None, dtype=torch.float32
     ).to(device.name)
     pipe.set_progress_bar_config(disable=True)
     backend = TorchBackend(_model(), device=device.name)

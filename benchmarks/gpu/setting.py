@@ -86,14 +86,14 @@ def parts(setting: Setting) -> list[Part]:
         return Part(name, "benchmarks.gpu.engines:full_size", 150, {"backend": backend})
 
     found = [
-        Part("cuda", "benchmarks.gpu.copies:measure", 40),
-        pytorch("eager", 70),
-        pytorch("compiled", 110),
+        Part("cuda", "benchmarks.gpu.copies:measure", 20),
+        pytorch("eager", 65),
+        pytorch("compiled", 100),
         pytorch("CUDA graphs", 170),
         Part("guard", "benchmarks.gpu.guard:measure", 70),
-        Part("training filter", "benchmarks.gpu.training:measure", 60),
+        Part("training filter", "benchmarks.gpu.training:measure", 55),
         embedded(first),
-        Part("the shipped flow", "benchmarks.gpu.flow:measure", 60, {"backend": first}),
+        Part("the shipped flow", "benchmarks.gpu.flow:measure", 50, {"backend": first}),
         full_size(first),
         *map(embedded, others),
         *map(full_size, others),

@@ -41,7 +41,9 @@ def _row(name: str, part: Mapping[str, Any]) -> str:
         _number(part.get("took_seconds"), "{:.0f}"),
         part.get("when", ""),
     )
-    told = name if part["status"] == "done" else f"{name}: {part['status']}, {part['reason']}"
+    told = name
+    if part["status"] != "done":
+        told += f": {part['status']}, {part['reason'].split('. ')[0]}"  # what to do is in the JSON
     return f"| {_cell(told)} | {' | '.join(cells)} |"
 
 
@@ -60,7 +62,7 @@ def _others(parts: Mapping[str, Any]) -> list[str]:
         )
     if "guard_error" in (flow := parts.get("the shipped flow", {})):
         errors = [
-            f"{name} {each['probe_error']:.1e}, scores {each['scores_error']:.1e}"
+            f"{name}: {', '.join(f'{what[:-6]} {value:.1e}' for what, value in each.items())}"
             for name, each in flow.items()
             if isinstance(each, Mapping)
         ]

@@ -57,8 +57,8 @@ def test_a_whole_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert len(found["training filter"]["seconds"]["filtered"]) == 10
     flow = found["the shipped flow"]
     assert flow["guard_error"] < 1e-4
-    assert flow["PyTorch"]["probe_error"] < 1e-4
-    assert flow["onnxruntime, taps"]["scores_error"] == 0  # that is what it is compared with
+    assert max(flow["PyTorch"].values()) < 1e-4
+    assert flow["onnxruntime"]["taps_error"] == 0  # that is what it is compared with
     table = (tmp_path / "gpu-try.md").read_text()
     assert table in capsys.readouterr().out
     for words in ("| PyTorch, eager |", "- Guard: ", "- Training filter: ", "shipped flow", "5 ms"):
