@@ -2,7 +2,8 @@
 
 The 100 memorised captions against the 600 seen and held-out ones: the prediction at the first step,
 told other noise levels, over more steps, and both streams of every joint block. The block is chosen
-on one half of the prompts and judged on the other; intervals are 95 % bootstrap percentiles.
+on one half of the prompts and judged on the other; intervals are 95 % bootstrap percentiles. With
+--student, what shows it in a student that is told the guidance, as FLUX.1-dev is.
 """
 
 from __future__ import annotations
@@ -29,11 +30,14 @@ from mnemoscope import embedded
 from mnemoscope.evaluate import auc, bootstrap, tpr_at_fpr
 from mnemoscope_export import noise_bank
 from recipes.embedded_flow.pack import Trained, read_trained
+from recipes.embedded_flow.student import read_student
+from recipes.embedded_flow.student import tell as tell_student
 from recipes.embedded_flow.told import Told
-from recipes.embedded_flow.transformer import new_scheduler
+from recipes.embedded_flow.transformer import new_scheduler, without_t5
 
 LEVELS = (1.0, 0.95, 0.9, 0.8, 0.6, 0.4, 0.2)
 STEPS, OF, GUIDANCE = (1, 3, 10), 28, 7.0
+TOLD = 3.5  # guidance that a student is told: FLUX.1-dev's default
 NOISES = (1, 4)
 SPLITS = 20
 _CHUNK = 25
@@ -104,7 +108,43 @@ def along(trained: Trained, told: Told, noise: Tensor, steps: int) -> Tensor:
     return torch.stack(found, 1)
 
 
-def measured(trained: Trained, prompts: Sequence[str], noises: Tensor) -> dict[str, Scores]:
+@torch.no_grad()
+def in_a_student(
+    student: SD3Transformer2DModel, told: Told, empty: Told, noise: Tensor, level: float
+) -> dict[str, Tensor]:
+    """Of a student's velocity, prompt against empty prompt; and guidances, of the prompt alone.
+
+    Args:
+        student: Of `read_student`.
+        told: Of n prompts.
+        empty: Of the empty prompt, which it was not taught.
+        noise: # [1, C, H, W]
+        level: s, which it is told.
+
+    Returns:
+        By name. # [n] each
+    """
+
+    def velocity(of: Told, guidance: float) -> Tensor:
+        n = len(of.pooled)
+        own = tell_student(of, torch.full((n,), guidance))
+        x, time = noise.expand(n, -1, -1, -1), torch.full((n,), 1000 * level)
+        found: Tensor = student(x, own.states, own.pooled, time).sample
+        return found.flatten(1)
+
+    guided = velocity(told, TOLD)
+    return {
+        f"a student's, guidance {TOLD}": (guided - velocity(empty, TOLD)).norm(dim=1),
+        f"a student's, guidance {TOLD} against 1": (guided - velocity(told, 1.0)).norm(dim=1),
+    }
+
+
+def measured(
+    trained: Trained,
+    prompts: Sequence[str],
+    noises: Tensor,
+    student: SD3Transformer2DModel | None = None,
+) -> dict[str, Scores]:
     """Every score of every prompt."""
     parts: dict[str, list[list[Tensor]]] = {}
     chunks = [prompts[i : i + _CHUNK] for i in range(0, len(prompts), _CHUNK)]
@@ -112,7 +152,10 @@ def measured(trained: Trained, prompts: Sequence[str], noises: Tensor) -> dict[s
         told, found = trained.tell(chunk), {}
         for noise in noises.split(1):
             for level in LEVELS:
-                for name, value in first_step(trained, told, noise, level).items():
+                scores = first_step(trained, told, noise, level)
+                if student is not None:
+                    scores |= in_a_student(student, told, trained.empty, noise, level)
+                for name, value in scores.items():
                     key = name if level == 1 else f"{name}, told s = {level}"
                     found.setdefault(key, []).append(value)
             path = along(trained, told, noise, max(STEPS))
@@ -149,6 +192,7 @@ def chosen_on_half(scores: dict[str, tuple[Scores, Scores]]) -> tuple[float, Cou
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=embedded.FLOW_MODEL)
+    parser.add_argument("--student", type=Path, help="weights that the recipe's stage of it made")
     parser.add_argument("--output", type=Path, default=Path("out/bench"))
     parser.add_argument("--limit", type=int, help="prompts of each kind (default: all)")
     parser.add_argument("--threads", type=int, default=1)
@@ -160,8 +204,9 @@ def main() -> None:
         split: [row.prompt for row in embedded.read_prompts(split)[: args.limit]]
         for split in ("memorized", "seen", "held_out")
     }
+    student = args.student and without_t5(read_student(args.student, trained.empty))
     noises = noise_bank(max(NOISES), trained.latent_shape, seed=0)
-    found = {split: measured(trained, prompts, noises) for split, prompts in texts.items()}
+    found = {split: measured(trained, each, noises, student) for split, each in texts.items()}
     scores = {
         name: (own, np.concatenate([found[split][name] for split in ("seen", "held_out")]))
         for name, own in found["memorized"].items()

@@ -2,15 +2,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import save_file
+from torch import Tensor
 
 from benchmarks import embedded_flow as study
 from mnemoscope import Detector, embedded
 from recipes.embedded_flow.pack import read_trained
+from recipes.embedded_flow.student import guided
+from recipes.embedded_flow.told import Told
 
 
 def test_what_is_studied_is_what_is_screened() -> None:
@@ -43,15 +48,35 @@ def test_a_block_is_chosen_on_one_half_and_judged_on_the_other() -> None:
     assert set(chosen) == {"good"}
 
 
+def test_a_student_that_guides_as_its_teacher_is_told_apart_by_guidance() -> None:
+    """One that draws u + w (c - u) differs by 2.5 (c - u) between guidances of 3.5 and 1."""
+
+    def student(x: Tensor, _: Tensor, pooled: Tensor, time: Tensor) -> SimpleNamespace:
+        assert (time == 800).all()
+        own, guidance = pooled[:, 0], pooled[:, -1]
+        return SimpleNamespace(sample=x * 0 + (guidance * own)[:, None, None, None])
+
+    told = Told(torch.zeros(2, 78, 192), torch.tensor([[3.0], [1.0]]))
+    empty = Told(torch.zeros(1, 78, 192), torch.tensor([[0.0]]))
+    found = study.in_a_student(student, told, empty, torch.randn(1, 8, 16, 16), 0.8)  # type: ignore[arg-type]
+    by_prompt, by_guidance = found.values()
+    torch.testing.assert_close(by_prompt, 3.5 * 2048**0.5 * torch.tensor([3.0, 1.0]))
+    torch.testing.assert_close(by_guidance, 2.5 * 2048**0.5 * torch.tensor([3.0, 1.0]))
+
+
 @pytest.mark.slow
 def test_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "Console", lambda **_: Console(width=200, quiet=True))
     monkeypatch.setattr(study, "NOISES", (1,))
     monkeypatch.setattr(study, "STEPS", (1, 2))
     monkeypatch.setattr(study, "LEVELS", (1.0, 0.8))
-    monkeypatch.setattr("sys.argv", ["study", "--limit", "2", "--output", str(tmp_path)])
+    student = guided(read_trained(embedded.FLOW_MODEL).network)
+    save_file({k: v.clone() for k, v in student.state_dict().items()}, tmp_path / "student")
+    arguments = ["--limit", "2", "--output", tmp_path, "--student", tmp_path / "student"]
+    monkeypatch.setattr("sys.argv", ["study", *map(str, arguments)])
     study.main()
     report = json.loads((tmp_path / "embedded-flow.json").read_text())
     names = {row["score"] for row in report["rows"]}
     assert {"velocity", "velocity, told s = 0.8", "image stream after block 4"} <= names
+    assert "a student's, guidance 3.5 against 1, told s = 0.8" in names
     assert len(report["rows"]) == len(names)
