@@ -24,6 +24,7 @@ from mnemoscope_runtime.units import PredictionType
 
 from .configs import SCHEDULER, refuse, scheduler_problems
 from .configs.flow import DPM_SCHEDULER, FLOW_SCHEDULER, dpm_problems, flow_problems
+from .configs.options import taken
 
 __all__ = [
     "check_clip_skip",
@@ -140,7 +141,7 @@ def dpm_record(config: Mapping[str, Any], model: str, inference_steps: int) -> F
 
 def flow_shift(config: Mapping[str, Any], image_tokens: int) -> float:
     """diffusers' `mu`: how much the levels of a picture of so many tokens are shifted."""
-    own = {name: config.get(name, option.default) for name, option in FLOW_SCHEDULER.items()}
+    own = taken(FLOW_SCHEDULER, config)
     first, last = own["base_image_seq_len"], own["max_image_seq_len"]
     slope = (own["max_shift"] - own["base_shift"]) / (last - first)
     return float(image_tokens * slope + own["base_shift"] - slope * first)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from tokenizers import Tokenizer as Library
-
+from .definitions import parsed
 from .errors import IntegrityError
 from .tokenizer import Reader
-from .tokenizer_json import Refused, checked
+from .tokenizer_json import checked
 from .triggers import triggers
 
 __all__ = ["ClipTokenizer"]
@@ -41,17 +40,7 @@ class ClipTokenizer(Reader):
         Raises:
             IntegrityError: it is no tokenizer of CLIP's kind.
         """
-        try:
-            library = Library.from_buffer(checked(definition))
-        except Refused as error:
-            raise IntegrityError(
-                f"{origin} is no tokenizer of CLIP's kind: {error}. If the bundle is yours, export "
-                "the model again with this version; if not, do not use it."
-            ) from None
-        except Exception as error:  # tokenizers raises bare Exception
-            raise IntegrityError(
-                f"{origin} is no tokenizer: {error}. Export the model again."
-            ) from None
+        library = parsed(definition, checked, kind=self.kind, origin=origin)
         ends = [library.token_to_id(text) for text in (_START, _END)]
         pad = library.token_to_id(pad_token)
         if pad is None or None in ends or library.encode("").ids != ends:

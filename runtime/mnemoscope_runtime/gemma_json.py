@@ -6,11 +6,11 @@ prompt is one word: it is cut where an added token stands, and nowhere else.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-from .tokenizer_json import Added, Refused, check_merges, check_sizes
+from .tokenizer_json import File, Refused, check_merges, check_sizes, decoded
 
 __all__ = ["checked"]
 
@@ -50,15 +50,9 @@ class _Split(msgspec.Struct, forbid_unknown_fields=True, tag_field="type", tag="
     invert: Literal[False]
 
 
-class _File(msgspec.Struct, forbid_unknown_fields=True):
-    version: Literal["1.0"]
-    truncation: Any
-    padding: Any
-    added_tokens: list[Added]
+class _File(File, forbid_unknown_fields=True):
     normalizer: _Marks
     pre_tokenizer: _Split | None
-    post_processor: Any
-    decoder: Any
     model: _Bpe
 
 
@@ -71,12 +65,7 @@ def checked(definition: bytes) -> bytes:
     Raises:
         Refused: it holds something else, or too much.
     """
-    if len(definition) > _MOST_BYTES:
-        raise Refused(f"it has {len(definition):,} bytes; {_MOST_BYTES:,} are accepted")
-    try:
-        file = msgspec.json.decode(definition, type=_File)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refused(f"{error}") from None
+    file = decoded(definition, _File, _MOST_BYTES)
     model = file.model
     check_sizes(model.vocab, (), file.added_tokens, _MOST_TOKENS)
     if len(model.merges) > _MOST_MERGES:
@@ -84,5 +73,4 @@ def checked(definition: bytes) -> bytes:
     if model.unk_token not in model.vocab:
         raise Refused(f"its unk_token {model.unk_token!r:.80} is not in its vocabulary")
     check_merges(model.vocab, model.merges)
-    file.truncation = file.padding = file.post_processor = file.decoder = None
-    return msgspec.json.encode(file)
+    return file.bare()

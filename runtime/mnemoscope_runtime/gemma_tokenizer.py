@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from tokenizers import Tokenizer as Library
-
+from .definitions import parsed
 from .errors import IntegrityError
 from .gemma_json import checked
 from .template_reader import TemplateReader
-from .tokenizer_json import Refused
 
 __all__ = ["GemmaTokenizer"]
 
@@ -45,17 +43,7 @@ class GemmaTokenizer(TemplateReader):
         Raises:
             IntegrityError: it is no tokenizer of Gemma's kind, or does not go with the template.
         """
-        try:
-            library = Library.from_buffer(checked(definition))
-        except Refused as error:
-            raise IntegrityError(
-                f"{origin} is no tokenizer of Gemma's kind: {error}. If the bundle is yours, "
-                "export the model again with this version; if not, do not use it."
-            ) from None
-        except Exception as error:  # tokenizers raises bare Exception
-            raise IntegrityError(
-                f"{origin} is no tokenizer: {error}. Export the model again."
-            ) from None
+        library = parsed(definition, checked, kind=self.kind, origin=origin)
         pad, first = map(library.token_to_id, (pad_token, _START))
         before, *behind = template.split("{}")
         start = library.encode(before, add_special_tokens=False).ids

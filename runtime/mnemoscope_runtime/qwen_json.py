@@ -5,11 +5,11 @@ The model is byte-level BPE, whose words are cut by Qwen2's own pattern.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-from .tokenizer_json import MOST_BYTES, Added, Refused, check_merges, check_sizes, spelled
+from .tokenizer_json import File, Refused, check_merges, check_sizes, decoded, spelled
 
 __all__ = ["WORDS", "checked"]
 
@@ -48,15 +48,8 @@ class _Nfc(msgspec.Struct, forbid_unknown_fields=True, tag_field="type", tag="NF
     pass
 
 
-class _File(msgspec.Struct, forbid_unknown_fields=True):
-    version: Literal["1.0"]
-    truncation: Any
-    padding: Any
-    added_tokens: list[Added]
+class _File(File, forbid_unknown_fields=True):
     normalizer: _Nfc
-    pre_tokenizer: Any
-    post_processor: Any
-    decoder: Any
     model: _Bpe
 
 
@@ -69,13 +62,8 @@ def checked(definition: bytes) -> bytes:
     Raises:
         Refused: it holds something else, or too much.
     """
-    if len(definition) > MOST_BYTES:
-        raise Refused(f"it has {len(definition):,} bytes; {MOST_BYTES:,} are accepted")
-    try:
-        file = msgspec.json.decode(definition, type=_File)
-        found = spelled(file.pre_tokenizer)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refused(f"{error}") from None
+    file = decoded(definition, _File)
+    found = spelled(file.pre_tokenizer)
     if found not in _PRE_TOKENIZERS:
         raise Refused(f"its pre_tokenizer is another: {found.decode():.120}")
     model = file.model
@@ -83,5 +71,4 @@ def checked(definition: bytes) -> bytes:
         raise Refused("its model has an option that is not known")
     check_sizes(model.vocab, model.merges, file.added_tokens, _MOST_TOKENS)
     check_merges(model.vocab, model.merges)
-    file.truncation = file.padding = file.post_processor = file.decoder = None
-    return msgspec.json.encode(file)
+    return file.bare()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from tokenizers import Tokenizer as Library
-
+from .definitions import parsed
 from .errors import IntegrityError
 from .tokenizer import Reader
-from .tokenizer_json import Refused
 from .triggers import Written, lowered
 from .unigram_json import checked
 
@@ -34,17 +32,7 @@ class T5Tokenizer(Reader):
         Raises:
             IntegrityError: it is no tokenizer of T5's kind.
         """
-        try:
-            library = Library.from_buffer(checked(definition))
-        except Refused as error:
-            raise IntegrityError(
-                f"{origin} is no tokenizer of T5's kind: {error}. If the bundle is yours, export "
-                "the model again with this version; if not, do not use it."
-            ) from None
-        except Exception as error:  # tokenizers raises bare Exception
-            raise IntegrityError(
-                f"{origin} is no tokenizer: {error}. Export the model again."
-            ) from None
+        library = parsed(definition, checked, kind=self.kind, origin=origin)
         pad, end = map(library.token_to_id, (_PAD, _END))
         if pad is None or end is None:
             raise IntegrityError(

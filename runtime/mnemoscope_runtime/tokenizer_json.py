@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -27,11 +27,13 @@ __all__ = [
     "WORDS",
     "WORDS_4",
     "Added",
+    "File",
     "Parts",
     "Refused",
     "check_merges",
     "check_sizes",
     "checked",
+    "decoded",
     "spelled",
 ]
 
@@ -149,16 +151,53 @@ class _Ends(msgspec.Struct, forbid_unknown_fields=True, tag_field="type", tag="R
     add_prefix_space: bool
 
 
-class _File(msgspec.Struct, forbid_unknown_fields=True):
+class File(msgspec.Struct, forbid_unknown_fields=True):
+    """All that a file holds; each kind has a model of its own, and parts."""
+
     version: Literal["1.0"]
     truncation: Any
     padding: Any
     added_tokens: list[Added]
     normalizer: Any
     pre_tokenizer: Any
-    post_processor: _Ends
+    post_processor: Any
     decoder: Any
+    model: Any
+
+    def bare(self) -> bytes:
+        """The file without all that stands around a prompt's tokens, and what makes text of them.
+
+        Those of a bundle stand in its manifest.
+        """
+        self.truncation = self.padding = self.post_processor = self.decoder = None
+        return msgspec.json.encode(self)
+
+
+class _File(File, forbid_unknown_fields=True):
+    post_processor: _Ends
     model: _Bpe
+
+
+Kind = TypeVar("Kind", bound=File)
+
+
+def decoded(definition: bytes, kind: type[Kind], most_bytes: int = MOST_BYTES) -> Kind:
+    """A file of a kind.
+
+    Args:
+        definition: Its contents.
+        kind: What it may hold.
+        most_bytes: How many there may be.
+
+    Raises:
+        Refused: it holds something else, or too much.
+    """
+    if len(definition) > most_bytes:
+        raise Refused(f"it has {len(definition):,} bytes; {most_bytes:,} are accepted")
+    try:
+        return msgspec.json.decode(definition, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refused(f"{error}") from None
 
 
 def checked(definition: bytes, parts: Parts = CLIP) -> bytes:
@@ -171,20 +210,15 @@ def checked(definition: bytes, parts: Parts = CLIP) -> bytes:
     Raises:
         Refused: it holds something else, or too much.
     """
-    if len(definition) > MOST_BYTES:
-        raise Refused(f"it has {len(definition):,} bytes; {MOST_BYTES:,} are accepted")
-    try:
-        file = msgspec.json.decode(definition, type=_File)
-        for name, known in (
-            ("normalizer", parts.normalizers),
-            ("pre_tokenizer", parts.pre_tokenizers),
-            ("decoder", parts.decoders),
-        ):
-            found = spelled(getattr(file, name))
-            if found not in map(spelled, known):
-                raise Refused(f"its {name} is another: {found.decode():.120}")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refused(f"{error}") from None
+    file = decoded(definition, _File)
+    for name, known in (
+        ("normalizer", parts.normalizers),
+        ("pre_tokenizer", parts.pre_tokenizers),
+        ("decoder", parts.decoders),
+    ):
+        found = spelled(getattr(file, name))
+        if found not in map(spelled, known):
+            raise Refused(f"its {name} is another: {found.decode():.120}")
     model = file.model
     if model.fuse_unk or model.byte_fallback or model.ignore_merges:
         raise Refused("its model has an option that is not known")
@@ -233,5 +267,12 @@ def check_merges(vocab: Collection[str], merges: Iterable[tuple[str, str]]) -> N
 
 
 def spelled(value: Any) -> bytes:
-    """JSON by which values compare as JSON: 1 is not true."""
-    return msgspec.json.encode(value, order="sorted")
+    """JSON by which values compare as JSON: 1 is not true.
+
+    Raises:
+        Refused: there is too much within each other.
+    """
+    try:
+        return msgspec.json.encode(value, order="sorted")
+    except RecursionError as error:
+        raise Refused(f"{error}") from None

@@ -10,12 +10,12 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from .charsmap import check_charsmap
-from .tokenizer_json import LONGEST_TOKEN, MOST_ADDED, MOST_BYTES, MOST_TOKENS, Added, Refused
+from .tokenizer_json import File, Refused, check_sizes, decoded
 
 __all__ = ["checked"]
 
@@ -47,15 +47,9 @@ class _Words(msgspec.Struct, forbid_unknown_fields=True, tag_field="type", tag="
     pretokenizers: tuple[_Spaces, _Marks]
 
 
-class _File(msgspec.Struct, forbid_unknown_fields=True):
-    version: Literal["1.0"]
-    truncation: Any
-    padding: Any
-    added_tokens: list[Added]
+class _File(File, forbid_unknown_fields=True):
     normalizer: _Spelling | None
     pre_tokenizer: _Words
-    post_processor: Any
-    decoder: Any
     model: _Unigram
 
 
@@ -68,16 +62,11 @@ def checked(definition: bytes) -> bytes:
     Raises:
         Refused: it holds something else, or too much.
     """
-    if len(definition) > MOST_BYTES:
-        raise Refused(f"it has {len(definition):,} bytes; {MOST_BYTES:,} are accepted")
-    try:
-        file = msgspec.json.decode(definition, type=_File)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refused(f"{error}") from None
+    file = decoded(definition, _File)
     marks = file.pre_tokenizer.pretokenizers[1]
     if not (marks.split and marks.add_prefix_space) or file.model.byte_fallback:
         raise Refused("its model or its pre_tokenizer has an option that is not known")
-    _check_sizes(file)
+    _check_pieces(file)
     if file.normalizer is not None:
         try:
             table = base64.b64decode(file.normalizer.precompiled_charsmap, validate=True)
@@ -85,22 +74,13 @@ def checked(definition: bytes) -> bytes:
             raise Refused(f"its precompiled_charsmap is no base64: {error}") from None
         check_charsmap(table)
     marks.add_prefix_space = True
-    file.truncation = file.padding = file.post_processor = file.decoder = None
-    return msgspec.json.encode(file)
+    return file.bare()
 
 
-def _check_sizes(file: _File) -> None:
+def _check_pieces(file: _File) -> None:
     pieces = file.model.vocab
-    for count, most, what in (
-        (len(pieces), MOST_TOKENS, "tokens"),
-        (len(file.added_tokens), MOST_ADDED, "added tokens"),
-    ):
-        if count > most:
-            raise Refused(f"it has {count:,} {what}; {most:,} are accepted")
     texts = [text for text, _ in pieces]
-    for text in (*texts, *(token.content for token in file.added_tokens)):
-        if len(text.encode()) > LONGEST_TOKEN:
-            raise Refused(f"its token {text!r:.40} has more than {LONGEST_TOKEN} bytes")
+    check_sizes(texts, (), file.added_tokens)
     if file.model.unk_id >= len(pieces):
         raise Refused(f"its unk_id {file.model.unk_id} is not in its vocabulary")
     if "" in texts or len(set(texts)) < len(texts):

@@ -120,20 +120,18 @@ T5: Mapping[str, Option] = {
 
 def flow_problems(config: Mapping[str, Any]) -> list[str]:
     """What in a `scheduler_config.json` is not covered."""
-    found = problems(FLOW_SCHEDULER, config)
-    kind = config.get("_class_name", "FlowMatchEulerDiscreteScheduler")
-    if kind != "FlowMatchEulerDiscreteScheduler":
-        found.insert(0, f"{kind} (must be FlowMatchEulerDiscreteScheduler)")
-    return found
+    return _problems_of("FlowMatchEulerDiscreteScheduler", FLOW_SCHEDULER, config)
 
 
 def dpm_problems(config: Mapping[str, Any]) -> list[str]:
     """What in the `scheduler_config.json` of a DPM solver along a flow is not covered."""
-    found = problems(DPM_SCHEDULER, config)
-    kind = config.get("_class_name", "DPMSolverMultistepScheduler")
-    if kind != "DPMSolverMultistepScheduler":
-        found.insert(0, f"{kind} (must be DPMSolverMultistepScheduler)")
-    return found
+    return _problems_of("DPMSolverMultistepScheduler", DPM_SCHEDULER, config)
+
+
+def _problems_of(kind: str, table: Mapping[str, Option], config: Mapping[str, Any]) -> list[str]:
+    found = config.get("_class_name", kind)
+    others = [] if found == kind else [f"{found} (must be {kind})"]
+    return [*others, *problems(table, config)]
 
 
 def t5_problems(config: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Option", "flag", "free", "names", "number", "off", "only", "problems", "shown", "whole"]
+__all__ = [
+    "Option",
+    "flag",
+    "free",
+    "names",
+    "number",
+    "off",
+    "only",
+    "problems",
+    "shown",
+    "taken",
+    "unequal",
+    "whole",
+]
 
 # what diffusers writes of itself into every config
 _OF_THE_LIBRARY = frozenset(
@@ -120,6 +133,25 @@ def problems(options: Mapping[str, Option], config: Mapping[str, Any]) -> list[s
             found.append(f"{name} is {option.spoken(value)}")
     unknown = sorted(set(config) - set(options) - _OF_THE_LIBRARY)
     return [*found, *(f"{name}, an option that is not known here" for name in unknown)]
+
+
+def taken(options: Mapping[str, Option], config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a library takes of a config, option by option: its default where that does not say."""
+    return {name: config.get(name, option.default) for name, option in options.items()}
+
+
+def unequal(own: Mapping[str, Any], *wanted: tuple[str, str, Any]) -> list[str]:
+    """Which options are not what other parts of a model make them.
+
+    Args:
+        own: Options by name; see `taken`.
+        wanted: Name of each, the value that it must have in words, and the value.
+    """
+    return [
+        f"{option} is {own[option]} (must be {words}, {value})"
+        for option, words, value in wanted
+        if own[option] != value
+    ]
 
 
 def shown(value: Any) -> str:

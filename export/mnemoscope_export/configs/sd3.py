@@ -9,7 +9,7 @@ from mnemoscope_runtime.errors import InputError
 
 from .flow import flow_problems, t5_problems
 from .layout import CLIP_TOKENIZER, T5_TOKENIZER, Layout, file_of
-from .options import Option, only, problems, whole
+from .options import Option, only, problems, taken, unequal, whole
 from .parts import TEXT_ENCODER, tokenizer_problems
 from .pipeline import is_there, refuse
 
@@ -114,27 +114,21 @@ def check_sides(config: Config, model: str, size: tuple[int, int]) -> None:
 
 def _joint_problems(configs: Mapping[str, Config], *, with_t5: bool) -> list[str]:
     """What does not fit together."""
-    own = {name: configs["transformer"].get(name, o.default) for name, o in TRANSFORMER.items()}
+    own = taken(TRANSFORMER, configs["transformer"])
     clips = configs["text_encoder"], configs["text_encoder_2"]
     widths = [each.get("hidden_size", 512) for each in clips]
     pooled = [each.get("projection_dim", 512) for each in clips]
     heads = own["num_attention_heads"] * own["attention_head_dim"]
     context = own["joint_attention_dim"]
     patches = own["sample_size"] // own["patch_size"]
-    found = [
-        f"{option} is {own[option]} (must be {words}, {value})"
-        for option, words, value in (
-            ("out_channels", "in_channels", own["in_channels"]),
-            ("caption_projection_dim", "num_attention_heads x attention_head_dim", heads),
-            ("pooled_projection_dim", "the sum of the CLIPs' projection_dim", sum(pooled)),
-            *(
-                [("joint_attention_dim", "T5's d_model", configs["text_encoder_3"].get("d_model"))]
-                if with_t5
-                else []
-            ),
-        )
-        if own[option] != value
-    ]
+    t5 = configs["text_encoder_3"].get("d_model") if with_t5 else context
+    found = unequal(
+        own,
+        ("out_channels", "in_channels", own["in_channels"]),
+        ("caption_projection_dim", "num_attention_heads x attention_head_dim", heads),
+        ("pooled_projection_dim", "the sum of the CLIPs' projection_dim", sum(pooled)),
+        ("joint_attention_dim", "T5's d_model", t5),
+    )
     if sum(widths) > context:
         found.append(
             f"joint_attention_dim is {context} (must be at least the sum of the CLIPs' "

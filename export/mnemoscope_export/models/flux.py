@@ -18,13 +18,13 @@ from mnemoscope_runtime.manifest import ModelRecord
 from ..configs import refuse
 from ..configs.flow import flow_problems, t5_problems
 from ..configs.layout import CLIP_TOKENIZER, T5_TOKENIZER, Layout, file_of
-from ..configs.options import Option, flag, only, problems, whole
+from ..configs.options import Option, flag, only, problems, taken, unequal, whole
 from ..configs.parts import TEXT_ENCODER, tokenizer_problems
 from .base import Configs, Embeds
 from .clip import read_tokenizers
 from .on_bank import OnBank, for_each_noise, for_each_prompt, shared_copy
 from .options import LoadOptions
-from .packed import SIDE, PackedFlow
+from .packed import SIDE, PackedFlow, axes_problems
 from .sentencepiece import read_sentencepiece
 from .transformer import refuse_triggers
 
@@ -124,12 +124,6 @@ class Flux(PackedFlow):
         found["tokenizer_2"] = read_sentencepiece(T5Tokenizer, folder, "tokenizer_2", length)
         refuse_triggers(folder, found, cls.called)
         return found
-
-    @classmethod
-    def assemble(cls, parts: Mapping[str, Any]) -> Any:
-        """See `Model.assemble`; the scheduler is a copy."""
-        scheduler = FlowMatchEulerDiscreteScheduler.from_config(parts["scheduler"].config)
-        return FluxPipeline(**{"vae": None, **parts, "scheduler": scheduler})
 
     @property
     def family(self) -> str:
@@ -315,26 +309,16 @@ class _Folded(OnBank):
 
 def _joint_problems(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What does not fit together."""
-    own = {name: configs["transformer"].get(name, o.default) for name, o in TRANSFORMER.items()}
-    found = [
-        f"{option} is {own[option]} (must be {words}, {value})"
-        for option, words, value in (
-            ("joint_attention_dim", "T5's d_model", configs["text_encoder_2"].get("d_model", 512)),
-            (
-                "pooled_projection_dim",
-                "CLIP's hidden_size",
-                configs["text_encoder"].get("hidden_size", 512),
-            ),
-            ("out_channels", "in_channels, or null", own["in_channels"]),
-        )
-        if own[option] not in (value, *([None] if option == "out_channels" else []))
-    ]
-    axes, width = own["axes_dims_rope"], own["attention_head_dim"]
-    if not isinstance(axes, list | tuple) or len(axes) != 3 or sum(axes) != width:
-        found.append(
-            f"axes_dims_rope is {axes} (must be three numbers that add up to attention_head_dim, "
-            f"{width})"
-        )
+    own = taken(TRANSFORMER, configs["transformer"])
+    clip, t5 = configs["text_encoder"], configs["text_encoder_2"]
+    found = unequal(
+        own,
+        ("joint_attention_dim", "T5's d_model", t5.get("d_model", 512)),
+        ("pooled_projection_dim", "CLIP's hidden_size", clip.get("hidden_size", 512)),
+    )
+    if own["out_channels"] is not None:
+        found += unequal(own, ("out_channels", "in_channels, or null", own["in_channels"]))
+    found += axes_problems(own)
     if own["in_channels"] % SIDE**2:
         found.append(f"in_channels is {own['in_channels']} (must be a multiple of {SIDE**2})")
     return [f"{file_of('transformer')}: {each}" for each in found]

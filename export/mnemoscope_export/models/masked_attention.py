@@ -1,12 +1,13 @@
-"""Attention to a prompt of which some tokens are padding, for any batch size."""
+"""Masks of prompts of which some tokens are padding, and attention to them for any batch size."""
 
 from __future__ import annotations
 
+import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-__all__ = ["AttendMasked", "unread"]
+__all__ = ["AttendMasked", "unread", "up_to_last"]
 
 _UNREAD = -10_000.0  # what diffusers adds to the attention that a token is not to have
 
@@ -14,6 +15,13 @@ _UNREAD = -10_000.0  # what diffusers adds to the attention that a token is not 
 def unread(mask: Tensor) -> Tensor:
     """What is added to attention, of 1 where a token is read. # [B, L] -> [B, 1, L]"""
     return ((1 - mask) * _UNREAD)[:, None]
+
+
+def up_to_last(found: Tensor, dtype: torch.dtype) -> Tensor:
+    """1 up to the last place where something was found, that one included. # [B, L]"""
+    places = torch.arange(found.shape[1], device=found.device)
+    last = (found.to(torch.int64) * places).amax(1, keepdim=True)
+    return (places <= last).to(dtype)
 
 
 class AttendMasked:

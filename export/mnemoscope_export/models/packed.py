@@ -13,11 +13,10 @@ from mnemoscope_runtime.errors import InputError
 from .flow import FlowSchedule
 from .transformer import TransformerModel
 
-__all__ = ["SIDE", "PackedFlow"]
+__all__ = ["SIDE", "PackedFlow", "axes_problems"]
 
 SIDE = 2  # positions of a patch
 _SIZE = 128, 128  # the pipelines' own, 1024 px
-_TAPPED = 3  # of the first blocks, as of Stable Diffusion 3
 
 
 class PackedFlow(FlowSchedule, TransformerModel):
@@ -69,10 +68,6 @@ class PackedFlow(FlowSchedule, TransformerModel):
         found = number if isinstance(number, Tensor) else torch.tensor(float(number))
         return found.to(latents.device, latents.dtype).reshape(-1).expand(latents.shape[0])
 
-    def auto_taps(self) -> list[str]:
-        """The first three blocks."""
-        return self.tappable()[:_TAPPED]
-
     def feature(self, output: Any) -> Tensor:
         """The image stream, the second of what a block returns. # [B, N, D]"""
         found: Tensor = output[1]
@@ -86,3 +81,14 @@ class PackedFlow(FlowSchedule, TransformerModel):
         """See `Model.both`: these pipelines run the prompt first, and then the other branch."""
         cond, uncond = outputs
         return self.unpacked(torch.cat([uncond, cond]))
+
+
+def axes_problems(own: Mapping[str, Any]) -> list[str]:
+    """What in a transformer's options does not fit where tokens have places in three axes."""
+    axes, width = own["axes_dims_rope"], own["attention_head_dim"]
+    if isinstance(axes, list | tuple) and len(axes) == 3 and sum(axes) == width:
+        return []
+    return [
+        f"axes_dims_rope is {axes} (must be three numbers that add up to attention_head_dim, "
+        f"{width})"
+    ]

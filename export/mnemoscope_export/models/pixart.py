@@ -14,24 +14,22 @@ from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor, nn
 from transformers import T5EncoderModel, T5Tokenizer
 
-from mnemoscope_runtime.errors import InputError
-
 from ..configs import refuse, scheduler_problems
 from ..configs.flow import t5_problems
 from ..configs.layout import T5_TOKENIZER, Layout, file_of
-from ..configs.options import Option, flag, free, number, off, only, problems, whole
+from ..configs.options import Option, flag, free, number, off, only, problems, taken, unequal, whole
 from ..configs.parts import SAMPLERS
 from .base import Configs, Embeds
-from .masked_attention import AttendMasked, unread
+from .cross_attending import CrossAttendingModel
+from .masked_attention import AttendMasked, unread, up_to_last
 from .on_bank import OnBank, for_each_noise, for_each_prompt, shared_copy
 from .schedule import DdimSchedule
 from .sentencepiece import read_sentencepiece
-from .transformer import TransformerModel, refuse_triggers
+from .transformer import refuse_triggers
 
 __all__ = ["LAYOUT", "TRANSFORMER", "PixArtSigma"]
 
 _LENGTH = 300  # diffusers' max_sequence_length
-_TAPPED = 3  # of the first blocks, as of other transformers
 
 # diffusers' PixArtTransformer2DModel, and what older versions wrote of its predecessor
 TRANSFORMER: Mapping[str, Option] = {
@@ -82,7 +80,7 @@ LAYOUT = Layout(
 
 
 @dataclass(frozen=True)
-class PixArtSigma(DdimSchedule, TransformerModel):
+class PixArtSigma(DdimSchedule, CrossAttendingModel):
     """The parts of a PixArt-Sigma pipeline that predict (Chen et al. 2024).
 
     Attributes:
@@ -96,7 +94,6 @@ class PixArtSigma(DdimSchedule, TransformerModel):
     scheduler: DDIMScheduler
 
     called: ClassVar[str] = "PixArt-Sigma"
-    embeddings: ClassVar[tuple[str, ...]] = ("prompt_embeds", "prompt_mask")
     reading: ClassVar[Mapping[str, Any]] = MappingProxyType({"lowercase": True})
     config_files: ClassVar[Mapping[str, str]] = LAYOUT.files
     networks: ClassVar[Mapping[str, Any]] = {
@@ -104,21 +101,12 @@ class PixArtSigma(DdimSchedule, TransformerModel):
         "transformer": PixArtTransformer2DModel,
     }
     pipeline_class: ClassVar[Any] = PixArtSigmaPipeline
+    patch_size: ClassVar[int] = 2
 
     @classmethod
     def check_configs(cls, configs: Configs, origin: str) -> None:
         """See `TransformerModel.check_configs`."""
         refuse(origin, LAYOUT.problems(configs) or _joint_problems(configs))
-
-    @classmethod
-    def check_sides(cls, config: Mapping[str, Any], model: str, size: tuple[int, int]) -> None:
-        """They are whole patches."""
-        patch = int(config.get("patch_size", 2))
-        if any(side % patch or side < patch for side in size):
-            raise InputError(
-                f"The transformer of {model} cuts its latents into patches of {patch}x{patch}, so "
-                f"{size[0]}x{size[1]} do not fit. Give multiples of {patch}."
-            )
 
     @classmethod
     def read_tokenizers(cls, folder: Path, configs: Configs) -> dict[str, Any]:  # noqa: ARG003
@@ -127,22 +115,10 @@ class PixArtSigma(DdimSchedule, TransformerModel):
         refuse_triggers(folder, found, cls.called)
         return found
 
-    @classmethod
-    def assemble(cls, parts: Mapping[str, Any]) -> Any:
-        """See `Model.assemble`."""
-        return PixArtSigmaPipeline(**{"vae": None, **parts})
-
     @property
     def family(self) -> str:
         """ "pixart-sigma" """
         return "pixart-sigma"
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the latents: those the transformer was trained on, unless resized."""
-        config = self.transformer.config
-        height, width = self.latent_size or (config.sample_size, config.sample_size)
-        return config.in_channels, height, width
 
     @staticmethod
     def written_out(prompts: Sequence[str], tokenizer: Any) -> list[str]:  # noqa: ARG004
@@ -160,10 +136,8 @@ class PixArtSigma(DdimSchedule, TransformerModel):
             # ([B, 300, D], [B, 300])
         """
         # padding holds no end, whatever the prompt says
-        places = torch.arange(input_ids.shape[1], device=input_ids.device)
         is_end = input_ids == self.text_encoder.config.eos_token_id
-        last = (is_end.to(torch.int64) * places).amax(1, keepdim=True)
-        mask = (places <= last).to(self.text_encoder.dtype)
+        mask = up_to_last(is_end, self.text_encoder.dtype)
         # of ones and zeros transformers looks up each pair of tokens, which CUDA cannot of booleans
         bias = (1 - mask)[:, None, None] * torch.finfo(mask.dtype).min
         return self.text_encoder(input_ids, attention_mask=bias).last_hidden_state, mask
@@ -198,35 +172,6 @@ class PixArtSigma(DdimSchedule, TransformerModel):
     def on_bank(self, noises: Tensor, timestep: int) -> OnBank:
         """All is computed that comes before the first block is told of the prompt."""
         return _Folded(self, noises, timestep)
-
-    def tappable(self) -> list[str]:
-        """The blocks."""
-        return [f"transformer_blocks.{i}" for i in range(self.transformer.config.num_layers)]
-
-    def auto_taps(self) -> list[str]:
-        """The first three blocks."""
-        return self.tappable()[:_TAPPED]
-
-    def told_by(self, pipeline: Any, prompts: Sequence[str] | None, **options: Any) -> Embeds:
-        """See `Model.told_by`."""
-        found = pipeline.encode_prompt(
-            list(prompts or [""]),
-            device=self.network.device,
-            negative_prompt=self.negative or "",
-            **options,
-        )
-        told, mask = found[:2] if prompts else found[2:]
-        return told, mask.to(told.dtype)
-
-    def call_options(self, told: Embeds, empty: Embeds, size: tuple[int, int]) -> dict[str, Any]:
-        """See `Model.call_options`."""
-        return {
-            **super().call_options(told, empty, size),
-            "prompt_attention_mask": told[1],
-            "negative_prompt_attention_mask": empty[1],
-            "negative_prompt": None,
-            "use_resolution_binning": False,
-        }
 
     def both(self, outputs: Sequence[Tensor]) -> Tensor:
         """See `Model.both`."""
@@ -314,17 +259,14 @@ def _modulation(block: BasicTransformerBlock, time: Tensor) -> Tensor:
 
 def _joint_problems(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What does not fit together."""
-    own = {name: configs["transformer"].get(name, o.default) for name, o in TRANSFORMER.items()}
+    own = taken(TRANSFORMER, configs["transformer"])
     width = own["num_attention_heads"] * own["attention_head_dim"]
     told = configs["text_encoder"].get("d_model", 512)
-    found = [
-        f"{option} is {own[option]} (must be {words}, {value})"
-        for option, words, value in (
-            ("caption_channels", "T5's d_model", told),
-            ("cross_attention_dim", "num_attention_heads x attention_head_dim", width),
-        )
-        if own[option] != value
-    ]
+    found = unequal(
+        own,
+        ("caption_channels", "T5's d_model", told),
+        ("cross_attention_dim", "num_attention_heads x attention_head_dim", width),
+    )
     channels = own["in_channels"]
     if own["out_channels"] not in (None, channels, 2 * channels):
         found.append(

@@ -18,18 +18,16 @@ from diffusers import (
 from torch import Tensor, nn
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
 
-from mnemoscope_runtime.errors import ExportError
-
 from ..configs import refuse
 from ..configs.flow import flow_problems
 from ..configs.layout import Layout, file_of
-from ..configs.options import Option, number, off, only, problems, whole
+from ..configs.options import Option, number, off, only, problems, taken, unequal, whole
 from .base import Configs, Embeds
-from .contents import lfs_pointer
-from .messages import first_line
+from .masked_attention import up_to_last
 from .on_bank import OnBank, shared_copy
-from .packed import SIDE, PackedFlow
+from .packed import SIDE, PackedFlow, axes_problems
 from .qwen_blocks import Attend, FoldedQwenImage, Places
+from .tokenizer_files import check_bpe, read
 from .transformer import refuse_triggers
 
 __all__ = ["LAYOUT", "TEXT", "TRANSFORMER", "QwenImage"]
@@ -131,31 +129,11 @@ class QwenImage(PackedFlow):
     @classmethod
     def read_tokenizers(cls, folder: Path, configs: Configs) -> dict[str, Any]:  # noqa: ARG003
         """See `Model.read_tokenizers`."""
-        where = folder / "tokenizer"
-        for name in ("tokenizer.json", "vocab.json", "merges.txt"):
-            lfs_pointer(where / name)
-        layouts = (("tokenizer.json",), ("vocab.json", "merges.txt"))
-        if not any(all((where / name).is_file() for name in names) for names in layouts):
-            raise ExportError(
-                f"{where} has neither vocab.json and merges.txt nor tokenizer.json, so there is no "
-                "tokenizer. Copy it from the model."
-            )
-        try:
-            tokenizer = Qwen2Tokenizer.from_pretrained(folder, subfolder="tokenizer")
-        except Exception as error:  # of its files' contents: those errors share no base class
-            raise ExportError(
-                f"The files of {where} are no tokenizer's: {type(error).__name__}, "
-                f"{first_line(error)} Copy them again."
-            ) from error
+        check_bpe(folder / "tokenizer")
+        tokenizer = read(Qwen2Tokenizer, folder, "tokenizer")
         tokenizer.model_max_length = _DROPPED + _LENGTH
         refuse_triggers(folder, {"tokenizer": tokenizer}, cls.called)
         return {"tokenizer": tokenizer}
-
-    @classmethod
-    def assemble(cls, parts: Mapping[str, Any]) -> Any:
-        """See `Model.assemble`; the scheduler is a copy."""
-        scheduler = FlowMatchEulerDiscreteScheduler.from_config(parts["scheduler"].config)
-        return QwenImagePipeline(**{"vae": None, **parts, "scheduler": scheduler})
 
     @property
     def family(self) -> str:
@@ -206,12 +184,10 @@ class QwenImage(PackedFlow):
             1 where there is none. # ([B, 512, D], [B, 512])
         """
         # a template ends in no padding, whatever the prompt says, and nothing reads what follows
-        places = torch.arange(input_ids.shape[1], device=input_ids.device)
         is_read = input_ids != self.tokenizer.pad_token_id
-        last = (is_read.to(torch.int64) * places).amax(1, keepdim=True)
         states = self.text_encoder.model.language_model(input_ids, use_cache=False)
         told = states.last_hidden_state[:, _DROPPED:]
-        mask = (places <= last).to(told.dtype)[:, _DROPPED:]
+        mask = up_to_last(is_read, told.dtype)[:, _DROPPED:]
         return told * mask[..., None], mask
 
     def predict(self, latents: Tensor, timestep: Tensor | float, embeds: Embeds) -> Tensor:
@@ -248,10 +224,6 @@ class QwenImage(PackedFlow):
         """The patches are embedded, and all that the timestep makes of blocks is computed."""
         return FoldedQwenImage(self.traceable(), noises, timestep)
 
-    def tappable(self) -> list[str]:
-        """The blocks: what is compared is their image stream."""
-        return [f"transformer_blocks.{i}" for i in range(self.transformer.config.num_layers)]
-
     def told_by(self, pipeline: Any, prompts: Sequence[str] | None, **options: Any) -> Embeds:
         """See `Model.told_by`; filled up to the length of a bundle."""
         told, mask = pipeline.encode_prompt(
@@ -276,24 +248,13 @@ class QwenImage(PackedFlow):
 
 def _joint_problems(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What does not fit together."""
-    own = {name: configs["transformer"].get(name, o.default) for name, o in TRANSFORMER.items()}
+    own = taken(TRANSFORMER, configs["transformer"])
     encoder = configs["text_encoder"]
     told = (encoder.get("text_config") or encoder).get("hidden_size", TEXT["hidden_size"].default)
-    found = []
-    if own["joint_attention_dim"] != told:
-        found.append(
-            f"joint_attention_dim is {own['joint_attention_dim']} (must be Qwen2.5-VL's "
-            f"hidden_size, {told})"
-        )
-    if own["in_channels"] != own["out_channels"] * SIDE**2:
-        found.append(
-            f"in_channels is {own['in_channels']} (must be {SIDE**2} x out_channels, "
-            f"{own['out_channels'] * SIDE**2})"
-        )
-    axes, width = own["axes_dims_rope"], own["attention_head_dim"]
-    if not isinstance(axes, list | tuple) or len(axes) != 3 or sum(axes) != width:
-        found.append(
-            f"axes_dims_rope is {axes} (must be three numbers that add up to attention_head_dim, "
-            f"{width})"
-        )
+    found = unequal(
+        own,
+        ("joint_attention_dim", "Qwen2.5-VL's hidden_size", told),
+        ("in_channels", f"{SIDE**2} x out_channels", own["out_channels"] * SIDE**2),
+    )
+    found += axes_problems(own)
     return [f"{file_of('transformer')}: {each}" for each in found]

@@ -18,27 +18,27 @@ from diffusers import (
 from torch import Tensor
 from transformers import Gemma2Model, GemmaTokenizer
 
-from mnemoscope_runtime.errors import ExportError, InputError
+from mnemoscope_runtime.errors import ExportError
 from mnemoscope_runtime.schedulers import FlowDpm
 
 from ..configs import refuse
 from ..configs.flow import dpm_problems
 from ..configs.layout import Layout, file_of
-from ..configs.options import Option, flag, free, number, off, only, problems, whole
+from ..configs.options import Option, flag, free, number, off, only, problems, taken, unequal, whole
 from ..configs.pipeline import INDEX
 from ..records import dpm_record
 from .base import Configs, Embeds
+from .cross_attending import CrossAttendingModel
 from .flow import RectifiedFlow
-from .masked_attention import AttendMasked
+from .masked_attention import AttendMasked, up_to_last
 from .on_bank import OnBank, shared_copy
 from .sana_blocks import AttendLinear, FoldedSana
 from .sentencepiece import read_sentencepiece
-from .transformer import TransformerModel, refuse_triggers
+from .transformer import refuse_triggers
 
 __all__ = ["INSTRUCTION", "LAYOUT", "TEXT", "TRANSFORMER", "Sana"]
 
 _LENGTH = 300  # diffusers' max_sequence_length
-_TAPPED = 3  # of the first blocks, as of other transformers
 # the pipeline's complex_human_instruction, as it stands before a prompt
 INSTRUCTION = (
     "Given a user prompt, generate an 'Enhanced prompt' that provides detailed visual descriptions "
@@ -139,7 +139,7 @@ LAYOUT = Layout(
 
 
 @dataclass(frozen=True)
-class Sana(RectifiedFlow, TransformerModel):
+class Sana(RectifiedFlow, CrossAttendingModel):
     """The parts of a Sana pipeline that predict (Xie et al. 2024).
 
     Attributes:
@@ -153,7 +153,6 @@ class Sana(RectifiedFlow, TransformerModel):
     scheduler: DPMSolverMultistepScheduler
 
     called: ClassVar[str] = "Sana"
-    embeddings: ClassVar[tuple[str, ...]] = ("prompt_embeds", "prompt_mask")
     reading: ClassVar[Mapping[str, Any]] = MappingProxyType(
         {"lowercase": True, "template": INSTRUCTION + "{}"}
     )
@@ -163,6 +162,7 @@ class Sana(RectifiedFlow, TransformerModel):
         "transformer": SanaTransformer2DModel,
     }
     pipeline_class: ClassVar[Any] = SanaPipeline
+    patch_size: ClassVar[int] = 1
     vae_class: ClassVar[Any] = AutoencoderDC
 
     @classmethod
@@ -171,16 +171,6 @@ class Sana(RectifiedFlow, TransformerModel):
         kind = str(configs.get("model_index", {}).get("_class_name"))
         others = [f"{INDEX}: {kind} {_OTHERS[kind]}"] if kind in _OTHERS else []
         refuse(origin, [*others, *LAYOUT.problems(configs)] or _joint_problems(configs))
-
-    @classmethod
-    def check_sides(cls, config: Mapping[str, Any], model: str, size: tuple[int, int]) -> None:
-        """They are whole patches."""
-        patch = int(config.get("patch_size", 1))
-        if any(side % patch or side < patch for side in size):
-            raise InputError(
-                f"The transformer of {model} cuts its latents into patches of {patch}x{patch}, so "
-                f"{size[0]}x{size[1]} do not fit. Give multiples of {patch}."
-            )
 
     @classmethod
     def read_tokenizers(cls, folder: Path, configs: Configs) -> dict[str, Any]:  # noqa: ARG003
@@ -202,22 +192,10 @@ class Sana(RectifiedFlow, TransformerModel):
         """See `Model.read_scheduler`."""
         return DPMSolverMultistepScheduler.from_pretrained(folder, subfolder="scheduler")
 
-    @classmethod
-    def assemble(cls, parts: Mapping[str, Any]) -> Any:
-        """See `Model.assemble`."""
-        return SanaPipeline(**{"vae": None, **parts})
-
     @property
     def family(self) -> str:
         """ "sana" """
         return "sana"
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the latents: those the transformer was trained on, unless resized."""
-        config = self.transformer.config
-        height, width = self.latent_size or (config.sample_size, config.sample_size)
-        return config.in_channels, height, width
 
     @property
     def tokens(self) -> int:
@@ -287,8 +265,7 @@ class Sana(RectifiedFlow, TransformerModel):
             use_cache=False,
         ).last_hidden_state
         is_read = input_ids != self.tokenizer.pad_token_id
-        last = (is_read.to(torch.int64) * places).amax(1, keepdim=True)
-        mask = (places <= last).to(states.dtype)
+        mask = up_to_last(is_read, states.dtype)
         told, mask = (
             torch.cat([each[:, :1], each[:, 1 - _LENGTH :]], 1)
             for each in (states * mask[..., None], mask)
@@ -328,52 +305,26 @@ class Sana(RectifiedFlow, TransformerModel):
         """All is computed that comes before the first block is told of the prompt."""
         return FoldedSana(self.traceable().transformer, noises, timestep)
 
-    def tappable(self) -> list[str]:
-        """The blocks."""
-        return [f"transformer_blocks.{i}" for i in range(self.transformer.config.num_layers)]
-
-    def auto_taps(self) -> list[str]:
-        """The first three blocks."""
-        return self.tappable()[:_TAPPED]
-
     def told_by(self, pipeline: Any, prompts: Sequence[str] | None, **options: Any) -> Embeds:
         """See `Model.told_by`; zeros where there is padding, which nothing reads."""
-        found = pipeline.encode_prompt(
-            list(prompts or [""]),
-            device=self.network.device,
-            negative_prompt=self.negative or "",
-            complex_human_instruction=INSTRUCTION.split("\n"),
-            **options,
+        instruction = INSTRUCTION.split("\n")
+        told, mask = super().told_by(
+            pipeline, prompts, complex_human_instruction=instruction, **options
         )
-        told, mask = found[:2] if prompts else found[2:]
-        mask = mask.to(told.dtype)
         return told * mask[..., None], mask
-
-    def call_options(self, told: Embeds, empty: Embeds, size: tuple[int, int]) -> dict[str, Any]:
-        """See `Model.call_options`."""
-        return {
-            **super().call_options(told, empty, size),
-            "prompt_attention_mask": told[1],
-            "negative_prompt_attention_mask": empty[1],
-            "negative_prompt": None,
-            "use_resolution_binning": False,
-        }
 
 
 def _joint_problems(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What does not fit together."""
-    own = {name: configs["transformer"].get(name, o.default) for name, o in TRANSFORMER.items()}
+    own = taken(TRANSFORMER, configs["transformer"])
     width = own["num_attention_heads"] * own["attention_head_dim"]
     heads = own["num_cross_attention_heads"] * own["cross_attention_head_dim"]
     told = configs["text_encoder"].get("hidden_size", TEXT["hidden_size"].default)
-    found = [
-        f"{option} is {own[option]} (must be {words}, {value})"
-        for option, words, value in (
-            ("caption_channels", "Gemma's hidden_size", told),
-            ("cross_attention_dim", "num_attention_heads x attention_head_dim", width),
-        )
-        if own[option] != value
-    ]
+    found = unequal(
+        own,
+        ("caption_channels", "Gemma's hidden_size", told),
+        ("cross_attention_dim", "num_attention_heads x attention_head_dim", width),
+    )
     if heads != width:
         found.append(
             f"num_cross_attention_heads x cross_attention_head_dim is {heads} (must be "

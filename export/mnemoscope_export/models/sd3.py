@@ -30,7 +30,6 @@ from .transformer import TransformerModel, refuse_triggers
 __all__ = ["StableDiffusion3"]
 
 _T5_LENGTH = 256  # diffusers' max_sequence_length, whatever there is a T5
-_TAPPED = 3  # of the first blocks: see docs/taps.md
 
 
 @dataclass(frozen=True)
@@ -102,22 +101,13 @@ class StableDiffusion3(FlowSchedule, TransformerModel):
 
     @classmethod
     def assemble(cls, parts: Mapping[str, Any]) -> Any:
-        """See `Model.assemble`; the scheduler is a copy."""
-        scheduler = FlowMatchEulerDiscreteScheduler.from_config(parts["scheduler"].config)
-        none = dict.fromkeys(("tokenizer_3", "text_encoder_3", "vae"))
-        return StableDiffusion3Pipeline(**{**none, **parts, "scheduler": scheduler})
+        """See `Model.assemble`; there may be no T5."""
+        return super().assemble({"tokenizer_3": None, "text_encoder_3": None, **parts})
 
     @property
     def family(self) -> str:
         """ "sd3" """
         return "sd3"
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the latents: those the transformer was trained on, unless resized."""
-        config = self.transformer.config
-        height, width = self.latent_size or (config.sample_size, config.sample_size)
-        return config.in_channels, height, width
 
     @property
     def image_tokens(self) -> int:
@@ -182,14 +172,6 @@ class StableDiffusion3(FlowSchedule, TransformerModel):
         """The patches are embedded, and the timestep; one zero stands for all of an absent T5's."""
         zeros = _T5_LENGTH if self.text_encoder_3 is None else 0
         return FoldedMmdit(self.transformer, noises, timestep, zeros)
-
-    def tappable(self) -> list[str]:
-        """The blocks: what is compared is their image stream."""
-        return [f"transformer_blocks.{i}" for i in range(self.transformer.config.num_layers)]
-
-    def auto_taps(self) -> list[str]:
-        """The first three blocks."""
-        return self.tappable()[:_TAPPED]
 
     def feature(self, output: Any) -> Tensor:
         """The image stream, the second of what a block returns. # [B, N, D]"""

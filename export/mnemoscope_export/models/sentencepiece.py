@@ -10,7 +10,7 @@ from transformers import GemmaTokenizer, T5Tokenizer
 from mnemoscope_runtime.errors import ExportError
 
 from .contents import lfs_pointer
-from .messages import first_line
+from .tokenizer_files import read
 
 __all__ = ["read_sentencepiece"]
 
@@ -38,12 +38,6 @@ def read_sentencepiece(kind: type[Kind], folder: Path, name: str, length: int) -
             f"read it with `{kind.__name__}.from_pretrained(DIR)` (needs sentencepiece), save that "
             "with `save_pretrained(DIR)`, and export again."
         )
-    try:
-        tokenizer: Kind = kind.from_pretrained(folder, subfolder=name)
-    except Exception as error:  # of its files' contents: those errors share no base class
-        raise ExportError(
-            f"The files of {where} are no tokenizer's: {type(error).__name__}, "
-            f"{first_line(error)} Copy them again."
-        ) from error
+    tokenizer = read(kind, folder, name)
     tokenizer.model_max_length = length
     return tokenizer

@@ -15,6 +15,8 @@ from .options import LoadOptions
 
 __all__ = ["TransformerModel", "refuse_triggers"]
 
+_TAPPED = 3  # of the first blocks: see docs/taps.md
+
 
 class TransformerModel(Model):
     """A pipeline whose transformer predicts.
@@ -84,6 +86,27 @@ class TransformerModel(Model):
         """
         self.check_sides(self.network.config, self.id, size)
         return super().resized(size)
+
+    @classmethod
+    def assemble(cls, parts: Mapping[str, Any]) -> Any:
+        """See `Model.assemble`; the scheduler is a copy."""
+        scheduler = type(parts["scheduler"]).from_config(parts["scheduler"].config)
+        return cls.pipeline_class(**{"vae": None, **parts, "scheduler": scheduler})
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the latents: those the transformer was trained on, unless resized."""
+        config = self.network.config
+        height, width = self.latent_size or (config.sample_size, config.sample_size)
+        return config.in_channels, height, width
+
+    def tappable(self) -> list[str]:
+        """The blocks; of joint ones what is compared is their image stream."""
+        return [f"transformer_blocks.{i}" for i in range(self.network.config.num_layers)]
+
+    def auto_taps(self) -> list[str]:
+        """The first three blocks."""
+        return self.tappable()[:_TAPPED]
 
     @staticmethod
     def written_out(prompts: Sequence[str], tokenizer: Any) -> list[str]:  # noqa: ARG004
