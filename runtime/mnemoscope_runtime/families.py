@@ -16,10 +16,12 @@ class Family:
         name: As its users know it.
         any_length: Its network may be told of more tokens than its tokenizers make, so that models
             can be exported with --any-length.
+        distilled: Guidance was distilled into its network, which predicts once at every step.
     """
 
     name: str
     any_length: bool = False
+    distilled: bool = False
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -27,8 +29,8 @@ FAMILIES: Mapping[str, Family] = {
     "sd2": Family("Stable Diffusion 2.x", any_length=True),
     "sdxl": Family("Stable Diffusion XL", any_length=True),
     "sd3": Family("Stable Diffusion 3"),
-    "flux-dev": Family("FLUX.1 dev"),
-    "flux-schnell": Family("FLUX.1 schnell"),
+    "flux-dev": Family("FLUX.1 dev", distilled=True),
+    "flux-schnell": Family("FLUX.1 schnell", distilled=True),
     "pixart-sigma": Family("PixArt-Sigma"),
     "qwen-image": Family("Qwen-Image"),
     "sana": Family("Sana"),

@@ -105,6 +105,11 @@ class Model(Parts):
 
     # what it predicts
 
+    @property
+    def usual_guidance(self) -> float | None:
+        """What pictures are drawn with unless another guidance is asked for; None if none is."""
+        return GUIDANCE
+
     def guided(self, guidance: float | None) -> tuple[Self, float]:
         """The model as it is sampled, and the scale of classifier-free guidance.
 

@@ -142,16 +142,20 @@ class Flux(PackedFlow):
 
     def record(self) -> ModelRecord:
         """What the manifest says of it: also the guidance that is told."""
-        return replace(super().record(), told_guidance=self.guidance if self.is_guided else None)
+        return replace(super().record(), told_guidance=self.usual_guidance)
 
     def difference(self, record: ModelRecord, weights_sha256: str | None = None) -> str | None:
         """See `Model.difference`."""
-        told = self.guidance if self.is_guided else None
         if found := super().difference(record, weights_sha256):
             return found
-        if record.told_guidance != told:
+        if record.told_guidance != self.usual_guidance:
             return f"which is told a guidance of {record.told_guidance}, not that"
         return None
+
+    @property
+    def usual_guidance(self) -> float | None:
+        """What dev's transformer is told; none for schnell."""
+        return self.guidance if self.is_guided else None
 
     def guided(self, guidance: float | None) -> tuple[Self, float]:
         """The model told a guidance. Its prediction is taken as it is.
@@ -164,7 +168,7 @@ class Flux(PackedFlow):
         if not self.is_guided:
             raise InputError(
                 f"{self.id} is a schnell, whose transformer is told no guidance, and which draws "
-                "without any. Leave --guidance (in Python `guidance`) out."
+                "without any. Leave --guidance out; in Python `guidance` is None."
             )
         return replace(self, guidance=float(guidance)), 1.0
 

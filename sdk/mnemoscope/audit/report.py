@@ -128,9 +128,10 @@ def _drawing(confirmation: Confirmation | None) -> dict[str, str]:
     if confirmation is None:
         return {}
     above, repeats = confirmation.copied_above, confirmation.repeats
+    guidance = confirmation.guidance
     return {
         "drawn from": f"{counted(confirmation.seeds, 'seed')}, {confirmation.steps} steps, "
-        f"guidance {confirmation.guidance:.3g}",
+        f"{'no guidance' if guidance is None else f'guidance {guidance:.3g}'}",
         "compared by": confirmation.descriptor,
         "a copy above a cosine of": "not known" if above is None else f"{above:.3g}",
         "a duplicate above a cosine of": (

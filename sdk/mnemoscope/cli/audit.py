@@ -10,16 +10,25 @@ from typing import Annotated
 
 import typer
 
-from mnemoscope_runtime import BackendOptions, Bundle, BundleError, InputError, tokenizer_of
+from mnemoscope_runtime import (
+    BackendOptions,
+    Bundle,
+    BundleError,
+    InputError,
+    Manifest,
+    tokenizer_of,
+)
 
 from .. import embedded
 from ..audit import Artist, Confirming, audit
 from ..audit.checking import check_audit
 from ..audit.confirming import AT_MOST, UNFLAGGED
+from ..audit.confirming.artist import Opens
 from ..calibration import CalibrationFile
 from ..calibration.cascade import First
 from ..captioned import has_pictures
 from ..detector import Detector
+from ..drawing.generate import require_torch
 from ..drawing.known_descriptors import descriptor_file
 from ..prompts.printable import counted
 from ..screening.opening import read_calibration
@@ -115,6 +124,25 @@ class _Opening:
             trust=self.trust and self.trust.absolute(),
             only=bundle.id,
         )
+
+
+def _drawing_as(
+    manifest: Manifest, model: str | None, descriptor: str | None, loading: Loading
+) -> Opens:
+    """What opens the artist, here or elsewhere, that draws as a bundle's model was measured."""
+    require_torch()
+    from ..mitigate import Sampling
+
+    sampling = Sampling.of(manifest)
+    return partial(
+        Artist.load,
+        _absolute(model),
+        descriptor=_absolute(descriptor),
+        options=loading.options(),
+        steps=sampling.steps,
+        guidance=sampling.guidance,
+        tell=say,
+    )
 
 
 def _absolute(name: str | None) -> str | None:
@@ -242,23 +270,6 @@ def command(
     )
     if descriptor is not None:
         descriptor_file(descriptor)
-    confirming = None
-    if seeds:
-        quiet_libraries()
-        draws = partial(
-            Artist.load,
-            _absolute(model),
-            descriptor=_absolute(descriptor),
-            options=loading.options(),
-            tell=say,
-        )
-        confirming = Confirming(
-            draws(),
-            None if on_ray is None else draws,
-            seeds=seeds,
-            at_most=at_most,
-            unflagged=unflagged,
-        )
     opens = _Opening(bundle, backend, model, options, detector, first, calibration, trust)
     measures: Detector | _Opening
     with ExitStack() as stack:
@@ -268,13 +279,26 @@ def command(
                 say(f"backend: {screen.screener.backend.name}")
             say_unused(backend, options, screen.screener.backend)
             reads = screen.screener.tokenizer.cut_at
+            manifest = screen.screener.bundle.manifest
             measures, workers = screen, None
         else:
             known = Bundle.open(bundle or embedded.BUNDLE, trust=trust)
             reads = tokenizer_of(known).cut_at
+            manifest = known.manifest
             measures = opens.elsewhere(known, on_ray.options(backend, options))
             del known  # all of its files
             workers = stack.enter_context(on_ray.running(backend, options))
+        confirming = None
+        if seeds:
+            quiet_libraries()
+            draws = _drawing_as(manifest, model, descriptor, loading)
+            confirming = Confirming(
+                draws(),
+                None if on_ray is None else draws,
+                seeds=seeds,
+                at_most=at_most,
+                unflagged=unflagged,
+            )
         begins, progress = stack.enter_context(stages_shown())
         try:
             found = audit(

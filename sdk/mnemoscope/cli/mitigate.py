@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from mnemoscope_export import Model
 
-    from ..mitigate import Kit, Painter
+    from ..mitigate import Kit, Painter, Sampling
 
 __all__ = ["EPILOG", "command"]
 
@@ -153,10 +153,16 @@ def command(
     limit: Annotated[
         int | None, typer.Option(min=1, help="--compare: so many prompts.", show_default="all")
     ] = None,
-    steps: Annotated[int, typer.Option(help="Steps, those of the bundle.")] = 50,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps.", show_default="of the bundle; without one 50")
+    ] = None,
     guidance: Annotated[
-        float, typer.Option(help="Classifier-free guidance, that of the bundle.")
-    ] = 7.5,
+        float | None,
+        typer.Option(
+            help="Classifier-free guidance; of FLUX.1 dev what it is told.",
+            show_default="of the bundle; without one the family's own, mostly 7.5",
+        ),
+    ] = None,
     output_format: Annotated[
         Format, typer.Option("--format", help="How figures are told.")
     ] = Format.table,
@@ -202,26 +208,22 @@ def command(
     if compare:
         require_plots()
     quiet_libraries()
-    from ..mitigate import LADDER, STRATEGIES, Kit, Mitigator, Painter, Rule, Sampling, Yardstick
+    from ..mitigate import LADDER, STRATEGIES, Kit, Mitigator, Painter, Rule, Yardstick
 
     chosen = _names(strategy, list(STRATEGIES), LADDER, compare=compare)
     if target is not None and not _TARGETED & set(chosen):
         raise InputError(f"--target is for {', '.join(sorted(_TARGETED))}. Leave it out.")
-    sampling = Sampling(steps, guidance)
     rule = Rule(1.0, level)  # checked before anything is loaded
     given = _references(reference or [], own=own)
     path = embedded.BUNDLE if own else bundle
     known = _calibration(path, calibration, trust)
-    yardstick = Yardstick()
-    opened = None
-    if path is not None:
-        opened = Bundle.open(path, trust=trust)
-        yardstick = Yardstick.of(known, opened, sampling)
+    opened = None if path is None else Bundle.open(path, trust=trust)
+    sampling = _sampling(opened, steps, guidance)
+    yardstick = Yardstick() if opened is None else Yardstick.of(known, opened, sampling)
     painter = Painter.load(model, options=loading.options())
-    if (
-        opened is not None
-        and (difference := painter.model.difference(opened.manifest.model)) is not None
-    ):
+    sampling = painter.sampling(sampling.steps, sampling.guidance)
+    drawing, _ = painter.model.guided(sampling.guidance)
+    if opened is not None and (difference := drawing.difference(opened.manifest.model)):
         raise CalibrationError(
             f"{path} was exported from {opened.manifest.model.id}, {difference} of "
             f"{painter.model.id}: its scores say nothing of it. Give the bundle of this model, and "
@@ -245,7 +247,7 @@ def command(
         if strategy is None and painter.model.family != "sd1":
             chosen.remove("padding")
             say("padding is for Stable Diffusion 1.x, and is left out.")
-        if strategy is None and painter.model.family == "sd3":
+        if strategy is None and painter.model.predictor != "unet":
             chosen.remove("attention")
             say("attention is for Stable Diffusion 1.x, 2.x and XL, and is left out.")
         lists = lists_of(file, read, limit, others)
@@ -277,6 +279,16 @@ def command(
     tell(done, output, output_format)
     note(done, rule)
     raise typer.Exit(0 if done.passed else 5 if done.verified is None else 1)
+
+
+def _sampling(bundle: Bundle | None, steps: int | None, guidance: float | None) -> Sampling:
+    """As is asked for, and else as the bundle was measured; guidance None is the family's own."""
+    from ..mitigate import Sampling
+
+    usual = Sampling(guidance=None) if bundle is None else Sampling.of(bundle.manifest)
+    return Sampling(
+        usual.steps if steps is None else steps, usual.guidance if guidance is None else guidance
+    )
 
 
 def _descriptor(given: str | None, painter: Painter, *, compare: bool) -> CopyDescriptor:

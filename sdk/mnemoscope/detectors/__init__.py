@@ -100,13 +100,15 @@ def check_unit(statistic: Statistic, screener: Screener) -> None:
 
     Raises:
         InputError: it is of predicted noises, and the bundle's model is a flow, of which the
-            magnitude and taps alone have been measured.
+            magnitude, taps and pictures alone have been measured.
     """
-    if screener.unit != "eps" and statistic.name in DETECTORS and statistic.name != Magnitude.name:
+    of_noises = statistic.name in DETECTORS and statistic.name != Magnitude.name
+    if screener.unit != "eps" and of_noises and not statistic.draws:
         raise InputError(
             f"The detector {statistic.name!r} is of noise predictions, and {screener.bundle.path} "
             "measures the predicted picture of a flow, of which nobody knows what it says. Choose "
-            "magnitude, or of a bundle with taps taps or tap:LAYER."
+            "magnitude, or of a bundle with taps taps or tap:LAYER; tiled-l2 and copy-similarity "
+            "draw pictures of any model."
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,9 @@ from mnemoscope_runtime.errors import (
 from mnemoscope_runtime.wording import pip_install
 
 from .. import embedded
+from .latents import decoded
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
-
     from mnemoscope_export import LoadOptions
 
 __all__ = ["Decoder", "Pictures", "draw"]
@@ -42,7 +41,7 @@ class Decoder:
 
     model: str
     weights_sha256: str
-    vae: AutoencoderKL
+    vae: Any
 
     @classmethod
     def load(cls, model: str | Path | None = None, options: LoadOptions | None = None) -> Decoder:
@@ -60,14 +59,14 @@ class Decoder:
         try:
             import diffusers  # noqa: F401
 
-            from mnemoscope_export import StableDiffusion, load_vae
+            from mnemoscope_export import load_model, load_vae
         except ImportError as error:
             raise BackendUnavailable(
                 f"Pictures need PyTorch and diffusers: {error}. Install them with "
                 f"{pip_install('torch')}."
             ) from None
         name = str(model or embedded.MODEL)
-        parts = StableDiffusion.load(name, options=options)
+        parts = load_model(name, options=options)
         return cls(parts.id, parts.weights_sha256(), load_vae(name, options))
 
     def decode(self, latents: NDArray[np.float32]) -> Pictures:
@@ -84,11 +83,10 @@ class Decoder:
         """
         import torch
 
-        scale, shift = self.vae.config.scaling_factor, self.vae.config.shift_factor or 0.0
         found = []
         with torch.inference_mode():
             for each in torch.from_numpy(latents):
-                pixels = self.vae.decode(each[None] / scale + shift).sample[0].numpy()
+                pixels = decoded(self.vae, each[None])[0].numpy()
                 if not np.isfinite(pixels).all():
                     raise NumericsError(
                         "A picture is NaN or infinite, which nothing compares with. Export the "

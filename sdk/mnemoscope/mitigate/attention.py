@@ -46,9 +46,9 @@ class Attention:
         model, plan = task.model, task.plan()
         if not isinstance(model, StableDiffusion):
             raise InputError(
-                f"{model.id} is of the family {family_named(model.family).name}, whose attention "
-                "is to prompt and picture at once, and `attention` is for Stable Diffusion 1.x, "
-                "2.x and XL. Choose another strategy."
+                f"{model.id} is of the family {family_named(model.family).name}, and `attention` "
+                "changes how a UNet attends to CLIP's start token and padding: it is for Stable "
+                "Diffusion 1.x, 2.x and XL. Choose another strategy."
             )
         embeds = plan.embeds[0]
         hidden = torch.zeros(embeds.shape[:2], dtype=torch.bool)

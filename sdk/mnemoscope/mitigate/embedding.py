@@ -18,8 +18,8 @@ __all__ = ["Embedding"]
 class Embedding:
     """Adam on the conditional embedding at the first step, until the magnitude meets the target.
 
-    Every sample has an embedding of its own and one norm. The start token is left alone. Pooled
-    embeddings, which Stable Diffusion XL and 3 also read, are left alone too.
+    Every sample has an embedding of its own and one norm. The first token, CLIP's start, is left
+    alone. Pooled embeddings, which Stable Diffusion XL, 3 and FLUX.1 also read, are left alone too.
 
     Attributes:
         target: Magnitude at the first step to come down to, in the model's unit.

@@ -37,7 +37,7 @@ class Guidance:
 
     def plan(self, task: Task) -> Plan:
         """See `Strategy`."""
-        usual = task.sampling.guidance
+        usual = task.scale
 
         def schedule(t: float, magnitudes: Tensor) -> Tensor:
             before = ~_past_minimum(magnitudes)

@@ -20,11 +20,12 @@ from mnemoscope_export import (
     magnitude_of,
     unconditional,
 )
-from mnemoscope_runtime.errors import ExportError, InputError, NumericsError
+from mnemoscope_runtime import Manifest
+from mnemoscope_runtime.errors import InputError, NumericsError
 from mnemoscope_runtime.families import family_named
 
 from .. import embedded
-from ..drawing.latents import vae_pixels
+from ..drawing.latents import decoded, encoded, pixels_per_position, vae_pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,7 +52,6 @@ Limit = Callable[[int, Tensor], Tensor]  # step, update of x [B, C, H, W] -> upd
 Watch = Callable[[int, int], None]  # steps that are done, of how many; what it raises ends drawing
 
 _BATCH = 20
-_FAMILIES = ("sd1", "sd2", "sdxl", "sd3")  # that CLIP reads the prompts of, guided by two branches
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,24 @@ class Sampling:
 
     Attributes:
         steps: Steps of the sampler: DDIM, or Euler's of a flow.
-        guidance: Scale of classifier-free guidance.
+        guidance: Scale of classifier-free guidance; of FLUX.1 dev what the transformer is told, and
+            None of schnell, which takes none.
     """
 
     steps: int = 50
-    guidance: float = 7.5
+    guidance: float | None = 7.5
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= 999:
             raise InputError(f"A picture takes 1 to 999 steps, not {self.steps}.")
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Sampling:
+        """As a bundle's model was sampled when it was exported."""
+        model = manifest.model
+        distilled = family_named(model.family).distilled
+        guidance = model.told_guidance if distilled else manifest.guidance
+        return cls(manifest.scheduler.inference_steps, guidance)
 
 
 USUAL = Sampling()
@@ -91,6 +100,11 @@ class Task:
     seeds: Sequence[int]
     noises: Tensor
     sampling: Sampling = USUAL
+
+    @property
+    def scale(self) -> float:
+        """Of the guidance between the two predictions of a step: 1 takes that with the prompt."""
+        return self.model.guided(self.sampling.guidance)[1]
 
     def timesteps(self) -> Tensor:
         """The timesteps of the sampler, descending. # [steps]"""
@@ -183,6 +197,7 @@ def sample(plan: Plan, sampling: Sampling, watch: Watch = _unwatched) -> Drawn:
         NumericsError: something became NaN or infinite.
     """
     model, embeds, passes = plan.model, plan.embeds, plan.passes
+    _, usual = model.guided(sampling.guidance)
     both = _with_empty(model, embeds)
     sampler = model.started(sampling.steps)
     x = plan.latents.to(model.network.device, model.network.dtype)
@@ -199,7 +214,7 @@ def sample(plan: Plan, sampling: Sampling, watch: Watch = _unwatched) -> Drawn:
             eps = model.in_unit(cond, x, t)
             found = magnitude(eps, eps_uncond)
         magnitudes.append(found)
-        scale: float | Tensor = sampling.guidance
+        scale: float | Tensor = usual
         if plan.schedule is not None:
             scale = plan.schedule(t.item(), torch.stack(magnitudes)).to(x)[:, None, None, None]
         following = sampler.step(model.guide(uncond, cond, scale), t, x).prev_sample
@@ -253,25 +268,20 @@ class Painter:
             options: How the model is loaded.
 
         Raises:
-            ExportError: there is no such model, a part of it is missing, or strategies are not for
-                its family.
+            ExportError: there is no such model, or a part of it is missing.
         """
         name = str(name or embedded.MODEL)
         model = load_model(name, device=device, options=options)
-        if model.family not in _FAMILIES:
-            raise ExportError(
-                f"{name} is of the family {family_named(model.family).name}, which cannot be "
-                "mitigated, or drawn with to confirm what an audit finds: that was made for "
-                "prompts that CLIP reads and for guidance of two branches. Draw it with "
-                "`mnemoscope generate`; a guard mitigates requests of its pipeline too."
-            )
         return cls(model, load_vae(name, options).to(device))
 
     @property
     def side(self) -> int:
         """How many pixels wide and high its pictures are."""
-        halved = len(self.vae.config.block_out_channels) - 1
-        return int(self.model.latent_shape[-1] * 2**halved)
+        return self.model.latent_shape[-1] * pixels_per_position(self.vae)
+
+    def sampling(self, steps: int = 50, guidance: float | None = None) -> Sampling:
+        """Drawing in so many steps, with the family's own guidance unless there is one."""
+        return Sampling(steps, self.model.usual_guidance if guidance is None else guidance)
 
     def task(
         self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling = USUAL
@@ -279,7 +289,7 @@ class Painter:
         """What diffusers' pipeline draws of these prompts with generators of these seeds.
 
         Raises:
-            InputError: prompts or seeds cannot be used.
+            InputError: prompts or seeds cannot be used, or the model is told no guidance.
         """
         if not prompts or len(prompts) != len(seeds):
             raise InputError("Give one seed for each prompt, and at least one prompt.")
@@ -289,14 +299,13 @@ class Painter:
         noises = torch.stack(
             [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         )
-        return Task(self.model, tuple(prompts), tuple(seeds), noises, sampling)
+        model, _ = self.model.guided(sampling.guidance)
+        return Task(model, tuple(prompts), tuple(seeds), noises, sampling)
 
     @torch.no_grad()
     def pictures(self, latents: Tensor) -> list[Image]:
         """What latents show. # [B, C, H, W]"""
-        config = self.vae.config
-        scaled = latents.to(self.vae.device, self.vae.dtype) / config.scaling_factor
-        pixels = self.vae.decode(scaled + (config.shift_factor or 0.0)).sample
+        pixels = decoded(self.vae, latents)
         found: list[Image] = VaeImageProcessor().postprocess(pixels, output_type="pil")
         return found
 
@@ -306,12 +315,10 @@ class Painter:
 
         A small VAE blurs so much that SSCD takes a perfect reproduction for another picture.
         """
-        scale, shift = self.vae.config.scaling_factor, self.vae.config.shift_factor or 0.0
         found: list[Image] = []
         for i in range(0, len(images), _BATCH):
             pixels = vae_pixels(images[i : i + _BATCH], self.side)
-            latents = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist.mean
-            found += self.pictures((latents - shift) * scale)
+            found += self.pictures(encoded(self.vae, pixels))
         return found
 
 
@@ -350,7 +357,7 @@ def first_magnitudes(
         batch = prompts[i : i + _BATCH]
         task = painter.task(batch, range(i, i + len(batch)), sampling)
         t = task.timesteps()[0].item()
-        x = task.noises.to(painter.model.network.device)
-        uncond = unconditional(painter.model, x, t)
-        found += magnitude_of(painter.model, task.plan().embeds, x, t, uncond).tolist()
+        x = task.noises.to(task.model.network.device)
+        uncond = unconditional(task.model, x, t)
+        found += magnitude_of(task.model, task.plan().embeds, x, t, uncond).tolist()
     return found

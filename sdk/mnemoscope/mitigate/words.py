@@ -20,6 +20,9 @@ from .sampling import Plan, Task
 __all__ = ["RandomWords", "Rephrase", "random_prompts"]
 
 Kind = Literal["tokens", "words", "numbers"]
+_ENDS = "</w>"  # of CLIP's tokens that end a word
+_BEGINS = ("\u2581", "\u0120")  # of T5's and Gemma's, and of Qwen2's, that begin one
+_BROKEN = "\ufffd"  # for a part of a character
 
 
 @dataclass(frozen=True)
@@ -79,15 +82,20 @@ def random_prompts(model: Model, count: int = 20, seed: int = 0) -> tuple[str, .
 def _vocabulary(model: Model, kind: Kind) -> list[str]:
     if kind == "numbers":
         return [str(number) for number in range(100_000)]
-    tokenizer, _ = model.tokenizers["tokenizer"]  # of CLIP
+    tokenizer, _ = model.tokenizers["tokenizer"]
     ids = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
     if kind == "tokens":
         found = [tokenizer.decode([i]).strip() for i in ids]
-    else:
-        whole = (tokenizer.convert_ids_to_tokens(i) for i in ids)
-        found = [token.removesuffix("</w>") for token in whole if token.endswith("</w>")]
-        found = [word for word in found if word.isalpha() and word.isascii() and len(word) > 2]
-    return [word for word in found if word.isprintable() and word]
+        return [word for word in found if word.isprintable() and word and _BROKEN not in word]
+    words = map(_whole, tokenizer.convert_ids_to_tokens(ids))
+    return [word for word in words if word.isalpha() and word.isascii() and len(word) > 2]
+
+
+def _whole(token: str) -> str:
+    """The word that a token is by itself; nothing of one that is a part of words."""
+    if token.endswith(_ENDS):
+        return token.removesuffix(_ENDS)
+    return token[1:] if token.startswith(_BEGINS) else ""
 
 
 @dataclass(frozen=True)

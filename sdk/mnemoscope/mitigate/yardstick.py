@@ -45,7 +45,7 @@ class Yardstick:
         if file is None:
             return cls()
         file.check(bundle.id)
-        measured = Sampling(bundle.manifest.scheduler.inference_steps, bundle.manifest.guidance)
+        measured = Sampling.of(bundle.manifest)
         if sampling != measured:
             raise InputError(
                 f"The calibration is of {measured.steps} steps with guidance {measured.guidance}, "

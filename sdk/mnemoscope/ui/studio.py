@@ -137,14 +137,14 @@ class Studio:
                 "bundle does not hold. Start the page with --model."
             )
         painter = replace(Painter.load(options.model), watch=self._watch)
-        if difference := painter.model.difference(bundle.manifest.model):
+        sampling = Sampling.of(bundle.manifest)
+        drawing, _ = painter.model.guided(sampling.guidance)
+        if difference := drawing.difference(bundle.manifest.model):
             raise CalibrationError(
                 f"{bundle.path} was exported from {bundle.manifest.model.id}, {difference} of "
                 f"{painter.model.id}: its scores say nothing of it. Start the page with the model "
                 "of this bundle."
             )
-        scheduler = bundle.manifest.scheduler
-        sampling = Sampling(scheduler.inference_steps, bundle.manifest.guidance)
         yardstick = Yardstick.of(self._desk.calibration, bundle, sampling)
         benign = []
         if options.own:

@@ -22,7 +22,6 @@ from t5_tokenizers import t5_tokenizer
 
 from mnemoscope import Detector, ExportError, InputError
 from mnemoscope.explain.attribution import Gradient
-from mnemoscope.mitigate.sampling import Painter
 from mnemoscope_export import (
     ExportOptions,
     LoadOptions,
@@ -233,8 +232,6 @@ def test_what_it_does_not_take(folder: Path, model: Flux, schnell: Flux) -> None
         model.resized((3, 4))
     with pytest.raises(InputError, match=r"told of 512 tokens.*any-length"):
         export_bundle(model, folder / "out", ExportOptions(any_length=True))
-    with pytest.raises(ExportError, match="prompts that CLIP reads"):
-        Painter.load(folder)
     with pytest.raises(InputError, match="tokens of their own"):
         Gradient(model)
 

@@ -23,7 +23,6 @@ from transformers import GemmaTokenizer
 from mnemoscope import Detector, ExportError, InputError
 from mnemoscope.explain import explain
 from mnemoscope.explain.attribution import Gradient
-from mnemoscope.mitigate.sampling import Painter
 from mnemoscope_export import (
     ExportOptions,
     LoadOptions,
@@ -273,8 +272,6 @@ def test_what_it_does_not_take(folder: Path, model: Sana) -> None:
         export_bundle(model, folder / "out", ExportOptions(tokenizer="transformers-4"))
     with pytest.raises(ExportError, match=r"so many that some are told alike.*--inference-steps"):
         model.scheduler_record(900)
-    with pytest.raises(ExportError, match="prompts that CLIP reads"):
-        Painter.load(folder)
     with pytest.raises(InputError, match="reads prompts in a template"):
         Gradient(model, "gradient-output")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,6 @@ from mnemoscope.benchmark.latency import stages
 from mnemoscope.cli.evaluate import _detectors as which_detectors
 from mnemoscope.detectors import DETECTORS
 from mnemoscope.drawing.copy_detection import LatentDescriptor
-from mnemoscope.drawing.pictures import Decoder
 from mnemoscope.explain import explain
 from mnemoscope.explain.attribution import Gradient
 from mnemoscope.explain.words import read
@@ -51,6 +49,7 @@ from mnemoscope_export import (
     ExportOptions,
     LoadOptions,
     Lora,
+    StableDiffusion,
     Tolerance,
     denoise,
     export_bundle,
@@ -396,15 +395,9 @@ def test_options_that_it_does_not_take(folder: Path, model: StableDiffusion3) ->
             export_bundle(model, folder / "out", ExportOptions(timestep=timestep))
 
 
-VERBS: dict[str, Callable[[Path], object]] = {
-    "detectors that draw": Decoder.load,
-}
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_verbs_that_are_not_for_it(folder: Path, verb: str) -> None:
+def test_the_papers_protocol_is_not_for_it(folder: Path) -> None:
     with pytest.raises(ExportError, match=r"family stable-diffusion-3.*those alone"):
-        VERBS[verb](folder)
+        StableDiffusion.load(folder)
 
 
 def test_the_filter_and_other_detectors_are_not_for_it(
@@ -416,7 +409,9 @@ def test_the_filter_and_other_detectors_are_not_for_it(
         judge(lambda *_, **__: x, x, torch.tensor([1, 2]), told, x)
     with pytest.raises(InputError, match="CLIP's and T5's"):
         Gradient(model)
-    for name in DETECTORS.keys() - {"magnitude"}:
+    for name, each in DETECTORS.items():
+        if name == "magnitude" or each.draws:
+            continue
         with pytest.raises(InputError, match=f"{name}' is of noise predictions.*of a flow"):
             Detector(screener, detector=name)
     with pytest.raises(InputError, match="longer than the 75 tokens that CLIP reads"):

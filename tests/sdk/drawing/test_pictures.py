@@ -12,7 +12,16 @@ import torch
 from diffusers import StableDiffusionPipeline
 from predictions import both_models
 
-from mnemoscope import BackendError, BackendUnavailable, ExportError, InputError, NumericsError
+from mnemoscope import (
+    BackendError,
+    BackendUnavailable,
+    Detector,
+    ExportError,
+    InputError,
+    NumericsError,
+    embedded,
+)
+from mnemoscope.detectors.generations import TiledL2, tiled_l2
 from mnemoscope.drawing.generate import load_pipeline
 from mnemoscope.drawing.pictures import Decoder, draw
 from mnemoscope_export import StableDiffusion
@@ -39,6 +48,22 @@ def test_pictures_are_those_of_the_pipeline(screener: Screener, model_dir: Path)
         expected = pipeline([prompt] * 2, latents=bank, output_type="np").images
         assert pictures.shape == expected.shape
         np.testing.assert_allclose(pictures, expected * 255, atol=3)
+
+
+def test_a_detector_draws_with_a_flow() -> None:
+    """The one that ships: what it compares is what diffusers' pipeline draws."""
+    [prompt] = embedded.read_prompts("held_out")[:1]
+    statistic = TiledL2(Decoder.load(embedded.FLOW_MODEL))
+    with Detector.load(embedded.FLOW_BUNDLE, detector=statistic, uncalibrated="score") as detector:
+        manifest, bank = detector.screener.bundle.manifest, detector.screener.bundle.noise_bank()
+        steps = len(detector.screener.timesteps)
+        [found] = detector.screen([prompt.prompt], steps=steps, noises=2)
+    drawn = load_pipeline(embedded.FLOW_MODEL)(
+        [prompt.prompt] * 2, latents=torch.from_numpy(bank[:2]), output_type="np",
+        num_inference_steps=steps, guidance_scale=manifest.guidance, height=64, width=64,
+    ).images  # fmt: skip
+    one, other = np.rint(255 * drawn).astype(np.uint8)[:, None]
+    assert found.score == pytest.approx(-float(tiled_l2(one, other)[0]), abs=1e-3)
 
 
 def test_the_first_noises_give_the_same_pictures(screener: Screener, model_dir: Path) -> None:

@@ -61,7 +61,7 @@ def test_what_is_low_enough_is_left_alone(task: Task) -> None:
     low, high = int(first.argmin()), int(first.argmax())
     # a batch's other rows may change the order of sums: at every step a few units in the last place
     # of two predictions, which guidance multiplies
-    units = 4 * torch.finfo(torch.float32).eps * QUICK.steps * (2 * QUICK.guidance - 1)
+    units = 4 * torch.finfo(torch.float32).eps * QUICK.steps * (2 * task.scale - 1)
     rounding = units * float(plain.latents.abs().max())
     torch.testing.assert_close(drawn.latents[low], plain.latents[low], rtol=0, atol=rounding)
     assert not torch.allclose(drawn.latents[high], plain.latents[high], rtol=0, atol=5 * rounding)

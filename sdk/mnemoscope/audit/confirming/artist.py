@@ -6,7 +6,7 @@ import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -38,14 +38,14 @@ class Artist:
     Attributes:
         painter: The model.
         descriptor: What pictures are compared by.
-        steps: DDIM steps of a drawing.
-        guidance: Scale of classifier-free guidance.
+        steps: Steps of a drawing.
+        guidance: See `Sampling`.
     """
 
     painter: Painter
     descriptor: CopyDescriptor
     steps: int = 50
-    guidance: float = 7.5
+    guidance: float | None = 7.5
 
     @classmethod
     def load(
@@ -56,7 +56,7 @@ class Artist:
         options: LoadOptions | None = None,
         device: str = "cpu",
         steps: int = 50,
-        guidance: float = 7.5,
+        guidance: float | None = None,
         tell: Callable[[str], None] = warnings.warn,
     ) -> Self:
         """Load both.
@@ -69,8 +69,8 @@ class Artist:
                 then likenesses are told, and nothing is confirmed.
             options: How the model is loaded.
             device: What PyTorch runs on.
-            steps: DDIM steps of a drawing.
-            guidance: Scale of classifier-free guidance.
+            steps: Steps of a drawing.
+            guidance: See `Sampling`; None for the family's own.
             tell: Told what the user should know.
 
         Raises:
@@ -83,12 +83,14 @@ class Artist:
 
         Sampling(steps, guidance)
         painter = Painter.load(model, device=device, options=options)
+        drawing, _ = painter.model.guided(guidance)
+        painter, sampling = replace(painter, model=drawing), painter.sampling(steps, guidance)
         found: CopyDescriptor
         if descriptor is not None or model is None:
             found = load_descriptor(descriptor)
         else:
             found = _of_another(painter, tell)
-        return cls(painter, found, steps, guidance)
+        return cls(painter, found, sampling.steps, sampling.guidance)
 
     def identity(self) -> str:
         """What drawings and descriptions depend on, as a sha256."""

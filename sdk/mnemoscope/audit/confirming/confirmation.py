@@ -64,8 +64,8 @@ class Confirmation:
         copied_above: A cosine above it counts as a copy; None if nobody knows one.
         usual_up_to: What unrelated drawings reach (`findings.usual`); None of too few.
         seeds: From how many each caption was drawn.
-        steps: DDIM steps.
-        guidance: Scale of classifier-free guidance.
+        steps: Steps of a drawing.
+        guidance: Scale of classifier-free guidance, or what the network is told; None if none is.
         pictures: How many pictures could be read.
         errors: How many could not, by reason.
         chosen: Which captions were drawn.
@@ -80,7 +80,7 @@ class Confirmation:
     usual_up_to: float | None
     seeds: int
     steps: int
-    guidance: float
+    guidance: float | None
     pictures: int
     errors: Mapping[str, int]
     chosen: Chosen
