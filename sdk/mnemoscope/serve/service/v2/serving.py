@@ -14,12 +14,12 @@ from ..asking import Service
 from ..keys import REFUSAL
 from ..locks import Lock
 from .grpc import v2_handler
-from .health import CHECK, health_handler
+from .health import CHECK, WATCH, health_handler
 from .messages import SERVICE, make_messages
 
 __all__ = ["start_grpc"]
 
-_OPEN = frozenset({CHECK, f"/{SERVICE}/ServerLive", f"/{SERVICE}/ServerReady"})
+_OPEN = frozenset({CHECK, WATCH, f"/{SERVICE}/ServerLive", f"/{SERVICE}/ServerReady"})
 _ENVELOPE = 4096  # bytes of a message beside what its tensors have
 
 
