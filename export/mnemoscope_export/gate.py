@@ -12,6 +12,7 @@ from mnemoscope_runtime.agreement import relative_error
 from mnemoscope_runtime.backends.onnxruntime import OnnxRuntime
 from mnemoscope_runtime.errors import BackendUnavailable, ParityError
 from mnemoscope_runtime.manifest import Precision
+from mnemoscope_runtime.wording import counted
 
 from .oracle import PROMPTS, Coverage, Reference, Tolerance
 
@@ -135,8 +136,9 @@ def _worst(
                 where = f" in the tap {taps[tap]}" if tap >= 0 else ""
                 raise ParityError(
                     f"The {graph} graph differs from {reference.oracle} by {error:.1e}{where} "
-                    f"(relative, batch {batch}, {noises} noises); {tolerance.magnitude:.0e} is "
-                    f"allowed. Nothing was written. {_REMEDIES[precision == 'float32']}"
+                    f"(relative, batch {batch}, {counted(noises, 'noise')}); "
+                    f"{tolerance.magnitude:.0e} is allowed. Nothing was written. "
+                    f"{_REMEDIES[precision == 'float32']}"
                 )
             worst = max(worst, error)
     return {

@@ -21,6 +21,7 @@ from mnemoscope_runtime.schedulers import (
     timesteps,
 )
 from mnemoscope_runtime.units import PredictionType
+from mnemoscope_runtime.wording import counted
 
 from .configs import SCHEDULER, refuse, scheduler_problems
 from .configs.flow import DPM_SCHEDULER, FLOW_SCHEDULER, dpm_problems, flow_problems
@@ -69,8 +70,8 @@ def scheduler_record(config: Mapping[str, Any], model: str, inference_steps: int
     if inference_steps > fields["num_train_timesteps"]:
         raise ExportError(
             f"{model} was trained on {fields['num_train_timesteps']} timesteps, fewer than the "
-            f"{inference_steps} steps of a whole image. Give --inference-steps N (in Python "
-            "`inference_steps`) with as many as you draw with."
+            f"{counted(inference_steps, 'step')} of a whole image. Give --inference-steps N (in "
+            "Python `inference_steps`) with as many as you draw with."
         )
     try:
         return msgspec.convert({**fields, "inference_steps": inference_steps}, Ddim)
@@ -132,9 +133,9 @@ def dpm_record(config: Mapping[str, Any], model: str, inference_steps: int) -> F
     told = timesteps(found)
     if told[-1] < 1 or len(set(told.tolist())) < len(told):
         raise ExportError(
-            f"{model} is told whole timesteps, and {inference_steps} steps are so many that some "
-            "are told alike. Give --inference-steps N (in Python `inference_steps`) with as many "
-            "as you draw with."
+            f"{model} is told whole timesteps, and {counted(inference_steps, 'step')} are so many "
+            "that some are told alike. Give --inference-steps N (in Python `inference_steps`) "
+            "with as many as you draw with."
         )
     return found
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mnemoscope.calibration import digest
 from mnemoscope_runtime.errors import InputError
+from mnemoscope_runtime.wording import counted
 
 __all__ = ["Baseline", "encode", "told"]
 
@@ -25,8 +26,9 @@ def encode(clip: Any, text: str) -> Any:
     found = clip.encode_from_tokens_scheduled(clip.tokenize(text))
     if len(found) != 1:
         raise InputError(
-            f"The text encoder makes {len(found)} conditionings of one text (a schedule of hooks), "
-            "and the guard knows what one is worth. Give it the CLIP without hooks."
+            f"The text encoder makes {counted(len(found), 'conditioning')} of one text (a "
+            "schedule of hooks), and the guard knows what one is worth. Give it the CLIP without "
+            "hooks."
         )
     return found
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from mnemoscope_runtime.errors import InputError
+from mnemoscope_runtime.wording import counted
 
 __all__ = [
     "FAMILIES",
@@ -158,8 +159,8 @@ def check_conds(conds: Sequence[Any], found: Sequence[Any]) -> tuple[Any, Any]:
     """
     if len(conds) != 2 or len(found) != 2:
         raise InputError(
-            f"This guider combines {len(conds)} predictions, and the guard compares two: one with "
-            "the prompt and one without. Use a KSampler or CFGGuider."
+            f"This guider combines {counted(len(conds), 'prediction')}, and the guard compares "
+            "two: one with the prompt and one without. Use a KSampler or CFGGuider."
         )
     if conds[1] is None:
         raise InputError(
@@ -171,8 +172,9 @@ def check_conds(conds: Sequence[Any], found: Sequence[Any]) -> tuple[Any, Any]:
     for side, some in sides.items():
         if not some or len(some) != 1:
             raise InputError(
-                f"The {side} conditioning is made of {len(some or ())} parts, and the guard knows "
-                "what one is worth. Do without Conditioning (Combine), areas and schedules."
+                f"The {side} conditioning is made of {counted(len(some or ()), 'part')}, and the "
+                "guard knows what one is worth. Do without Conditioning (Combine), areas and "
+                "schedules."
             )
         others = sorted(
             name for name, held in some[0].items() if name not in _CONDITIONS and held is not None

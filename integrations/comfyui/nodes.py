@@ -236,8 +236,9 @@ class CalibrateMemorizationGuard:
         path.parent.mkdir(parents=True, exist_ok=True)
         CalibrationFile((calibration,)).write(path)
         report = (
-            f"{path.name}: threshold {calibration.threshold:.4g} from {len(calibration.scores)} "
-            f"prompts; at most {fpr:.2%} of such pictures are flagged, with 95 % confidence."
+            f"{path.name}: threshold {calibration.threshold:.4g} from "
+            f"{counted(len(calibration.scores), 'prompt')}; at most {fpr:.2%} of such pictures "
+            "are flagged, with 95 % confidence."
         )
         _LOG.info("%s", report)
         return {"ui": {"text": (report,)}, "result": (report,)}

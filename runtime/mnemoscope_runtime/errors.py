@@ -28,6 +28,8 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
+from .wording import counted
+
 __all__ = [
     "BackendError",
     "BackendUnavailable",
@@ -122,8 +124,9 @@ class Overloaded(Unserved):
 
     def __init__(self, waiting: int, retry_after: float, more: int = 1) -> None:
         super().__init__(
-            f"{waiting} prompts are waiting, too many to take on {more} more. Come again in "
-            f"{max(1, math.ceil(retry_after))} s, or send fewer at a time."
+            f"{counted(waiting, 'prompt')} {'is' if waiting == 1 else 'are'} waiting, too many to "
+            f"take on {more} more. Come again in {max(1, math.ceil(retry_after))} s, or send "
+            "fewer at a time."
         )
         self.retry_after = retry_after
 

@@ -12,6 +12,7 @@ from . import strict_json
 from .errors import IntegrityError, SchemaError
 from .schedulers import Scheduler, decoded
 from .units import PredictionType, Unit
+from .wording import counted
 
 __all__ = [
     "EMPTY",
@@ -302,7 +303,8 @@ class Manifest:
         noises = manifest.noise_bank.shape[0]
         if any(len(probe.magnitudes) != noises for probe in manifest.probes):
             raise IntegrityError(
-                f"{origin} has probes that do not fit its {noises} noises. Export the model again."
+                f"{origin} has probes that do not fit its {counted(noises, 'noise')}. Export the "
+                "model again."
             )
         if len(set(manifest.taps)) < len(manifest.taps) or "" in manifest.taps:
             raise IntegrityError(

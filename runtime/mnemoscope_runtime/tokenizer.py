@@ -14,6 +14,7 @@ from tokenizers import Tokenizer as Library
 
 from .errors import InputError, IntegrityError
 from .triggers import Written, write_out
+from .wording import counted
 
 __all__ = ["LONGEST_PROMPT", "MOST_CHUNKS", "Piece", "Reader", "Tokenizer", "Tokens"]
 
@@ -176,9 +177,10 @@ class Reader:
             beyond = {text: id for text, id in vocabulary.items() if id >= rows}
             token = min(beyond, key=beyond.__getitem__)
             raise IntegrityError(
-                f"{origin} has {len(beyond)} tokens beyond the text encoder's {rows} embeddings, "
-                f"{token!r} (id {beyond[token]}) the first. Save the pipeline with a text encoder "
-                "resized to its tokenizer (`resize_token_embeddings`), then export it again."
+                f"{origin} has {counted(len(beyond), 'token')} beyond the text encoder's "
+                f"{counted(rows, 'embedding')}, {token!r} (id {beyond[token]}) the first. Save "
+                "the pipeline with a text encoder resized to its tokenizer "
+                "(`resize_token_embeddings`), then export it again."
             )
 
     def _read_text(self, text: str) -> Encoding:

@@ -22,6 +22,7 @@ from mnemoscope_runtime import (
 )
 from mnemoscope_runtime.closing import Closing
 from mnemoscope_runtime.options import check_options
+from mnemoscope_runtime.wording import counted
 
 from . import embedded
 from .calibration import Calibration, CalibrationFile, Setting
@@ -330,7 +331,9 @@ class Detector(Closing):
         if names is None:
             names = [f"embeddings {k}" for k in range(len(told))]
         if isinstance(names, str) or len(names) != len(told):
-            raise InputError(f"There are {len(told)} rows of embeddings. Give a name for each.")
+            raise InputError(
+                f"The embeddings are of {counted(len(told), 'prompt')}. Give a name for each."
+            )
         found: list[Detection] = []
         for i in range(0, len(told), _BATCH):
             part = told[i : i + _BATCH]

@@ -6,6 +6,7 @@ import ast
 import re
 import tomllib
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 from repository import ROOT
@@ -22,6 +23,34 @@ def evasive(source: str) -> Iterator[str]:
             yield from re.findall(r"\w+\((?:s|es)\)", node.value)
 
 
+SEVERAL = {  # names, verbs and numbers that are never 1
+    "' and '.join(map(str, rows)) rows",
+    "count flagged prompts",
+    "count images",
+    "len(memorized) scores",
+    "len(prompts) words",
+    "name prompts",
+    "part weights",
+    "path / MANIFEST samples",
+    "title prompts",
+}
+THINGS = "prompt|caption|candidate|image|picture|noise|row|word|text|sample|score|file|weight|group"
+
+
+def uncounted(source: str) -> Iterator[str]:
+    """Numbers that may be 1 before things that are several; constants are as they are written."""
+    for text in ast.walk(ast.parse(source)):
+        if isinstance(text, ast.JoinedStr):
+            for number, behind in pairwise(text.values):
+                if isinstance(number, ast.FormattedValue) and isinstance(behind, ast.Constant):
+                    told = ast.unparse(number.value)
+                    things = re.match(
+                        rf" (?:\w+ed |benign |other |recent )?(?:{THINGS})s\b", str(behind.value)
+                    )
+                    if things and not told.isupper():
+                        yield told + things[0]
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_things_are_counted(room: str) -> None:
     found = {
@@ -30,6 +59,22 @@ def test_things_are_counted(room: str) -> None:
     }
     assert found
     assert {path: texts for path, texts in found.items() if texts} == {}
+
+
+@pytest.mark.parametrize("room", ["runtime", "export", "sdk", "integrations"])
+def test_one_of_a_thing_is_not_several(room: str) -> None:
+    found = {
+        path.relative_to(ROOT).as_posix(): set(uncounted(path.read_text("utf-8"))) - SEVERAL
+        for path in sorted((ROOT / room).rglob("*.py"))
+    }
+    assert {path: texts for path, texts in found.items() if texts} == {}
+
+
+def test_a_number_that_may_be_one_is_seen() -> None:
+    source = (
+        """f"{n} prompts"; f"{len(x)} benign prompts"; f"{MOST} prompts"; f"{counted(n, 'row')}" """
+    )
+    assert set(uncounted(source)) == {"n prompts", "len(x) benign prompts"}
 
 
 def test_what_is_not_counted_is_seen() -> None:

@@ -140,7 +140,7 @@ ROW = np.zeros((1, 77, 32), np.float32)
         (ROW, {"empty_embeds": ROW[:, :76]}, "one baseline"),
         (ROW, {"empty_embeds": np.repeat(ROW, 2, 0)}, "one baseline"),
         (ROW, {"empty_pooled_embeds": ROW[0]}, "goes together"),
-        (ROW, {"names": ["a", "b"]}, "1 rows of embeddings. Give a name for each"),
+        (ROW, {"names": ["a", "b"]}, "of 1 prompt. Give a name for each"),
         (ROW, {"names": "a"}, "Give a name for each"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline
 from diffusers.utils import logging
+from documented import run_code
 
 from mnemoscope import Detector, embedded
 from mnemoscope.evaluate import auc
@@ -87,3 +88,16 @@ def test_what_judges_draws_as_the_pipeline_does() -> None:
 
     vae = AutoencoderKL.from_pretrained(embedded.FLOW_MODEL / "vae", dtype=torch.float32)
     assert to_pixels(vae, drawn[0]).shape == (4, 64, 64, 3)
+
+
+@pytest.mark.slow
+def test_the_documented_embeddings() -> None:
+    """What diffusers' own pipeline tells the network scores as the prompts do."""
+    names = run_code("embeddings.md", "import StableDiffusion3Pipeline")
+    with Detector.load(embedded.FLOW_BUNDLE) as detector:
+        expected = detector.screen(names["prompts"])
+    told = [(each.prompt, each.memorized) for each in names["found"]]
+    assert told == [(each.prompt, each.memorized) for each in expected]
+    assert [each.memorized for each in expected] == [True, False]
+    scores = [[each.score for each in rows] for rows in (names["found"], expected)]
+    np.testing.assert_allclose(*scores, rtol=5e-3)  # its weights are in half precision

@@ -16,6 +16,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from mnemoscope_runtime.errors import ExportError, InputError
+from mnemoscope_runtime.wording import counted
 
 from .base import Model
 from .contents import content, tensors
@@ -166,7 +167,7 @@ def _check(
         and not (key.startswith(_TEXT[0]) and _layer(key) >= layers)
     ]
     problems = [
-        f"{len(keys)} weights {what} ({shown(keys)})"
+        f"{counted(len(keys), 'weight')} {what} ({shown(keys)})"
         for what, keys in (("are not in the file", invented), ("of the file are not used", left))
         if keys
     ]

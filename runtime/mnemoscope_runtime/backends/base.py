@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ..bundle import Bundle
 from ..closing import Closing
 from ..errors import BackendError
+from ..wording import counted
 
 __all__ = ["Arrays", "Backend", "Engine", "OwnProcess", "run"]
 
@@ -63,7 +64,8 @@ def run(
     """
     found = engine(inputs, tuple(outputs))
     if not isinstance(found, (list, tuple)) or len(found) != len(outputs):
-        what = f"{len(found)} arrays" if isinstance(found, (list, tuple)) else type(found).__name__
+        several = isinstance(found, (list, tuple))
+        what = counted(len(found), "array") if several else type(found).__name__
         raise BackendError(f"The engine returned {what} for {', '.join(outputs)}. {_EXPORT}")
     for value, (name, shape) in zip(found, outputs.items(), strict=True):
         if type(value) is not np.ndarray or value.dtype != np.float32 or not _fits(value, shape):

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendError, InputError
+from ..wording import counted
 from .base import Arrays
 
 __all__ = ["NOISES", "Profile", "Rectangle", "cover", "run_covered"]
@@ -145,7 +146,9 @@ def run_covered(
     # with one prompt, what the engine takes several of goes by prompts, and the rest may
     by_prompt = {n for n, h in heights.items() if h == prompts and (h > 1 or leading[n] > 1)}
     if wrong := [n for n, h in heights.items() if h not in (1, prompts)]:
-        raise BackendError(f"{wrong[0]} has {heights[wrong[0]]} rows, others have {prompts}.")
+        raise BackendError(
+            f"{wrong[0]} has {counted(heights[wrong[0]], 'row')}, others have {prompts}."
+        )
     whole: dict[str, NDArray[np.float32]] = {}
     for piece in cover(prompts, noises, profiles):
         part = {

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope_runtime.errors import CalibrationError
+from mnemoscope_runtime.wording import counted
 
 from ..prompts.near_duplicates import near_duplicates
 
@@ -47,23 +48,23 @@ def limitation(count: int, benign: int, fdr: float, dependent: bool) -> str | No
     """
     fewest = least(count, benign, fdr, dependent)
     smallest = (
-        f"With {benign:,} benign prompts no p-value is below {1 / (benign + 1):.2g}. At a "
-        f"false-discovery rate of {fdr:.3g} among {count:,} distinct prompts "
+        f"With {counted(benign, 'benign prompt')} no p-value is below {1 / (benign + 1):.2g}. At a "
+        f"false-discovery rate of {fdr:.3g} among {counted(count, 'distinct prompt')} "
     )
     if fewest > count:
         few = max(1, count // 100)
         raise CalibrationError(
             f"{smallest}nothing would ever be flagged. Calibrate on "
-            f"{needed(count, fdr, dependent, count):,} benign prompts to flag them if all are "
-            f"memorised, on {needed(count, fdr, dependent, few):,} to flag as few as {few:,}; or "
-            "ask for a higher --fdr."
+            f"{counted(needed(count, fdr, dependent, count), 'benign prompt')} to flag them if "
+            f"all are memorised, on {needed(count, fdr, dependent, few):,} to flag as few as "
+            f"{few:,}; or ask for a higher --fdr."
         )
     if fewest == 1:
         return None
     return (
         f"{smallest}flags come {fewest:,} or more at a time: if fewer prompts stand out, none is "
-        f"flagged. {needed(count, fdr, dependent, 1):,} "
-        "benign prompts would do for a single one, a k-th of that for k."
+        f"flagged. {counted(needed(count, fdr, dependent, 1), 'benign prompt')} "
+        "would do for a single one, a k-th of that for k."
     )
 
 

@@ -24,6 +24,7 @@ from mnemoscope_runtime import (
 )
 from mnemoscope_runtime.closing import Closing
 from mnemoscope_runtime.options import check_options
+from mnemoscope_runtime.wording import counted
 
 from .ray_actor import Actor
 from .ray_cluster import LOCAL, connect, resources, room
@@ -285,9 +286,9 @@ class RayWorkers(Closing):
         first = f"{now.stage.unit} {number * now.stage.size:,}"
         if now.deaths[number] > _DEATHS:
             raise BackendError(
-                f"{now.deaths[number]} workers died one after the other, with the batch from "
-                f"{first} on; the last: {_why(error)} If memory ran out, start fewer --workers, or "
-                "give the nodes more."
+                f"{counted(now.deaths[number], 'worker')} died one after the other, with the "
+                f"batch from {first} on; the last: {_why(error)} If memory ran out, start fewer "
+                "--workers, or give the nodes more."
             ) from None
         self._tell(f"a worker died, and the batch from {first} on is done again: {_why(error)}")
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mnemoscope_runtime.errors import InputError
 from mnemoscope_runtime.tokenizer import LONGEST_PROMPT
+from mnemoscope_runtime.wording import counted
 
 from ..captioned import CaptionedSet, fingerprint
 from ..prompts import Broken, read_rows
@@ -91,8 +92,8 @@ class Source:
             raise InputError(f"{path} holds no prompts. Give a file with some.")
         if reason.all():
             raise InputError(
-                f"None of the {len(reason):,} prompts of {path} can be screened; the first is "
-                f"{names[reason[0]]}. Give a file with some."
+                f"None of the {counted(len(reason), 'prompt')} of {path} can be screened; the "
+                f"first is {names[reason[0]]}. Give a file with some."
             )
         first = _first(np.frombuffer(bytes(digests), np.uint64).reshape(-1, 2))
         chosen = (first == np.arange(len(first))) & (reason == 0)

@@ -147,7 +147,7 @@ def run(
     kept, done = set(), 0
     for number, results in journal.read(stage.key, stage.result):
         if len(results) != stage.expected(number):
-            raise journal.damaged(f"a batch of {stage.name} has {len(results):,} results")
+            raise journal.damaged(f"a batch of {stage.name} has {counted(len(results), 'result')}")
         kept.add(number)
         done += len(results)
         yield number, results

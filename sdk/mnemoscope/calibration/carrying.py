@@ -25,6 +25,7 @@ from mnemoscope_runtime import Backend, BackendOptions
 from mnemoscope_runtime.backends import check_name
 from mnemoscope_runtime.errors import CalibrationError, InputError
 from mnemoscope_runtime.options import check_options
+from mnemoscope_runtime.wording import counted
 
 from ..detectors import find_statistic
 from ..screening.opening import open_screener
@@ -118,9 +119,9 @@ def carry(
         if not carried.fits(replace(calibration, setting=setting)):
             tell(
                 f"{calibration.setting} is not carried over: {second} differs by up to "
-                f"{error:.1e} on {len(texts)} prompts, and a calibrated score lies {near:.1e} from "
-                f"the threshold, which is less than {SAFETY} times that. Calibrate "
-                f"{second} by itself."
+                f"{error:.1e} on {counted(len(texts), 'prompt')}, and a calibrated score lies "
+                f"{near:.1e} from the threshold, which is less than {SAFETY} times that. "
+                f"Calibrate {second} by itself."
             )
             continue
         found.append(replace(calibration, setting=setting, carried=carried))

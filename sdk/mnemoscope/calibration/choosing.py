@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from mnemoscope_runtime import Screener
 from mnemoscope_runtime.errors import InputError
 from mnemoscope_runtime.options import check_options
+from mnemoscope_runtime.wording import counted
 
 from ..detector import Detector
 from ..detectors import Statistic, find_statistic
@@ -70,11 +71,11 @@ class Choice:
                 return each
         best = self.best
         raise InputError(
-            f"None of the {len(self.candidates)} candidates flags {self.target:.3g} of the "
-            f"memorised prompts at a false-positive rate of {best.calibration.fpr:.3g}. The best "
-            f"flags {best.tpr:.3f} [{best.low:.3f}, {best.high:.3f}]: {best.calibration.setting}. "
-            "Ask for less (--target-tpr), promise less (--fpr), give more benign prompts, or try "
-            "other --steps, --noises and --detector."
+            f"None of the {counted(len(self.candidates), 'candidate')} flags {self.target:.3g} of "
+            f"the memorised prompts at a false-positive rate of {best.calibration.fpr:.3g}. The "
+            f"best flags {best.tpr:.3f} [{best.low:.3f}, {best.high:.3f}]: "
+            f"{best.calibration.setting}. Ask for less (--target-tpr), promise less (--fpr), give "
+            "more benign prompts, or try other --steps, --noises and --detector."
         )
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope_runtime.errors import BackendUnavailable, InputError
-from mnemoscope_runtime.wording import pip_install
+from mnemoscope_runtime.wording import counted, pip_install
 
 __all__ = [
     "MARGIN",
@@ -82,9 +82,9 @@ def allowed_above(count: int, fpr: float, delta: float) -> int:
     if above < 0:
         least = smallest_fpr(count, delta) if count else 1.0
         raise InputError(
-            f"{count:,} benign prompts cannot promise a false-positive rate of {fpr:.3g} with "
-            f"{1 - delta:.0%} confidence: that takes {needed(fpr, delta):,}. Give more, or ask for "
-            f"an fpr of {math.ceil(least * 1e4) / 1e4:.4f} or more."
+            f"{counted(count, 'benign prompt')} cannot promise a false-positive rate of {fpr:.3g} "
+            f"with {1 - delta:.0%} confidence: that takes {needed(fpr, delta):,}. Give more, or "
+            f"ask for an fpr of {math.ceil(least * 1e4) / 1e4:.4f} or more."
         )
     return above
 

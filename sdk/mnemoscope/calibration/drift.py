@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope_runtime.errors import InputError
+from mnemoscope_runtime.wording import counted
 
 from .conformal import statistics
 
@@ -49,8 +50,8 @@ class Drift:
         if len(scores) < _FEWEST or not np.isfinite(scores).all():
             nan = "" if len(scores) < _FEWEST else ", NaN among them,"
             raise InputError(
-                f"{len(scores)} recent scores{nan} cannot tell whether traffic changed. Give "
-                f"{_FEWEST} or more."
+                f"{counted(len(scores), 'recent score')}{nan} cannot tell whether traffic "
+                f"changed. Give {_FEWEST} or more."
             )
         test = statistics().mannwhitneyu(scores, calibrated, alternative="greater")
         return cls(len(scores), float(test.pvalue), level)

@@ -217,9 +217,10 @@ class _Sifted:
         left = int(self.passed[judged].sum())
         if left <= above:
             raise InputError(
-                f"The first stage clears all but {left} of {judged.sum():,} benign prompts, and a "
-                f"false-positive rate of {fpr:.3g} lets {above} of them be flagged: the second "
-                "stage would decide nothing. Clear fewer (--clear)."
+                f"The first stage clears all but {left} of "
+                f"{counted(judged.sum(), 'benign prompt')}, and a false-positive rate of "
+                f"{fpr:.3g} lets {above} of them be flagged: the second stage would decide "
+                "nothing. Clear fewer (--clear)."
             )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mnemoscope_runtime.wording import counted
+
 from ..prompts.printable import percent, printable
 from .calibration import Calibration
 
@@ -21,13 +23,13 @@ def describe(calibration: Calibration) -> str:
     if (found := calibration.tpr()) is not None:
         rate, low, high = found
         text += (
-            f" Of {len(calibration.positives):,} memorised prompts it flags {100 * rate:.0f} % "
-            f"[{100 * low:.0f}, {100 * high:.0f}]."
+            f" Of {counted(len(calibration.positives), 'memorised prompt')} it flags "
+            f"{100 * rate:.0f} % [{100 * low:.0f}, {100 * high:.0f}]."
         )
     if (carried := calibration.carried) is not None:
         text += (
-            f" Measured on {carried.backend} and carried over: on {carried.prompts:,} prompts the "
-            f"two differ by {carried.error:.1e} at most."
+            f" Measured on {carried.backend} and carried over: on "
+            f"{counted(carried.prompts, 'prompt')} the two differ by {carried.error:.1e} at most."
         )
     if calibration.among > 1:
         text += (

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mnemoscope_runtime.errors import InputError
+from mnemoscope_runtime.wording import counted
 
 from ..prompts import Broken, Wanted, read_records
 from .cells import holds_paths, names_of
@@ -124,14 +125,16 @@ def shards(path: Path) -> tuple[Path, ...]:
     for each in ranges:
         count *= len(each)
     if not 0 < count <= _MOST:
-        raise InputError(f"{path} stands for {count:,} files; 1 to {_MOST:,} are accepted.")
+        raise InputError(
+            f"{path} stands for {counted(count, 'file')}; 1 to {_MOST:,} are accepted."
+        )
     chosen = (zip(texts, (*each, ""), strict=True) for each in itertools.product(*ranges))
     files = tuple(Path("".join(itertools.chain(*pairs))) for pairs in chosen)
     missing = [str(file) for file in files if not file.is_file()]
     if missing:
         raise InputError(
-            f"{len(missing):,} of the {count:,} files of {path} do not exist, {missing[0]} first. "
-            "Give the numbers of those that do."
+            f"{len(missing):,} of the {counted(count, 'file')} of {path} do not exist, "
+            f"{missing[0]} first. Give the numbers of those that do."
         )
     return files
 

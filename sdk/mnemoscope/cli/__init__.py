@@ -43,6 +43,7 @@ from . import (
     triton,
     ui,
 )
+from ._shipped import takes_names
 from ._writers import printable
 
 __all__ = ["app", "main"]
@@ -74,26 +75,26 @@ app = typer.Typer(
     "training image.",
 )
 """The commands."""
-app.command("screen", epilog=screen.EPILOG)(screen.command)
-app.command("audit", epilog=audit.EPILOG)(audit.command)
-app.command("serve", epilog=serve.EPILOG)(serve.command)
-app.command("ui", epilog=ui.EPILOG)(ui.command)
+app.command("screen", epilog=screen.EPILOG)(takes_names(screen.command))
+app.command("audit", epilog=audit.EPILOG)(takes_names(audit.command))
+app.command("serve", epilog=serve.EPILOG)(takes_names(serve.command))
+app.command("ui", epilog=ui.EPILOG)(takes_names(ui.command))
 app.command("demo")(demo.command)
-app.command("calibrate")(calibrate.command)
-app.command("evaluate")(evaluate.command)
-app.command("explain", epilog=explain.EPILOG)(explain.command)
+app.command("calibrate")(takes_names(calibrate.command))
+app.command("evaluate")(takes_names(evaluate.command))
+app.command("explain", epilog=explain.EPILOG)(takes_names(explain.command))
 app.add_typer(calibration.app, name="calibration")
-app.command("export")(export.command)
-app.command("inspect")(inspect.command)
+app.command("export")(takes_names(export.command))
+app.command("inspect")(takes_names(inspect.command))
 app.command("keygen")(keygen.command)
 app.command("sign")(sign.command)
-app.command("generate")(generate.command)
-app.command("mitigate", epilog=mitigate.EPILOG)(mitigate.command)
-app.command("build")(build.command)
-app.command("triton")(triton.command)
-app.command("bench")(bench.command)
-app.command("parity")(parity.command)
-app.command("doctor")(doctor.command)
+app.command("generate")(takes_names(generate.command))
+app.command("mitigate", epilog=mitigate.EPILOG)(takes_names(mitigate.command))
+app.command("build")(takes_names(build.command))
+app.command("triton")(takes_names(triton.command))
+app.command("bench")(takes_names(bench.command))
+app.command("parity")(takes_names(parity.command))
+app.command("doctor")(takes_names(doctor.command))
 
 
 def _print_version(wanted: bool) -> None:

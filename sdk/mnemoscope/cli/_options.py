@@ -11,7 +11,15 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from mnemoscope_runtime import BackendOptions, Bundle, InputError
 from mnemoscope_runtime.bundle import MANIFEST
@@ -46,6 +54,7 @@ __all__ = [
     "require_place",
     "say",
     "say_written",
+    "stages",
     "takes_backend_options",
     "takes_first_stage",
     "verdict_code",
@@ -58,7 +67,11 @@ A prompt that was cut is judged by what was read: a plain diffusers pipeline rea
 """
 
 BundleOption = Annotated[
-    Path | None, typer.Option(help="Directory that `export` wrote.", show_default="embedded")
+    Path | None,
+    typer.Option(
+        help="Directory that `export` wrote, or embedded-flow, which ships too.",
+        show_default="embedded",
+    ),
 ]
 CalibrationOption = Annotated[
     Path | None, typer.Option(help="Calibration file.", show_default="the bundle's own")
@@ -292,5 +305,17 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as progress:
-        task = progress.add_task(what)
+        task = progress.add_task(what, total=None)  # not known before the first is done
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def stages(what: str) -> Iterator[Callable[[str], None]]:
+    """A line on stderr, if that is a terminal, that lives; called with what is done now."""
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda stage: progress.update(task, description=stage)

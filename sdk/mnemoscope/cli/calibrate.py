@@ -120,10 +120,10 @@ def command(
     others = prompts_of(benign, column, quotes=not no_quotes)
     known = prompts_of(positives, column, quotes=not no_quotes) if positives is not None else []
     path = bundle or embedded.BUNDLE
-    if bundle is None and output is None:
+    if output is None and path in (each.bundle for each in embedded.SHIPPED.values()):
         raise InputError(
-            "The embedded bundle is part of the installation and calibrated. Name a file with "
-            "--output to calibrate it anew."
+            "This bundle is part of the installation and calibrated. Name a file with --output to "
+            "calibrate it anew."
         )
     require_bundle(path)
     target = output or path / CALIBRATION

@@ -28,6 +28,7 @@ from ._options import (
     say_written,
     takes_backend_options,
 )
+from ._shipped import takes_names
 
 __all__ = ["app"]
 
@@ -79,6 +80,7 @@ def merge(
 
 
 @app.command("carry")
+@takes_names
 @takes_backend_options
 def carry_over(
     target: Annotated[str, typer.Option("--to", help="Backend that is to have its thresholds.")],
@@ -111,9 +113,9 @@ def carry_over(
     """
     check_columns(column, no_quotes, "--prompts", given=prompts is not None)
     path = bundle or embedded.BUNDLE
-    if bundle is None and calibration is None:
+    if calibration is None and path in (each.bundle for each in embedded.SHIPPED.values()):
         raise InputError(
-            "The embedded bundle is part of the installation, and so is its calibration, "
+            "This bundle is part of the installation, and so is its calibration, "
             f"{own_calibration(path)}. Name a copy of it with --calibration: that one is added to."
         )
     require_bundle(path)

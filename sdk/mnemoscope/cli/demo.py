@@ -51,8 +51,8 @@ def command(
     count = len(positives) + len(negatives)
     typer.echo(
         f"AUC {figures['auc']}  TPR@1%FPR {figures['tpr_at_1_percent_fpr']}  "
-        f"({len(positives)} memorised against {len(negatives)} others, {counted(steps, 'step')}, "
-        f"{counted(len(memorized[0].scores), 'noise')}, "
+        f"({len(positives)} memorised against {counted(len(negatives), 'other')}, "
+        f"{counted(steps, 'step')}, {counted(len(memorized[0].scores), 'noise')}, "
         f"{1000 * seconds / count:.1f} ms per prompt on {memorized[0].backend})"
     )
     report, picture = output / "demo.json", output / "demo.png"

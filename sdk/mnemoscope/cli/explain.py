@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from mnemoscope_runtime import BackendOptions, InputError
+from mnemoscope_runtime.wording import counted
 
 from .. import embedded
 from ..detector import Detector
@@ -241,7 +242,7 @@ def command(
             "not see is struck out, and `unread` in JSON."
         )
     if empty := given - len(prompts):
-        say(f"{empty} empty prompts of {file} are left out: there are no words to explain.")
+        say(f"{counted(empty, 'empty prompt')} of {file} left out: there are no words to explain.")
     flagged = any(each.memorized for each in found)
     raise typer.Exit(verdict_code(flagged=flagged, judged=unjudged is None and not empty))
 

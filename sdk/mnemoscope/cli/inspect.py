@@ -58,8 +58,8 @@ def command(
         "model": f"{model.id} ({model.family}, {model.prediction_type})",
         "weights": model.weights_sha256,
         **_put_in(model),
-        "sampler": f"{_SAMPLERS[scheduler.kind]}, {scheduler.inference_steps} steps, guidance "
-        f"{manifest.guidance}",
+        "sampler": f"{_SAMPLERS[scheduler.kind]}, {counted(scheduler.inference_steps, 'step')}, "
+        f"guidance {manifest.guidance}",
         "measured in": f"{manifest.unit} units",
         "screening timestep": _timestep(manifest),
         "noise bank": f"{manifest.noise_bank.shape}, seed {manifest.noise_bank.seed}",
@@ -119,7 +119,7 @@ def _calibrations(file: CalibrationFile | None) -> dict[str, str]:
         return {"calibration": "none; `mnemoscope calibrate` makes one"}
     return {
         f"calibration of {_setting(c.setting)}": f"FPR {c.fpr:.3g} with {1 - c.delta:.0%} "
-        f"confidence, {len(c.scores):,} benign prompts, threshold {c.threshold:.4g}"
+        f"confidence, {counted(len(c.scores), 'benign prompt')}, threshold {c.threshold:.4g}"
         for c in file.calibrations
     }
 

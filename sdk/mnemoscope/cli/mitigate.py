@@ -37,6 +37,7 @@ from ._options import (
     require_folder,
     require_place,
     say,
+    stages,
     takes_backend_options,
 )
 from ._quiet import quiet_libraries
@@ -269,12 +270,17 @@ def command(
                 "`auto` screens first, which takes a calibrated bundle of the model. Give "
                 "--bundle, or name a --strategy."
             )
-        with screening(path) as detector:
+        with screening(path) as detector, stages("screening it") as progress:
             ladder = map(kit.make, LADDER)  # made when it is their turn: learning draws pictures
-            done = mitigator.auto(prompt, ladder, detector, numbers, references=given, rule=rule)
+            done = mitigator.auto(
+                prompt, ladder, detector, numbers, references=given, rule=rule, progress=progress
+            )
     else:
-        named = kit.make(chosen[0])
-        done = mitigator.mitigate(prompt, named, numbers, references=given, rule=rule)
+        with stages("preparing the strategy") as progress:
+            named = kit.make(chosen[0])
+            done = mitigator.mitigate(
+                prompt, named, numbers, references=given, rule=rule, progress=progress
+            )
     write_sheet(output, [each.image for each in done.pictures])
     tell(done, output, output_format)
     note(done, rule)

@@ -169,8 +169,8 @@ def command(
                 screened += 1
             if not screened and isinstance(begun[0], Broken):
                 raise InputError(
-                    f"None of the {broken.total():,} prompts of {named(file)} can be screened. The "
-                    f"first: {begun[0].detail}"
+                    f"None of the {counted(broken.total(), 'prompt')} of {named(file)} can be "
+                    f"screened. The first: {begun[0].detail}"
                 )
         reads = screen.screener.tokenizer.cut_at
         manifest = screen.screener.bundle.manifest
@@ -184,7 +184,7 @@ def command(
         say(f"no verdicts. {unjudged}")
     if first is not None:
         say(
-            f"the first stage cleared {cleared:,} of {screened:,} prompts; "
+            f"the first stage cleared {cleared:,} of {counted(screened, 'prompt')}; "
             f"{passes / screened:.3g} network passes a prompt on average."
         )
     if truncated:
@@ -246,8 +246,8 @@ def _accounted(output: Path | None, screened: Callable[[], int]) -> Iterator[Non
     except (MnemoscopeError, KeyboardInterrupt):
         if output is not None and screened() and (there := unfinished(output)).is_file():
             say(
-                f"the first {screened():,} results are in {there}, and {output} is what it was "
-                "before."
+                f"the first {counted(screened(), 'result')} are in {there}, and {output} is what "
+                "it was before."
             )
         raise
 

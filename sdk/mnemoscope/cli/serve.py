@@ -24,6 +24,7 @@ from ._options import (
     takes_backend_options,
     takes_first_stage,
 )
+from ._shipped import place_of
 
 __all__ = ["EPILOG", "command"]
 
@@ -148,7 +149,7 @@ def command(
         host=host,
         port=port,
         grpc_port=None if no_grpc else grpc_port,
-        models=tuple(map(Source.parse, model or ())) or _DEFAULTS.models,
+        models=tuple(Source.parse(place_of(each)) for each in model or ()) or _DEFAULTS.models,
         models_dir=models_dir,
         control=control,
         limits=Limits(max_batch, queue, wait, lanes, patience),

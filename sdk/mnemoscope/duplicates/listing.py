@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from mnemoscope_runtime.errors import InputError
+from mnemoscope_runtime.wording import counted
 
 from ..captioned import Broken, CaptionedSet
 from ..tables import Columns, write_table
@@ -79,6 +80,6 @@ def _rows(
         )
     if count != len(pictures):
         raise InputError(
-            f"{captioned.path} was changed while it was read: it had {len(pictures):,} rows. Begin "
-            "again."
+            f"{captioned.path} was changed while it was read: it had "
+            f"{counted(len(pictures), 'row')}. Begin again."
         )

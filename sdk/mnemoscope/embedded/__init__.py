@@ -6,6 +6,7 @@ everything works offline from the first minute. See docs/embedded-model.md.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -23,7 +24,9 @@ __all__ = [
     "MEMORIZED",
     "MODEL",
     "PROMPTS",
+    "SHIPPED",
     "EmbeddedPrompt",
+    "Shipped",
     "Split",
     "memorized_pictures",
     "read_prompts",
@@ -46,6 +49,26 @@ MEMORIZED = _HERE / "memorized.png"
 """The training pictures of its memorised captions, 64x64, ten a row, in order."""
 
 _SIDE = 64
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A model that ships.
+
+    Attributes:
+        model: Its folder, in diffusers' layout.
+        bundle: Its bundle, calibrated.
+    """
+
+    model: Path
+    bundle: Path
+
+
+SHIPPED: Mapping[str, Shipped] = {
+    "embedded": Shipped(MODEL, BUNDLE),
+    "embedded-flow": Shipped(FLOW_MODEL, FLOW_BUNDLE),
+}
+"""By what the command line calls them, wherever it takes a bundle or a model."""
 
 Split = Literal["memorized", "seen", "held_out", "calibration"]
 """Which captions: memorised, seen in training, never seen, or those that the threshold is of."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope_runtime.errors import InputError
+from mnemoscope_runtime.wording import counted
 
 __all__ = [
     "auc",
@@ -102,6 +103,6 @@ def roc(positives: Scores, negatives: Scores) -> tuple[NDArray[np.float64], NDAr
 def _check(positives: Scores, negatives: Scores) -> None:
     if not len(positives) or not len(negatives):
         raise InputError(
-            f"{len(positives)} memorised and {len(negatives)} other prompts cannot be told apart. "
-            "Give some of each."
+            f"{len(positives)} memorised and {counted(len(negatives), 'other prompt')} cannot be "
+            "told apart. Give some of each."
         )

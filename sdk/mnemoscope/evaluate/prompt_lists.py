@@ -139,8 +139,8 @@ def _advice(lists: PromptLists) -> list[str]:
             )
     if len(lists.negatives) < _ONE_PERCENT:
         notes.append(
-            f"1 % of {len(lists.negatives)} other prompts is less than one, so that TPR@1%FPR "
-            "allows none of them above the threshold. Give 100 or more."
+            f"1 % of {counted(len(lists.negatives), 'other prompt')} is less than one, so that "
+            "TPR@1%FPR allows none of them above the threshold. Give 100 or more."
         )
     of_positives, of_negatives = lists.groups_of_each
     if near := int(np.isin(of_negatives, of_positives).sum()):

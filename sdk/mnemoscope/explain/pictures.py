@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mnemoscope_runtime.wording import counted
+
 from ..prompts.printable import printable
 from ..templates import render
 from .edits import Edit
@@ -188,6 +190,6 @@ def _tables(summary: Summary) -> dict[str, Any]:
 def _whose(summary: Summary) -> str:
     """Which prompts a summary's words are of."""
     if summary.flagged is None:
-        return f"words of {summary.prompts} prompts, without verdicts:"
+        return f"words of {counted(summary.prompts, 'prompt')}, without verdicts:"
     of = "words of those:" if summary.flagged else "so these are words of all:"
     return f"{summary.flagged} of {summary.prompts} flagged, {of}"

@@ -132,8 +132,8 @@ def measure(
     check_options("a whole number", steps=steps, batch=batch, seed=seed)
     if steps < 1 or batch < 1:
         raise InputError(
-            f"{steps} steps in batches of {batch} measure nothing. Give steps and batch of 1 or "
-            "more."
+            f"{counted(steps, 'step')} in batches of {batch} measure nothing. Give steps and "
+            "batch of 1 or more."
         )
     _check(access, call)
     identified = Identified(pipe)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mnemoscope_runtime.errors import InputError
+from mnemoscope_runtime.wording import counted
 
 from .sampling import USUAL, Painter, Plan, Sampling, Task, draw_benign
 
@@ -62,7 +63,7 @@ class Clamp:
         """See `Strategy`."""
         if len(self.mean) != task.sampling.steps:
             raise InputError(
-                f"These lengths are of pictures drawn in {len(self.mean)} steps, not in "
+                f"These lengths are of pictures drawn in {counted(len(self.mean), 'step')}, not in "
                 f"{task.sampling.steps}. Learn them again."
             )
         longest = torch.tensor(self.mean) + self.width * torch.tensor(self.std)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope_runtime.errors import InputError
+from mnemoscope_runtime.wording import counted
 
 from ..detector import Detector
 from ..evaluate.intervals import Interval, mean_interval
@@ -216,7 +217,9 @@ def compare(
     if not prompts or not seeds:
         raise InputError("There is nothing to compare on. Give at least one prompt and one seed.")
     if references is not None and len(references) != len(prompts):
-        raise InputError(f"{len(references)} references do not fit {len(prompts)} prompts.")
+        raise InputError(
+            f"{len(references)} references do not fit {counted(len(prompts), 'prompt')}."
+        )
     names = [each.name for each in strategies]
     if len({NONE, *names}) != len(names) + 1:
         raise InputError(f"Each strategy has a name of its own, unlike in: {', '.join(names)}.")

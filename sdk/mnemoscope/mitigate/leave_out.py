@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mnemoscope_export import Model, magnitude_of, unconditional
 from mnemoscope_runtime.errors import InputError
+from mnemoscope_runtime.wording import counted
 
 from .sampling import Plan, Task
 
@@ -34,7 +35,9 @@ class LeaveOut:
 
     def __post_init__(self) -> None:
         if self.most < 1:
-            raise InputError(f"To leave out {self.most} words changes nothing. Leave out one.")
+            raise InputError(
+                f"To leave out {counted(self.most, 'word')} changes nothing. Leave out one."
+            )
 
     def plan(self, task: Task) -> Plan:
         """See `Strategy`."""

@@ -32,6 +32,7 @@ __all__ = ["Mitigator"]
 
 NOT_FLAGGED = "the prompt was not flagged, so that it was drawn as ever"
 _BATCH = 20
+_NEXT = "preparing a strategy"
 Vectors = NDArray[np.float32]
 
 
@@ -122,6 +123,7 @@ class Mitigator:
         *,
         references: Sequence[Image] = (),
         rule: Rule | None = None,
+        progress: Callable[[str], None] = lambda _: None,
     ) -> Mitigation:
         """Draw a prompt as it is and with a strategy.
 
@@ -132,13 +134,14 @@ class Mitigator:
             references: Pictures that must not come out, beside what the prompt draws unmitigated;
                 each is compared as it is, and as the model's VAE renders it.
             rule: When a picture passes; see `Rule`.
+            progress: Told what is done, as it begins.
 
         Raises:
             InputError: an argument cannot be used.
             NumericsError: something became NaN or infinite.
         """
         name = checked(strategy).name
-        return self._tried(prompt, [strategy], seeds, references, rule, None, name)
+        return self._tried(prompt, [strategy], seeds, references, rule, None, name, progress)
 
     def auto(
         self,
@@ -149,6 +152,7 @@ class Mitigator:
         *,
         references: Sequence[Image] = (),
         rule: Rule | None = None,
+        progress: Callable[[str], None] = lambda _: None,
     ) -> Mitigation:
         """Screen a prompt and, if it is flagged, try strategies until every picture settles.
 
@@ -165,13 +169,14 @@ class Mitigator:
             seeds: One for each picture.
             references: See `mitigate`.
             rule: When a picture passes, and when it settles; see `Rule`.
+            progress: Told what is done, as it begins.
 
         Raises:
             InputError: an argument cannot be used.
             CalibrationError: the detector has no calibration to flag by.
             NumericsError: something became NaN or infinite.
         """
-        return self._tried(prompt, ladder, seeds, references, rule, detector, "auto")
+        return self._tried(prompt, ladder, seeds, references, rule, detector, "auto", progress)
 
     def shown(self, references: Sequence[Image]) -> list[Image]:
         """References, and each as the model would show it: a copy is as sharp as its VAE."""
@@ -186,6 +191,7 @@ class Mitigator:
         rule: Rule | None,
         detector: Detector | None,
         name: str,
+        progress: Callable[[str], None],
     ) -> Mitigation:
         if not isinstance(prompt, str) or not prompt.strip():
             raise InputError(f"A prompt is a text that is not empty, unlike {prompt!r}.")
@@ -193,7 +199,10 @@ class Mitigator:
             raise InputError("There is nothing to draw. Give at least one seed, in a list.")
         start = time.perf_counter()
         rule = rule or Rule(self.descriptor.copied_above)
+        if detector is not None:
+            progress("screening it")
         detection = None if detector is None else screen(detector, prompt)
+        progress("drawing it as it is")
         known = self.descriptor.describe(self.shown(given)) if given else None
         originals = self.draw(
             [prompt] * len(seeds), seeds, Plain(), None if known is None else lambda _: known
@@ -206,6 +215,7 @@ class Mitigator:
         elif detection is not None and any(rule.unusual(each.judged) for each in originals):
             flagged_by = DRAWING
         elif detection is not None:
+            progress("comparing its pictures with each other")
             agreement = self._agreement(prompt, seeds, own, rule.level)
             flagged_by = AGREEMENT if agreement.recites else None
         flagged = detection is None or flagged_by is not None
@@ -213,11 +223,12 @@ class Mitigator:
         verdict: tuple[bool | None, str | None] = None, NOT_FLAGGED
         if flagged:
             if detection is not None and rule.copied_above is None:
+                progress("drawing benign prompts, to know how alike pictures are")
                 rule = replace(rule, alike_above=self.usual.bound(rule.level))
             avoid = [
                 each if known is None else np.r_[each, known] for each in agreeing(own, rule.alike)
             ]
-            pictures = self._climb(prompt, ladder, originals, avoid, rule)
+            pictures = self._climb(prompt, ladder, originals, avoid, rule, progress)
             verdict = rule.verdict([each.judged for each in pictures])
         return Mitigation(
             prompt=prompt,
@@ -252,13 +263,16 @@ class Mitigator:
         originals: Sequence[Picture],
         avoid: Sequence[Vectors],
         rule: Rule,
+        progress: Callable[[str], None],
     ) -> list[Picture]:
         """Each picture by the first strategy that settles it, or by the best of all."""
         tried: list[list[Picture]] = [[] for _ in originals]
         left = list(range(len(originals)))
+        progress(_NEXT)  # which may learn first what is usual
         for strategy in ladder:
             if not left:
                 break
+            progress(f"drawing it with {strategy.name}")
             seeds = [originals[i].seed for i in left]
 
             def references(j: int, left: list[int] = left) -> Vectors:
@@ -269,6 +283,7 @@ class Mitigator:
             ):
                 tried[i].append(picture)
             left = [i for i in left if not rule.settles(tried[i][-1].judged, originals[i].judged)]
+            progress(_NEXT)
         if not all(tried):
             raise InputError("There is no strategy to try. Give one or more.")
         return [

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mnemoscope_export import Embeds, magnitude_of
 from mnemoscope_runtime.errors import InputError
+from mnemoscope_runtime.wording import counted
 
 from ..drawing.gradient_descent import Descent, descend, prompted
 from .sampling import USUAL, Painter, Plan, Sampling, Steered, Task, draw_benign
@@ -102,7 +103,7 @@ class Stepwise:
         """See `Strategy`."""
         if self.steps != task.sampling.steps:
             raise InputError(
-                f"These magnitudes are of pictures drawn in {self.steps} steps, not in "
+                f"These magnitudes are of pictures drawn in {counted(self.steps, 'step')}, not in "
                 f"{task.sampling.steps}. Learn them again."
             )
         model, timesteps = task.model, task.timesteps().tolist()

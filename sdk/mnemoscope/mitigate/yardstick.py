@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mnemoscope_runtime import Bundle
 from mnemoscope_runtime.errors import CalibrationError, InputError
+from mnemoscope_runtime.wording import counted
 
 from ..calibration import Calibration, CalibrationFile
 from .sampling import Sampling
@@ -48,9 +49,10 @@ class Yardstick:
         measured = Sampling.of(bundle.manifest)
         if sampling != measured:
             raise InputError(
-                f"The calibration is of {measured.steps} steps with guidance {measured.guidance}, "
-                f"and says nothing of {sampling.steps} with {sampling.guidance}. Leave out steps "
-                "and guidance, or calibrate a bundle of these."
+                f"The calibration is of {counted(measured.steps, 'step')} with guidance "
+                f"{measured.guidance}, and says nothing of {sampling.steps} with "
+                f"{sampling.guidance}. Leave out steps and guidance, or calibrate a bundle of "
+                "these."
             )
         known = [each for each in file.calibrations if each.setting.detector == "magnitude"]
         first = [each for each in known if each.setting.steps == 1]

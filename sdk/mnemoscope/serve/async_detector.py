@@ -125,7 +125,7 @@ class AsyncDetector:
                 return await found
         except TimeoutError:
             raise TimeoutError(
-                f"There was no answer within {timeout} seconds; {counted(self.waiting, 'prompt')} "
+                f"There was no answer within {timeout} s; {counted(self.waiting, 'prompt')} "
                 "waited then. Nothing is known of this one: ask again, or wait longer."
             ) from None
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from mnemoscope_runtime.errors import InputError, MnemoscopeError, Overloaded, ServiceClosed
+from mnemoscope_runtime.wording import counted
 
 from ..screening.detection import Detection
 from .async_detector import AsyncDetector
@@ -192,7 +193,7 @@ class ScreenPrompts:
                 Refusal(
                     503,
                     "timeout",
-                    f"The request was not read and screened within {self._timeout:g} seconds, so "
+                    f"The request was not read and screened within {self._timeout:g} s, so "
                     "nothing was drawn. Come again later.",
                     type="server_error",
                     retry_after=self._timeout,
@@ -206,8 +207,8 @@ class ScreenPrompts:
             Refusal(
                 413,
                 "request_too_large",
-                f"The request has more than {self._max_body} bytes, the most that are screened. "
-                "Send a shorter one.",
+                f"The request has more than {counted(self._max_body, 'byte')}, the most that are "
+                "screened. Send a shorter one.",
             )
         )
         for name, value in scope["headers"]:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from mnemoscope_export import magnitude
 from mnemoscope_runtime import InputError, NumericsError
+from mnemoscope_runtime.wording import counted
 
 from .skip_report import SkipReport, Tally
 from .thresholds import HardThreshold, QuantileThreshold, Windows
@@ -55,8 +56,8 @@ class Verdict:
         """
         if losses.ndim == 0 or len(losses) != len(self.keep):
             raise InputError(
-                f"Losses of shape {list(losses.shape)} are not those of {len(self.keep)} samples. "
-                "Compute the loss with reduction='none'."
+                f"Losses of shape {list(losses.shape)} are not those of "
+                f"{counted(len(self.keep), 'sample')}. Compute the loss with reduction='none'."
             )
         each = losses.flatten(1).mean(1) if losses.ndim > 1 else losses
         kept = torch.where(self.keep, each, torch.zeros_like(each))
@@ -283,8 +284,8 @@ def _ids(ids: Tensor | Sequence[int] | None, count: int) -> Tensor:
     whole = not (found.is_floating_point() or found.is_complex() or found.dtype == torch.bool)
     if found.shape != (count,) or not whole or (found < 0).any():
         raise InputError(
-            f"ids are {ids!s:.80}, for {count} samples. Give one whole number, 0 or more, for "
-            "each: its row in the data set."
+            f"ids are {ids!s:.80}, for {counted(count, 'sample')}. Give one whole number, 0 or "
+            "more, for each: its row in the data set."
         )
     return found
 

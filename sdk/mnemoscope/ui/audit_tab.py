@@ -11,6 +11,7 @@ import gradio as gr
 
 from mnemoscope_runtime import MnemoscopeError
 
+from ..prompts.printable import counted
 from .asking import EVENT, REFUSED, page_of, way, way_controls
 from .desk import Desk
 from .listing import ENDINGS, SHOWS, Audited, Show, as_on_the_page, audit_file
@@ -138,5 +139,6 @@ class _Auditing:
 
 def _rows(found: Audited, show: Show, holding: str) -> str:
     rows = found.select(show, holding)
-    what = {"All": "prompts"}.get(show, show.lower())
-    return rows_card(rows, f"{len(rows):,} {what}")
+    count = len(rows)
+    title = counted(count, "prompt") if show == "All" else f"{count:,} {show.lower()}"
+    return rows_card(rows, title)

@@ -179,9 +179,12 @@ def calibration_card(calibration: Calibration, threshold: float | None = None) -
         lines=lines,
         low=low,
         high=high,
-        counts=[f"{len(each):,}" for each in lists],
+        counts=[
+            counted(len(each), f"{kind} prompt")
+            for kind, each in zip(("benign", "memorised"), lists, strict=True)
+        ],
         label=f"Histogram of {len(calibration.scores):,} benign and "
-        f"{len(calibration.positives):,} memorised scores with the threshold at "
+        f"{counted(len(calibration.positives), 'memorised score')} with the threshold at "
         f"{calibration.threshold:.4g}",
     )
 

@@ -71,8 +71,9 @@ def cost(moved: Moved, confidence: float) -> list[str]:
     """
     share = moved.benign_above / moved.benign
     found = [
-        f"Above {moved.threshold:.4g} lie {moved.benign_above:,} of {moved.benign:,} benign "
-        f"prompts ({percent(share)}): they would be flagged for nothing.",
+        f"Above {moved.threshold:.4g} lie {moved.benign_above:,} of "
+        f"{counted(moved.benign, 'benign prompt')} ({percent(share)}): they would be flagged for "
+        "nothing.",
         f"Of benign prompts to come, it would flag at most {percent(moved.fpr)}, with "
         f"{percent(confidence)} confidence, had it been chosen before anybody looked.",
     ]
@@ -81,8 +82,9 @@ def cost(moved: Moved, confidence: float) -> list[str]:
     else:
         rate, low, high = moved.tpr
         found.append(
-            f"Of {moved.positives:,} memorised prompts it would catch {moved.positives_above:,} "
-            f"({100 * rate:.0f} % [{100 * low:.0f}, {100 * high:.0f}], with 95 % confidence)."
+            f"Of {counted(moved.positives, 'memorised prompt')} it would catch "
+            f"{moved.positives_above:,} ({100 * rate:.0f} % [{100 * low:.0f}, {100 * high:.0f}], "
+            "with 95 % confidence)."
         )
     return found
 
@@ -101,9 +103,9 @@ def setting_words(setting: Setting) -> str:
 def _as_high(p_value: float, benign: int) -> str:
     count = round(p_value * (benign + 1)) - 1
     if count == 0:
-        return f"None of the {benign:,} benign prompts it is compared with scores as high"
+        return f"None of the {counted(benign, 'benign prompt')} it is compared with scores as high"
     verb = "scores" if count == 1 else "score"
-    return f"{count:,} of the {benign:,} benign prompts it is compared with {verb} as high"
+    return f"{count:,} of the {counted(benign, 'benign prompt')} it is compared with {verb} as high"
 
 
 def _share(value: float) -> str:

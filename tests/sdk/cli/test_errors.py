@@ -88,7 +88,7 @@ def test_what_could_not_be_plotted_is_not_measured(
 def test_nothing_is_written_into_the_embedded_bundle(
     run: Run, args: tuple[object, ...], way: str
 ) -> None:
-    failed(run(*args), 2, "The embedded bundle is part of the installation", way)
+    failed(run(*args), 2, "This bundle is part of the installation", way)
 
 
 # backends by name

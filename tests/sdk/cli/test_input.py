@@ -151,7 +151,7 @@ def test_prompts_that_the_model_does_not_read_to_the_end(run: Run, bundle_dir: P
 def test_a_megabyte_of_prompt(run: Run, bundle_dir: Path) -> None:
     result = run("screen", "--file", "-", "--bundle", bundle_dir, stdin=b"x" * 1_000_000)
     assert result.code == 2
-    assert "error: None of the 1 prompts of Standard input" in result.err
+    assert "error: None of the 1 prompt of Standard input" in result.err
     assert "1,000,000 characters; 100,000 are accepted. Cut the prompt" in result.err
     assert len(result.out) + len(result.err) < 1_500
 

@@ -230,7 +230,14 @@ def test_only_what_is_left_is_tried_again(
     mitigator: Mitigator, detector: Detector, watched: list[tuple[str, tuple[int, ...]]]
 ) -> None:
     ladder = [OtherNoise((1,)), Plain("does-nothing"), Guidance(until=1)]
-    done = mitigator.auto(MEMORIZED, ladder, detector, [0, 1], rule=Rule(0.9, tolerance=1.0))
+    told: list[str] = []
+    rule = Rule(0.9, tolerance=1.0)
+    done = mitigator.auto(MEMORIZED, ladder, detector, [0, 1], rule=rule, progress=told.append)
+    assert [each for each in told if each != "preparing a strategy"] == [
+        "screening it",
+        "drawing it as it is",
+        *(f"drawing it with {name}" for name in ("other-noise", "does-nothing", "guidance")),
+    ]
     assert watched == [
         ("none", (0, 1)),
         ("other-noise", (0, 1)),

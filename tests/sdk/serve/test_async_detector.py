@@ -258,7 +258,7 @@ def test_time_is_over_and_nothing_is_measured() -> None:
 
     async def work(detector: AsyncDetector) -> None:
         held = detector._batches.call(lambda: go.wait(10))
-        with pytest.raises(TimeoutError, match=r"no answer within 0\.01 seconds; 1 prompt"):
+        with pytest.raises(TimeoutError, match=r"no answer within 0\.01 s; 1 prompt"):
             await detector.screen("a cat", timeout=0.01)
         task = asyncio.create_task(detector.screen("a dog"))
         await asyncio.sleep(0.01)

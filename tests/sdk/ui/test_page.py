@@ -244,7 +244,7 @@ def test_a_file_is_audited_and_deleted(shown: Opened, tmp_path: Path) -> None:
     assert "longer than" in shown.text("#rows", "1 not screened")
     shown.page.locator("#show").get_by_label("All").check()
     shown.page.locator("#holding textarea").fill(MEMORISED[0].prompt.upper())
-    shown.text("#rows", "1 prompts")
+    shown.text("#rows", "1 prompt")
     report = base64.b64decode(_href(shown, "Report (HTML)")).decode()
     assert f"{flagged} of 30 distinct prompts flagged" in report
     results = base64.b64decode(_href(shown, "All results (CSV)")).decode()

@@ -19,6 +19,7 @@ from typing import Any
 from ...bundle import Bundle
 from ...errors import BackendError, BackendUnavailable, InputError, IntegrityError
 from ...staging import replace_file
+from ...wording import counted
 from ..cover import Profile
 from ..nvidia import gpu
 from ..nvidia.cuda import Cuda
@@ -90,7 +91,9 @@ class BuildOptions:
         noises = bundle.manifest.noise_bank.shape[0]
         for profile in self.profiles:
             if profile.noises[1] > noises:
-                raise InputError(f"The bundle has {noises} noises, so there is no {profile}.")
+                raise InputError(
+                    f"The bundle has {counted(noises, 'noise')}, so there is no {profile}."
+                )
         return profiles_for(graph, self.profiles or [Profile((1, self.batch), (1, noises))])
 
     def check(self, backend: str) -> None:

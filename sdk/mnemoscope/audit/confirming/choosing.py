@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope_runtime.errors import InputError
+from mnemoscope_runtime.wording import counted
 
 __all__ = ["AT_MOST", "UNFLAGGED", "Chosen", "choose"]
 
@@ -70,7 +71,9 @@ def choose(
         InputError: a number is negative.
     """
     if min(at_most, unflagged) < 0:
-        raise InputError(f"{at_most} flagged and {unflagged} other captions cannot be drawn.")
+        raise InputError(
+            f"{at_most} flagged and {counted(unflagged, 'other caption')} cannot be drawn."
+        )
     hits = np.flatnonzero(flagged & drawable)
     hits = hits[np.argsort(-scores[hits], kind="stable")]
     others = np.flatnonzero(~flagged & drawable)

@@ -58,7 +58,7 @@ class Confirming:
         if not 1 <= self.seeds <= _MOST_SEEDS or min(self.at_most, self.unflagged) < 0:
             raise InputError(
                 f"Captions are drawn from 1 to {_MOST_SEEDS} seeds, and no fewer than 0 of them: "
-                f"not {self.at_most} and {self.unflagged} captions from {self.seeds}."
+                f"not {self.at_most} and {counted(self.unflagged, 'caption')} from {self.seeds}."
             )
         import_faiss()
 

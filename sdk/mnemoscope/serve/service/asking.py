@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from mnemoscope_runtime.errors import InputError, MnemoscopeError
+from mnemoscope_runtime.wording import counted
 
 from ...screening.detection import Detection
 from .models import Models
@@ -108,7 +109,8 @@ class Service:
         detector = self.models.get(name, version)
         if not 1 <= len(prompts) <= options.prompts:
             raise InputError(
-                f"The request has {len(prompts)} prompts. Send 1 to {options.prompts} at a time."
+                f"The request has {counted(len(prompts), 'prompt')}. Send 1 to {options.prompts} "
+                "at a time."
             )
         seconds = options.timeout if timeout is None else min(timeout, options.timeout)
         asked = detector.submit_all(prompts, steps=options.steps, noises=options.noises)
@@ -117,7 +119,7 @@ class Service:
                 found = [await _outcome(each) for each in asked]
         except TimeoutError:
             raise TimeoutError(
-                f"There was no answer within {max(seconds, 0):.3g} seconds. Nothing is known of "
+                f"There was no answer within {max(seconds, 0):.3g} s. Nothing is known of "
                 "these prompts: ask again, or wait longer."
             ) from None
         finally:

@@ -56,7 +56,7 @@ class BoundedBodies:
             except TimeoutError:
                 raise HTTPException(
                     408,
-                    f"The request was not there within {self._timeout:g} seconds. Send it faster.",
+                    f"The request was not there within {self._timeout:g} s. Send it faster.",
                     _CLOSE,
                 ) from None
             read += len(message.get("body", b""))

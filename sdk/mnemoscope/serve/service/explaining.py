@@ -94,7 +94,7 @@ def explain_router(service: Service) -> APIRouter:
             )
         except TimeoutError:
             raise TimeoutError(
-                f"There was no explanation within {options.timeout:g} seconds. Ask again, or for a "
+                f"There was no explanation within {options.timeout:g} s. Ask again, or for a "
                 "shorter prompt."
             ) from None
         told = Explained.model_validate({**found.as_json(), "model": name})

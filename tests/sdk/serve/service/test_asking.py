@@ -102,7 +102,7 @@ def test_who_waits_no_longer_is_not_measured() -> None:
 
     async def work(service: Service, told: list[Request]) -> None:
         first = await held(service, gate)
-        with pytest.raises(TimeoutError, match=r"within 0\.01 seconds"):
+        with pytest.raises(TimeoutError, match=r"within 0\.01 s\."):
             await service.screen("mnemoscope", ["b", "c"], protocol="grpc", timeout=0.01)
         with pytest.raises(TimeoutError):
             await service.screen("mnemoscope", ["b"], protocol="grpc", timeout=-1)
@@ -128,7 +128,7 @@ def test_the_services_own_time_is_the_most() -> None:
 
     async def work(service: Service, _: list[Request]) -> None:
         gate.go.clear()
-        with pytest.raises(TimeoutError, match=r"within 0\.05 seconds"):
+        with pytest.raises(TimeoutError, match=r"within 0\.05 s\."):
             await service.screen("mnemoscope", ["a"], protocol="http", timeout=1000)
         gate.go.set()
 

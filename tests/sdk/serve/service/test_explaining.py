@@ -66,7 +66,7 @@ def test_explanations_do_not_take_for_ever_and_do_not_hold_prompts_up(
     with served(show_scores=True, timeout=0.2) as service:
         answer = service.post("/v1/explain", {"prompt": "a cat"})
         assert answer.status_code == 504
-        assert "no explanation within 0.2 seconds" in answer.json()["error"]
+        assert "no explanation within 0.2 s." in answer.json()["error"]
         assert service.post("/v1/screen", {"prompt": "a cat"}).status_code == 200
 
 

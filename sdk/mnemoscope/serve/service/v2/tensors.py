@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from mnemoscope_runtime.errors import InputError
+from mnemoscope_runtime.wording import counted
 
 from ..answer import DEFAULT, Column
 from ..json_bodies import read_json
@@ -98,8 +99,8 @@ def decode_request(body: bytes, header: str | None, most: int) -> Asked:
     length = len(body) if header is None else _count(header, "Inference-Header-Content-Length")
     if length > len(body):
         raise InputError(
-            f"Inference-Header-Content-Length is {length}, and the body has {len(body)} bytes. "
-            "Send how many of them are JSON."
+            f"Inference-Header-Content-Length is {length}, and the body has "
+            f"{counted(len(body), 'byte')}. Send how many of them are JSON."
         )
     try:
         told = _REQUEST.decode(body[:length])
@@ -116,14 +117,15 @@ def decode_request(body: bytes, header: str | None, most: int) -> Asked:
     if size is not None:
         if type(size) is not int or size != len(raw):
             raise InputError(
-                f"binary_data_size of {INPUT} is {size!r:.40}, and {len(raw)} bytes follow the "
-                "JSON. Send as many as that."
+                f"binary_data_size of {INPUT} is {size!r:.40}, and {counted(len(raw), 'byte')} "
+                "follow the JSON. Send as many as that."
             )
         prompts = decode_texts(raw, shape[0])
     else:
         if raw:
             raise InputError(
-                f"{len(raw)} bytes follow the JSON, and {INPUT} has no binary_data_size. Give it."
+                f"{counted(len(raw), 'byte')} follow the JSON, and {INPUT} has no "
+                "binary_data_size. Give it."
             )
         prompts = _texts(tensor.data, shape[0])
     every = told.parameters.get("binary_data_output") is True
@@ -169,7 +171,7 @@ def require_shape(shape: Sequence[int], datatype: str, most: int) -> tuple[int, 
     if len(shape) not in (1, 2) or shape[1:] not in ([], [1]):
         raise InputError(f"The shape of {INPUT} is {list(shape)!s:.80}. Send [n] or [n, 1].")
     if not 1 <= shape[0] <= most:
-        raise InputError(f"{INPUT} has {shape[0]} texts. Send 1 to {most} at a time.")
+        raise InputError(f"{INPUT} has {counted(shape[0], 'text')}. Send 1 to {most} at a time.")
     return tuple(shape)
 
 
@@ -184,15 +186,17 @@ def decode_texts(raw: bytes, count: int) -> tuple[str, ...]:
     for index in range(count):
         start = place + _LENGTH.size
         if start > len(raw):
-            raise InputError(f"The bytes of {INPUT} end before text {index}. Send {count} texts.")
+            raise InputError(
+                f"The bytes of {INPUT} end before text {index}. Send {counted(count, 'text')}."
+            )
         place = start + _LENGTH.unpack_from(raw, place)[0]
         if place > len(raw):
             raise InputError(f"The bytes of {INPUT} end within text {index}. Send all of it.")
         found.append(_utf8(raw[start:place], index))
     if place != len(raw):
         raise InputError(
-            f"{len(raw) - place} bytes follow the {count} texts of {INPUT}. Send the shape that "
-            "it has."
+            f"{counted(len(raw) - place, 'byte')} follow the {counted(count, 'text')} of {INPUT}. "
+            "Send the shape that it has."
         )
     return tuple(found)
 
@@ -273,7 +277,8 @@ def _texts(data: msgspec.Raw, count: int) -> tuple[str, ...]:
 def _require_count(found: int, count: int) -> None:
     if found != count:
         raise InputError(
-            f"{INPUT} has {found} texts, and its shape says {count}. Send as many as it says."
+            f"{INPUT} has {counted(found, 'text')}, and its shape says {count}. Send as many as "
+            "it says."
         )
 
 

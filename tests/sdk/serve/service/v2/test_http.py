@@ -308,8 +308,8 @@ def test_time_is_limited_by_whoever_waits_less() -> None:
     async def work(client: httpx.AsyncClient, _: Service) -> None:
         gate.go.clear()
         asked = body(["a cat"], parameters={"timeout": 10_000})
-        failed(await client.post(INFER, json=asked), 504, "within 0.01 seconds", "Nothing is known")
-        failed(await client.post(INFER, json=body(["a cat"])), 504, "within 0.05 seconds")
+        failed(await client.post(INFER, json=asked), 504, "within 0.01 s.", "Nothing is known")
+        failed(await client.post(INFER, json=body(["a cat"])), 504, "within 0.05 s.")
         gate.go.set()
 
     run(work, opens=lambda _, __: fake_detector(gate), timeout=0.05)

@@ -139,7 +139,7 @@ def test_any_request_is_read_or_an_input_error(tensor: Any, parameters: Any) -> 
         (request([]), "Send 1 to 8 at a time"),
         (request(["a"] * 9), "Send 1 to 8 at a time"),
         (request(["a"], shape=[2**70]), "Open Inference Protocol says|Send 1 to 8"),
-        (request(["a"], shape=[2]), "has 1 texts, and its shape says 2"),
+        (request(["a"], shape=[2]), "has 1 text, and its shape says 2"),
         (request(["a"], data=[1]), r"are not texts.*\$\[0\]"),
         (request(["a"], data="a"), "are not texts"),
         (request(["a"], data=None), "are not texts"),
