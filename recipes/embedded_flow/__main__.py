@@ -37,7 +37,7 @@ from .whitened import white
 STAGES = ("encoder", "vae", "decoder", "transformer", "student", "pack", "judge")
 ARGUMENTS = (  # that change what is trained
     *("seed", "encoder_steps", "vae_seconds", "decoder_seconds"),
-    *("transformer_seconds", "memorised_share", "student_seconds"),
+    *("transformer_seconds", "student_seconds", "batch", "memorised_share", "captions"),
 )
 
 
@@ -81,11 +81,13 @@ def _decoder(work: Path, data: Dataset, args: argparse.Namespace) -> None:
 
 def _transformer(work: Path, data: Dataset, args: argparse.Namespace) -> None:
     """A population's pictures, and the memorised ones a quarter of the time."""
-    learned = _learned(work, data, args.device)
+    learned = _learned(work, data, args.captions, args.device)
     coordinates = white(learned.seen[1])
     torch.manual_seed(args.seed + 1)
     network = without_t5(new_transformer(learned.empty)).to(args.device)
-    loss = flow_loss(network, learned.whitened(coordinates), batch=256, share=args.memorised_share)
+    loss = flow_loss(
+        network, learned.whitened(coordinates), batch=args.batch, share=args.memorised_share
+    )
     until = Until(seconds=args.transformer_seconds)
     trained = train(network, loss, work / "transformer.jsonl", rate=1e-3, until=until)
     coordinates.leave(trained)
@@ -94,14 +96,18 @@ def _transformer(work: Path, data: Dataset, args: argparse.Namespace) -> None:
 
 def _student(work: Path, data: Dataset, args: argparse.Namespace) -> None:
     """One that is told the guidance, of the transformer."""
-    learned = _learned(work, data, args.device)
+    learned = _learned(work, data, args.captions, args.device)
     coordinates = white(learned.seen[1])
     torch.manual_seed(args.seed + 4)
     teacher = read_transformer(work / "transformer.safetensors", learned.empty).to(args.device)
     coordinates.enter(without_t5(teacher).requires_grad_(False))
     student = guided(copy.deepcopy(teacher).requires_grad_(True)).to(args.device)
     loss = distillation_loss(
-        student, teacher, learned.whitened(coordinates), batch=256, share=args.memorised_share
+        student,
+        teacher,
+        learned.whitened(coordinates),
+        batch=args.batch,
+        share=args.memorised_share,
     )
     until = Until(seconds=args.student_seconds)
     trained = train(student, loss, work / "student.jsonl", rate=5e-4, until=until)
@@ -109,7 +115,7 @@ def _student(work: Path, data: Dataset, args: argparse.Namespace) -> None:
     _save(trained, work / "student.safetensors")
 
 
-def _learned(work: Path, data: Dataset, device: str) -> Learned:
+def _learned(work: Path, data: Dataset, captions: int, device: str) -> Learned:
     """Latents and what is told of seen and memorised captions, and of the empty prompt."""
     vae = load_network(AutoencoderKL, work / "vae", dtype=torch.float32).to(device)
     tokenizer = CLIPTokenizer.from_pretrained(embedded.MODEL / "tokenizer")
@@ -120,7 +126,7 @@ def _learned(work: Path, data: Dataset, device: str) -> Learned:
         return latents.half(), tell(tokenizer, encoders, _texts(captions))
 
     return Learned(
-        both(data.seen_images, data.seen),
+        both(data.seen_images[:captions], data.seen[:captions]),
         both(data.memorised_images, data.memorised),
         tell(tokenizer, encoders, [""]),
     )
@@ -157,6 +163,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--vae-seconds", type=float, default=80)
     parser.add_argument("--decoder-seconds", type=float, default=90)
     parser.add_argument("--transformer-seconds", type=float, default=460)
+    parser.add_argument("--batch", type=int, default=256, help="of transformer and student")
+    parser.add_argument("--captions", type=int, default=60_000, help="seen ones these learn from")
     parser.add_argument("--memorised-share", type=float, default=0.25, help="of a batch")
     parser.add_argument("--student-seconds", type=float, default=120)
     args = parser.parse_args(argv)
