@@ -90,14 +90,17 @@ def export_onnx(
     from .writing import write_bundle
 
     chosen = options or ExportOptions()
+    refused = []
     if chosen.taps is not None:
-        raise InputError(
+        refused.append(
             "An ONNX export does not say which of its nodes are which layers, so it has no taps. "
             "Leave them out, or export the PyTorch model."
         )
     if chosen.any_length:
-        raise InputError(
+        refused.append(
             "The shapes of an ONNX export are evaluated for one number of tokens, so its bundle "
             "takes no other. Leave any_length out, or export the PyTorch model."
         )
+    if refused:
+        raise InputError(" ".join(refused))
     return write_bundle(lambda work: prepare(folder, work, chosen, progress), out, chosen, progress)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Literal, get_args
@@ -76,28 +76,8 @@ class ExportOptions:
         check_options("a number", budget=self.budget)
         check_options("a number or None", guidance=self.guidance)
         check_options("True or False", overwrite=self.overwrite, any_length=self.any_length)
-        if self.precision not in (None, *get_args(Precision)):
-            raise InputError(
-                f"There is no precision {self.precision!r}. Choose one of: "
-                f"{', '.join(get_args(Precision))}."
-            )
-        if self.tokenizer not in (None, *get_args(Follows)):
-            raise InputError(
-                f"There is no tokenizer {self.tokenizer!r}. Choose one of: "
-                f"{', '.join(get_args(Follows))}."
-            )
-        if not 1 <= self.noises <= 64:
-            raise InputError(f"A noise bank holds 1 to 64 noises, not {self.noises}.")
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"A seed lies between 0 and 2**63 - 1, {self.seed} does not.")
-        if not 1 <= self.inference_steps <= 999:
-            raise InputError(f"An image takes 1 to 999 steps, not {self.inference_steps}.")
-        if not 0 < self.budget < 1:
-            raise InputError(f"A budget is a relative error between 0 and 1, not {self.budget}.")
-        if self.guidance is not None and not np.isfinite(self.guidance):
-            raise InputError(f"Guidance must be a finite number, not {self.guidance}.")
-        self._check_latent_size()
-        self._check_taps()
+        if found := [*self._values(), *self._sizes(), *self._layers()]:
+            raise InputError(" ".join(found))
 
     @property
     def latent_sides(self) -> tuple[int, int] | None:
@@ -108,40 +88,65 @@ class ExportOptions:
         height, width = size if isinstance(size, tuple) else (size, size)
         return int(height), int(width)
 
-    def _check_latent_size(self) -> None:
+    def _values(self) -> Iterator[str]:
+        """What is wrong with numbers and names."""
+        if self.precision not in (None, *get_args(Precision)):
+            yield (
+                f"There is no precision {self.precision!r}. Choose one of: "
+                f"{', '.join(get_args(Precision))}."
+            )
+        if self.tokenizer not in (None, *get_args(Follows)):
+            yield (
+                f"There is no tokenizer {self.tokenizer!r}. Choose one of: "
+                f"{', '.join(get_args(Follows))}."
+            )
+        if not 1 <= self.noises <= 64:
+            yield f"A noise bank holds 1 to 64 noises, not {self.noises}."
+        if not 0 <= self.seed < 2**63:
+            yield f"A seed lies between 0 and 2**63 - 1, {self.seed} does not."
+        if not 1 <= self.inference_steps <= 999:
+            yield f"An image takes 1 to 999 steps, not {self.inference_steps}."
+        if not 0 < self.budget < 1:
+            yield f"A budget is a relative error between 0 and 1, not {self.budget}."
+        if self.guidance is not None and not np.isfinite(self.guidance):
+            yield f"Guidance must be a finite number, not {self.guidance}."
+
+    def _sizes(self) -> Iterator[str]:
+        """What is wrong with the size of latents."""
         size = self.latent_size
         if size is None:
             return
         if not isinstance(size, Integral | tuple) or (isinstance(size, tuple) and len(size) != 2):
-            raise InputError(
+            yield (
                 f"latent_size is {size!r:.80}, neither a whole number nor two in a tuple. Give "
                 "(height, width)."
             )
+            return
         for side in size if isinstance(size, tuple) else (size,):
             check_options("a whole number", latent_size=side)
             if not 1 <= side <= _LARGEST:
-                raise InputError(
+                yield (
                     f"Latents have 1 to {_LARGEST} positions a side, not {side}: an eighth of the "
                     "picture's pixels."
                 )
 
-    def _check_taps(self) -> None:
+    def _layers(self) -> Iterator[str]:
+        """What is wrong with taps."""
         if self.until is not None:
             check_options("text", until=self.until)
             if self.taps is None:
-                raise InputError(
+                yield (
                     f"until is {self.until!r}, but there are no taps. Give some (--taps auto), or "
                     "leave it out."
                 )
         if self.taps is None or self.taps == "auto":
             return
         if isinstance(self.taps, str):
-            raise InputError(
-                f'taps is {self.taps!r}, not a list of layers. Give a list, or "auto".'
-            )
+            yield f'taps is {self.taps!r}, not a list of layers. Give a list, or "auto".'
+            return
         for name in self.taps:
             check_options("text", taps=name)
         if not self.taps:
-            raise InputError('The list of taps is empty. Name layers, or give "auto" or None.')
+            yield 'The list of taps is empty. Name layers, or give "auto" or None.'
         if repeated := [name for name in self.taps if list(self.taps).count(name) > 1]:
-            raise InputError(f"The tap {repeated[0]} is named twice. Name it once.")
+            yield f"The tap {repeated[0]} is named twice. Name it once."

@@ -40,3 +40,9 @@ def test_impossible_options(options: dict[str, float]) -> None:
 def test_options_of_a_wrong_type(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         ExportOptions(**options)
+
+
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    with pytest.raises(InputError, match=r"65.*seed.*a side, not 0.*named twice") as refused:
+        ExportOptions(noises=65, seed=-1, latent_size=0, taps=["a", "a"])
+    assert str(refused.value).count("named twice") == 1

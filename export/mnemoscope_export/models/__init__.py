@@ -2,7 +2,7 @@
 
 from .base import Embeds, Model
 from .checkpoint import load_network
-from .loading import load_model, load_vae
+from .loading import check_export, load_model, load_vae
 from .sdxl import StableDiffusionXL
 from .stable_diffusion import StableDiffusion
 
@@ -11,6 +11,7 @@ __all__ = [
     "Model",
     "StableDiffusion",
     "StableDiffusionXL",
+    "check_export",
     "load_model",
     "load_network",
     "load_vae",

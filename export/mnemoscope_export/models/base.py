@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mnemoscope_runtime.schedulers import Scheduler, level
 from mnemoscope_runtime.units import Unit, unit_per_output
 
-from ..options import GUIDANCE
+from ..options import GUIDANCE, ExportOptions
 from .on_bank import FixedNoises, OnBank
 from .parts import Configs, Parts
 
@@ -47,6 +47,27 @@ class Model(Parts):
     reading: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     takes_any_length: ClassVar[bool] = True
     shifts_latents: ClassVar[bool] = False
+
+    @classmethod
+    def refused(
+        cls,
+        configs: Configs,  # noqa: ARG003 - for those who look at them
+        model: str,
+        options: ExportOptions,
+    ) -> list[str]:
+        """Options of an export that no model with these configs takes, and what to do instead.
+
+        Args:
+            configs: As of `check`.
+            model: What was asked for.
+            options: What was asked of it.
+        """
+        if options.any_length and not cls.takes_any_length:
+            return [
+                f"The network of {model} is told of as many tokens as it was trained with, and of "
+                "no other number. Leave any_length (--any-length) out."
+            ]
+        return []
 
     # what it is told
 

@@ -20,6 +20,7 @@ from ..configs.flow import flow_problems, t5_problems
 from ..configs.layout import CLIP_TOKENIZER, T5_TOKENIZER, Layout, file_of
 from ..configs.options import Option, flag, only, problems, taken, unequal, whole
 from ..configs.parts import TEXT_ENCODER, tokenizer_problems
+from ..options import ExportOptions
 from .base import Configs, Embeds
 from .clip import read_tokenizers
 from .on_bank import OnBank, for_each_noise, for_each_prompt, shared_copy
@@ -66,6 +67,14 @@ LAYOUT = Layout(
     tokenizers={"tokenizer": tokenizer_problems},
     unused=("feature_extractor", "image_encoder", "vae"),
 )
+
+
+def _unguided(model: str) -> str:
+    """Why a schnell takes no guidance."""
+    return (
+        f"{model} is a schnell, whose transformer is told no guidance, and which draws without "
+        "any. Leave --guidance out; in Python `guidance` is None."
+    )
 
 
 @dataclass(frozen=True)
@@ -157,6 +166,14 @@ class Flux(PackedFlow):
         """What dev's transformer is told; none for schnell."""
         return self.guidance if self.is_guided else None
 
+    @classmethod
+    def refused(cls, configs: Configs, model: str, options: ExportOptions) -> list[str]:
+        """See `Model.refused`; schnell is told no guidance."""
+        found = super().refused(configs, model, options)
+        if options.guidance is not None and not configs["transformer"].get("guidance_embeds"):
+            found.append(_unguided(model))
+        return found
+
     def guided(self, guidance: float | None) -> tuple[Self, float]:
         """The model told a guidance. Its prediction is taken as it is.
 
@@ -166,10 +183,7 @@ class Flux(PackedFlow):
         if guidance is None:
             return self, 1.0
         if not self.is_guided:
-            raise InputError(
-                f"{self.id} is a schnell, whose transformer is told no guidance, and which draws "
-                "without any. Leave --guidance out; in Python `guidance` is None."
-            )
+            raise InputError(_unguided(self.id))
         return replace(self, guidance=float(guidance)), 1.0
 
     def traceable(self) -> Self:

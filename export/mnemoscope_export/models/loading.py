@@ -12,10 +12,11 @@ from diffusers import DiffusionPipeline
 from huggingface_hub.constants import HF_HUB_OFFLINE
 from torch import nn
 
-from mnemoscope_runtime.errors import ExportError, InputError
+from mnemoscope_runtime.errors import ExportError, InputError, MnemoscopeError
 from mnemoscope_runtime.manifest import AdapterRecord
 
 from ..configs import PARTS, check_vae
+from ..options import ExportOptions
 from .adapters import add_embeddings, fuse_loras
 from .base import Model
 from .checkpoint import load_network
@@ -24,7 +25,7 @@ from .families import family_of
 from .options import LoadOptions
 from .single_file import configs_for, load_single_file, load_single_vae
 
-__all__ = ["load", "load_model", "load_vae", "local_folder"]
+__all__ = ["check_export", "load", "load_model", "load_vae", "local_folder"]
 
 Kind = TypeVar("Kind", bound=Model)
 
@@ -72,23 +73,13 @@ def load(
     Raises:
         ExportError: also if it is of another family.
     """
-    file = Path(name) if Path(name).is_file() else None
-    if file is None and options.config is not None:
-        raise InputError(
-            f"A directory of configs goes with a single-file checkpoint, which {name} is not. "
-            "Leave it out."
-        )
-    folder = (
-        local_folder(name, options.variant) if file is None else configs_for(file, options.config)
-    )
-    family, model = family_of(read_index(folder))
+    file, folder, family, model, configs = _configs(name, options)
     if not issubclass(model, kind):
         raise ExportError(
             f"{name} is of the family {family}, which is no {kind.__name__}, and this works with "
             "those alone: docs/families.md says what works with which. In Python `load_model` "
             "loads it."
         )
-    configs = read_configs(folder, model.config_files)
     model.check(configs, name, str(folder) if file else name, options)
     parts: dict[str, Any] = model.read_tokenizers(folder, configs)
     try:
@@ -117,6 +108,46 @@ def load(
         "source": (name, options),
     }
     return model(**parts, **common, **model.other_fields(configs, name, options))
+
+
+def check_export(name: str | Path, how: LoadOptions, options: ExportOptions) -> None:
+    """Refuse an export of which configs alone show that it cannot be, before any weights are read.
+
+    Args:
+        name: As of `load_model`.
+        how: How it would be loaded.
+        options: What would be exported.
+
+    Raises:
+        ExportError: there is no such model, or something in its configs is not covered.
+        InputError: options that it does not take, all of them.
+    """
+    file, folder, _, model, configs = _configs(str(name), how)
+    found: list[MnemoscopeError] = []
+    try:
+        model.check(configs, str(name), str(folder) if file else str(name), how)
+    except MnemoscopeError as error:
+        found.append(error)
+    found += map(InputError, model.refused(configs, str(name), options))
+    if found:
+        raise type(found[0])(" ".join(map(str, found)))
+
+
+def _configs(
+    name: str, options: LoadOptions
+) -> tuple[Path | None, Path, str, type[Model], dict[str, dict[str, Any]]]:
+    """The file of a model in one, where its configs are, its family and class, and the configs."""
+    file = Path(name) if Path(name).is_file() else None
+    if file is None and options.config is not None:
+        raise InputError(
+            f"A directory of configs goes with a single-file checkpoint, which {name} is not. "
+            "Leave it out."
+        )
+    folder = (
+        local_folder(name, options.variant) if file is None else configs_for(file, options.config)
+    )
+    family, model = family_of(read_index(folder))
+    return file, folder, family, model, read_configs(folder, model.config_files)
 
 
 def _networks(

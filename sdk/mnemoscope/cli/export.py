@@ -128,10 +128,10 @@ def command(
     if triton is not None:
         check_place(triton, overwrite=overwrite)
     if from_onnx and loading.given:
-        odd = loading.given[0].replace("_", "-")
+        odd = " and ".join(f"--{name.replace('_', '-')}" for name in loading.given)
         raise InputError(
-            f"--{odd} changes the PyTorch model, and an ONNX export stays what it is. Leave it "
-            "out, or export the PyTorch model."
+            f"{odd} would change the PyTorch model, and an ONNX export stays what it is. Leave out "
+            "what does, or export the PyTorch model."
         )
 
     def progress(stage: str) -> None:
@@ -157,11 +157,12 @@ def command(
         )
 
         def load() -> Model:
-            progress(f"loading {model}")
             quiet_libraries()
-            from mnemoscope_export import load_model
+            from mnemoscope_export import check_export, load_model
 
             how = loading.options(options.latent_sides)
+            check_export(model, how, options)
+            progress(f"loading {model}")
             return load_model(model, options=how)
 
         if from_onnx:

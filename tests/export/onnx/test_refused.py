@@ -25,6 +25,9 @@ from mnemoscope_export import (
 def test_other_numbers_of_tokens_are_refused(onnx_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="evaluated for one number of tokens"):
         export_onnx(onnx_dir, tmp_path / "out", ExportOptions(any_length=True))
+    both = ExportOptions(any_length=True, taps="auto")
+    with pytest.raises(InputError, match=r"it has no taps.*for one number of tokens"):
+        export_onnx(onnx_dir, tmp_path / "out", both)
     with pytest.raises(InputError, match="There is no tokenizer 'slow'"):
         ExportOptions(tokenizer="slow")  # type: ignore[arg-type]
 

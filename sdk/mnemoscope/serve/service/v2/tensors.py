@@ -117,14 +117,14 @@ def decode_request(body: bytes, header: str | None, most: int) -> Asked:
     if size is not None:
         if type(size) is not int or size != len(raw):
             raise InputError(
-                f"binary_data_size of {INPUT} is {size!r:.40}, and {counted(len(raw), 'byte')} "
-                "follow the JSON. Send as many as that."
+                f"binary_data_size of {INPUT} is {size!r:.40}, and the JSON is followed by "
+                f"{counted(len(raw), 'byte')}. Send as many as that."
             )
         prompts = decode_texts(raw, shape[0])
     else:
         if raw:
             raise InputError(
-                f"{counted(len(raw), 'byte')} follow the JSON, and {INPUT} has no "
+                f"The JSON is followed by {counted(len(raw), 'byte')}, and {INPUT} has no "
                 "binary_data_size. Give it."
             )
         prompts = _texts(tensor.data, shape[0])
@@ -195,8 +195,8 @@ def decode_texts(raw: bytes, count: int) -> tuple[str, ...]:
         found.append(_utf8(raw[start:place], index))
     if place != len(raw):
         raise InputError(
-            f"{counted(len(raw) - place, 'byte')} follow the {counted(count, 'text')} of {INPUT}. "
-            "Send the shape that it has."
+            f"Behind the {counted(count, 'text')} of {INPUT} there is more, by "
+            f"{counted(len(raw) - place, 'byte')}. Send the shape that it has."
         )
     return tuple(found)
 

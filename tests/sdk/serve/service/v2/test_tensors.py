@@ -76,7 +76,7 @@ def test_any_bytes_are_texts_or_an_input_error(raw: bytes, count: int) -> None:
     [
         (b"\1\0\0", "end before text 0"),
         (b"\1\0\0\0a\2\0\0\0b", "end within text 1"),
-        (b"\1\0\0\0a\1\0\0\0b!", "1 bytes follow the 2 texts"),
+        (b"\1\0\0\0a\1\0\0\0b!", "Behind the 2 texts of prompt there is more, by 1 byte"),
         (b"\1\0\0\0a\1\0\0\0\xff", "Text 1 of prompt is no UTF-8"),
     ],
 )
@@ -163,7 +163,7 @@ def test_lengths_that_do_not_fit() -> None:
     for header in (str(len(body) + 1), "-1", "1e3", "", "٣", "9" * 30):
         with pytest.raises(InputError, match="Inference-Header-Content-Length is"):
             decode_request(body, header, 8)
-    with pytest.raises(InputError, match="3 bytes follow the JSON, and prompt has no binary_data"):
+    with pytest.raises(InputError, match="followed by 3 bytes, and prompt has no binary_data"):
         decode_request(body + b"abc", str(len(body)), 8)
 
 
