@@ -68,7 +68,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
 
     def use(magnitude: Callable[[Any], float]) -> None:
         monkeypatch.setattr(
-            "mnemoscope_runtime.screener.open_backend", lambda *_, **__: FakeBackend(magnitude)
+            "mnemoscope_runtime.predictor.open_backend", lambda *_, **__: FakeBackend(magnitude)
         )
 
     return use

@@ -112,7 +112,7 @@ def test_names_are_looked_at_before_anything_runs(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a bundle was opened on a backend")
 
-    monkeypatch.setattr("mnemoscope_runtime.screener.open_backend", refuse)
+    monkeypatch.setattr("mnemoscope_runtime.predictor.open_backend", refuse)
     if args[0] == "calibration":
         copy = shutil.copy(embedded.BUNDLE / "calibration.json", tmp_path)
         args = (*args, "--calibration", copy)

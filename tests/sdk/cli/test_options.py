@@ -36,7 +36,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
         found.append((name, {k: v for k, v in options.items() if v is not None}))
         return FakeBackend()
 
-    monkeypatch.setattr("mnemoscope_runtime.screener.open_backend", open_backend)
+    monkeypatch.setattr("mnemoscope_runtime.predictor.open_backend", open_backend)
     return found
 
 
