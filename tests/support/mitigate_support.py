@@ -5,15 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pipelines import build_pipeline
 
+from mnemoscope import CalibrationFile, Detector, calibrate
 from mnemoscope.drawing.alignment import load_alignment
-from mnemoscope.drawing.copy_detection import load_descriptor
-from mnemoscope.mitigate import Mitigator, Painter, Plan, Sampling, Task
+from mnemoscope.drawing.copy_detection import LatentDescriptor, load_descriptor
+from mnemoscope.mitigate import Kit, Mitigator, Painter, Plan, Rule, Sampling, Task, Yardstick
+from mnemoscope.mitigate.sampling import sample
+from mnemoscope_export import Model
+from mnemoscope_runtime import Screener
 
 MEMORIZED = "umbrella, from alma trade fair"
 QUICK = Sampling(steps=4)
@@ -77,3 +83,29 @@ def loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("load_alignment", "load_descriptor"):
         monkeypatch.setattr(f"mnemoscope.cli.mitigate.{name}", LOADED[name])
     monkeypatch.setattr(Painter, "load", LOADED["load"])
+
+
+def check_is_mitigated(model: Model, vae: Any, screener: Screener) -> None:
+    """From the bank's noises magnitudes on the way are those that the engines of a bundle measure.
+
+    And `auto`, which flags everything here, brings one down.
+    """
+    painter, sampling = Painter(model, vae), Sampling.of(screener.bundle.manifest)
+    task = painter.task(["A red cat"] * 2, [0, 1], sampling)
+    task = replace(task, noises=torch.from_numpy(screener.bundle.noise_bank()))
+    drawn = sample(task.plan(), sampling)
+    [wanted] = screener.trajectory(["A red cat"], steps=sampling.steps)
+    np.testing.assert_allclose(drawn.magnitudes.numpy(), wanted, rtol=1e-4)
+    benign = [f"a cat, number {i}" for i in range(20)]
+    alone = Detector(screener, uncalibrated="score")
+    known = CalibrationFile(tuple(calibrate(alone, benign, noises=(1,), fpr=0.1, delta=0.2)))
+    yardstick = Yardstick.of(known, screener.bundle, sampling)
+    kit = Kit(painter, yardstick, 0.1, benign[:3], sampling)
+    judge = LatentDescriptor(painter.vae, painter.side)
+    mitigator = Mitigator(painter, judge, None, yardstick, sampling, benign[:3])
+    detector = Detector(screener, known)  # not closed, as others have the screener too
+    ladder = [kit.make("embedding")]
+    done = mitigator.auto("A red cat", ladder, detector, rule=Rule(None, 0.99))
+    [before], [after] = done.originals, done.pictures
+    assert (done.flagged, after.strategy) == (True, "embedding")
+    assert after.judged.score < before.judged.score

@@ -15,10 +15,12 @@ from cli_support import Run
 from cuda_kernels import lacking
 from diffusers import FluxPipeline, FluxTransformer2DModel
 from guard_support import check_reads_what_is_screened
+from mitigate_support import check_is_mitigated
 from odd_prompts import odd_strings
 from pipelines import build_flux
 from shared import Shared
 from t5_tokenizers import t5_tokenizer
+from toys import TOYS
 
 from mnemoscope import Detector, ExportError, InputError
 from mnemoscope.explain.attribution import Gradient
@@ -205,6 +207,10 @@ def test_a_pipelines_embeddings_are_screened_as_its_prompt(
     [wanted, long] = detector.screen(PROMPTS)
     assert found.score == pytest.approx(wanted.score, rel=1e-4)
     assert "Only its first 511 tokens" in long.notes[0]
+
+
+def test_it_is_mitigated(model: Flux, screener: Screener) -> None:
+    check_is_mitigated(model, TOYS["flux"].vae(), screener)
 
 
 def test_a_guard_reads_what_is_screened(pipeline: Any, model: Flux, screener: Screener) -> None:

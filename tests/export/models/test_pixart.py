@@ -15,10 +15,12 @@ from cli_support import Run
 from cuda_kernels import lacking
 from diffusers import PixArtSigmaPipeline, PixArtTransformer2DModel
 from guard_support import check_reads_what_is_screened
+from mitigate_support import check_is_mitigated
 from odd_prompts import odd_strings
 from pipelines import build_pixart
 from shared import Shared
 from t5_tokenizers import t5_tokenizer
+from toys import TOYS
 
 from mnemoscope import Detector, ExportError, InputError
 from mnemoscope.explain import explain
@@ -224,6 +226,10 @@ def test_words_are_weighed_by_leaving_them_out(screener: Screener) -> None:
     assert [each.word for each in found.words] == ["A", "Cat", "on", "the", "MOON"]
     pieces = screener.tokenizer.pieces("  A Cat")
     assert next(piece.span for piece in pieces if piece.span) == (2, 3)
+
+
+def test_it_is_mitigated(model: PixArtSigma, screener: Screener) -> None:
+    check_is_mitigated(model, TOYS["pixart"].vae(), screener)
 
 
 def test_a_guard_reads_what_is_screened(

@@ -14,10 +14,12 @@ from cli_support import Run
 from cuda_kernels import lacking
 from diffusers import QwenImagePipeline, QwenImageTransformer2DModel
 from guard_support import check_reads_what_is_screened
+from mitigate_support import check_is_mitigated
 from odd_prompts import odd_strings
 from pipelines import build_qwen_image
 from qwen_tokenizers import qwen_tokenizer
 from shared import Shared
+from toys import TOYS
 
 from mnemoscope import Detector, ExportError, InputError
 from mnemoscope.explain import explain
@@ -194,6 +196,10 @@ def test_words_are_weighed_by_leaving_them_out(screener: Screener) -> None:
     detector = Detector(screener, uncalibrated="score")
     found = explain("a Cat on the moon", detector=detector, noises=1)
     assert [each.word for each in found.words] == ["a", "Cat", "on", "the", "moon"]
+
+
+def test_it_is_mitigated(model: QwenImage, screener: Screener) -> None:
+    check_is_mitigated(model, TOYS["qwen"].vae(), screener)
 
 
 def test_a_guard_reads_what_is_screened(

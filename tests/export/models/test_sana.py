@@ -15,9 +15,11 @@ from cuda_kernels import lacking
 from diffusers import DPMSolverMultistepScheduler, SanaPipeline, SanaTransformer2DModel
 from gemma_tokenizers import gemma_tokenizer
 from guard_support import check_reads_what_is_screened
+from mitigate_support import check_is_mitigated
 from odd_prompts import odd_strings
 from pipelines import build_sana
 from shared import Shared
+from toys import TOYS
 from transformers import GemmaTokenizer
 
 from mnemoscope import Detector, ExportError, InputError
@@ -238,6 +240,10 @@ def test_a_pipelines_embeddings_are_screened_as_its_prompt(
         [found] = detector.screen_embeddings(told.detach(), prompt_mask=mask, **baseline)
         assert found.score == pytest.approx(wanted.score, rel=1e-4)
     assert "Only its first 299 tokens" in long.notes[0]
+
+
+def test_it_is_mitigated(model: Sana, screener: Screener) -> None:
+    check_is_mitigated(model, TOYS["sana"].vae(), screener)
 
 
 def test_a_guard_reads_what_is_screened(pipeline: Any, model: Sana, screener: Screener) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from diffusers import (
 )
 from graph_support import kinds
 from guard_support import check_reads_what_is_screened
+from mitigate_support import check_is_mitigated
 from odd_prompts import odd_strings
 from pipelines import build_sd3, small_vae
 from shared import Shared
@@ -29,19 +29,9 @@ from mnemoscope import CalibrationFile, Detector, ExportError, InputError, calib
 from mnemoscope.benchmark.latency import stages
 from mnemoscope.cli.evaluate import _detectors as which_detectors
 from mnemoscope.detectors import DETECTORS
-from mnemoscope.drawing.copy_detection import LatentDescriptor
 from mnemoscope.explain import explain
 from mnemoscope.explain.attribution import Gradient
 from mnemoscope.explain.words import read
-from mnemoscope.mitigate import (
-    Kit,
-    Mitigator,
-    Painter,
-    Rule,
-    Sampling,
-    Yardstick,
-)
-from mnemoscope.mitigate.sampling import sample
 from mnemoscope.serve.triton.graph import graph_files
 from mnemoscope.serve.triton.options import ModelOptions
 from mnemoscope.training import MemorizationFilter
@@ -54,6 +44,7 @@ from mnemoscope_export import (
     denoise,
     export_bundle,
     load_model,
+    load_vae,
     magnitudes,
     noise_bank,
 )
@@ -319,27 +310,8 @@ def test_a_guard_reads_what_is_screened(
     check_reads_what_is_screened(pipeline, model, screener, {}, guidance_scale=5.0)
 
 
-def test_it_is_mitigated(folder: Path, screener: Screener) -> None:
-    """From the bank's noises the magnitudes on the way are those that the engines measure."""
-    painter, sampling = Painter.load(str(folder)), Sampling(STEPS, 5.0)
-    task = painter.task(PROMPTS[:1] * 2, [0, 1], sampling)
-    task = replace(task, noises=torch.from_numpy(screener.bundle.noise_bank()))
-    drawn = sample(task.plan(), sampling)
-    [wanted] = screener.trajectory(PROMPTS[:1], steps=STEPS)
-    np.testing.assert_allclose(drawn.magnitudes.numpy(), wanted, rtol=1e-4)
-    benign = [f"a cat, number {i}" for i in range(40)]
-    alone = Detector(screener, uncalibrated="score")
-    known = CalibrationFile(tuple(calibrate(alone, benign, noises=(1,), fpr=0.1, delta=0.2)))
-    yardstick = Yardstick.of(known, screener.bundle, sampling)
-    kit = Kit(painter, yardstick, 0.1, benign[:3], sampling)
-    judge = LatentDescriptor(painter.vae, painter.side)
-    mitigator = Mitigator(painter, judge, None, yardstick, sampling, benign[:3])
-    detector = Detector(screener, known)  # not closed, as others have the screener too
-    ladder = [kit.make("embedding")]
-    done = mitigator.auto(PROMPTS[0], ladder, detector, rule=Rule(None, 0.99))
-    [before], [after] = done.originals, done.pictures
-    assert (done.flagged, after.strategy) == (True, "embedding")
-    assert after.judged.score < before.judged.score
+def test_it_is_mitigated(folder: Path, model: StableDiffusion3, screener: Screener) -> None:
+    check_is_mitigated(model, load_vae(folder), screener)
 
 
 @torch.no_grad()
