@@ -15,6 +15,7 @@ LOWEST_TESTS = tests/export/models/test_checkpoint.py tests/export/models/test_m
 NUMERIC = $(DEV)/bin/python -m pytest -q -m numeric $(shell grep -rl --include='test_*.py' mark.numeric tests)
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
+unexport PYTHONDONTWRITEBYTECODE # under it every one of hundreds of processes compiles the same modules
 
 .PHONY: demo test suite beside lowest page as-avx2 as-plain quick check lint format docs embedded-model mutation kills fuzz bench clean
 

@@ -36,6 +36,7 @@ pytest_plugins = [
     "attack_support",
     "cli_support",
     "example_support",
+    "exporter",
     "fake_gpu",
     "engine_support",
     "operators",
