@@ -158,12 +158,13 @@ class TorchBackend(Backend):
     def _module(self, bundle: Bundle, graph: str) -> Graph:
         if graph == "text_encoder":
             return TextEncoderGraph(self._model)
-        if graph == "step":
-            return StepGraph(self._model, bundle.manifest.taps).to(self._device)
         noises, manifest = torch.from_numpy(bundle.noise_bank()), bundle.manifest
+        model = self._model.resized(manifest.noise_bank.shape[2:])
+        if graph == "step":
+            return StepGraph(model, manifest.taps).to(self._device)
         stop = graph == "taps"
         taps = () if "taps" in manifest.graphs and not stop else manifest.taps
-        screen = ScreenGraph(self._model, noises, manifest.timestep, taps, stop=stop)
+        screen = ScreenGraph(model, noises, manifest.timestep, taps, stop=stop)
         return screen.to(self._device)
 
 

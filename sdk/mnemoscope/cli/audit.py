@@ -138,7 +138,7 @@ def _drawing_as(
         Artist.load,
         _absolute(model),
         descriptor=_absolute(descriptor),
-        options=loading.options(),
+        options=loading.options(manifest.noise_bank.shape[2:]),
         steps=sampling.steps,
         guidance=sampling.guidance,
         tell=say,

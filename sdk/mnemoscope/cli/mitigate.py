@@ -221,7 +221,8 @@ def command(
     opened = None if path is None else Bundle.open(path, trust=trust)
     sampling = _sampling(opened, steps, guidance)
     yardstick = Yardstick() if opened is None else Yardstick.of(known, opened, sampling)
-    painter = Painter.load(model, options=loading.options())
+    sides = None if opened is None else opened.manifest.noise_bank.shape[2:]
+    painter = Painter.load(model, options=loading.options(sides))
     sampling = painter.sampling(sampling.steps, sampling.guidance)
     drawing, _ = painter.model.guided(sampling.guidance)
     if opened is not None and (difference := drawing.difference(opened.manifest.model)):

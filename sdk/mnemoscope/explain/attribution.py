@@ -144,7 +144,7 @@ class Gradient:
             )
         noises, steps = detector.screener.counts(noises, steps)
         norms = token_gradients(
-            self._model,
+            self._model.resized(manifest.noise_bank.shape[2:]),
             torch.from_numpy(reading.ids),
             torch.from_numpy(bundle.noise_bank()[:noises]),
             steps=steps,

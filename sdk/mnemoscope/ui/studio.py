@@ -128,6 +128,8 @@ class Studio:
         return Drawing(found, descriptor.copied_above, mitigator.yardstick.steps, training)
 
     def _load(self) -> tuple[Mitigator, Kit]:
+        from mnemoscope_export import LoadOptions
+
         from ..mitigate import Kit, Mitigator, Painter, Sampling, Yardstick
 
         options, bundle = self._desk.options, self._desk.bundle
@@ -136,7 +138,8 @@ class Studio:
                 f"Pictures are drawn by the model that {options.bundle} was exported from, which a "
                 "bundle does not hold. Start the page with --model."
             )
-        painter = replace(Painter.load(options.model), watch=self._watch)
+        sides = LoadOptions(latent_size=bundle.manifest.noise_bank.shape[2:])
+        painter = replace(Painter.load(options.model, options=sides), watch=self._watch)
         sampling = Sampling.of(bundle.manifest)
         drawing, _ = painter.model.guided(sampling.guidance)
         if difference := drawing.difference(bundle.manifest.model):

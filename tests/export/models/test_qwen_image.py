@@ -37,6 +37,7 @@ from mnemoscope_export import (
     token_gradients,
 )
 from mnemoscope_export.models.qwen_image import _TEMPLATE, LAYOUT, TRANSFORMER, QwenImage
+from mnemoscope_export.torch.backend import TorchBackend
 from mnemoscope_export.torch.graphs import ScreenGraph
 from mnemoscope_export.torch.reference import measure_at
 from mnemoscope_export.torch.witness import check_against_pipeline
@@ -210,9 +211,17 @@ def test_a_guard_reads_what_is_screened(
     check_reads_what_is_screened(pipeline, model, screener, guard, **told)
 
 
-def test_words_are_weighed_by_gradients(model: QwenImage, screener: Screener) -> None:
+def test_a_model_that_is_loaded_at_another_size(folder: Path, screener: Screener) -> None:
+    """As it comes it is of 1024 px: what runs a bundle is of the bundle's size."""
+    whole = load_model(folder)
+    with Screener.open(screener.bundle.path, backend=TorchBackend(whole)) as other:
+        wanted = screener.first_step(["a cat"])
+        np.testing.assert_allclose(other.first_step(["a cat"]), wanted, rtol=1e-4)
+
+
+def test_words_are_weighed_by_gradients(folder: Path, model: QwenImage, screener: Screener) -> None:
     detector, prompt = Detector(screener, uncalibrated="score"), "a cat on the moon"
-    explainer = Explainer(detector, Gradient(model))
+    explainer = Explainer(detector, Gradient(load_model(folder)))
     found = {each.word: each.score for each in explainer.explain(prompt, noises=1).words}
     reading = read(screener.tokenizer, prompt)
     bank = torch.from_numpy(screener.bundle.noise_bank()[:1])

@@ -15,7 +15,8 @@ from pipelines import build_pipeline
 from mnemoscope import InputError, embedded
 from mnemoscope.cli.mitigate import _names
 from mnemoscope.drawing.known_descriptors import KNOWN, find_descriptor
-from mnemoscope.mitigate import LADDER, STRATEGIES
+from mnemoscope.mitigate import LADDER, STRATEGIES, Painter
+from mnemoscope_export import LoadOptions
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("loaded_once")]
 
@@ -177,6 +178,18 @@ def test_a_bundle_of_another_model(run: Run, tmp_path: Path) -> None:
     common = ("a cat", "-o", tmp_path / "x.png", "--model", tmp_path / "model")
     result = run("mitigate", *common, "--bundle", embedded.BUNDLE)
     failed(result, 4, "whose weights are not those of")
+
+
+def test_it_is_drawn_at_the_bundles_size(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the model's own is another, of which a calibration says nothing."""
+
+    def load(_: str | None, options: LoadOptions) -> Painter:
+        raise InputError(f"asked for {options.latent_size}")
+
+    monkeypatch.setattr(Painter, "load", load)
+    assert "asked for (8, 8)" in run("mitigate", PROMPT, "-o", tmp_path / "a.png").err
 
 
 def test_places_that_cannot_be_written_are_refused_at_once(run: Run, tmp_path: Path) -> None:
