@@ -5,83 +5,39 @@ from __future__ import annotations
 import inspect
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from cli_support import Run
-from cuda_kernels import lacking
 from diffusers import PixArtSigmaPipeline, PixArtTransformer2DModel
-from guard_support import check_reads_what_is_screened
-from mitigate_support import check_is_mitigated
+from family_bundles import Family, check_is_named
 from odd_prompts import odd_strings
-from pipelines import build_pixart
-from shared import Shared
-from t5_tokenizers import t5_tokenizer
-from toys import TOYS
 
-from mnemoscope import Detector, ExportError, InputError
-from mnemoscope.explain import explain
+from mnemoscope import Detector, InputError
 from mnemoscope.explain.attribution import Gradient
 from mnemoscope.explain.explanation import Explainer
 from mnemoscope.explain.words import read
 from mnemoscope_export import (
-    ExportOptions,
-    LoadOptions,
     denoise,
-    export_bundle,
     load_model,
-    magnitudes,
     noise_bank,
     token_gradients,
 )
 from mnemoscope_export.models.pixart import LAYOUT, TRANSFORMER, PixArtSigma
 from mnemoscope_export.torch.backend import TorchBackend
-from mnemoscope_export.torch.graphs import ScreenGraph
-from mnemoscope_export.torch.reference import measure_at
 from mnemoscope_export.torch.witness import check_against_pipeline
 from mnemoscope_runtime import Bundle, Screener, tokenizer_of
-from mnemoscope_runtime.agreement import relative_error
 
 PROMPTS = ["A Photo of a cat ", "the end </s> of <pad> it", "word " * 400]
 STEPS = 5
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("pixart")
-    build_pixart(t5_tokenizer()).save_pretrained(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> PixArtSigma:
-    found = load_model(folder)
-    assert isinstance(found, PixArtSigma)
-    return found
-
-
-@pytest.fixture(scope="module")
-def pipeline(model: PixArtSigma) -> Any:
-    found = model.assembled()
-    found.set_progress_bar_config(disable=True)
-    return found
-
-
-@pytest.fixture(scope="module")
-def bundle(folder: Path, shared: Shared) -> Path:
-    options = ExportOptions(noises=2, seed=3, inference_steps=STEPS, taps="auto", guidance=4.5)
-    return shared(
-        "bundle/pixart", lambda out: export_bundle(lambda: load_model(folder), out, options)
-    )
-
-
-@pytest.fixture(scope="module")
-def screener(bundle: Path) -> Any:
-    with Screener.open(bundle) as found:
-        yield found
+def family(families: Mapping[str, Family]) -> Family:
+    return families["pixart"]
 
 
 # what the transformer is told, and what it says, by diffusers' own pipeline
@@ -109,12 +65,6 @@ def test_all_of_sampling_is_the_pipelines(pipeline: Any, model: PixArtSigma) -> 
     torch.testing.assert_close(last.latents, wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_a_negative_prompt(folder: Path) -> None:
-    model = load_model(folder, options=LoadOptions(negative="Blurry"))
-    assert model.own_empty
-    check_against_pipeline(model, 4.5, STEPS)
-
-
 def test_as_it_was_first_published(folder: Path, tmp_path: Path) -> None:
     """Of a class that diffusers has renamed, with that one's options."""
     old = shutil.copytree(folder, tmp_path / "old")
@@ -131,29 +81,16 @@ def test_as_it_was_first_published(folder: Path, tmp_path: Path) -> None:
     check_against_pipeline(load_model(old), 4.5, STEPS)
 
 
-@torch.no_grad()
-def test_another_timestep_and_size(model: PixArtSigma) -> None:
-    """Folded, against the transformer as it is; the first block's features too."""
-    other = model.resized((4, 6))
-    bank = noise_bank(2, other.latent_shape, seed=1)
-    expected = measure_at(other, PROMPTS, bank, 800, taps=other.tappable())
-    graph = ScreenGraph(other, bank, 800, other.tappable())
-    found, norms = graph(other.embed(PROMPTS), torch.arange(2))
-    torch.testing.assert_close(torch.cat([found[..., None], norms], -1), expected)
-
-
 # the bundle
 
 
-def test_what_the_bundle_says(bundle: Path, model: PixArtSigma, screener: Screener) -> None:
-    manifest = Bundle.open(bundle).manifest
-    assert lacking(bundle) == set()
+def test_what_the_bundle_says(screener: Screener) -> None:
+    manifest = screener.bundle.manifest
     assert (manifest.model.family, manifest.model.prediction_type) == ("pixart-sigma", "epsilon")
     assert (manifest.unit, manifest.timestep, manifest.guidance) == ("eps", 999, 4.5)
     assert manifest.embeddings == ("prompt_embeds", "prompt_mask")
     assert (manifest.tokenizer.kind, manifest.tokenizer.length) == ("t5", 300)
     assert manifest.taps == ("transformer_blocks.0", "transformer_blocks.1")
-    assert model.difference(manifest.model) is None
     # sqrt((1 - abar) / abar) of the linear schedule's last timestep, which is this family's own
     beta = np.linspace(1e-4, 0.02, 1000)
     abar = np.prod(1 - beta)
@@ -167,23 +104,6 @@ def test_it_reads_what_its_own_tokenizer_gives(model: PixArtSigma, bundle: Path)
     np.testing.assert_array_equal(found.ids, model.tokenize(prompts).numpy())
     lengths = map(len, model.tokenizer([each.lower().strip() for each in prompts]).input_ids)
     assert found.truncated == tuple(length > 300 for length in lengths)
-
-
-def test_the_bundle_agrees_with_pytorch(model: PixArtSigma, screener: Screener) -> None:
-    noises = torch.from_numpy(screener.bundle.noise_bank())
-    options: dict[str, Any] = {"inference_steps": STEPS, "guidance": 4.5}
-    expected = magnitudes(model, PROMPTS, noises, steps=STEPS, **options).numpy()
-    found = screener.trajectory(PROMPTS, steps=STEPS)
-    assert relative_error(found, expected, screener.smallest_magnitude).max() < 1e-4
-    np.testing.assert_allclose(screener.first_step(PROMPTS), expected[..., 0], rtol=1e-4)
-    assert screener.probe() < 1e-4
-
-
-def test_the_other_engines_agree(bundle: Path, model: PixArtSigma, screener: Screener) -> None:
-    wanted = screener.first_step(PROMPTS)
-    for backend in ("openvino", TorchBackend(model)):
-        with Screener.open(bundle, backend=backend) as other:
-            np.testing.assert_allclose(other.first_step(PROMPTS), wanted, rtol=1e-4)
 
 
 def test_a_pipelines_embeddings_are_screened_as_its_prompt(
@@ -219,24 +139,10 @@ def test_detectors_of_predicted_noises(
             maps.screen(PROMPTS[:1], noises=1)
 
 
-def test_words_are_weighed_by_leaving_them_out(screener: Screener) -> None:
-    """As they stand in the prompt, whatever becomes of them."""
-    detector = Detector(screener, uncalibrated="score")
-    found = explain("  A Cat on the MOON", detector=detector, noises=1)
-    assert [each.word for each in found.words] == ["A", "Cat", "on", "the", "MOON"]
+def test_a_piece_is_what_stands_in_the_prompt(screener: Screener) -> None:
+    """Also where it is read in lower case, without space around it."""
     pieces = screener.tokenizer.pieces("  A Cat")
     assert next(piece.span for piece in pieces if piece.span) == (2, 3)
-
-
-def test_it_is_mitigated(model: PixArtSigma, screener: Screener) -> None:
-    check_is_mitigated(model, TOYS["pixart"].vae(), screener)
-
-
-def test_a_guard_reads_what_is_screened(
-    pipeline: Any, model: PixArtSigma, screener: Screener
-) -> None:
-    told = {"use_resolution_binning": False, "clean_caption": False}
-    check_reads_what_is_screened(pipeline, model, screener, {}, guidance_scale=4.5, **told)
 
 
 def test_words_are_weighed_by_gradients(model: PixArtSigma, screener: Screener) -> None:
@@ -252,16 +158,10 @@ def test_words_are_weighed_by_gradients(model: PixArtSigma, screener: Screener) 
     assert min(found.values()) > 0
 
 
-def test_on_the_command_line(bundle: Path, run: Run) -> None:
-    assert "ids of transformers-5's T5Tokenizer, 300 a prompt" in run("inspect", bundle).out
-
-
 # what is in the way
 
 
-def test_what_it_does_not_take(folder: Path, model: PixArtSigma) -> None:
-    with pytest.raises(InputError, match="PixArt-Sigma, of which clip_skip cannot be read here"):
-        load_model(folder, options=LoadOptions(clip_skip=1))
+def test_what_it_does_not_take(model: PixArtSigma) -> None:
     with pytest.raises(InputError, match="Give multiples of 2"):
         model.resized((3, 4))
 
@@ -284,14 +184,7 @@ CHANGES: list[tuple[str, str, Any, str]] = [
 def test_what_is_not_covered_is_named(
     folder: Path, file: str, option: str, value: object, words: str
 ) -> None:
-    path = folder / file
-    text = path.read_text()
-    path.write_text(json.dumps({**json.loads(text), option: value}))
-    try:
-        with pytest.raises(ExportError, match=words):
-            load_model(folder)
-    finally:
-        path.write_text(text)
+    check_is_named(folder, file, option, value, words)
 
 
 def test_published_configs_are_covered(folder: Path) -> None:

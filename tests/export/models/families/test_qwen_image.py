@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from cli_support import Run
-from cuda_kernels import lacking
 from diffusers import QwenImagePipeline, QwenImageTransformer2DModel
-from guard_support import check_reads_what_is_screened
-from mitigate_support import check_is_mitigated
+from family_bundles import Family, check_is_named
 from odd_prompts import odd_strings
-from pipelines import build_qwen_image
-from qwen_tokenizers import qwen_tokenizer
-from shared import Shared
-from toys import TOYS
 
 from mnemoscope import Detector, ExportError, InputError
-from mnemoscope.explain import explain
 from mnemoscope.explain.attribution import Gradient
 from mnemoscope.explain.explanation import Explainer
 from mnemoscope.explain.words import read
@@ -32,17 +25,12 @@ from mnemoscope_export import (
     denoise,
     export_bundle,
     load_model,
-    magnitudes,
     noise_bank,
     token_gradients,
 )
 from mnemoscope_export.models.qwen_image import _TEMPLATE, LAYOUT, TRANSFORMER, QwenImage
 from mnemoscope_export.torch.backend import TorchBackend
-from mnemoscope_export.torch.graphs import ScreenGraph
-from mnemoscope_export.torch.reference import measure_at
-from mnemoscope_export.torch.witness import check_against_pipeline
 from mnemoscope_runtime import Bundle, Screener, tokenizer_of
-from mnemoscope_runtime.agreement import relative_error
 from mnemoscope_runtime.schedulers import sigmas
 
 PROMPTS = ["a photo of a cat", "\n\n the end <|endoftext|> {} of it", "word " * 600]
@@ -52,39 +40,8 @@ PIXELS = {"height": 32, "width": 48}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("qwen")
-    build_qwen_image(qwen_tokenizer()).save_pretrained(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> QwenImage:
-    found = load_model(folder, options=SMALL)
-    assert isinstance(found, QwenImage)
-    return found
-
-
-@pytest.fixture(scope="module")
-def pipeline(model: QwenImage) -> Any:
-    found = model.assembled()
-    found.set_progress_bar_config(disable=True)
-    return found
-
-
-@pytest.fixture(scope="module")
-def bundle(folder: Path, shared: Shared) -> Path:
-    options = ExportOptions(noises=2, seed=3, inference_steps=STEPS, taps="auto", guidance=4.0)
-    return shared(
-        "bundle/qwen-image",
-        lambda out: export_bundle(lambda: load_model(folder, options=SMALL), out, options),
-    )
-
-
-@pytest.fixture(scope="module")
-def screener(bundle: Path) -> Any:
-    with Screener.open(bundle) as found:
-        yield found
+def family(families: Mapping[str, Family]) -> Family:
+    return families["qwen-image"]
 
 
 # what the transformer is told, and what it says, by diffusers' own pipeline
@@ -125,31 +82,11 @@ def test_all_of_sampling_is_the_pipelines(pipeline: Any, model: QwenImage) -> No
     assert levels[-2] == pytest.approx(0.02, rel=1e-4)
 
 
-def test_a_negative_prompt(folder: Path) -> None:
-    model = load_model(folder, options=LoadOptions(latent_size=SIZE, negative=" "))
-    assert model.own_empty
-    check_against_pipeline(model, 4.0, STEPS)
-
-
-@torch.no_grad()
-def test_another_timestep_and_size(model: QwenImage) -> None:
-    """Folded and in real numbers, against the transformer as it is."""
-    other = model.resized((6, 4))
-    bank = noise_bank(2, other.latent_shape, seed=1)
-    expected = measure_at(other, PROMPTS, bank, 800, taps=other.tappable())
-    graph = ScreenGraph(other, bank, 800, other.tappable())
-    found, norms = graph(other.embed(PROMPTS), torch.arange(2))
-    torch.testing.assert_close(
-        torch.cat([found[..., None], norms], -1), expected, rtol=1e-4, atol=1e-5
-    )
-
-
 # the bundle
 
 
-def test_what_the_bundle_says(bundle: Path, model: QwenImage) -> None:
+def test_what_the_bundle_says(bundle: Path) -> None:
     manifest = Bundle.open(bundle).manifest
-    assert lacking(bundle) == set()
     assert (manifest.model.family, manifest.model.prediction_type) == (
         "qwen-image",
         "flow_prediction",
@@ -158,7 +95,6 @@ def test_what_the_bundle_says(bundle: Path, model: QwenImage) -> None:
     assert (manifest.tokens, manifest.keeps_length) == (512, 2)
     assert (manifest.tokenizer.kind, manifest.tokenizer.length) == ("qwen2", 546)
     assert manifest.taps == ("transformer_blocks.0", "transformer_blocks.1")
-    assert model.difference(manifest.model) is None
 
 
 def test_it_reads_what_its_own_tokenizer_gives(model: QwenImage, bundle: Path) -> None:
@@ -170,45 +106,6 @@ def test_it_reads_what_its_own_tokenizer_gives(model: QwenImage, bundle: Path) -
     lengths = [len(model.tokenizer(_TEMPLATE.format(each)).input_ids) for each in prompts]
     assert found.truncated == tuple(length - behind > 546 for length in lengths)
     assert {True, False} == set(found.truncated)
-
-
-def test_the_bundle_agrees_with_pytorch(model: QwenImage, screener: Screener) -> None:
-    noises = torch.from_numpy(screener.bundle.noise_bank())
-    options: dict[str, Any] = {"inference_steps": STEPS, "guidance": 4.0}
-    expected = magnitudes(model, PROMPTS, noises, steps=STEPS, **options).numpy()
-    found = screener.trajectory(PROMPTS, steps=STEPS)
-    assert relative_error(found, expected, screener.smallest_magnitude).max() < 1e-4
-    np.testing.assert_allclose(screener.first_step(PROMPTS), expected[..., 0], rtol=1e-4)
-    assert screener.probe() < 1e-4
-
-
-def test_a_pipelines_embeddings_are_screened_as_its_prompt(
-    pipeline: Any, model: QwenImage, screener: Screener
-) -> None:
-    told, mask = model.told_by(pipeline, PROMPTS[:1])
-    detector = Detector(screener, uncalibrated="score")
-    [found] = detector.screen_embeddings(told.detach(), prompt_mask=mask)
-    [wanted, _, long] = detector.screen(PROMPTS)
-    assert found.score == pytest.approx(wanted.score, rel=1e-4)
-    assert "Only its first 512 tokens" in long.notes[0]
-
-
-def test_words_are_weighed_by_leaving_them_out(screener: Screener) -> None:
-    detector = Detector(screener, uncalibrated="score")
-    found = explain("a Cat on the moon", detector=detector, noises=1)
-    assert [each.word for each in found.words] == ["a", "Cat", "on", "the", "moon"]
-
-
-def test_it_is_mitigated(model: QwenImage, screener: Screener) -> None:
-    check_is_mitigated(model, TOYS["qwen"].vae(), screener)
-
-
-def test_a_guard_reads_what_is_screened(
-    pipeline: Any, model: QwenImage, screener: Screener
-) -> None:
-    guard = {"negative_prompt": ""}
-    told = {"true_cfg_scale": 4.0, "negative_prompt": ["", ""]}
-    check_reads_what_is_screened(pipeline, model, screener, guard, **told)
 
 
 def test_a_model_that_is_loaded_at_another_size(folder: Path, screener: Screener) -> None:
@@ -234,16 +131,10 @@ def test_words_are_weighed_by_gradients(folder: Path, model: QwenImage, screener
         Gradient(model, "gradient-output")
 
 
-def test_on_the_command_line(bundle: Path, run: Run) -> None:
-    assert "ids of transformers-5's Qwen2Tokenizer, 546 a prompt" in run("inspect", bundle).out
-
-
 # what is in the way
 
 
 def test_what_it_does_not_take(folder: Path, model: QwenImage) -> None:
-    with pytest.raises(InputError, match="Qwen-Image, of which clip_skip cannot be read here"):
-        load_model(folder, options=LoadOptions(clip_skip=1))
     with pytest.raises(InputError, match="Give multiples of 2"):
         model.resized((3, 4))
     with pytest.raises(ExportError, match="Qwen2's ids are those of transformers 5"):
@@ -266,14 +157,7 @@ CHANGES: list[tuple[str, str, Any, str]] = [
 def test_what_is_not_covered_is_named(
     folder: Path, file: str, option: str, value: object, words: str
 ) -> None:
-    path = folder / file
-    text = path.read_text()
-    path.write_text(json.dumps({**json.loads(text), option: value}))
-    try:
-        with pytest.raises(ExportError, match=words):
-            load_model(folder)
-    finally:
-        path.write_text(text)
+    check_is_named(folder, file, option, value, words)
 
 
 def test_published_configs_are_covered(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,13 @@ import numpy as np
 import pytest
 import torch
 from cli_support import Run
-from cuda_kernels import lacking
 from diffusers import FluxPipeline, FluxTransformer2DModel
-from guard_support import check_reads_what_is_screened
-from mitigate_support import check_is_mitigated
+from family_bundles import Family, check_is_named
 from odd_prompts import odd_strings
 from pipelines import build_flux
-from shared import Shared
 from t5_tokenizers import t5_tokenizer
-from toys import TOYS
 
-from mnemoscope import Detector, ExportError, InputError
+from mnemoscope import ExportError, InputError
 from mnemoscope.explain.attribution import Gradient
 from mnemoscope_export import (
     ExportOptions,
@@ -30,16 +27,13 @@ from mnemoscope_export import (
     denoise,
     export_bundle,
     load_model,
-    magnitudes,
     noise_bank,
 )
 from mnemoscope_export.models.flux import LAYOUT, TRANSFORMER, Flux
 from mnemoscope_export.torch.backend import TorchBackend
-from mnemoscope_export.torch.graphs import ScreenGraph
 from mnemoscope_export.torch.reference import measure_at
 from mnemoscope_export.torch.witness import check_against_pipeline
 from mnemoscope_runtime import BackendError, Bundle, Screener, tokenizer_of
-from mnemoscope_runtime.agreement import relative_error
 from mnemoscope_runtime.schedulers import sigmas
 
 PROMPTS = ["a photo of a cat", "word " * 600]
@@ -48,26 +42,16 @@ SMALL = LoadOptions(latent_size=SIZE)
 PIXELS = {"height": 32, "width": 48}
 
 
-def saved(folder: Path, *, schnell: bool = False) -> Path:
-    build_flux(t5_tokenizer(), schnell=schnell).save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return saved(tmp_path_factory.mktemp("flux"))
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> Flux:
-    found = load_model(folder, options=SMALL)
-    assert isinstance(found, Flux)
-    return found
+def family(families: Mapping[str, Family]) -> Family:
+    return families["flux"]
 
 
 @pytest.fixture(scope="module")
 def schnell(tmp_path_factory: pytest.TempPathFactory) -> Flux:
-    found = load_model(saved(tmp_path_factory.mktemp("schnell"), schnell=True), options=SMALL)
+    folder = tmp_path_factory.mktemp("schnell")
+    build_flux(t5_tokenizer(), schnell=True).save_pretrained(folder)
+    found = load_model(folder, options=SMALL)
     assert isinstance(found, Flux)
     return found
 
@@ -77,21 +61,6 @@ def pipeline(folder: Path) -> Any:
     found = FluxPipeline.from_pretrained(folder, use_safetensors=True, vae=None)
     found.set_progress_bar_config(disable=True)
     return found
-
-
-@pytest.fixture(scope="module")
-def bundle(folder: Path, shared: Shared) -> Path:
-    options = ExportOptions(noises=2, seed=3, inference_steps=STEPS, taps="auto", guidance=5.0)
-    return shared(
-        "bundle/flux",
-        lambda out: export_bundle(lambda: load_model(folder, options=SMALL), out, options),
-    )
-
-
-@pytest.fixture(scope="module")
-def screener(bundle: Path) -> Any:
-    with Screener.open(bundle) as found:
-        yield found
 
 
 # what the transformer is told, and what it says, by diffusers' own pipeline
@@ -141,17 +110,13 @@ def test_both_branches_are_what_the_pipeline_calls_true_guidance(schnell: Flux) 
 
 
 @torch.no_grad()
-def test_another_timestep_size_and_guidance(model: Flux) -> None:
-    """Folded, against the transformer as it is."""
-    other = model.resized((6, 4)).guided(2.0)[0]
-    bank = noise_bank(2, other.latent_shape, seed=1)
-    expected = measure_at(other, PROMPTS, bank, 800, taps=other.tappable())
-    found, norms = ScreenGraph(other, bank, 800, other.tappable())(
-        other.embed(PROMPTS), torch.arange(2)
+def test_guidance_is_an_input(model: Flux) -> None:
+    """Of the folded graph too: at another one magnitudes are others."""
+    bank = noise_bank(2, model.latent_shape, seed=1)
+    low, high = (
+        measure_at(model.guided(scale)[0], PROMPTS, bank, 800)[..., 0] for scale in (2.0, 3.5)
     )
-    torch.testing.assert_close(torch.cat([found[..., None], norms], -1), expected)
-    usual = measure_at(model.resized((6, 4)), PROMPTS, bank, 800)
-    assert (usual[..., 0] - expected[..., 0]).abs().min() > 1e-3 * usual[..., 0].max()
+    assert (low - high).abs().min() > 1e-3 * high.max()
 
 
 # the bundle
@@ -159,7 +124,6 @@ def test_another_timestep_size_and_guidance(model: Flux) -> None:
 
 def test_what_the_bundle_says(bundle: Path, model: Flux) -> None:
     manifest = Bundle.open(bundle).manifest
-    assert lacking(bundle) == set()
     assert (manifest.model.family, manifest.model.prediction_type) == (
         "flux-dev",
         "flow_prediction",
@@ -168,7 +132,6 @@ def test_what_the_bundle_says(bundle: Path, model: Flux) -> None:
     assert (manifest.guidance, manifest.model.told_guidance) == (1.0, 5.0)
     assert [record.kind for record in manifest.tokenizers.values()] == ["clip", "t5"]
     assert manifest.taps == ("transformer_blocks.0", "single_transformer_blocks.0")
-    assert model.guided(5.0)[0].difference(manifest.model) is None
     with pytest.raises(BackendError, match=r"told a guidance of 5\.0, not that of"):
         Screener.open(bundle, backend=TorchBackend(model))
 
@@ -181,57 +144,14 @@ def test_each_encoder_reads_what_its_own_tokenizer_gives(model: Flux, bundle: Pa
     assert found.truncated == tuple(length > 512 for length in lengths)
 
 
-def test_the_bundle_agrees_with_pytorch(model: Flux, screener: Screener) -> None:
-    noises = torch.from_numpy(screener.bundle.noise_bank())
-    told, scale = model.guided(5.0)
-    options: dict[str, Any] = {"inference_steps": STEPS, "guidance": scale}
-    expected = magnitudes(told, PROMPTS, noises, steps=STEPS, **options).numpy()
-    found = screener.trajectory(PROMPTS, steps=STEPS)
-    assert relative_error(found, expected, screener.smallest_magnitude).max() < 1e-4
-    np.testing.assert_allclose(screener.first_step(PROMPTS), expected[..., 0], rtol=1e-4)
-    assert screener.probe() < 1e-4
-
-
-def test_openvino_agrees(bundle: Path, screener: Screener) -> None:
-    with Screener.open(bundle, backend="openvino") as other:
-        wanted = screener.first_step(PROMPTS)
-        np.testing.assert_allclose(other.first_step(PROMPTS), wanted, rtol=1e-4)
-
-
-def test_a_pipelines_embeddings_are_screened_as_its_prompt(
-    pipeline: Any, screener: Screener
-) -> None:
-    told, pooled, _ = pipeline.encode_prompt(PROMPTS[0], device="cpu")
-    detector = Detector(screener, uncalibrated="score")
-    [found] = detector.screen_embeddings(told.detach(), pooled.detach())
-    [wanted, long] = detector.screen(PROMPTS)
-    assert found.score == pytest.approx(wanted.score, rel=1e-4)
-    assert "Only its first 511 tokens" in long.notes[0]
-
-
-def test_it_is_mitigated(model: Flux, screener: Screener) -> None:
-    check_is_mitigated(model, TOYS["flux"].vae(), screener)
-
-
-def test_a_guard_reads_what_is_screened(pipeline: Any, model: Flux, screener: Screener) -> None:
-    guard = {"extra_pass": True}
-    check_reads_what_is_screened(pipeline, model, screener, guard, guidance_scale=5.0)
-
-
 def test_on_the_command_line(bundle: Path, run: Run) -> None:
-    shown = run("inspect", bundle).out
-    assert "guidance that it is told" in shown
-    assert "ids of transformers-5's T5Tokenizer, 512 a prompt" in shown
+    assert "guidance that it is told" in run("inspect", bundle).out
 
 
 # what is in the way
 
 
 def test_what_it_does_not_take(folder: Path, model: Flux, schnell: Flux) -> None:
-    with pytest.raises(InputError, match="draws without an unconditional branch"):
-        load_model(folder, options=LoadOptions(negative="blurry"))
-    with pytest.raises(InputError, match=r"FLUX\.1, of which clip_skip cannot be read here"):
-        load_model(folder, options=LoadOptions(clip_skip=1))
     with pytest.raises(InputError, match="schnell, whose transformer is told no guidance"):
         export_bundle(schnell, folder / "out", ExportOptions(guidance=3.5))
     with pytest.raises(InputError, match="Give multiples of 2"):
@@ -261,14 +181,7 @@ CHANGES: list[tuple[str, str, Any, str]] = [
 def test_what_is_not_covered_is_named(
     folder: Path, file: str, option: str, value: object, words: str
 ) -> None:
-    path = folder / file
-    text = path.read_text()
-    path.write_text(json.dumps({**json.loads(text), option: value}))
-    try:
-        with pytest.raises(ExportError, match=words):
-            load_model(folder)
-    finally:
-        path.write_text(text)
+    check_is_named(folder, file, option, value, words)
 
 
 @pytest.mark.parametrize("guided", [True, False])

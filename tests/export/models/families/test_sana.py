@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +12,17 @@ import numpy as np
 import pytest
 import torch
 from cli_support import Run
-from cuda_kernels import lacking
 from diffusers import DPMSolverMultistepScheduler, SanaPipeline, SanaTransformer2DModel
-from gemma_tokenizers import gemma_tokenizer
-from guard_support import check_reads_what_is_screened
-from mitigate_support import check_is_mitigated
+from family_bundles import Family, check_is_named
 from odd_prompts import odd_strings
-from pipelines import build_sana
-from shared import Shared
-from toys import TOYS
 from transformers import GemmaTokenizer
 
-from mnemoscope import Detector, ExportError, InputError
-from mnemoscope.explain import explain
+from mnemoscope import ExportError, InputError
 from mnemoscope.explain.attribution import Gradient
 from mnemoscope_export import (
     ExportOptions,
-    LoadOptions,
     denoise,
     export_bundle,
-    load_model,
-    magnitudes,
     noise_bank,
 )
 from mnemoscope_export.configs.flow import DPM_SCHEDULER
@@ -41,7 +32,6 @@ from mnemoscope_export.torch.graphs import ScreenGraph
 from mnemoscope_export.torch.reference import measure_at
 from mnemoscope_export.torch.witness import check_against_pipeline
 from mnemoscope_runtime import Bundle, Screener, tokenizer_of
-from mnemoscope_runtime.agreement import relative_error
 from mnemoscope_runtime.schedulers import FlowDpm, sigmas, timesteps
 
 PROMPTS = ["A Photo of a cat ", "the end <pad> of <BOS> it", "word " * 400]
@@ -49,38 +39,8 @@ STEPS = 5
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("sana")
-    build_sana(gemma_tokenizer()).save_pretrained(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> Sana:
-    found = load_model(folder)
-    assert isinstance(found, Sana)
-    return found
-
-
-@pytest.fixture(scope="module")
-def pipeline(model: Sana) -> Any:
-    found = model.assembled()
-    found.set_progress_bar_config(disable=True)
-    return found
-
-
-@pytest.fixture(scope="module")
-def bundle(folder: Path, shared: Shared) -> Path:
-    options = ExportOptions(noises=2, seed=3, inference_steps=STEPS, taps="auto", guidance=4.5)
-    return shared(
-        "bundle/sana", lambda out: export_bundle(lambda: load_model(folder), out, options)
-    )
-
-
-@pytest.fixture(scope="module")
-def screener(bundle: Path) -> Any:
-    with Screener.open(bundle) as found:
-        yield found
+def family(families: Mapping[str, Family]) -> Family:
+    return families["sana"]
 
 
 # what the transformer is told, and what it says, by diffusers' own pipeline
@@ -138,10 +98,6 @@ def test_a_pipelines_solver_of_second_order_begins_alike(model: Sana) -> None:
     assert not torch.allclose(found[0][2], found[1][2], rtol=1e-4)
 
 
-def test_a_negative_prompt(folder: Path) -> None:
-    check_against_pipeline(load_model(folder, options=LoadOptions(negative="Blurry ")), 4.5, STEPS)
-
-
 def test_without_norms_and_with_places(pipeline: Any) -> None:
     """As the first checkpoints are, and those for 4096 px."""
     config = {**pipeline.transformer.config, "qk_norm": None, "interpolation_scale": 2.0}
@@ -154,17 +110,6 @@ def test_without_norms_and_with_places(pipeline: Any) -> None:
         other.embed(PROMPTS[:2]), torch.arange(2)
     )
     torch.testing.assert_close(found, measure_at(other, PROMPTS[:2], bank, 999)[..., 0])
-
-
-@torch.no_grad()
-def test_another_timestep_and_size(model: Sana) -> None:
-    """Folded, against the transformer as it is; every block's features too."""
-    other = model.resized((3, 6))
-    bank = noise_bank(2, other.latent_shape, seed=1)
-    expected = measure_at(other, PROMPTS, bank, 800, taps=other.tappable())
-    graph = ScreenGraph(other, bank, 800, other.tappable())
-    found, norms = graph(other.embed(PROMPTS), torch.arange(2))
-    torch.testing.assert_close(torch.cat([found[..., None], norms], -1), expected)
 
 
 @torch.no_grad()
@@ -185,9 +130,8 @@ def test_linear_attention_where_nothing_is_above_zero(model: Sana) -> None:
 # the bundle
 
 
-def test_what_the_bundle_says(bundle: Path, model: Sana) -> None:
+def test_what_the_bundle_says(bundle: Path) -> None:
     manifest = Bundle.open(bundle).manifest
-    assert lacking(bundle) == set()
     assert (manifest.model.family, manifest.model.prediction_type) == ("sana", "flow_prediction")
     assert (manifest.unit, manifest.timestep, manifest.guidance) == ("x0", 999, 4.5)
     assert manifest.embeddings == ("prompt_embeds", "prompt_mask")
@@ -196,7 +140,6 @@ def test_what_the_bundle_says(bundle: Path, model: Sana) -> None:
     assert (manifest.tokenizer.kind, manifest.tokens) == ("gemma", 300)
     assert manifest.empty == "empty_embeds.npz"
     assert manifest.taps == ("transformer_blocks.0", "transformer_blocks.1")
-    assert model.difference(manifest.model) is None
 
 
 def test_it_reads_what_its_own_tokenizer_gives(model: Sana, bundle: Path) -> None:
@@ -210,68 +153,26 @@ def test_it_reads_what_its_own_tokenizer_gives(model: Sana, bundle: Path) -> Non
     assert {True, False} == set(found.truncated)
 
 
-def test_the_bundle_agrees_with_pytorch(model: Sana, screener: Screener) -> None:
-    noises = torch.from_numpy(screener.bundle.noise_bank())
-    options: dict[str, Any] = {"inference_steps": STEPS, "guidance": 4.5}
-    expected = magnitudes(model, PROMPTS, noises, steps=STEPS, **options).numpy()
-    found = screener.trajectory(PROMPTS, steps=STEPS)
-    assert relative_error(found, expected, screener.smallest_magnitude).max() < 1e-4
-    np.testing.assert_allclose(screener.first_step(PROMPTS), expected[..., 0], rtol=1e-4)
-    assert screener.probe() < 1e-4
+def test_openvino_agrees_at_later_steps(bundle: Path, screener: Screener) -> None:
+    with Screener.open(bundle, backend="openvino", graphs=("step",)) as other:
+        wanted = screener.trajectory(PROMPTS, steps=2)
+        np.testing.assert_allclose(other.trajectory(PROMPTS, steps=2), wanted, rtol=1e-4)
 
 
-def test_openvino_agrees(bundle: Path, screener: Screener) -> None:
-    with Screener.open(bundle, backend="openvino") as other:
-        for measure in (Screener.first_step, Screener.trajectory):
-            options = {} if measure is Screener.first_step else {"steps": 2}
-            wanted = measure(screener, PROMPTS, **options)
-            np.testing.assert_allclose(measure(other, PROMPTS, **options), wanted, rtol=1e-4)
-
-
-def test_a_pipelines_embeddings_are_screened_as_its_prompt(
-    pipeline: Any, screener: Screener
-) -> None:
-    told, mask, empty, empty_mask = pipeline.encode_prompt(
-        PROMPTS[:1], device="cpu", complex_human_instruction=INSTRUCTION.split("\n")
-    )
-    detector = Detector(screener, uncalibrated="score")
-    [wanted, _, long] = detector.screen(PROMPTS)
-    for baseline in ({}, {"empty_embeds": empty.detach(), "empty_mask": empty_mask}):
-        [found] = detector.screen_embeddings(told.detach(), prompt_mask=mask, **baseline)
-        assert found.score == pytest.approx(wanted.score, rel=1e-4)
-    assert "Only its first 299 tokens" in long.notes[0]
-
-
-def test_it_is_mitigated(model: Sana, screener: Screener) -> None:
-    check_is_mitigated(model, TOYS["sana"].vae(), screener)
-
-
-def test_a_guard_reads_what_is_screened(pipeline: Any, model: Sana, screener: Screener) -> None:
-    told = {"guidance_scale": 4.5, "use_resolution_binning": False}
-    check_reads_what_is_screened(pipeline, model, screener, {}, **told)
-
-
-def test_words_are_weighed_by_leaving_them_out(screener: Screener) -> None:
-    """As they stand in the prompt, whatever becomes of them."""
-    detector = Detector(screener, uncalibrated="score")
-    found = explain("  A Cat on the MOON", detector=detector, noises=1)
-    assert [each.word for each in found.words] == ["A", "Cat", "on", "the", "MOON"]
+def test_a_piece_is_what_stands_in_the_prompt(screener: Screener) -> None:
+    """Also where it is read in lower case, without space around it."""
     pieces = screener.tokenizer.pieces("  A Cat")
     assert next(piece.span for piece in pieces if piece.span) == (2, 3)
 
 
 def test_on_the_command_line(bundle: Path, run: Run) -> None:
-    out = run("inspect", bundle).out
-    assert "ids of transformers-5's GemmaTokenizer" in out
-    assert "DPM-Solver++ of first order along a flow" in out
+    assert "DPM-Solver++ of first order along a flow" in run("inspect", bundle).out
 
 
 # what is in the way
 
 
 def test_what_it_does_not_take(folder: Path, model: Sana) -> None:
-    with pytest.raises(InputError, match="Sana, of which clip_skip cannot be read here"):
-        load_model(folder, options=LoadOptions(clip_skip=1))
     with pytest.raises(InputError, match="Give multiples of 1"):
         model.resized((0, 4))
     with pytest.raises(ExportError, match="Gemma's ids are those of transformers 5"):
@@ -319,14 +220,7 @@ CHANGES: list[tuple[str, str, Any, str]] = [
 def test_what_is_not_covered_is_named(
     folder: Path, file: str, option: str, value: object, words: str
 ) -> None:
-    path = folder / file
-    text = path.read_text()
-    path.write_text(json.dumps({**json.loads(text), option: value}))
-    try:
-        with pytest.raises(ExportError, match=words):
-            load_model(folder)
-    finally:
-        path.write_text(text)
+    check_is_named(folder, file, option, value, words)
 
 
 def test_full_size_configs_are_covered(folder: Path) -> None:
