@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from mnemoscope.calibration import AGAIN, Calibration, CalibrationFile, Setting
 from mnemoscope_runtime.errors import CalibrationError
 
@@ -123,7 +121,7 @@ def find(calibrations: Sequence[Calibration], wanted: Request) -> Calibration:
 
 
 def _differences(calibration: Calibration, wanted: Request) -> list[str]:
-    has = _parts(calibration)
+    has = calibration.setting.parts
     return [
         f"{name} is {value}, calibrated was {has.get(name)}"
         for name, value in wanted.parts.items()
@@ -134,12 +132,4 @@ def _differences(calibration: Calibration, wanted: Request) -> list[str]:
 def _is_ours(calibration: Calibration) -> bool:
     if calibration.setting.detector != _DETECTOR:
         return False
-    return _parts(calibration).get("pipeline", "").startswith(f"{_FRONTEND} ")
-
-
-def _parts(calibration: Calibration) -> dict[str, str]:
-    """What a calibration says of how it was made; nothing if it says so in another way."""
-    try:
-        return msgspec.json.decode(calibration.setting.backend, type=dict[str, str])
-    except (msgspec.DecodeError, RecursionError):
-        return {}
+    return calibration.setting.parts.get("pipeline", "").startswith(f"{_FRONTEND} ")

@@ -15,11 +15,12 @@ import numpy as np
 from cli_support import calibration, command
 
 from mnemoscope import CalibrationFile, Detector, Setting, embedded
+from mnemoscope.serve.listening import listen
 from mnemoscope.serve.service.app import make_app
 from mnemoscope.serve.service.asking import Request, Service
 from mnemoscope.serve.service.models import Models
 from mnemoscope.serve.service.options import ServiceOptions, Source
-from mnemoscope.serve.service.running import _config, _listen, _Server, serve
+from mnemoscope.serve.service.running import _config, _Server, serve
 from mnemoscope_runtime import Screener
 from mnemoscope_runtime.testing import FakeBackend
 
@@ -85,7 +86,7 @@ async def asking(service: Service, **options: Any) -> AsyncIterator[httpx.AsyncC
 @asynccontextmanager
 async def listening(service: Service) -> AsyncIterator[str]:
     """A service's app on a socket, in the loop that its models are in."""
-    listener = _listen("127.0.0.1", 0)
+    listener = listen("127.0.0.1", 0)
     server = _Server(_config(make_app(service), service.options))
     answering = asyncio.create_task(server.serve(sockets=[listener]))
     try:

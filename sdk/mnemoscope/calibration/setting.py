@@ -54,6 +54,17 @@ class Setting:
         )
 
     @property
+    def parts(self) -> dict[str, str]:
+        """What `backend` says of a pipeline, name by name; nothing where it names what runs graphs.
+
+        Guards write there of which pipeline, and in which state of it, a calibration is.
+        """
+        try:
+            return msgspec.json.decode(self.backend, type=dict[str, str])
+        except (msgspec.DecodeError, RecursionError):
+            return {}
+
+    @property
     def command(self) -> str:
         """What calibrates it."""
         return f"mnemoscope calibrate BUNDLE --benign FILE {self.options}"

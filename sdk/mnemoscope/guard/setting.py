@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from mnemoscope_runtime.errors import CalibrationError, InputError
 
 from ..calibration import AGAIN, Calibration, CalibrationFile, Setting, digest
@@ -232,13 +230,11 @@ def _parts(calibration: Calibration) -> dict[str, str]:
     Raises:
         CalibrationError: it says nothing.
     """
-    try:
-        return msgspec.json.decode(calibration.setting.backend, type=dict[str, str])
-    except (msgspec.DecodeError, RecursionError):
-        raise CalibrationError(
-            "This calibration does not say which pipeline it is of. Make one with "
-            "`calibrate_guard`."
-        ) from None
+    if parts := calibration.setting.parts:
+        return parts
+    raise CalibrationError(
+        "This calibration does not say which pipeline it is of. Make one with `calibrate_guard`."
+    )
 
 
 def find(calibrations: list[Calibration], wanted: GuardSetting) -> Calibration:

@@ -11,9 +11,10 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from mnemoscope_runtime import BackendError, BackendUnavailable
+from mnemoscope_runtime import BackendUnavailable
 from mnemoscope_runtime.wording import pip_install
 
+from ..serve.listening import listen
 from .desk import Desk
 from .options import UiOptions
 
@@ -89,7 +90,7 @@ def opened(options: UiOptions) -> Iterator[Page]:
                 f"The page needs Gradio: {error}. Install it with {pip_install('ui')}, "
                 "in an environment of its own."
             ) from None
-        listener = _listen(options.host, options.port)
+        listener = listen(options.host, options.port)
         host, port = listener.getsockname()[:2]
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, timeout_graceful_shutdown=2
@@ -187,20 +188,3 @@ class _Guarded:
             await send(message)
 
         await self._app(scope, receive, guarded)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        if os.name == "posix":
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen()
-    except OSError as error:
-        listener.close()
-        raise BackendError(
-            f"{host} port {port} cannot be listened at: {error.strerror}. Choose another --host or "
-            "--port; port 0 takes one that is free."
-        ) from None
-    return listener

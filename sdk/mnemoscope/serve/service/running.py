@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import socket
 import threading
@@ -20,6 +19,7 @@ from mnemoscope_runtime.errors import BackendError
 from mnemoscope_runtime.wording import pip_install
 
 from ...prompts.printable import counted
+from ..listening import listen
 from .assembling import assemble
 from .connections import impatient
 from .drift import is_watched
@@ -30,7 +30,6 @@ from .v2.serving import start_grpc
 
 __all__ = ["new_loop", "serve"]
 
-_BACKLOG = 2048  # connections that wait to be accepted
 _LOOK = 1.0  # seconds between two looks at engines
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _log = logging.getLogger(__name__)
@@ -67,7 +66,7 @@ async def serve(
     keys = None if options.keys is None else Keys.read(options.keys)
     whole = assemble(options, keys)
     models = whole.models
-    listener = _listen(options.host, options.port)
+    listener = listen(options.host, options.port)
     places = [f"http://{_address(listener)}"]
     server = _Server(_config(whole.app, options))
     with _on_signals(stop):
@@ -145,24 +144,6 @@ async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
 async def _until_an_engine_ends(models: Models) -> None:
     while models.live:
         await asyncio.sleep(_LOOK)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio sends at once (TCP_NODELAY) only on sockets that say that they are TCP's
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        if os.name == "posix":
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise BackendError(
-            f"{host} port {port} cannot be listened at: {error.strerror}. Choose another --host or "
-            "--port; port 0 takes one that is free."
-        ) from None
-    return listener
 
 
 def _address(listener: socket.socket) -> str:
