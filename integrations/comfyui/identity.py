@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from mnemoscope_runtime.errors import InputError
-from mnemoscope_runtime.wording import counted
 
 from .covered import named
 
@@ -97,7 +96,8 @@ def _patched(patcher: Any) -> str:
         found.update(f"{name} ".encode())
         for text in _spelled(patches):
             found.update(text.encode())
-    return f"patched ({counted(len(patcher.patches), 'weight')}, {found.hexdigest()[:8]})"
+    # calibrations hold these words: they stay as they are
+    return f"patched ({len(patcher.patches)} weights, {found.hexdigest()[:8]})"
 
 
 def _spelled(value: Any) -> Iterator[str]:

@@ -60,7 +60,7 @@ def test_a_tokenizer_of_transformers_5_can_follow_4(tmp_path: Path) -> None:
     tower = ["東京タワー", "zero\u200bwidth", "ΟΔΟΣ", "<|ENDOFTEXT|>"]
     same = (found.reader()(tower) == ours(folder)(tower)).all(1)
     assert not same.any()
-    with pytest.raises(ExportError, match=r"4 tokens beyond the text encoder's 1924 embeddings"):
+    with pytest.raises(ExportError, match=r"4 tokens beyond the text encoder's 1,924 embeddings"):
         BundleTokenizer.from_transformers(loaded, 1924)
 
 

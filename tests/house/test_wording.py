@@ -28,6 +28,7 @@ SEVERAL = {  # names, verbs and numbers that are never 1
     "count flagged prompts",
     "count images",
     "len(memorized) scores",
+    "len(patcher.patches) weights",
     "len(prompts) words",
     "name prompts",
     "part weights",

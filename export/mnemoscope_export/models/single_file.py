@@ -168,7 +168,7 @@ def _check(
     ]
     problems = [
         f"{counted(len(keys), 'weight')} {what} ({shown(keys)})"
-        for what, keys in (("are not in the file", invented), ("of the file are not used", left))
+        for what, keys in (("not in the file", invented), ("of the file not used", left))
         if keys
     ]
     if problems:

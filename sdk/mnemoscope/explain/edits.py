@@ -112,8 +112,9 @@ class Edits:
 
     Attributes:
         found: All of the same number of changes; first those that score as ordinary benign prompts
-            do (`Edit.ordinary`), and of these those that keep most of the prompt. Empty if the
-            prompt is under the target as it is, or if nothing was found.
+            do (`Edit.ordinary`), of these those that keep most of the prompt, then the others,
+            those with the lowest score first. Empty if the prompt is under the target as it is, or
+            if nothing was found.
         needed: Whether the prompt is above the target.
         target: The target.
         tried: How many changed prompts were scored.
@@ -227,8 +228,7 @@ class _Search:
         for each in sorted(sets, key=lambda each: self._known[self._text(each)].score):
             way = tuple((change.span, change.to is None) for change in each)
             edits.setdefault(way, self._edit(each))
-        best = sorted(edits.values(), key=lambda e: (not e.ordinary, -e.kept, e.score))
-        return tuple(best[: self._most])
+        return tuple(sorted(edits.values(), key=_rank)[: self._most])
 
     def _greedy(self, best: dict[Span, list[Change]]) -> _Set | None:
         """The best change, and the best one besides, until it is enough."""
@@ -280,6 +280,13 @@ class _Search:
         gone = sum(letters[change.span] for change in changes)
         kept = 1 - gone / sum(letters.values())
         return Edit(text, self._known[text].score, self._known[text].p_value, kept, changes)
+
+
+def _rank(edit: Edit) -> tuple[bool, float, float]:
+    """What comes first: what keeps most of those that are ordinary, then what scores least."""
+    if edit.ordinary:
+        return False, -edit.kept, edit.score
+    return True, edit.score, -edit.kept
 
 
 def _changes(reading: Reading, options: EditOptions) -> list[Change]:

@@ -96,7 +96,7 @@ REFUSED: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     ),
     "more in the text encoder": (
         spoil(lambda h: h.update({"cond_stage_model.transformer.adapter": torch.ones(9) * 7})),
-        r"1 weights of the file are not used \(cond_stage_model\.transformer\.adapter\)",
+        r"1 weight of the file not used \(cond_stage_model\.transformer\.adapter\)",
     ),
     "not finite": (
         spoil(lambda h: h["model.diffusion_model.out.2.bias"].fill_(float("nan"))),

@@ -210,7 +210,7 @@ def test_added_tokens_are_read_as_the_pipeline_reads_them(
     else:
         decoder = {id: {"content": token, "special": False} for token, id in added.items()}
         edit(copy / "tokenizer" / "tokenizer_config.json", added_tokens_decoder=decoder)
-    with pytest.raises(ExportError, match=r"4 tokens beyond the text encoder's 1924 embeddings"):
+    with pytest.raises(ExportError, match=r"4 tokens beyond the text encoder's 1,924 embeddings"):
         export_onnx(copy, tmp_path / "no", ONE)
     write_text_encoder(inverted, copy / "text_encoder" / "model.onnx")
     export_onnx(copy, tmp_path / "out", ONE)

@@ -95,7 +95,7 @@ def test_what_is_left_out_is_said(run: Run, bundle_dir: Path, benign: Path, tmp_
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"", "holds no prompts"), (b"one\n", "1 benign prompts cannot"), (b"\xe9t\xe9\n", "UTF-8")],
+    [(b"", "holds no prompts"), (b"one\n", "1 benign prompt cannot"), (b"\xe9t\xe9\n", "UTF-8")],
 )
 def test_benign_files_that_calibrate_nothing(
     run: Run, bundle_dir: Path, tmp_path: Path, content: bytes, words: str

@@ -265,6 +265,6 @@ def test_empty_prompts_of_a_file_are_left_out(run: Run, tmp_path: Path) -> None:
     file.write_text("prompt,n\na cat,1\n,2\n")
     result = run("explain", "--file", file, "--no-edits", "--format", "json")
     assert result.code == 5
-    assert f"1 empty prompts of {file} are left out" in result.err
+    assert f"1 empty prompt of {file} left out" in result.err
     file.write_text("prompt,n\n,2\n")
     failed(run("explain", "--file", file), 2, "All prompts", "are empty")

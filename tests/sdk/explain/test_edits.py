@@ -87,6 +87,19 @@ def test_those_that_score_like_ordinary_prompts_come_before_them(
     assert found[0].kept < found[1].kept
 
 
+def test_of_those_that_do_not_the_lowest_score_comes_first(
+    scoring: Callable[[Scores], Detector],
+) -> None:
+    detector = scoring(lambda held: 1.2 + 0.7 * ("tower" in held) + 0.2 * ("of" in held))
+    benign = scores_of(*np.linspace(0, 2, 100).tolist())  # their threshold is 1.98, their median 1
+    calibration = Calibration.of(detector.setting(), benign, fpr=0.05)
+    detector.calibration = CalibrationFile((calibration,))
+    found = find_edits(detector, PROMPT).found
+    assert [edit.changes[0].word for edit in found] == ["tower", "of"]
+    assert not any(edit.ordinary for edit in found)
+    assert found[0].kept < found[1].kept
+
+
 def test_words_that_are_kept_stay(scoring: Callable[[Scores], Detector]) -> None:
     detector = scoring(lambda held: float("tower" in held) + 0.6 * ("rings" in held))
     options = EditOptions(target=0.5, keep=("TOWER",))
