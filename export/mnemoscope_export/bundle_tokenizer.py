@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
-from tokenizers import AddedToken
+from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import Unigram
 
 from mnemoscope_runtime.errors import BundleError, ExportError
@@ -169,8 +169,11 @@ def _kind(tokenizer: Any) -> TokenizerKind:
 
 
 def _definition(tokenizer: Any) -> bytes:
-    """Its `tokenizer.json`."""
-    return bytes(tokenizer.backend_tokenizer.to_str(pretty=True).encode())
+    """Its `tokenizer.json`, without how its last call cut and padded: the record says that."""
+    own: Tokenizer = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    own.no_truncation()
+    own.no_padding()
+    return own.to_str(pretty=True).encode()
 
 
 def _files(tokenizer: CLIPTokenizer, definition: bytes) -> ClipFiles:
