@@ -64,12 +64,11 @@ def _unknown(name: str) -> InputError:
     """What to say of a pipeline that a guard does not know, by the name of its class."""
     alike = [each for each in FAMILIES if name.startswith(each.removesuffix("Pipeline"))]
     advice = "Screen prompts before they are drawn, with `Detector`"
-    if (
-        alike and "Modular" not in name
-    ):  # the name that goes furthest: StableDiffusion3, not StableDiffusion
+    if alike and "Modular" not in name:
+        nearest = max(alike, key=len)  # StableDiffusion3Pipeline, not StableDiffusionPipeline
         advice += (
-            f". What is drawn of text alone, {max(alike, key=len)} draws of the same parts "
-            "(`from_pipe`), and that can be guarded"
+            f". What is drawn of text alone, {nearest} draws of the same parts (`from_pipe`), and "
+            "that can be guarded"
         )
     return InputError(f"A guard cannot watch {name}: it knows {', '.join(FAMILIES)}. {advice}.")
 
