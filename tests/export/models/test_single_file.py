@@ -92,7 +92,7 @@ REFUSED: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     "half a text encoder": (spoil(leave_out("text_model.encoder.layers.1")), "Give"),
     "more in the UNet": (
         spoil(lambda h: h.update({"model.diffusion_model.input_blocks.9.0.x": torch.ones(9)})),
-        "of the file are not used|cannot be loaded",
+        "of the file not used|cannot be loaded",
     ),
     "more in the text encoder": (
         spoil(lambda h: h.update({"cond_stage_model.transformer.adapter": torch.ones(9) * 7})),

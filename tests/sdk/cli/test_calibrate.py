@@ -109,7 +109,7 @@ def test_benign_files_that_calibrate_nothing(
 
 def test_usage(run: Run, bundle_dir: Path, benign: Path, tmp_path: Path) -> None:
     to = ("-o", tmp_path / "c.json")
-    failed(run("calibrate", "--benign", benign), 2, "embedded bundle", "--output")
+    failed(run("calibrate", "--benign", benign), 2, "part of the installation", "--output")
     for option, value in (("--steps", "1,x"), ("--noises", "0"), ("--steps", "")):
         result = run("calibrate", bundle_dir, "--benign", benign, *to, option, value)
         failed(result, 2, f"{option} takes whole numbers")

@@ -50,7 +50,9 @@ def test_what_the_bundle_lacks(screener: Screener) -> None:
         stage(screener, "sharpness", 2)
     with pytest.raises(InputError, match="has no taps"):
         stage(screener, "taps")
-    with pytest.raises(InputError, match=r"no taps\. Export the model again .* --taps mid_block"):
+    with pytest.raises(
+        InputError, match=r"no taps\. Export the PyTorch model again .* --taps mid_block"
+    ):
         stage(screener, "tap:mid_block.resnets.0")
 
 

@@ -246,7 +246,7 @@ def test_input_that_does_not_fit(model: StableDiffusion, batch: dict[str, Tensor
 def test_what_is_no_batch_is_refused(model: StableDiffusion, batch: dict[str, Tensor]) -> None:
     output = model.unet(**_named(batch))
     for wrong, message in (
-        ({"prediction": output}, r"prediction UNet2DConditionOutput\..*its `sample`"),
+        ({"prediction": output}, r"prediction UNet2DConditionOutput\..*output `sample`"),
         ({"timesteps": torch.tensor(5)}, r"timesteps \[\],.*a t for each sample"),
         ({"timesteps": 5}, r"timesteps int,"),
         ({"timesteps": batch["timesteps"][:1]}, r"timesteps \[1\],"),
@@ -257,7 +257,7 @@ def test_what_is_no_batch_is_refused(model: StableDiffusion, batch: dict[str, Te
         with pytest.raises(InputError, match=message):
             make(model)(model.unet, **told)
     for unet in (lambda *_: (output.sample,), lambda *_: output.sample[:1]):
-        with pytest.raises(InputError, match=r"The UNet gave (NoneType|\[1, .*\]) for"):
+        with pytest.raises(InputError, match=r"The network gave (NoneType|\[1, .*\]) for"):
             make(model)(unet, **batch, prediction=output.sample)
 
 
