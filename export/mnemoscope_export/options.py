@@ -108,8 +108,8 @@ class ExportOptions:
             yield f"An image takes 1 to 999 steps, not {self.inference_steps}."
         if not 0 < self.budget < 1:
             yield f"A budget is a relative error between 0 and 1, not {self.budget}."
-        if self.guidance is not None and not np.isfinite(self.guidance):
-            yield f"Guidance must be a finite number, not {self.guidance}."
+        if self.guidance is not None and not 0 < self.guidance < np.inf:
+            yield f"Guidance must be a finite number above 0, not {self.guidance}."
 
     def _sizes(self) -> Iterator[str]:
         """What is wrong with the size of latents."""

@@ -16,6 +16,7 @@ from mnemoscope_export import ExportOptions
         {"inference_steps": 0},
         {"inference_steps": 1000},
         {"guidance": float("nan")},
+        {"guidance": 0},
         {"seed": -1},
         {"seed": 2**63},
         {"precision": "int8"},

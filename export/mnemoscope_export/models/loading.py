@@ -209,7 +209,7 @@ def local_folder(name: str, variant: str | None = None) -> Path:
         if not _HUB_ID.fullmatch(name):
             raise ExportError(
                 f"{name} is no directory, and no hub id (OWNER/NAME) either. Give a directory in "
-                "diffusers' Stable Diffusion layout, or a hub id."
+                "diffusers' layout, or a hub id."
             )
         unused = {"safety_checker": None, "feature_extractor": None}
         try:

@@ -19,24 +19,22 @@ __all__ = ["place_of", "takes_names"]
 def takes_names(command: Callable[..., None]) -> Callable[..., None]:
     """For a command whose `bundle` and `model`, if it has them, may be the name of one that ships.
 
-    The default's name is the default.
+    The default's name is the default; of a model only where no other bundle stands beside it.
     """
     parameters = inspect.signature(command).parameters
 
-    def given(parameter: str, text: str) -> Path | None:
-        shipped = _named(text)
-        if shipped is None:
-            return Path(text)
-        is_default = shipped.bundle == embedded.BUNDLE and parameters[parameter].default is None
-        return None if is_default else getattr(shipped, parameter)
+    def is_default(parameter: str, shipped: Shipped) -> bool:
+        return shipped.bundle == embedded.BUNDLE and parameters[parameter].default is None
 
     @functools.wraps(command)
     def run(**options: Any) -> None:
-        if isinstance(bundle := options.get("bundle"), Path):
-            options["bundle"] = given("bundle", str(bundle))
-        if isinstance(model := options.get("model"), str) and model in embedded.SHIPPED:
-            found = given("model", model)
-            options["model"] = None if found is None else str(found)
+        bundle, model = options.get("bundle"), options.get("model")
+        if isinstance(bundle, Path) and (shipped := _named(str(bundle))) is not None:
+            bundle = None if is_default("bundle", shipped) else shipped.bundle
+            options["bundle"] = bundle
+        if isinstance(model, str) and (shipped := _named(model)) is not None:
+            alone = bundle is None and is_default("model", shipped)
+            options["model"] = None if alone else str(shipped.model)
         command(**options)
 
     return run
@@ -64,6 +62,6 @@ def _named(text: str) -> Shipped | None:
     if shipped is not None and Path(text).exists():
         raise InputError(
             f"{text} is the name of a model that ships, and of what is here too. Give the path "
-            f"{Path(text).absolute()} if you mean that, or go elsewhere."
+            f"{Path(text).absolute()} if you mean that; for what ships, run this in another folder."
         )
     return shipped

@@ -29,6 +29,8 @@ def test_a_bundle_and_a_model_by_name() -> None:
     assert told(**given) == expected
     assert told(bundle=Path("x"), model="x/y") == {"bundle": Path("x"), "model": "x/y", "out": ""}
     assert told() == told(bundle=Path("embedded"), model="embedded")  # the default
+    both = told(bundle=Path("embedded-flow"), model="embedded")  # not left out, though it is wrong
+    assert both["model"] == str(embedded.MODEL)
 
 
 def test_where_there_is_no_default_the_name_is_the_place() -> None:
