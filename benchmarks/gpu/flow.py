@@ -19,7 +19,7 @@ from .setting import Setting
 
 __all__ = ["measure"]
 
-_PROMPTS = 8  # memorised captions, and as many that it never saw
+_PROMPTS = 8  # memorised captions at most, and as many that it never saw
 
 
 def measure(setting: Setting, *, backend: str) -> Iterator[dict[str, Any]]:
@@ -30,7 +30,8 @@ def measure(setting: Setting, *, backend: str) -> Iterator[dict[str, Any]]:
     """
     device = Device(setting)
     rows = [*embedded.read_prompts("memorized"), *embedded.read_prompts("held_out")]
-    prompts = [row.prompt for row in (*rows[:_PROMPTS], *rows[-_PROMPTS:])]
+    count = min(_PROMPTS, setting.prompts // 2)
+    prompts = [row.prompt for row in (*rows[:count], *rows[-count:])]
     with device.exact():
         yield {"PyTorch": _errors(TorchBackend(_model(), device=device.name), prompts)}
         half = TorchBackend(_model(), device=device.name, precision="float16")
