@@ -253,6 +253,19 @@ def test_other_pipelines(words: str) -> None:
     assert words in str(caught.value)
 
 
+def test_a_pipeline_without_a_unet_is_of_another_family() -> None:
+    """Parts that it does not have, and was never to have, are not complained of."""
+    configs = base()
+    configs["model_index"] = {
+        "_class_name": "PixArtAlphaPipeline",
+        "transformer": ["diffusers", "PixArtTransformer2DModel"],
+    }
+    with pytest.raises(ExportError) as caught:
+        check_configs(configs, "it")
+    what = "model_index.json: its pipeline is 'PixArtAlphaPipeline', of no family that is known."
+    assert str(caught.value).startswith(f"it cannot be used:\n  {what}\n")
+
+
 def test_all_that_is_in_the_way_is_said_at_once() -> None:
     configs = base()
     configs["unet"] |= {"in_channels": 7, "num_class_embeds": 7}

@@ -83,7 +83,10 @@ def check_configs(
         ExportError: all that is in the way, each option with its file and value.
     """
     index = configs.get("model_index", {})
-    xl = is_xl(index)
+    xl, kind = is_xl(index), index.get("_class_name")
+    if isinstance(kind, str) and kind not in _DRAWS and not is_onnx and not is_there(index, "unet"):
+        # of no model with a UNet: what else is missing follows from that
+        refuse(model, [f"{INDEX}: its pipeline is {kind!r:.80}, of no family that is known"])
     needed = ["unet", "text_encoder", "scheduler", *(["text_encoder_2"] if xl else [])]
     found = [] if is_onnx else [f"{INDEX}: {each}" for each in _index_problems(index, xl)]
     found += [f"{PARTS[name]} is missing" for name in needed if name not in configs]

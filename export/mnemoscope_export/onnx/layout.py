@@ -64,9 +64,9 @@ class OnnxPipeline:
         folder = Path(folder)
         if (folder / "text_encoder_2").exists():
             raise ExportError(
-                f"{folder} has a text_encoder_2, so it is Stable Diffusion XL: its UNet also takes "
-                "a pooled embedding and image sizes. ONNX exports of Stable Diffusion 1.x and 2.x "
-                "can be used."
+                f"{folder} has a text_encoder_2, so it is of another family, as Stable Diffusion "
+                "XL, whose network is told more than one embedding. ONNX exports of Stable "
+                "Diffusion 1.x and 2.x can be used; a PyTorch model needs no --from-onnx."
             )
         files = {part: folder / part / "model.onnx" for part in ("text_encoder", "unet")}
         for path in files.values():
