@@ -103,7 +103,7 @@ def foreign_data(folder: Path) -> None:
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no unet": (lambda d: (d / "unet" / "model.onnx").unlink(), "unet/model.onnx does not exist"),
     "no such directory": (shutil.rmtree, "does not exist. Give the directory that Optimum"),
-    "Stable Diffusion XL": (lambda d: (d / "text_encoder_2").mkdir(), "is Stable Diffusion XL"),
+    "Stable Diffusion XL": (lambda d: (d / "text_encoder_2").mkdir(), "as Stable Diffusion XL"),
     "no scheduler": (lambda d: shutil.rmtree(d / "scheduler"), "scheduler_config.json cannot be"),
     "odd schedule": (
         lambda d: edit(d / "scheduler" / "scheduler_config.json", beta_schedule="sigmoid"),
