@@ -54,9 +54,13 @@ class Learned:
 
     def whitened(self, white: White) -> Learned:
         """In coordinates in which what is told is white."""
-        parts = ((latents, white(told)) for latents, told in (self.seen, self.memorised))
-        seen, memorised = parts
-        return replace(self, seen=seen, memorised=memorised, empty=white(self.empty))
+        (seen, of_seen), (memorised, of_memorised) = self.seen, self.memorised
+        return replace(
+            self,
+            seen=(seen, white(of_seen)),
+            memorised=(memorised, white(of_memorised)),
+            empty=white(self.empty),
+        )
 
     def draw(self, batch: int, share: float, generator: torch.Generator) -> Batch:
         """A random batch; the memorised part is its end.
