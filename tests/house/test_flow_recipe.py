@@ -116,6 +116,7 @@ def test_the_first_text_encoder_is_the_embedded_models(tokenizer: CLIPTokenizer)
     assert found.text_embeds.shape == (1, 128)
 
 
+@pytest.mark.slow
 def test_a_flow_learns_what_is_memorised(told: Told, tmp_path: Path) -> None:
     torch.manual_seed(0)
     pictures = torch.randn(3, 8, 1, 1).expand(3, 8, 16, 16)
@@ -150,6 +151,7 @@ def test_a_batch_is_noised_and_its_end_is_memorised(told: Told) -> None:
     assert 0 <= drawn.level.min() <= drawn.level.max() <= 1
 
 
+@pytest.mark.slow
 def test_a_student_learns_what_guidance_does(told: Told, tmp_path: Path) -> None:
     """It begins as its teacher, whatever guidance it is told, and learns of it with one pass."""
     teacher = without_t5(_transformer(told)).requires_grad_(False)
@@ -210,6 +212,7 @@ def test_the_time_decides_too() -> None:
     assert Until(seconds=10, steps=100).done(50, 8) == 0.8
 
 
+@pytest.mark.slow
 def test_the_second_text_encoder_learns(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
     words = ["rocket", "cat", "dog", "tree"]
     captions = [f"{a} and {b}" for a, b in itertools.product(words, repeat=2)]
@@ -221,6 +224,7 @@ def test_the_second_text_encoder_learns(tokenizer: CLIPTokenizer, tmp_path: Path
     assert found["top1"] > 0.2  # of chance .06, over the whole training
 
 
+@pytest.mark.slow
 def test_vae(tmp_path: Path) -> None:
     torch.manual_seed(0)
     pixels = torch.randint(0, 255, (8, 1, 1, 3), dtype=torch.uint8).expand(8, 64, 64, 3)

@@ -48,6 +48,7 @@ def left(place: Path, captioned: CaptionedSet, program: str, captions: str) -> l
     return found
 
 
+@pytest.mark.slow
 def test_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pictures" / "deep").mkdir(parents=True)
