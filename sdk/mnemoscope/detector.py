@@ -24,7 +24,6 @@ from mnemoscope_runtime.closing import Closing
 from mnemoscope_runtime.options import check_options
 from mnemoscope_runtime.wording import counted
 
-from . import embedded
 from .calibration import Calibration, CalibrationFile, Setting
 from .calibration.cascade import First
 from .detectors import Features, Statistic, check_unit, find_statistic
@@ -34,6 +33,7 @@ from .screening.detection import Detection, detections
 from .screening.opening import open_screener, read_calibration
 from .screening.ready import Ready
 from .screening.stages import Stage, alone, in_turn
+from .shipped import bundle_at
 
 __all__ = ["Detector", "Uncalibrated"]
 
@@ -96,7 +96,7 @@ class Detector(Closing):
         """Open a bundle: the embedded one by default.
 
         Args:
-            bundle: Directory that `mnemoscope export` wrote.
+            bundle: Directory that `mnemoscope export` wrote, or "embedded-flow".
             backend: Which backend runs it, this one or none; "auto" tries all that are installed
                 and takes the fastest that agrees with PyTorch within the bundle's budget; one that
                 is calibrated for this detector, if any of those will do.
@@ -125,7 +125,7 @@ class Detector(Closing):
         check_options("a path or None", bundle=bundle, trust=trust)
         check_uncalibrated(uncalibrated)
         statistic = find_statistic(detector)
-        path = Path(bundle) if bundle is not None else embedded.BUNDLE
+        path = bundle_at(bundle)
         known = read_calibration(calibration, path, trust)
         backends = () if known is None else known.backends(statistic.name, first)
         before = () if first is None else (first.detector,)

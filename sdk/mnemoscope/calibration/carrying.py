@@ -30,6 +30,7 @@ from mnemoscope_runtime.wording import counted
 from ..detectors import find_statistic
 from ..screening.opening import open_screener
 from ..screening.stages import Stage
+from ..shipped import bundle_at
 from .calibration import SAFETY, Calibration, Carried
 from .file import CalibrationFile
 from .making import Progress, check_texts
@@ -77,6 +78,7 @@ def carry(
         NumericsError: a score is NaN or infinite.
     """
     check_options("a path", bundle=bundle)
+    path = bundle_at(bundle)
     check_texts(prompts)
     first, second = (each if isinstance(each, str) else each.name for each in (source, target))
     if first == second:
@@ -95,7 +97,7 @@ def carry(
     texts: list[str] = []
     for backend, name in ((source, first), (target, second)):
         told = options.taken_by(name) if isinstance(backend, str) else BackendOptions()
-        with open_screener(Path(bundle), backend, told, (), trust=trust) as screener:
+        with open_screener(path, backend, told, (), trust=trust) as screener:
             file.check(screener.bundle.id)
             manifest = screener.bundle.manifest
             texts = list(dict.fromkeys([*(each.prompt for each in manifest.probes), *prompts]))

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mnemoscope_runtime import InputError
-
 from .. import embedded
 from ..embedded import Shipped
+from ..shipped import shipped_as
 
 __all__ = ["place_of", "takes_names"]
 
@@ -19,7 +18,8 @@ __all__ = ["place_of", "takes_names"]
 def takes_names(command: Callable[..., None]) -> Callable[..., None]:
     """For a command whose `bundle` and `model`, if it has them, may be the name of one that ships.
 
-    The default's name is the default; of a model only where no other bundle stands beside it.
+    The default's name is the default; of a model only where no other bundle stands beside it. What
+    cannot be told apart, or is misspelt, is refused as `shipped_as` says.
     """
     parameters = inspect.signature(command).parameters
 
@@ -29,10 +29,10 @@ def takes_names(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(**options: Any) -> None:
         bundle, model = options.get("bundle"), options.get("model")
-        if isinstance(bundle, Path) and (shipped := _named(str(bundle))) is not None:
+        if isinstance(bundle, Path) and (shipped := shipped_as(str(bundle))) is not None:
             bundle = None if is_default("bundle", shipped) else shipped.bundle
             options["bundle"] = bundle
-        if isinstance(model, str) and (shipped := _named(model)) is not None:
+        if isinstance(model, str) and (shipped := shipped_as(model)) is not None:
             alone = bundle is None and is_default("model", shipped)
             options["model"] = None if alone else str(shipped.model)
         command(**options)
@@ -44,24 +44,10 @@ def place_of(source: str) -> str:
     """NAME=BUNDLE, or with :CALIBRATION behind it, where BUNDLE may be the name of one that ships.
 
     Raises:
-        InputError: as `takes_names`.
+        InputError: as `shipped_as`.
     """
     name, equals, place = source.partition("=")
-    bundle, colon, calibration = place.partition(":")
-    shipped = _named(bundle)
+    whole = Path(place).exists()  # a directory may have a colon in its name
+    bundle, colon, calibration = (place, "", "") if whole else place.partition(":")
+    shipped = shipped_as(bundle)
     return source if shipped is None else f"{name}{equals}{shipped.bundle}{colon}{calibration}"
-
-
-def _named(text: str) -> Shipped | None:
-    """What ships under a name, if anything does.
-
-    Raises:
-        InputError: there is a folder or a file of that name too.
-    """
-    shipped = embedded.SHIPPED.get(text)
-    if shipped is not None and Path(text).exists():
-        raise InputError(
-            f"{text} is the name of a model that ships, and of what is here too. Give the path "
-            f"{Path(text).absolute()} if you mean that; for what ships, run this in another folder."
-        )
-    return shipped

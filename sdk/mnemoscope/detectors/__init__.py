@@ -16,6 +16,7 @@ from mnemoscope_runtime.errors import InputError
 from .. import embedded
 from ..drawing.copy_detection import load_descriptor
 from ..drawing.pictures import Decoder
+from ..shipped import model_at
 from ._protocol import Features, Fit, Scores, Statistic
 from .anisotropy import Anisotropy
 from .attention import AttentionEntropy, BrightEnding
@@ -168,7 +169,7 @@ def _opened(name: str, model: str | Path | None, decoder: Callable[[], Decoder])
     kind, _, file = name.partition(":")
     if kind != CopySimilarity.name:
         return find_statistic(name)
-    if not file and model is not None and Path(model).resolve() != embedded.MODEL.resolve():
+    if not file and Path(model_at(model)).resolve() != embedded.MODEL.resolve():
         raise InputError(
             f"The stand-in for a copy descriptor knows the embedded model's pictures alone, not "
             f"those of {model}. Give copy-similarity:sscd, where SSCD is installed, or its "

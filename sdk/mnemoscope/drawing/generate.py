@@ -10,7 +10,7 @@ from mnemoscope_runtime.errors import BackendUnavailable, ExportError, InputErro
 from mnemoscope_runtime.options import check_options
 from mnemoscope_runtime.wording import pip_install
 
-from .. import embedded
+from ..shipped import model_at
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -116,7 +116,7 @@ def _load(model: str | Path | None, options: LoadOptions | None) -> tuple[Model,
     require_torch()
     from mnemoscope_export import load_model, load_vae
 
-    name = str(model or embedded.MODEL)
+    name = model_at(model)
     parts = load_model(name, options=options)
     if not parts.draws_alike:
         raise ExportError(

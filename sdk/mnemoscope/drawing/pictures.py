@@ -18,7 +18,7 @@ from mnemoscope_runtime.errors import (
 )
 from mnemoscope_runtime.wording import pip_install
 
-from .. import embedded
+from ..shipped import model_at
 from .latents import decoded
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Decoder:
                 f"Pictures need PyTorch and diffusers: {error}. Install them with "
                 f"{pip_install('torch')}."
             ) from None
-        name = str(model or embedded.MODEL)
+        name = model_at(model)
         parts = load_model(name, options=options)
         return cls(parts.id, parts.weights_sha256(), load_vae(name, options))
 

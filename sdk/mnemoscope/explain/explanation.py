@@ -12,6 +12,7 @@ from mnemoscope_runtime.wording import pip_install
 from .. import embedded
 from ..detector import Detector
 from ..screening.detection import Detection
+from ..shipped import model_at
 from .attribution import Attribution, Method, Occlusion, load_attribution
 from .edits import Edit
 from .word_kinds import Kind, Lexicon, classify, read_lexicon
@@ -276,4 +277,4 @@ def load_model(model: str | Path | None = None) -> Any:
             f"Gradients need PyTorch and diffusers: {error}. Install them with "
             f"{pip_install('torch')}, or explain by occlusion."
         ) from None
-    return load(model or embedded.MODEL)
+    return load(model_at(model))

@@ -24,8 +24,8 @@ from mnemoscope_runtime import Manifest
 from mnemoscope_runtime.errors import InputError, NumericsError
 from mnemoscope_runtime.families import family_named
 
-from .. import embedded
 from ..drawing.latents import decoded, encoded, pixels_per_position, vae_pixels
+from ..shipped import model_at
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -270,7 +270,7 @@ class Painter:
         Raises:
             ExportError: there is no such model, or a part of it is missing.
         """
-        name = str(name or embedded.MODEL)
+        name = model_at(name)
         model = load_model(name, device=device, options=options)
         return cls(model, load_vae(name, options).to(device))
 

@@ -54,6 +54,7 @@ def test_what_else_has_that_name_is_refused(
     failed(run("inspect", tmp_path / "embedded-flow"), 4, "has no manifest.json")
     with pytest.raises(InputError, match="of what is here too"):
         told(model="embedded-flow")
+    failed(run("screen", "a cat", "--bundle", "embedded_flow"), 2, "Did you mean embedded-flow")
 
 
 def test_a_command_takes_them(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,8 +67,13 @@ def test_a_command_takes_them(run: Run, tmp_path: Path, monkeypatch: pytest.Monk
     failed(refused, 2, "part of the installation")
 
 
-def test_what_is_served() -> None:
+def test_what_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert place_of("flow=embedded-flow") == f"flow={FLOW.bundle}"
     assert place_of("flow=embedded-flow:c.json") == f"flow={FLOW.bundle}:c.json"
     for other in ("flow=my/bundle:c.json", "flow", ""):
         assert place_of(other) == other
+    with pytest.raises(InputError, match=r"There is no flow here\. Did you mean embedded-flow"):
+        place_of("art=flow:2")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flow:2").mkdir()
+    assert place_of("art=flow:2") == "art=flow:2"

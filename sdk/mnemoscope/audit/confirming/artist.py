@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from mnemoscope_runtime.errors import CalibrationError, MnemoscopeError
 from mnemoscope_runtime.manifest import ModelRecord
 
+from ... import embedded
 from ...drawing.copy_detection import CopyDescriptor, LatentDescriptor, load_descriptor
 from ...drawing.generate import require_torch
+from ...shipped import model_at
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -86,7 +88,7 @@ class Artist:
         drawing, _ = painter.model.guided(guidance)
         painter, sampling = replace(painter, model=drawing), painter.sampling(steps, guidance)
         found: CopyDescriptor
-        if descriptor is not None or model is None:
+        if descriptor is not None or model_at(model) == str(embedded.MODEL):
             found = load_descriptor(descriptor)
         else:
             found = _of_another(painter, tell)
