@@ -17,6 +17,7 @@ from mnemoscope_runtime.errors import CalibrationError, InputError, NumericsErro
 
 from ..prompts.printable import counted
 from .conditioning import EMBEDS, Arguments, Baseline, Began, Branch, Told, at, rows_of
+from .dtypes import explained
 from .families import Family
 from .networks import plain
 from .refusing import no_baseline, outside, through
@@ -120,8 +121,10 @@ class Watch:
 
         Raises:
             CalibrationError: the pipeline ended before it could be decided.
+            InputError: as `explained`.
         """
-        with outside(), self.source.predictions(self):
+        source = self.source
+        with explained(source.pipe, source.family), outside(), source.predictions(self):
             yield
         if len(self._norms) < self.steps:
             raise CalibrationError(
