@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from diffusers import DiffusionPipeline
-from huggingface_hub.constants import HF_HUB_OFFLINE
 from torch import nn
 
 from mnemoscope_runtime.errors import ExportError, InputError, MnemoscopeError
@@ -22,6 +20,7 @@ from .base import Model
 from .checkpoint import load_network
 from .config_files import read_configs, read_index
 from .families import family_of
+from .hub import HUB_ID, UNREACHED, why_not_there
 from .options import LoadOptions
 from .single_file import configs_for, load_single_file, load_single_vae
 
@@ -29,9 +28,7 @@ __all__ = ["check_export", "load", "load_model", "load_vae", "local_folder"]
 
 Kind = TypeVar("Kind", bound=Model)
 
-_OFFLINE = "HF_HUB_OFFLINE is set and it has not been downloaded before. "
 _VAE = {"vae": PARTS["vae"]}
-_HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 _NEXT = (
     "Give a directory in diffusers' layout with safetensors weights, or a hub id "
     "you have access to."
@@ -206,7 +203,7 @@ def local_folder(name: str, variant: str | None = None) -> Path:
     """
     folder = Path(name)
     if not folder.exists():
-        if not _HUB_ID.fullmatch(name):
+        if not HUB_ID.fullmatch(name):
             raise ExportError(
                 f"{name} is no directory, and no hub id (OWNER/NAME) either. Give a directory in "
                 "diffusers' layout, or a hub id."
@@ -216,9 +213,8 @@ def local_folder(name: str, variant: str | None = None) -> Path:
             folder = Path(
                 DiffusionPipeline.download(name, use_safetensors=True, variant=variant, **unused)
             )
-        except (OSError, ValueError) as error:
-            offline = _OFFLINE if HF_HUB_OFFLINE else ""
-            raise ExportError(f"{name} cannot be loaded: {offline}{error} {_NEXT}") from error
+        except UNREACHED as error:
+            raise ExportError(why_not_there(name, error)) from error
     if not (folder / "model_index.json").is_file():
         raise ExportError(
             f"{name} has no model_index.json, so it is not a diffusers pipeline. "

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Alignment", "ClipAlignment", "EmbeddedAlignment", "load_alignment"]
 
 _BATCH = 16
+_SAVED = "Give a directory that CLIPModel and its processor were saved to, or a hub id."
 _READ = ["*.json", "*.txt", "*.safetensors"]  # never pickles
 
 
@@ -52,19 +53,22 @@ class ClipAlignment:
         from transformers import AutoProcessor, CLIPModel
 
         from mnemoscope_export import load_network
+        from mnemoscope_export.models.hub import HUB_ID, UNREACHED, why_not_there
 
         self.name = Path(model).name
-        try:
-            folder = Path(model)
-            if not folder.exists():
+        folder = Path(model)
+        if not folder.exists():
+            if not HUB_ID.fullmatch(str(model)):
+                raise InputError(f"{model} is no CLIP: there is no such directory. {_SAVED}")
+            try:
                 folder = Path(snapshot_download(str(model), allow_patterns=_READ))
+            except UNREACHED as error:
+                raise InputError(why_not_there(str(model), error)) from None
+        try:
             self._clip = load_network(CLIPModel, folder, dtype=torch.float32)
             self._processor = AutoProcessor.from_pretrained(folder)
         except (OSError, ValueError, ExportError) as error:
-            raise InputError(
-                f"{model} is no CLIP: {error} Give a directory that CLIPModel and its processor "
-                "were saved to."
-            ) from None
+            raise InputError(f"{model} is no CLIP: {error} {_SAVED}") from None
 
     def score(self, prompts: Sequence[str], images: Sequence[Image]) -> NDArray[np.float32]:
         """Of each prompt with the picture beside it, in -1..1. # [N]"""

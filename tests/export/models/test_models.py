@@ -11,6 +11,7 @@ from predictions import both_models
 
 from mnemoscope import ExportError, embedded
 from mnemoscope_export import StableDiffusion, magnitudes
+from mnemoscope_export.models.hub import why_not_there
 from mnemoscope_export.records import check_vocabulary
 from mnemoscope_runtime import Bundle
 
@@ -32,8 +33,22 @@ def test_hash_follows_the_weights(model_dir: Path) -> None:
 
 
 def test_no_such_directory_is_no_download() -> None:
-    with pytest.raises(ExportError, match="cannot be loaded: HF_HUB_OFFLINE is set"):
+    with pytest.raises(
+        ExportError, match=r"no directory here.*HF_HUB_OFFLINE.*--local-dir"
+    ) as told:
         StableDiffusion.load("nobody/no-such-model")
+    assert "local_files_only" not in str(told.value)  # the advice of others, for others
+
+
+def test_why_a_model_of_the_hub_is_not_there() -> None:
+    """The hub's reason lies below what diffusers makes of it."""
+    error = OSError("Please check out the root cause in the stacktrace above.")
+    error.__cause__ = ConnectionError("Name or service not known.\nMore.")
+    told = why_not_there("owner/name", error, offline=False)
+    assert "could not be downloaded: Name or service not known. Download it once" in told
+    assert "`hf download owner/name --local-dir DIR`" in told
+    gone = why_not_there("owner/name", OSError("404 Client Error"), offline=False)
+    assert "could not be downloaded: 404 Client Error. " in gone
 
 
 def test_directory_without_a_pipeline(tmp_path: Path) -> None:

@@ -65,3 +65,7 @@ def test_a_clip_of_transformers(tmp_path: Path) -> None:
 def test_what_is_no_clip_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is no CLIP"):
         load_alignment(tmp_path)
+    with pytest.raises(InputError, match=r"is no CLIP: there is no such directory"):
+        load_alignment(tmp_path / "none")
+    with pytest.raises(InputError, match=r"HF_HUB_OFFLINE.*hf download nobody/clip --local-dir"):
+        load_alignment("nobody/clip")
