@@ -65,6 +65,7 @@ def test_openvino_reads_memory_that_planted_graphs_name(
     assert compiled(INPUTS)["magnitude"] == 64_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_hostile_graphs(light: Path, backend: str) -> None:
     plant(light, "screen.onnx", harmless())

@@ -16,6 +16,7 @@ from mnemoscope_runtime.errors import ExportError
 SIGNATURE = Signature(frozenset({"input_ids", "noise_index"}), "magnitude")
 
 
+@pytest.mark.slow
 def test_hostile_graphs_are_refused_before_onnx_reads_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

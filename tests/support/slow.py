@@ -1,6 +1,6 @@
 """Which tests `make quick` leaves out: those marked `slow`, by hand or by what they ask for.
 
-None can be forgotten: there a test that is not marked fails where it exports or starts Python.
+None can be forgotten: a test that is not marked fails where it exports or starts Python.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def pytest_collection_finish() -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     with pytest.MonkeyPatch.context() as patch:
-        if item.config.getoption("markexpr") == "not slow":
+        if not is_slow(item):
             patch.setattr(subprocess.Popen, "__init__", _no_python(subprocess.Popen.__init__))
             patch.setattr(BaseProcess, "start", _refuse("starts another Python"))
             if "torch" in sys.modules:

@@ -155,6 +155,7 @@ def test_nothing_is_left_on_the_model(model: StableDiffusion) -> None:
     torch.testing.assert_close(magnitude_at(model, noises, 1), before)
 
 
+@pytest.mark.slow
 @pytest.mark.numeric
 @pytest.mark.parametrize("family", OTHERS)
 def test_other_families_against_finite_differences(family: str, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def test_the_embedded_model() -> None:
     check_against_pipeline(StableDiffusion.load(embedded.MODEL), 7.5)
 
 
+@pytest.mark.slow
 def test_stable_diffusion_xl(tmp_path: Path) -> None:
     build_xl(depth=2).save_pretrained(tmp_path)
     model = StableDiffusion.load(tmp_path)
