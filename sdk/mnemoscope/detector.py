@@ -149,7 +149,7 @@ class Detector(Closing):
     @calibration.setter
     def calibration(self, calibration: CalibrationFile | None) -> None:
         if calibration is not None:
-            calibration.check(self.screener.bundle.id)
+            calibration.check(self.screener.bundle.id, self.screener.bundle.path)
         self._calibration = calibration
         self._calibrations = Calibrations(
             calibration or CalibrationFile(()),

@@ -157,7 +157,10 @@ def test_a_bundle_of_one_length_says_how_to_get_one_of_any(bundle_dir: Path) -> 
             "reads long prompts in chunks draws the rest" in one_length.screen([LONG])[0].notes[0]
         )
         measured = one_length.stream(["a cat", LONG], chunks=True)
-        with pytest.raises(InputError, match=r"a prompt of 2 chunks .* without --any-length"):
+        with pytest.raises(
+            InputError,
+            match=r"longer prompts in chunks of 77: it was exported without --any-length",
+        ):
             next(measured)  # not after all that is short
 
 

@@ -178,8 +178,11 @@ def test_the_calibration_of_another_bundle_is_refused(
     setting = Setting("f" * 64, "fake", "magnitude", 1, 3)
     CalibrationFile((calibration(setting, 0.1),)).write(path)
     backend = Closing()
-    with pytest.raises(CalibrationError, match="made on bundle ffffffffffff"):
+    with pytest.raises(CalibrationError, match="made on bundle ffffffffffff") as refused:
         Detector.load(bundle, backend=backend, calibration=None if own else path)
+    assert str(refused.value).startswith(f"{path} was made on")
+    assert f"which {bundle} is: " in str(refused.value)
+    assert f"`mnemoscope calibrate {bundle} --benign FILE`" in str(refused.value)
     assert backend.closed == 1
 
 

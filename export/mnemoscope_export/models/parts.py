@@ -185,6 +185,26 @@ class Parts(ABC):
             return f"whose negative prompt, {record.negative!r}, is not that"
         return None
 
+    def unlike(
+        self, record: ModelRecord, bundle: str | Path, weights_sha256: str | None = None
+    ) -> str | None:
+        """Why a bundle is not of this model, and what makes one that is; None if it is of it.
+
+        Args:
+            record: The bundle's.
+            bundle: Its directory.
+            weights_sha256: This model's, if it is known.
+        """
+        found = self.difference(record, weights_sha256)
+        if found is None:
+            return None
+        own = self.id if self.source is None else self.source[0]
+        return (
+            f"{bundle} was exported from {record.id}, {found} of {own}. Give the model that it was "
+            f"exported from, loaded as it was then; or the bundle of {own}, which `mnemoscope "
+            f"export {own} OUT` makes, with the options that it is loaded with."
+        )
+
     def weights_sha256(self) -> str:
         """A hash over names, types and values of all weights; the same in any transformers."""
         digest = hashlib.sha256()

@@ -15,6 +15,7 @@ from .options import LoadOptions
 
 __all__ = ["TransformerModel", "refuse_triggers"]
 
+_SAVE = "{}, save the pipeline with `pipeline.save_pretrained(DIR)`, and give DIR"
 _TAPPED = 3  # of the first blocks: see docs/taps.md
 
 
@@ -34,20 +35,34 @@ class TransformerModel(Model):
     def check(cls, configs: Configs, model: str, origin: str, options: LoadOptions) -> None:
         """See `Model.check`."""
         given = {
-            "a single file": options.config,
-            "LoRA adapters": options.loras,
-            "textual inversions": options.embeddings,
-            "clip_skip": options.clip_skip,
+            "a single file": (options.config, _SAVE.format("load it with diffusers")),
+            "LoRA adapters": (options.loras, _SAVE.format(cls.putting_adapters_in())),
+            "textual inversions": (
+                options.embeddings,
+                "leave textual inversions out, and draw without",
+            ),
+            "clip_skip": (options.clip_skip, "leave clip_skip out, and draw without"),
         }
-        if found := [name for name, value in given.items() if value not in (None, ())]:
+        if found := {
+            name: todo for name, (value, todo) in given.items() if value not in (None, ())
+        }:
             raise InputError(
                 f"{model} is of the family {cls.called}, of which {' and '.join(found)} cannot be "
-                "read here. Save the pipeline as it is to be screened with "
-                "`pipeline.save_pretrained(DIR)`, adapters put into the weights, and give DIR."
+                f"read here. What to do: {'; '.join(found.values())}."
             )
         cls.check_configs(configs, origin)
         if options.latent_size is not None:
             cls.check_sides(configs["transformer"], model, options.latent_size)
+
+    @classmethod
+    def putting_adapters_in(cls) -> str:
+        """What puts LoRA adapters into the weights of a pipeline."""
+        if not hasattr(cls.pipeline_class, "load_lora_weights"):
+            return "put adapters into the weights of its transformer (peft's `merge_and_unload`)"
+        return (
+            "put adapters into the weights (`pipeline.load_lora_weights(FILE)`, `fuse_lora()`, "
+            "`unload_lora_weights()`)"
+        )
 
     @classmethod
     @abstractmethod

@@ -94,12 +94,8 @@ class TorchBackend(Backend):
         Raises:
             BackendError: the bundle was exported from other weights.
         """
-        record = bundle.manifest.model
-        if difference := self._model.difference(record, self._weights):
-            raise BackendError(
-                f"{bundle.path} was exported from {record.id}, {difference} of {self._model.id}. "
-                "Give the model it was exported from, loaded as it was then."
-            )
+        if why := self._model.unlike(bundle.manifest.model, bundle.path, self._weights):
+            raise BackendError(why)
         return self._engine(bundle, graph)
 
     @property

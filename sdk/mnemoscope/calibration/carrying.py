@@ -98,7 +98,7 @@ def carry(
     for backend, name in ((source, first), (target, second)):
         told = options.taken_by(name) if isinstance(backend, str) else BackendOptions()
         with open_screener(path, backend, told, (), trust=trust) as screener:
-            file.check(screener.bundle.id)
+            file.check(screener.bundle.id, path)
             manifest = screener.bundle.manifest
             texts = list(dict.fromkeys([*(each.prompt for each in manifest.probes), *prompts]))
             if (error := screener.probe()) > manifest.budget:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mnemoscope_runtime import BACKENDS
@@ -28,9 +28,15 @@ _NAMED = 4  # settings, in a message
 
 @dataclass(frozen=True)
 class CalibrationFile:
-    """The calibrations of one bundle, one for each setting."""
+    """The calibrations of one bundle, one for each setting.
+
+    Attributes:
+        calibrations: Of one setting each.
+        origin: What messages call it: the file that it was read from.
+    """
 
     calibrations: tuple[Calibration, ...]
+    origin: str = field(default="This calibration", compare=False)
 
     @classmethod
     def read(
@@ -70,7 +76,7 @@ class CalibrationFile:
         found = decode(text, origin, older=older)
         if len({each.setting for each in found}) != len(found):
             raise CalibrationError(f"{origin} has two calibrations of one setting. {AGAIN}")
-        return cls(found)
+        return cls(found, origin)
 
     @classmethod
     def extend(
@@ -104,13 +110,19 @@ class CalibrationFile:
         require_regular(Path(path))
         write_file(Path(path), encode(self.calibrations), "Choose another file.")
 
-    def check(self, bundle: str) -> None:
-        """Raise CalibrationError unless every calibration was made on that bundle."""
+    def check(self, bundle: str, path: Path | None = None) -> None:
+        """Raise CalibrationError unless every calibration was made on that bundle.
+
+        Args:
+            bundle: Its id.
+            path: Its directory, for the message.
+        """
         for other in {each.setting.bundle for each in self.calibrations} - {bundle}:
+            here = "" if path is None else f", which {path} is"
             raise CalibrationError(
-                f"This calibration was made on bundle {other[:12]}, not on {bundle[:12]}: "
-                "its thresholds mean nothing here. Calibrate this bundle (`mnemoscope calibrate`), "
-                "or load the other one."
+                f"{self.origin} was made on bundle {other[:12]}, not on {bundle[:12]}{here}: its "
+                "thresholds mean nothing here. Calibrate this bundle (`mnemoscope calibrate "
+                f"{path or 'BUNDLE'} --benign FILE`), or load the other one."
             )
 
     def find(self, setting: Setting) -> Calibration | None:

@@ -139,9 +139,9 @@ def command(
     with open_screener(path, runs, told, (), trust=trust) as screener:
         say_unused(backend, options, screener.backend)
         try:
-            before.check(screener.bundle.id)
+            before.check(screener.bundle.id, path)
         except CalibrationError as error:
-            raise CalibrationError(f"{target}: {error} Or name another --output.") from None
+            raise CalibrationError(f"{error} Or name another --output.") from None
         statistics = open_detectors(names(detector, screener), bundle, model)
         for statistic in statistics:
             screener.prepare(*statistic.graphs(screener))

@@ -48,7 +48,7 @@ def command(
     file = own_calibration(opened.path)
     calibration = None if file is None else CalibrationFile.read(file, trust=trust)
     if calibration is not None:
-        calibration.check(opened.id)
+        calibration.check(opened.id, opened.path)
     if as_json:
         typer.echo(json.dumps({"id": opened.id, **msgspec.to_builtins(manifest)}, indent=2))
         return

@@ -225,12 +225,8 @@ def command(
     painter = Painter.load(model, options=loading.options(sides))
     sampling = painter.sampling(sampling.steps, sampling.guidance)
     drawing, _ = painter.model.guided(sampling.guidance)
-    if opened is not None and (difference := drawing.difference(opened.manifest.model)):
-        raise CalibrationError(
-            f"{path} was exported from {opened.manifest.model.id}, {difference} of "
-            f"{painter.model.id}: its scores say nothing of it. Give the bundle of this model, and "
-            "load it as it was exported."
-        )
+    if opened is not None and (why := drawing.unlike(opened.manifest.model, opened.path)):
+        raise CalibrationError(why)
     judges = (
         load_descriptor(descriptor) if own else _descriptor(descriptor, painter, compare=compare),
         load_alignment(clip) if own or clip is not None else None,

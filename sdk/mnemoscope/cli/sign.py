@@ -59,7 +59,7 @@ def command(
         contents[file] = read_whole(file)
         known = CalibrationFile.from_json(contents[file], str(file))
         if bundle is not None:
-            known.check(opened.id)
+            known.check(opened.id, opened.path)
     for file, content in contents.items():
         typer.echo(f"signature {sign(file, content, signer)}")
 

@@ -148,15 +148,16 @@ class BrightEnding:
 
 def _model(screener: Screener, name: str) -> StableDiffusion:
     model: StableDiffusion | None = getattr(screener.backend, "model", None)
+    family = family_named(screener.bundle.manifest.model.family)
+    if not (family.unet if model is None else model.predictor == "unet"):
+        raise InputError(
+            f"The detector {name!r} looks at the cross-attention of a UNet, and "
+            f"{screener.bundle.path} is of the family {family.name}. Choose another detector."
+        )
     if model is None:
         raise BackendUnavailable(
             f"The detector {name!r} looks at attention maps, which an engine on "
             f"{screener.backend.name!r} does not give. Use --backend torch with the bundle's "
             "--model (in Python, TorchBackend(model))."
-        )
-    if model.predictor != "unet":
-        raise InputError(
-            f"The detector {name!r} looks at the cross-attention of a UNet, and {model.id} is of "
-            f"the family {family_named(model.family).name}. Choose another detector."
         )
     return model

@@ -34,7 +34,7 @@ class Decoder:
     """A model's VAE, in float32.
 
     Attributes:
-        model: Directory name or hub id of the model.
+        model: Directory or hub id of the model.
         weights_sha256: Of the model's text encoder and network, which tell its own bundles.
         vae: diffusers' module.
     """
@@ -67,7 +67,7 @@ class Decoder:
             ) from None
         name = model_at(model)
         parts = load_model(name, options=options)
-        return cls(parts.id, parts.weights_sha256(), load_vae(name, options))
+        return cls(name, parts.weights_sha256(), load_vae(name, options))
 
     def decode(self, latents: NDArray[np.float32]) -> Pictures:
         """What the model shows for latents, one at a time.
@@ -117,7 +117,8 @@ def draw(
     if decoder.weights_sha256 != origin.weights_sha256:
         raise BackendError(
             f"{screener.bundle.path} was exported from {origin.id}, whose weights are not those of "
-            f"{decoder.model}. Give the model it was exported from."
+            f"{decoder.model}. Give the model that it was exported from; or the bundle of "
+            f"{decoder.model}, which `mnemoscope export {decoder.model} OUT` makes."
         )
     count = len(prompts.ids) if isinstance(prompts, Tokens) else len(prompts)
     if not count:

@@ -132,11 +132,8 @@ class Gradient:
 
         bundle = detector.screener.bundle
         manifest = bundle.manifest
-        if difference := self._model.difference(manifest.model, self._weights):
-            raise BackendError(
-                f"{bundle.path} was exported from {manifest.model.id}, {difference} of "
-                f"{self._model.id}. Give the bundle and the model it was exported from."
-            )
+        if why := self._model.unlike(manifest.model, bundle.path, self._weights):
+            raise BackendError(why)
         if detector.statistic.name != "magnitude":
             raise InputError(
                 f"The gradient is the magnitude's, not that of {detector.statistic.name!r}. "

@@ -45,7 +45,7 @@ class Yardstick:
         """
         if file is None:
             return cls()
-        file.check(bundle.id)
+        file.check(bundle.id, bundle.path)
         measured = Sampling.of(bundle.manifest)
         if sampling != measured:
             raise InputError(

@@ -35,8 +35,8 @@ def check_chunks(screener: Screener) -> None:
         why = f"{family.name} is told of no other number"
         advice = "Screen without chunks (--chunks)"
     raise InputError(
-        f"{screener.bundle.path} takes {length} tokens, and a prompt of 2 chunks has "
-        f"{2 * length}: {why}. {advice}, so that long prompts are cut."
+        f"{screener.bundle.path} takes {length} tokens and no more, so that it cannot read longer "
+        f"prompts in chunks of {length}: {why}. {advice}; then what is longer is cut."
     )
 
 

@@ -142,12 +142,8 @@ class Studio:
         painter = replace(Painter.load(options.model, options=sides), watch=self._watch)
         sampling = Sampling.of(bundle.manifest)
         drawing, _ = painter.model.guided(sampling.guidance)
-        if difference := drawing.difference(bundle.manifest.model):
-            raise CalibrationError(
-                f"{bundle.path} was exported from {bundle.manifest.model.id}, {difference} of "
-                f"{painter.model.id}: its scores say nothing of it. Start the page with the model "
-                "of this bundle."
-            )
+        if why := drawing.unlike(bundle.manifest.model, bundle.path):
+            raise CalibrationError(why)
         yardstick = Yardstick.of(self._desk.calibration, bundle, sampling)
         benign = []
         if options.own:

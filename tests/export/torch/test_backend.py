@@ -76,7 +76,9 @@ def test_what_inductor_compiles_is_kept_where_nobody_else_writes(
 
 def test_other_weights(bundle_dir: Path, model: StableDiffusion) -> None:
     other = replace(model, unet=build_pipeline("epsilon", seed=9).unet)
-    with pytest.raises(BackendError, match=r"not those of .*Give the model it was exported from"):
+    with pytest.raises(
+        BackendError, match=r"not those of .*Give the model that it was exported from"
+    ):
         Screener.open(bundle_dir, backend=TorchBackend(other))
 
 

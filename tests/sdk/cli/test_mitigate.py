@@ -177,7 +177,8 @@ def test_a_bundle_of_another_model(run: Run, tmp_path: Path) -> None:
     build_pipeline("epsilon").save_pretrained(tmp_path / "model")
     common = ("a cat", "-o", tmp_path / "x.png", "--model", tmp_path / "model")
     result = run("mitigate", *common, "--bundle", embedded.BUNDLE)
-    failed(result, 4, "whose weights are not those of")
+    failed(result, 4, f"{embedded.BUNDLE} was exported from model, whose weights are not those of")
+    assert f"`mnemoscope export {tmp_path / 'model'} OUT`" in result.err
 
 
 def test_it_is_drawn_at_the_bundles_size(

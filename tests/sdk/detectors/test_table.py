@@ -72,3 +72,10 @@ def test_what_is_no_detector() -> None:
         find_statistic(Nothing)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="it has no name, reference"):
         find_statistic(7)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["attention-entropy", "bright-ending"])
+def test_what_looks_at_a_unet_is_refused_of_a_flow_whatever_runs_it(name: str) -> None:
+    """Not with the advice of a backend that would refuse it as well."""
+    with pytest.raises(InputError, match=r"cross-attention of a UNet.*family Stable Diffusion 3"):
+        Detector.load("embedded-flow", detector=name)

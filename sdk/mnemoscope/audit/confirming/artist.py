@@ -106,13 +106,8 @@ class Artist:
 
     def require(self, record: ModelRecord) -> None:
         """Raise CalibrationError unless a bundle was exported from this very model."""
-        difference = self.painter.model.difference(record)
-        if difference is not None:
-            raise CalibrationError(
-                f"The bundle was exported from {record.id}, {difference} of "
-                f"{self.painter.model.id}: what it flags says nothing of what that draws. Give the "
-                "model of the bundle, and load it as it was exported."
-            )
+        if why := self.painter.model.unlike(record, "The bundle"):
+            raise CalibrationError(why)
 
     def describe(self, images: Sequence[Image]) -> Halves:
         """Unit vectors of pictures as they are, and as the model's VAE renders them. # [N, 2, D]
