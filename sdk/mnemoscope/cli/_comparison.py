@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,18 +39,16 @@ class Lists:
     benign: list[str]
 
 
-def lists_of(
-    file: str | None, read: Callable[[str], list[str]], limit: int | None, others: list[str]
-) -> Lists:
+def lists_of(memorized: list[str] | None, limit: int | None, others: list[str]) -> Lists:
     """What is compared on; of the embedded model, whose settings were chosen on the other half."""
-    if file is not None:
+    if memorized is not None:
         benign = others[LEARNT_ON:][:_BENIGN][:limit]
         if not benign:
             say(
                 "what becomes of benign prompts is not shown: that takes more than the "
                 f"{LEARNT_ON} to learn from (--benign FILE)."
             )
-        return Lists(read(file)[:limit], None, benign)
+        return Lists(memorized[:limit], None, benign)
     return Lists(
         [row.prompt for row in embedded.read_prompts("memorized")][1::2][:limit],
         embedded.memorized_pictures()[1::2][:limit],

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from .. import embedded
-from ..embedded import Shipped
 from ..shipped import shipped_as
 
 __all__ = ["place_of", "takes_names"]
@@ -18,23 +17,29 @@ __all__ = ["place_of", "takes_names"]
 def takes_names(command: Callable[..., None]) -> Callable[..., None]:
     """For a command whose `bundle` and `model`, if it has them, may be the name of one that ships.
 
-    The default's name is the default; of a model only where no other bundle stands beside it. What
-    cannot be told apart, or is misspelt, is refused as `shipped_as` says.
+    The default's name is the default, unless a model or a bundle of another one stands beside it.
+    What cannot be told apart, or is misspelt, is refused as `shipped_as` says.
     """
     parameters = inspect.signature(command).parameters
 
-    def is_default(parameter: str, shipped: Shipped) -> bool:
-        return shipped.bundle == embedded.BUNDLE and parameters[parameter].default is None
+    def has_default(parameter: str) -> bool:
+        return parameter in parameters and parameters[parameter].default is None
 
     @functools.wraps(command)
     def run(**options: Any) -> None:
         bundle, model = options.get("bundle"), options.get("model")
-        if isinstance(bundle, Path) and (shipped := shipped_as(str(bundle))) is not None:
-            bundle = None if is_default("bundle", shipped) else shipped.bundle
-            options["bundle"] = bundle
-        if isinstance(model, str) and (shipped := shipped_as(model)) is not None:
-            alone = bundle is None and is_default("model", shipped)
-            options["model"] = None if alone else str(shipped.model)
+        found = (
+            shipped_as(str(bundle)) if isinstance(bundle, Path) else None,
+            shipped_as(model) if isinstance(model, str) else None,
+        )
+        own = embedded.SHIPPED["embedded"]
+        alone = (bundle is None or found[0] is own) and (model is None or found[1] is own)
+        if found[0] is not None:
+            default = alone and has_default("bundle")
+            options["bundle"] = None if default else found[0].bundle
+        if found[1] is not None:
+            default = alone and has_default("model")
+            options["model"] = None if default else str(found[1].model)
         command(**options)
 
     return run

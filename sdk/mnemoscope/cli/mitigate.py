@@ -12,21 +12,28 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mnemoscope_runtime import BackendOptions, Bundle, InputError
-from mnemoscope_runtime.errors import CalibrationError, MnemoscopeError
+from mnemoscope_runtime.errors import CalibrationError
 
 from .. import embedded
 from ..calibration import CalibrationFile
 from ..detector import Detector
 from ..drawing.alignment import load_alignment
-from ..drawing.copy_detection import CopyDescriptor, LatentDescriptor, load_descriptor
 from ..drawing.sheets import ENDINGS, write_sheet
 from ..plotting import require_plots
-from ..prompts.printable import counted
 from ..screening.opening import own_calibration
 from ._backends import say_unused
 from ._comparison import LEARNT_ON, lists_of, write_comparison
 from ._loading import Loading, takes_loading
 from ._mitigated import Format, note, tell
+from ._mitigating import (
+    AUTO,
+    TARGETED,
+    check_family,
+    descriptor_for,
+    is_cut,
+    on_what_is_usual,
+    references_of,
+)
 from ._options import (
     BackendOption,
     CalibrationOption,
@@ -43,11 +50,7 @@ from ._options import (
 from ._quiet import quiet_libraries
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from mnemoscope_export import Model
-
-    from ..mitigate import Kit, Painter, Sampling
+    from ..mitigate import Sampling
 
 __all__ = ["EPILOG", "command"]
 
@@ -65,9 +68,6 @@ mnemoscope mitigate "a prompt" --model DIR --strategy guidance -o a.png
 [bold]Exit codes[/bold]: 0 what was drawn passes, 1 it does not, 2 usage, 3 environment or backend,
 4 bundle or calibration mismatch, 5 it was drawn, and not verified.
 """
-_AUTO = "auto"
-
-_TARGETED = {_AUTO, "embedding", "embedding-guidance", "noise", "leave-out", "leave-out-stepwise"}
 
 
 @takes_backend_options
@@ -212,72 +212,75 @@ def command(
     from ..mitigate import LADDER, STRATEGIES, Kit, Mitigator, Painter, Rule, Yardstick
 
     chosen = _names(strategy, list(STRATEGIES), LADDER, compare=compare)
-    if target is not None and not _TARGETED & set(chosen):
-        raise InputError(f"--target is for {', '.join(sorted(_TARGETED))}. Leave it out.")
+    if target is not None and not TARGETED & set(chosen):
+        raise InputError(f"--target is for {', '.join(sorted(TARGETED))}. Leave it out.")
     rule = Rule(1.0, level)  # checked before anything is loaded
-    given = _references(reference or [], own=own)
+    given = references_of(reference or [], own=own)
     path = embedded.BUNDLE if own else bundle
+    if not compare and AUTO in chosen and path is None:
+        raise CalibrationError(
+            "`auto` screens first, which takes a calibrated bundle of the model. Give "
+            "--bundle, or name a --strategy."
+        )
     known = _calibration(path, calibration, trust)
     opened = None if path is None else Bundle.open(path, trust=trust)
     sampling = _sampling(opened, steps, guidance)
     yardstick = Yardstick() if opened is None else Yardstick.of(known, opened, sampling)
     sides = None if opened is None else opened.manifest.noise_bank.shape[2:]
-    painter = Painter.load(model, options=loading.options(sides))
-    sampling = painter.sampling(sampling.steps, sampling.guidance)
-    drawing, _ = painter.model.guided(sampling.guidance)
-    if opened is not None and (why := drawing.unlike(opened.manifest.model, opened.path)):
-        raise CalibrationError(why)
-    judges = (
-        load_descriptor(descriptor) if own else _descriptor(descriptor, painter, compare=compare),
-        load_alignment(clip) if own or clip is not None else None,
-    )
     read = partial(prompts_of, column=column, quotes=not no_quotes)
     others = read(benign) if benign is not None else []
+    memorized = read(file) if file is not None else None
     if own and benign is None:
         others = [row.prompt for row in embedded.read_prompts("calibration")[:LEARNT_ON]]
-    mitigator = Mitigator(painter, *judges, yardstick, sampling, others[:LEARNT_ON])
-    kit = Kit(painter, yardstick, target, others[:LEARNT_ON], sampling)
-    _say_what_is_usual(kit, chosen)
-    rule = replace(rule, copied_above=mitigator.descriptor.copied_above)
-    numbers = range(seed, seed + seeds)
-    calibrated = path if known is not None else None
-    if compare:
-        if strategy is None and painter.model.family != "sd1":
-            chosen.remove("padding")
-            say("padding is for Stable Diffusion 1.x, and is left out.")
-        if strategy is None and painter.model.predictor != "unet":
-            chosen.remove("attention")
-            say("attention is for Stable Diffusion 1.x, 2.x and XL, and is left out.")
-        lists = lists_of(file, read, limit, others)
-        with ExitStack() as stack:
-            detector = None
-            if _AUTO in chosen and calibrated is None:
+    with ExitStack() as stack:
+        detector = None
+        if AUTO in chosen and (known is not None or not compare):
+            detector = stack.enter_context(screening(path))
+        if detector is not None and prompt is not None:
+            detector.check(prompt)
+        painter = Painter.load(model, options=loading.options(sides))
+        sampling = painter.sampling(sampling.steps, sampling.guidance)
+        drawing, _ = painter.model.guided(sampling.guidance)
+        if opened is not None and (why := drawing.unlike(opened.manifest.model, opened.path)):
+            raise CalibrationError(why)
+        kit = Kit(painter, yardstick, target, others[:LEARNT_ON], sampling)
+        if strategy is not None:
+            check_family(kit, chosen)
+        judge, notes = descriptor_for(descriptor, painter, own=own, compare=compare)
+        alignment = load_alignment(clip) if own or clip is not None else None
+        mitigator = Mitigator(painter, judge, alignment, yardstick, sampling, kit.benign)
+        rule = replace(rule, copied_above=judge.copied_above)
+        numbers = range(seed, seed + seeds)
+        for each in (*notes, *on_what_is_usual(kit, chosen)):
+            say(each)
+        if compare:
+            if strategy is None and painter.model.family != "sd1":
+                chosen.remove("padding")
+                say("padding is for Stable Diffusion 1.x, and is left out.")
+            if strategy is None and painter.model.predictor != "unet":
+                chosen.remove("attention")
+                say("attention is for Stable Diffusion 1.x, 2.x and XL, and is left out.")
+            if AUTO in chosen and detector is None:
                 say("auto is left out: it screens first, which takes a calibrated bundle.")
-            elif _AUTO in chosen:
-                detector = stack.enter_context(screening(calibrated))
-            names = [name for name in chosen if name != _AUTO]
+            names = [name for name in chosen if name != AUTO]
+            lists = lists_of(memorized, limit, others)
             write_comparison(mitigator, kit, rule, names, numbers, lists, detector, output)
-        return
-    assert prompt is not None
-    if _is_cut(painter.model, prompt):
-        say("the prompt has more tokens than the model reads: its end is neither seen nor drawn.")
-    if strategy in (None, _AUTO):
-        if path is None:
-            raise CalibrationError(
-                "`auto` screens first, which takes a calibrated bundle of the model. Give "
-                "--bundle, or name a --strategy."
-            )
-        with screening(path) as detector, stages("screening it") as progress:
-            ladder = map(kit.make, LADDER)  # made when it is their turn: learning draws pictures
-            done = mitigator.auto(
-                prompt, ladder, detector, numbers, references=given, rule=rule, progress=progress
-            )
-    else:
-        with stages("preparing the strategy") as progress:
-            named = kit.make(chosen[0])
-            done = mitigator.mitigate(
-                prompt, named, numbers, references=given, rule=rule, progress=progress
-            )
+            return
+        assert prompt is not None
+        if is_cut(painter.model, prompt):
+            say("the prompt has more tokens than the model reads: its end is not seen nor drawn.")
+        with stages("preparing the strategy" if detector is None else "screening it") as progress:
+            if detector is None:
+                named = kit.make(chosen[0])
+                done = mitigator.mitigate(
+                    prompt, named, numbers, references=given, rule=rule, progress=progress
+                )
+            else:
+                ladder = map(kit.make, LADDER)  # made when it is their turn: learning draws
+                done = mitigator.auto(
+                    prompt, ladder, detector, numbers,
+                    references=given, rule=rule, progress=progress,
+                )  # fmt: skip
     write_sheet(output, [each.image for each in done.pictures])
     tell(done, output, output_format)
     note(done, rule)
@@ -294,36 +297,6 @@ def _sampling(bundle: Bundle | None, steps: int | None, guidance: float | None) 
     )
 
 
-def _descriptor(given: str | None, painter: Painter, *, compare: bool) -> CopyDescriptor:
-    """What compares another model's pictures: what was given, SSCD, or at worst its own VAE."""
-    if given is not None or compare:
-        return load_descriptor(given or "sscd")
-    try:
-        return load_descriptor("sscd")
-    except MnemoscopeError as error:
-        say(f"pictures are compared in the latents of the model's VAE alone: {error}")
-    return LatentDescriptor(painter.vae, painter.side)
-
-
-def _say_what_is_usual(kit: Kit, chosen: Sequence[str]) -> None:
-    """Where it is learnt from prompts, and these are random words or few."""
-    learning = {_AUTO, "stepwise", "stepwise-firm", "leave-out-stepwise", "clamp"}
-    if kit.target is None and kit.yardstick.first is None:
-        learning |= _TARGETED
-    if not learning & set(chosen):
-        return
-    if not kit.benign:
-        say(
-            "what is benign is learnt from prompts of random words. Give some that the model did "
-            "not memorise, in the manner of yours: --benign FILE."
-        )
-    elif len(kit.benign) < LEARNT_ON:
-        say(
-            f"what is benign is learnt from {counted(len(kit.benign), 'prompt')}; "
-            f"{LEARNT_ON} would be better."
-        )
-
-
 def _names(
     given: str | None, known: Sequence[str], ladder: Sequence[str], *, compare: bool
 ) -> list[str]:
@@ -332,16 +305,16 @@ def _names(
     With --compare `auto` takes what the strategies that it tries have drawn, so these are too.
     """
     if given is None:
-        return [*known, _AUTO] if compare else [_AUTO]
+        return [*known, AUTO] if compare else [AUTO]
     names = [each.strip() for each in given.split(",")] if compare else [given]
     if compare:  # what is drawn without one is always shown
         names = [name for name in names if name != "none"]
     for name in names:
-        if name not in (*known, _AUTO):
+        if name not in (*known, AUTO):
             raise InputError(
                 f"There is no strategy {name!r}. Choose auto, or one of: {', '.join(known)}."
             )
-    if compare and _AUTO in names:
+    if compare and AUTO in names:
         names += ladder
     return list(dict.fromkeys(names))
 
@@ -356,15 +329,6 @@ def _require_place(output: Path, *, compare: bool) -> None:
         require_folder(output, "--output")
 
 
-def _is_cut(model: Model, prompt: str) -> bool:
-    """Whether a prompt has more tokens than any text encoder of the model reads."""
-    return all(
-        len(tokenizer(model.written_out([prompt], tokenizer)[0]).input_ids)
-        > int(tokenizer.model_max_length)
-        for tokenizer, _ in model.tokenizers.values()
-    )
-
-
 def _calibration(
     bundle: Path | None, file: Path | None, trust: Path | None
 ) -> CalibrationFile | None:
@@ -373,17 +337,3 @@ def _calibration(
     if file is not None and bundle is None:
         raise InputError("A calibration belongs to a bundle. Give it too: --bundle.")
     return None if file is None else CalibrationFile.read(file, trust=trust)
-
-
-def _references(files: Sequence[Path], *, own: bool) -> list[Image]:
-    """The pictures of these files; of the embedded model all that it memorised."""
-    from PIL import Image, UnidentifiedImageError
-
-    found = []
-    for file in files:
-        try:
-            with Image.open(file) as image:
-                found.append(image.convert("RGB"))
-        except (OSError, UnidentifiedImageError) as error:
-            raise InputError(f"{file} is no picture: {error} Give a PNG or JPEG.") from None
-    return [*found, *(embedded.memorized_pictures() if own else ())]

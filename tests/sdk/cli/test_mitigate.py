@@ -84,6 +84,27 @@ def test_mistakes(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("no_sscd")
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (("--model", "embedded-flow"), 4, "auto` screens first"),
+        (("--model", "embedded-flow", "--strategy", "padding"), 2, "is for Stable Diffusion 1.x"),
+        (("--model", "embedded-flow", "--strategy", "attention"), 2, "how a UNet attends"),
+        (("--model", "embedded-flow", "--strategy", "clamp", "--benign", "no"), 2, "no file no"),
+        (("--model", "embedded-flow", "--bundle", "embedded"), 4, "weights are not those of"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_has_no_notes_before_it(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...], code: int,
+    words: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    result = run("mitigate", "a cat", "-o", "a.png", *args)
+    failed(result, code, words)
+    assert "note:" not in result.err
+
+
 @pytest.fixture(scope="module")
 def another(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of whose pictures nobody here knows anything, with random weights."""

@@ -31,6 +31,8 @@ def test_a_bundle_and_a_model_by_name() -> None:
     assert told() == told(bundle=Path("embedded"), model="embedded")  # the default
     both = told(bundle=Path("embedded-flow"), model="embedded")  # not left out, though it is wrong
     assert both["model"] == str(embedded.MODEL)
+    both = told(bundle=Path("embedded"), model="embedded-flow")
+    assert both["bundle"] == embedded.BUNDLE
 
 
 def test_where_there_is_no_default_the_name_is_the_place() -> None:
