@@ -1,7 +1,7 @@
 """A bounded queue and its lanes, threads that work it off, as many requests at a time as there are.
 
 Batches gather themselves: whatever arrives while one is worked off is the next. Nothing waits for
-company unless it is told to (`Limits.wait`), and there was some just now.
+company unless it is told to (`Limits.wait`), there was some just now, and all other lanes are busy.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Limits:
             meanwhile waits for all of them; GPUs gain to 32 and more.
         queue: The most that wait; who comes then is refused.
         wait: Seconds that the first of a batch waits for others, if the last batch had more than
-            one: who asks alone is answered at once.
+            one and all other lanes are busy: who asks alone is answered at once.
         lanes: How many batches are worked off at a time, each in a thread of its own.
         patience: Seconds within which all that is before a request should be done; who would
             wait longer is refused. None: any time.
@@ -115,7 +115,9 @@ class Batches(Closing, Generic[Key, Item, Result]):
         self._work, self._observe, self.limits = work, observe, limits
         self._waiting: deque[_Request[Key, Item, Result]] = deque()
         self._calls: deque[tuple[Callable[[], object], Future[object]]] = deque()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._there = threading.Condition(self._lock)  # something to do, for lanes
+        self._done = threading.Condition(self._lock)  # something done, for who drains
         self._pace = Pace(limits.lanes)
         self._busy: set[int] = set()  # lanes with a batch
         self._called = False  # while it is, no batch is begun
@@ -151,7 +153,7 @@ class Batches(Closing, Generic[Key, Item, Result]):
             ServiceClosed: nothing is taken on any more.
         """
         requests: list[_Request[Key, Item, Result]] = [_Request(key, item) for item in items]
-        with self._changed:
+        with self._lock:
             self._check()
             if requests and self._is_full(len(requests)):
                 self._drop_cancelled()
@@ -159,12 +161,12 @@ class Batches(Closing, Generic[Key, Item, Result]):
                     waiting = len(self._waiting)
                     raise Overloaded(waiting, self._pace.left(waiting) or _SOON, len(requests))
             self._waiting.extend(requests)
-            self._changed.notify_all()
+            self._there.notify(len(requests))  # a lane that wakes for nothing holds up the others
         return [each.future for each in requests]
 
     def expect(self, each: float) -> None:
         """Take a request to last so many seconds, until some were worked off."""
-        with self._changed:
+        with self._lock:
             self._pace.expect(each)
 
     def call(self, function: Callable[[], Done]) -> Future[Done]:
@@ -174,10 +176,10 @@ class Batches(Closing, Generic[Key, Item, Result]):
             ServiceClosed: nothing is taken on any more.
         """
         future: Future[Done] = Future()
-        with self._changed:
+        with self._lock:
             self._check()
             self._calls.append((function, future))  # type: ignore[arg-type]
-            self._changed.notify_all()
+            self._there.notify_all()
         return future
 
     def drain(self, timeout: float | None = None) -> bool:
@@ -189,19 +191,19 @@ class Batches(Closing, Generic[Key, Item, Result]):
         Returns:
             Whether it is.
         """
-        with self._changed:
+        with self._lock:
             self._accepts = False
-            self._changed.notify_all()
-            return self._changed.wait_for(
+            self._there.notify_all()
+            return self._done.wait_for(
                 lambda: not (self._waiting or self._calls or self._called or self._busy),
                 timeout,
             )
 
     def close(self) -> None:
         """Refuse what still waits, let what is worked off finish, and end the lanes."""
-        with self._changed:
+        with self._lock:
             self._accepts, self._ends = False, True
-            self._changed.notify_all()
+            self._there.notify_all()
         for lane in self._lanes:
             if lane is not threading.current_thread():
                 lane.join()
@@ -231,16 +233,18 @@ class Batches(Closing, Generic[Key, Item, Result]):
     def _run(self, lane: int) -> None:
         while (task := self._take(lane)) is not None:
             task()
-            with self._changed:
+            with self._lock:
+                if self._called or self._calls:  # for which all others wait, or that waits for them
+                    self._there.notify_all()
                 self._called = False  # what was done was the call, or there was none
                 self._busy.discard(lane)
-                self._changed.notify_all()
+                self._done.notify_all()
 
     def _take(self, lane: int) -> Callable[[], None] | None:
         """What a lane does next; None at the end."""
-        with self._changed:
+        with self._lock:
             while True:
-                self._changed.wait_for(lambda: self._ends or self._next() is not None)
+                self._there.wait_for(lambda: self._ends or self._next() is not None)
                 if self._ends:
                     return None
                 if self._next() == "call":
@@ -250,7 +254,7 @@ class Batches(Closing, Generic[Key, Item, Result]):
                     self._busy.add(lane)
                     self._pace.begin(lane, len(batch))
                     return partial(self._do, lane, batch)
-                self._changed.notify_all()  # who drains, when all that waited were gone
+                self._done.notify_all()  # when all that waited were gone
 
     def _next(self) -> Literal["call", "batch"] | None:
         """What is to be done now: a call as soon as nothing else is, and before any batch."""
@@ -265,12 +269,12 @@ class Batches(Closing, Generic[Key, Item, Result]):
 
         Those that are there go to all lanes that are free.
         """
-        until = self._waiting[0].since + self.limits.wait * self._in_company
+        until = self._waiting[0].since + self.limits.wait * self._expects_company()
         while len(self._waiting) < self.limits.batch and self._accepts:
             left = until - time.perf_counter()
             if left <= 0:
                 break
-            self._changed.wait(left)
+            self._there.wait(left)
             if self._ends or self._next() != "batch":
                 return []
         free = self.limits.lanes - len(self._busy)
@@ -285,7 +289,12 @@ class Batches(Closing, Generic[Key, Item, Result]):
                 found.append(request)
         self._waiting.extendleft(reversed(others))
         self._in_company = len(found) > 1
+        self._there.notify(len(self._waiting))  # lanes that are free, for what is left
         return found
+
+    def _expects_company(self) -> bool:
+        """Whether the last batch had more than one, and no other lane has nothing to do."""
+        return self._in_company and len(self._busy) == self.limits.lanes - 1
 
     def _do(self, lane: int, batch: list[_Request[Key, Item, Result]]) -> None:
         start = time.perf_counter()
@@ -295,7 +304,7 @@ class Batches(Closing, Generic[Key, Item, Result]):
         except BaseException as error:  # the lane outlives whatever went wrong
             results = [error] * len(batch)
         seconds = time.perf_counter() - start
-        with self._changed:
+        with self._lock:
             self._pace.end(lane)  # before who was answered comes again
         done = Batch(
             waited=tuple(start - each.since for each in batch),

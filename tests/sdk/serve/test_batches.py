@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from typing import Any
@@ -172,6 +172,46 @@ def test_who_comes_alone_waits_for_nobody() -> None:
         assert [each.result(10) for each in submitted(batches, "a")] == ["A"]
         assert [each.result(10) for each in submitted(batches, "b")] == ["B"]
         assert time.perf_counter() - start < 5  # "a" was alone, and waited for nobody either
+
+
+def test_nobody_waits_for_company_while_a_lane_is_free() -> None:
+    work = Work()
+    work.go.set()
+    with Batches(work, Limits(batch=4, wait=30, lanes=2)) as batches:
+        assert [each.result(10) for each in batches.submit("k", "wxyz")] == list("WXYZ")
+        work.go.clear()
+        work.begun.clear()
+        [lone] = submitted(batches, "a")
+        assert work.begun.wait(10)  # the other lane is free
+        [waiting] = submitted(batches, "b")
+        work.go.set()
+        assert lone.result(10) == "A"
+        assert waiting.result(10) == "B"  # behind a batch of one
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 3])
+def test_no_request_is_forgotten(lanes: int) -> None:
+    """Lanes are woken one at a time: whatever comes when, one of them sees it."""
+
+    def work(_: str, items: Sequence[int]) -> list[int]:
+        time.sleep(0.0003)
+        return [each + 1 for each in items]
+
+    def ask(first: int, batches: Batches[str, int, int]) -> list[Future[int]]:
+        found: list[Future[int]] = []
+        for k in range(60):
+            found += batches.submit("ab"[k % 2], [first] * (k % 3 + 1))
+            if not k % 7:
+                batches.call(lambda: None)
+            if k % 5:
+                found[-1].result(10)
+        return found
+
+    limits = Limits(batch=3, lanes=lanes, wait=0.001, queue=10**6)
+    with Batches(work, limits) as batches, ThreadPoolExecutor(4) as threads:
+        for first, found in enumerate(threads.map(lambda k: ask(k, batches), range(4))):
+            assert {each.result(10) for each in found} == {first + 1}
+        assert batches.drain(10)
 
 
 def test_a_call_goes_between_batches() -> None:
