@@ -1,6 +1,7 @@
 """`python -m benchmarks.guard`: what a guard in a pipeline costs, catches and leaves.
 
-On the embedded model, with diffusers' own pipeline, every request with a noise of its own:
+On the embedded model (or with --flow on the embedded flow), with diffusers' own pipeline, every
+request with a noise of its own:
 
 - thresholds at a promise of 1 %, from the captions of the calibration split; what they flag of the
   memorised and the held-out captions, for several samplers and numbers of steps looked at;
@@ -17,12 +18,18 @@ import json
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
 from PIL.Image import Image
 from PIL.Image import new as new_image
 from rich.console import Console
@@ -47,15 +54,40 @@ from mnemoscope.prompts.printable import counted
 
 from .second_opinion import HEADER, SecondOpinion, add_descriptor, cells
 
-BATCH, STEPS, FPR = 10, 50, 0.01
-# sampler, its steps, steps looked at
-SETTINGS: tuple[tuple[Any, int, int], ...] = (
-    (DDIMScheduler, 50, 1),
-    (DDIMScheduler, 50, 5),
-    (EulerDiscreteScheduler, 30, 1),
-    (DPMSolverMultistepScheduler, 25, 1),
-    (DPMSolverMultistepScheduler, 25, 3),
+BATCH, FPR = 10, 0.01
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model, and what is looked at on it.
+
+    Attributes:
+        model: Its folder.
+        settings: Samplers, their steps, and steps looked at; pictures are drawn by the first
+            sampler in its steps, once for every number that is looked at.
+    """
+
+    model: Path
+    settings: tuple[tuple[Any, int, int], ...]
+
+    @property
+    def steps(self) -> int:
+        """That a picture takes."""
+        return self.settings[0][1]
+
+
+EMBEDDED = Subject(
+    embedded.MODEL,
+    (
+        (DDIMScheduler, 50, 1),
+        (DDIMScheduler, 50, 5),
+        (EulerDiscreteScheduler, 30, 1),
+        (DPMSolverMultistepScheduler, 25, 1),
+        (DPMSolverMultistepScheduler, 25, 3),
+    ),
 )
+_FLOW_EULER = FlowMatchEulerDiscreteScheduler
+FLOW = Subject(embedded.FLOW_MODEL, ((_FLOW_EULER, 28, 1), (_FLOW_EULER, 28, 3)))
 
 
 class Seen(Exception):
@@ -102,10 +134,10 @@ def share(flags: np.ndarray) -> dict[str, Any]:
     return {"share": float(flags.mean()), "first_seed": float(flags[0].mean()), "ci": [low, high]}
 
 
-def draw(pipe: Any, prompts: Sequence[str], first: int) -> list[Image]:
+def draw(pipe: Any, prompts: Sequence[str], first: int, steps: int) -> list[Image]:
     """A batch; black pictures if all of it is blocked."""
     try:
-        found: list[Image] = pipe(**request(prompts, 0, first, STEPS)).images
+        found: list[Image] = pipe(**request(prompts, 0, first, steps)).images
     except MemorizationBlocked:
         side = pipe.vae.config.sample_size
         found = [new_image("RGB", (side, side))] * len(prompts)
@@ -113,14 +145,19 @@ def draw(pipe: Any, prompts: Sequence[str], first: int) -> list[Image]:
 
 
 def detection(
-    pipe: Any, settings: int, limit: int | None, benign_limit: int | None, seeds: int
+    pipe: Any,
+    settings: Sequence[tuple[Any, int, int]],
+    limit: int | None,
+    benign_limit: int | None,
+    seeds: int,
 ) -> tuple[list[dict], dict[int, Any]]:
     memorized, held_out = captions("memorized", limit), captions("held_out", limit)
     benign = captions("calibration", benign_limit)
-    rows, of_ddim = [], {}
+    rows, of_own = [], {}
     original = pipe.scheduler
-    for kind, steps, looked in track(SETTINGS[:settings], "settings", console=Console(stderr=True)):
-        pipe.scheduler = original if kind is DDIMScheduler else kind.from_config(original.config)
+    for kind, steps, looked in track(settings, "settings", console=Console(stderr=True)):
+        own = kind is type(original)
+        pipe.scheduler = original if own else kind.from_config(original.config)
         calibration = calibrate_guard(
             pipe, benign, steps=looked, fpr=FPR, batch=20, num_inference_steps=steps
         )
@@ -136,14 +173,18 @@ def detection(
                 "held_out": share(wrong),
             }
         )
-        if kind is DDIMScheduler:
-            of_ddim[looked] = calibration
+        if own:
+            of_own[looked] = calibration
     pipe.scheduler = original
-    return rows, of_ddim
+    return rows, of_own
 
 
 def outcomes(
-    pipe: Any, calibrations: dict[int, Any], limit: int | None, second: SecondOpinion | None
+    pipe: Any,
+    steps: int,
+    calibrations: dict[int, Any],
+    limit: int | None,
+    second: SecondOpinion | None,
 ) -> list[dict]:
     prompts = captions("memorized", limit)
     pictures = embedded.memorized_pictures()
@@ -165,14 +206,14 @@ def outcomes(
 
     nobody = np.zeros(len(prompts), bool)
     starts = range(0, len(prompts), BATCH)
-    bare = [each for i in starts for each in draw(pipe, prompts[i : i + BATCH], i)]
+    bare = [each for i in starts for each in draw(pipe, prompts[i : i + BATCH], i, steps)]
     learnt = StepwiseOptimization.learn(
-        pipe, captions("calibration", 40), steps=2 * STEPS // 5, num_inference_steps=STEPS
+        pipe, captions("calibration", 40), steps=2 * steps // 5, num_inference_steps=steps
     )
     mitigations = {"at the first step": EmbeddingOptimization(), "stepwise": learnt}
     rows = [judged("none", bare, nobody, 0)]
     for looked, calibration in calibrations.items():
-        flagged = decisions(pipe, calibration, prompts, 1, STEPS)[0]
+        flagged = decisions(pipe, calibration, prompts, 1, steps)[0]
         # what is not flagged is the bare picture to the bit (tests/sdk/guard/test_guarding.py)
         rows.append(judged(f"block, {counted(looked, 'step')}", bare, flagged, 0))
         name = f"the flagged ones alone, no guard, {counted(looked, 'step')}"
@@ -185,7 +226,7 @@ def outcomes(
                 pipe, calibration=calibration, policy="mitigate", mitigation=mitigation
             ) as guard:
                 for i in starts:
-                    images += draw(pipe, prompts[i : i + BATCH], i)
+                    images += draw(pipe, prompts[i : i + BATCH], i, steps)
                     last += guard.decisions
             seconds = time.perf_counter() - start
             blocked = np.array([each.action == "block" for each in last])
@@ -198,7 +239,7 @@ def outcomes(
     return rows
 
 
-def overhead(pipe: Any, calibrations: dict[int, Any], rounds: int) -> dict[str, Any]:
+def overhead(pipe: Any, steps: int, calibrations: dict[int, Any], rounds: int) -> dict[str, Any]:
     """A whole draw of one benign caption without and with guards, in turns.
 
     What guards take themselves until they have decided is in their decisions. With more steps to
@@ -209,7 +250,7 @@ def overhead(pipe: Any, calibrations: dict[int, Any], rounds: int) -> dict[str, 
     own: dict[int, list[float]] = {looked: [] for looked in calibrations}
 
     def timed(name: str) -> None:
-        told = request([prompt], 0, 0, STEPS)
+        told = request([prompt], 0, 0, steps)
         start = time.perf_counter()
         pipe(**told, output_type="latent")
         seconds.setdefault(name, []).append(time.perf_counter() - start)
@@ -223,7 +264,7 @@ def overhead(pipe: Any, calibrations: dict[int, Any], rounds: int) -> dict[str, 
                 timed("first of a guard")  # embeds the empty prompt
                 timed(f"guarded, {counted(looked, 'step')}")
                 own[looked].append(guard.decisions[0].seconds)
-    step = float(np.median(seconds["bare"])) / STEPS
+    step = float(np.median(seconds["bare"])) / steps
     found = {looked: float(np.median(each)) for looked, each in own.items()}
     fewest, most = min(found), max(found)
     report: dict[str, Any] = {"step_seconds": step, "samples": seconds, "own_samples": own}
@@ -263,7 +304,8 @@ def outcome_table(rows: Sequence[dict]) -> Table:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("out/bench"))
-    parser.add_argument("--settings", type=int, default=len(SETTINGS), help="the first ones")
+    parser.add_argument("--flow", action="store_true", help="of the embedded flow")
+    parser.add_argument("--settings", type=int, help="the first ones (default: all)")
     parser.add_argument("--limit", type=int, help="memorised and held-out captions (default: all)")
     parser.add_argument("--seeds", type=int, default=2)
     add_descriptor(parser)
@@ -272,15 +314,18 @@ def main() -> None:
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter("ignore")
-    pipe = load_pipeline()
-    second = SecondOpinion.load(args.descriptor, Painter.load(), embedded.memorized_pictures())
-    rows, calibrations = detection(pipe, args.settings, args.limit, args.benign, args.seeds)
+    subject = FLOW if args.flow else EMBEDDED
+    pipe, steps = load_pipeline(subject.model), subject.steps
+    painter = Painter.load(str(subject.model))
+    second = SecondOpinion.load(args.descriptor, painter, embedded.memorized_pictures())
+    settings = subject.settings[: args.settings]
+    rows, calibrations = detection(pipe, settings, args.limit, args.benign, args.seeds)
     report = {
         "arguments": {k: v for k, v in vars(args).items() if k not in ("output", "descriptor")},
         "threads": torch.get_num_threads(),
         "detection": rows,
-        "outcomes": outcomes(pipe, calibrations, args.limit, second),
-        "overhead": overhead(pipe, calibrations, args.rounds),
+        "outcomes": outcomes(pipe, steps, calibrations, args.limit, second),
+        "overhead": overhead(pipe, steps, calibrations, args.rounds),
     }
     console = Console(width=120)
     table = Table("sampler", "looked at", "threshold", "memorised flagged", "held-out flagged")
@@ -297,7 +342,7 @@ def main() -> None:
     for looked, each in found["own"].items():
         middle, low, high = each["ratio_of_draws"]
         console.print(
-            f"{counted(looked, 'step')} looked at: guarded / bare draw of {STEPS} steps "
+            f"{counted(looked, 'step')} looked at: guarded / bare draw of {steps} steps "
             f"{middle:.4f} [{low:.4f}, {high:.4f}] (quartiles); "
             f"the guard: {each['seconds'] * 1e6:.0f} us, "
             f"{each['share_of_a_step']:.2%} of a step"
@@ -306,7 +351,7 @@ def main() -> None:
         console.print(
             f"every further step: {each['seconds'] * 1e6:.0f} us, {each['share_of_a_step']:.2%}"
         )
-    path = args.output / "guard.json"
+    path = args.output / ("guard-flow.json" if args.flow else "guard.json")
     path.write_text(json.dumps(report, indent=1) + "\n")
     console.print(f"figures {path}")
 

@@ -1,6 +1,8 @@
-"""`python -m benchmarks.mitigation_transfer DIR --descriptor FILE`: on a model by the recipe.
+"""`python -m benchmarks.mitigation_transfer DIR --descriptor FILE`: on a model by the recipes.
 
-DIR is what `python -m recipes.embedded` packed: model, bundle, prompts.jsonl, memorized.png.
+DIR is what `python -m recipes.embedded` packed: model, bundle, prompts.jsonl, memorized.png; or
+`embedded-flow`, whose captions and pictures are the embedded model's, and so is what judges how
+well pictures follow them. Copies of the training pictures as they are get a column too.
 Captions that it memorised are drawn from some seeds by every strategy, and by `auto` as a user of
 that model has it, who knows no training picture: once with SSCD, once with nothing but the model's
 own VAE, both without a CLIP, and with benign prompts of random words. SSCD then says what is a copy
@@ -43,11 +45,13 @@ from mnemoscope.mitigate import (
     Mitigator,
     Painter,
     Plain,
+    Sampling,
     Yardstick,
 )
 from mnemoscope.outputs import write_files
 from mnemoscope.prompts.printable import json_text
 from mnemoscope_runtime import Bundle
+from mnemoscope_runtime.errors import InputError
 
 from .descriptors import likeness
 from .second_opinion import CUTS
@@ -56,16 +60,16 @@ BENIGN = "held-out, one seed against the next"
 
 
 class Judges:
-    """What nobody who mitigates has: the training pictures, and a CLIP of this very model."""
+    """What nobody who mitigates has: the training pictures, and a CLIP of the captions' model."""
 
     def __init__(self, folder: Path, sscd: CopyDescriptor, painter: Painter) -> None:
-        self.pictures = embedded.memorized_pictures(folder / "memorized.png")
+        self.pictures = embedded.memorized_pictures(_found(folder, "memorized.png"))
         self._rendered = painter.rendered(self.pictures)
         self._copies = {
             "SSCD": sscd,
             "stand-in": EmbeddedDescriptor(folder / "model", self.pictures),
         }
-        self._alignment = EmbeddedAlignment(folder / "model")
+        self._alignment = EmbeddedAlignment(_found(folder, "model/image_encoder").parent)
 
     def row(
         self, prompts: Sequence[str], images: Sequence[Image], against: Sequence[Image]
@@ -89,6 +93,18 @@ class Judges:
     def rendered(self, rows: Sequence[int], seeds: int) -> list[Image]:
         """What the pictures of these captions must not be like, one for each seed."""
         return [self._rendered[i] for i in rows for _ in range(seeds)]
+
+    def raw(self, rows: Sequence[int], seeds: int, images: Sequence[Image]) -> list[float]:
+        """SSCD's cosine of each picture with its caption's training picture as it is."""
+        against = [self.pictures[i] for i in rows for _ in range(seeds)]
+        found: list[float] = likeness(self._copies["SSCD"], images, [against]).round(4).tolist()
+        return found
+
+
+def _found(folder: Path, name: str) -> Path:
+    """A model's own, or the embedded model's."""
+    own = folder / name
+    return own if own.exists() else embedded.MODEL.parent / name
 
 
 def auto(
@@ -136,33 +152,44 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     args.output.mkdir(parents=True, exist_ok=True)
     folder, seeds = args.folder, list(range(args.seeds))
+    name = folder.parent.name
+    if str(folder) == "embedded-flow":
+        folder, name = embedded.FLOW_MODEL.parent, "embedded-flow"
     rows = range(args.skip, args.skip + args.captions)
 
     painter, sscd = Painter.load(str(folder / "model")), load_descriptor(args.descriptor)
-    known = embedded.read_prompts("memorized", file=folder / "prompts.jsonl")
+    captions = _found(folder, "prompts.jsonl")
+    known = embedded.read_prompts("memorized", file=captions)
     prompts = [known[i].prompt for i in rows]
-    others = embedded.read_prompts("held_out", file=folder / "prompts.jsonl")[: args.held_out]
+    others = embedded.read_prompts("held_out", file=captions)[: args.held_out]
     benign = [each.prompt for each in others]
     bundle = Bundle.open(folder / "bundle")
     file = CalibrationFile.read(folder / "bundle" / "calibration.json")
-    mitigator = Mitigator(painter, sscd, None, Yardstick())
-    mitigator = replace(mitigator, yardstick=Yardstick.of(file, bundle, mitigator.sampling))
+    sampling = Sampling.of(bundle.manifest)
+    mitigator = Mitigator(painter, sscd, None, Yardstick.of(file, bundle, sampling), sampling)
     judges = Judges(folder, sscd, painter)
     told = [prompt for prompt in prompts for _ in seeds]
     against = judges.rendered(rows, args.seeds)
     report: dict[str, Any] = {}
-    kit = Kit(painter, mitigator.yardstick)
+    kit = Kit(painter, mitigator.yardstick, sampling=sampling)
     names = [*STRATEGIES] if args.strategies is None else args.strategies.split(",")
-    for name in track(["none", *names], "strategies", console=Console(stderr=True)):
-        strategy = Plain() if name == "none" else kit.make(name)
-        drawn = mitigator.draw(told, seeds * len(prompts), strategy)
-        report[name] = judges.row(told, [each.image for each in drawn], against)
+    for each in track(["none", *names], "strategies", console=Console(stderr=True)):
+        strategy = Plain() if each == "none" else kit.make(each)
+        try:
+            drawn = mitigator.draw(told, seeds * len(prompts), strategy)
+        except InputError as error:  # it is for another family
+            Console(stderr=True).print(str(error))
+            continue
+        images = [picture.image for picture in drawn]
+        report[each] = judges.row(told, images, against)
+        report[each]["raw"] = judges.raw(rows, args.seeds, images)
     blind = replace(mitigator, descriptor=LatentDescriptor(painter.vae, painter.side))
     with Detector.load(folder / "bundle") as detector:
-        for name, each in (("auto, SSCD", mitigator), ("auto, own VAE", blind)):
-            found = auto(each, kit, detector, prompts, seeds)
+        for what, judging in (("auto, SSCD", mitigator), ("auto, own VAE", blind)):
+            found = auto(judging, kit, detector, prompts, seeds)
             images = [picture.image for one in found for picture in one.pictures]
-            report[name] = judges.row(told, images, against) | {"auto": decided(found)}
+            report[what] = judges.row(told, images, against) | {"auto": decided(found)}
+            report[what]["raw"] = judges.raw(rows, args.seeds, images)
         plain = [prompt for prompt in benign for _ in seeds]
         drawn = mitigator.draw(plain, seeds * len(benign), Plain())
         images = [each.image for each in drawn]
@@ -175,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         }
     show(report)
     contents = json_text({"folder": folder.name, "rows": report}, indent=1).encode()
-    (path,) = write_files(args.output, {f"mitigation-transfer-{folder.parent.name}.json": contents})
+    (path,) = write_files(args.output, {f"mitigation-transfer-{name}.json": contents})
     Console().print(f"figures {path}")
 
 
@@ -183,13 +210,14 @@ def show(report: Mapping[str, Any]) -> None:
     """The table."""
     console = Console(width=130)
     told = "SSCD: copies", "captions", f"captions > {CUTS[1]}", "stand-in: copies", "captions"
-    table = Table("drawn", *told, "alignment")
+    table = Table("drawn", *told, "alignment", "SSCD, raw")
     for name, row in report.items():
         if "SSCD" in row:
             sscd, other = row["SSCD"], row["stand-in"]
             cells = [sscd[what] for what in ("copies", "captions", "captions_higher")]
             cells += [other[what] for what in ("copies", "captions")]
-            table.add_row(name, *(f"{each:.0%}" for each in cells), f"{row['alignment']:.3f}")
+            raw = "" if "raw" not in row else f"{np.mean(np.array(row['raw']) > CUTS[0]):.0%}"
+            table.add_row(name, *(f"{x:.0%}" for x in cells), f"{row['alignment']:.3f}", raw)
     console.print(table)
     for name, row in report.items():
         for what, found in ({name: row["auto"]} if "auto" in row else {}).items():
