@@ -36,8 +36,16 @@ TARGETS = {
         },
     ),
     "mnemoscope.calibration.calibration": Target(
-        ("sdk/calibration/test_calibration.py", "sdk/calibration/test_file.py"),
+        (
+            "sdk/calibration/test_calibration.py",
+            "sdk/calibration/test_drift.py",
+            "sdk/calibration/test_file.py",
+        ),
         {
+            "module: 2 => 3": _LIMIT,
+            "module: 31 => 32": _LIMIT,
+            "_lowest: setting.first is None or gate is None => setting.first is None and gate is"
+            " None": "half a cascade is refused before",
             "Calibration.merged: True => False": "there are as many scores as prompts",
             "Calibration.merged: True => False (2)": "there are as many scores as prompts",
         },

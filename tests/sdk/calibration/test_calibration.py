@@ -220,3 +220,10 @@ def test_what_was_learned_of_other_features(shape: tuple[int, ...]) -> None:
 
 def test_one_prompt_is_enough_to_compare_backends_on() -> None:
     assert replace(made(), carried=Carried("openvino", 1, 0.0)).carried is not None
+
+
+def test_no_score_of_what_was_carried_is_nearer_than_ten_times_the_error() -> None:
+    calibration = made()
+    tenth = calibration.nearest / 10
+    for error, fits in ((0.0, True), (0.99 * tenth, True), (tenth, False), (-1e-9, False)):
+        assert Carried("openvino", 5, error).fits(calibration) is fits
