@@ -166,6 +166,12 @@ class Flux(PackedFlow):
         """What dev's transformer is told; none for schnell."""
         return self.guidance if self.is_guided else None
 
+    def told_as(self, record: ModelRecord) -> Self:
+        """See `Model.told_as`: a guidance, if it is a dev."""
+        if not self.is_guided or record.told_guidance is None:
+            return self
+        return replace(self, guidance=record.told_guidance)
+
     @classmethod
     def refused(cls, configs: Configs, model: str, options: ExportOptions) -> list[str]:
         """See `Model.refused`; schnell is told no guidance."""

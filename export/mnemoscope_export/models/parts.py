@@ -239,6 +239,10 @@ class Parts(ABC):
         """
         return replace(self, latent_size=size)
 
+    def told_as(self, record: ModelRecord) -> Self:  # noqa: ARG002  of families that are told more
+        """The model (weights shared), told what a bundle's is besides its prompts."""
+        return self
+
     def traceable(self) -> Self:
         """The model for a graph to own: its network a module of its own, weights shared.
 

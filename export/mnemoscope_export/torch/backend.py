@@ -94,7 +94,8 @@ class TorchBackend(Backend):
         Raises:
             BackendError: the bundle was exported from other weights.
         """
-        if why := self._model.unlike(bundle.manifest.model, bundle.path, self._weights):
+        record = bundle.manifest.model
+        if why := self._model.told_as(record).unlike(record, bundle.path, self._weights):
             raise BackendError(why)
         return self._engine(bundle, graph)
 
@@ -155,7 +156,7 @@ class TorchBackend(Backend):
         if graph == "text_encoder":
             return TextEncoderGraph(self._model)
         noises, manifest = torch.from_numpy(bundle.noise_bank()), bundle.manifest
-        model = self._model.resized(manifest.noise_bank.shape[2:])
+        model = self._model.told_as(manifest.model).resized(manifest.noise_bank.shape[2:])
         if graph == "step":
             return StepGraph(model, manifest.taps).to(self._device)
         stop = graph == "taps"

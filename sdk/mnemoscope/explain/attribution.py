@@ -132,7 +132,8 @@ class Gradient:
 
         bundle = detector.screener.bundle
         manifest = bundle.manifest
-        if why := self._model.unlike(manifest.model, bundle.path, self._weights):
+        model = self._model.told_as(manifest.model)
+        if why := model.unlike(manifest.model, bundle.path, self._weights):
             raise BackendError(why)
         if detector.statistic.name != "magnitude":
             raise InputError(
@@ -141,7 +142,7 @@ class Gradient:
             )
         noises, steps = detector.screener.counts(noises, steps)
         norms = token_gradients(
-            self._model.resized(manifest.noise_bank.shape[2:]),
+            model.resized(manifest.noise_bank.shape[2:]),
             torch.from_numpy(reading.ids),
             torch.from_numpy(bundle.noise_bank()[:noises]),
             steps=steps,

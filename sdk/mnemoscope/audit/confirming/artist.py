@@ -106,7 +106,7 @@ class Artist:
 
     def require(self, record: ModelRecord) -> None:
         """Raise CalibrationError unless a bundle was exported from this very model."""
-        if why := self.painter.model.unlike(record, "The bundle"):
+        if why := self.painter.model.told_as(record).unlike(record, "The bundle"):
             raise CalibrationError(why)
 
     def describe(self, images: Sequence[Image]) -> Halves:
