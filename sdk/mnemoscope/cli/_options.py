@@ -310,12 +310,28 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def stages(what: str) -> Iterator[Callable[[str], None]]:
-    """A line on stderr, if that is a terminal, that lives; called with what is done now."""
+def stages(
+    what: str, *, still: bool = False, logged: bool = False
+) -> Iterator[Callable[[str], None]]:
+    """A line on stderr, if that is a terminal, that lives; called with what is done now.
+
+    Args:
+        what: Is done first.
+        still: It moves only when it changes: drawing it takes time from what is being timed.
+        logged: Elsewhere, as in a log, each stage is a line.
+    """
     console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    shown = console.is_terminal
+    clock = () if still else (TimeElapsedColumn(),)
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), *clock)
     with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
+        *columns, console=console, transient=True, disable=not shown, auto_refresh=not still
     ) as progress:
         task = progress.add_task(what, total=None)
-        yield lambda stage: progress.update(task, description=stage)
+
+        def begins(stage: str) -> None:
+            if logged and not shown:
+                typer.echo(stage, err=True)
+            progress.update(task, description=stage, refresh=still)
+
+        yield begins

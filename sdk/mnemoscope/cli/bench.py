@@ -29,6 +29,7 @@ from ._options import (
     StepsOption,
     TrustOption,
     require_folder,
+    stages,
     takes_backend_options,
 )
 
@@ -96,8 +97,10 @@ def command(
     if not console.is_terminal:
         console = Console(width=140)  # a pipe has no width, and figures must not be cut
     with ExitStack() as stack:
+        now = stack.enter_context(stages(f"opening {names[0]}", still=True))
         detectors, opened, precisions = {}, {}, {}
         for name in names:
+            now(f"opening {name}")
             start = time.perf_counter()
             backend, own = choose_backend(name, bundle, model, told[name])
             screen = stack.enter_context(
@@ -116,6 +119,7 @@ def command(
             became = screen.screener.backend.name if name == "auto" else name
             label = f"auto ({became})" if name == "auto" else name
             opened[label], detectors[label], precisions[label] = taken, screen, _precision(became)
+        now(f"measuring, {scenario}: {', '.join(detectors)}")
         if scenario == "server":
             rate = 10.0 if rate is None else rate
             seconds = 10.0 if seconds is None else seconds
@@ -137,6 +141,7 @@ def command(
                 detectors, prompts, steps=steps, noises=noises, rounds=rounds or 100
             )
         first = statistic.name == "magnitude" and steps == 1  # what the screening graph answers
+        now("measuring the stages of a query")
         split = {
             name: bench.stages(each, prompts[:8], rounds=rounds or 100)
             for name, each in detectors.items()
@@ -144,7 +149,8 @@ def command(
         }
         asked = next(iter(detectors.values())).screener.bundle
         flops = asked.manifest.flops["screen"]
-    rates = {p: _rate(p, options.threads) for p in dict.fromkeys(precisions.values()) if first}
+        now("measuring this machine's matrix rate")
+        rates = {p: _rate(p, options.threads) for p in dict.fromkeys(precisions.values()) if first}
     floors = {name: _floor(flops * noises, rates.get(p)) for name, p in precisions.items()}
     console.print(_latencies(scenario, rows, floors, opened))
     if split and scenario == "single-stream":

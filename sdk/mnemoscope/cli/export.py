@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,7 +15,7 @@ from mnemoscope_runtime.wording import pip_install
 
 from ..serve.triton import check_place, write_model
 from ._loading import Loading, say_if_cut, takes_loading
-from ._options import say
+from ._options import say, stages
 from ._quiet import quiet_libraries
 from .build import check_builds
 
@@ -134,9 +135,6 @@ def command(
             "what does, or export the PyTorch model."
         )
 
-    def progress(stage: str) -> None:
-        typer.echo(stage, err=True)
-
     try:
         from mnemoscope_export import ExportOptions, Tolerance, export_bundle, export_onnx
 
@@ -156,7 +154,7 @@ def command(
             any_length=any_length,
         )
 
-        def load() -> Model:
+        def load(progress: Callable[[str], None]) -> Model:
             quiet_libraries()
             from mnemoscope_export import check_export, load_model
 
@@ -165,10 +163,11 @@ def command(
             progress(f"loading {model}")
             return load_model(model, options=how)
 
-        if from_onnx:
-            bundle = export_onnx(model, out, options, progress=progress)
-        else:
-            bundle = export_bundle(load, out, options, progress=progress)
+        with stages("reading configs", logged=True) as progress:
+            if from_onnx:
+                bundle = export_onnx(model, out, options, progress=progress)
+            else:
+                bundle = export_bundle(lambda: load(progress), out, options, progress=progress)
     except ImportError as error:
         what, extra = ("ONNX", "from-onnx") if from_onnx else ("PyTorch and ONNX", "export")
         raise BackendUnavailable(

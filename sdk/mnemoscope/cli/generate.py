@@ -10,7 +10,7 @@ import typer
 from ..drawing.generate import generate, require_torch
 from ..drawing.sheets import ENDINGS, write_sheet
 from ._loading import Loading, takes_loading
-from ._options import require_place
+from ._options import require_place, stages
 from ._quiet import quiet_libraries
 
 __all__ = ["command"]
@@ -51,9 +51,11 @@ def command(
     if loading.given:
         require_torch()
         options = loading.options()
-    drawn = generate(
-        prompt, model=model, seeds=seeds, steps=steps, guidance=guidance, options=options
-    )
+    with stages("loading") as progress:
+        drawn = generate(
+            prompt, model=model, seeds=seeds, steps=steps, guidance=guidance, options=options,
+            progress=progress,
+        )  # fmt: skip
     from PIL import Image
 
     size = drawn[0].width * scale, drawn[0].height * scale

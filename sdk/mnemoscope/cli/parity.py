@@ -25,6 +25,7 @@ from ._options import (
     NoQuotesOption,
     TrustOption,
     check_columns,
+    progress_bar,
     prompts_of,
     say,
     takes_backend_options,
@@ -108,7 +109,12 @@ def command(
                     "nothing of each other. Give two exports of one model; if they are (one made "
                     "from ONNX, for one), pass --force."
                 )
-            return np.array([d.score for d in detector.stream(prompts, noises=noises)])
+            with progress_bar(f"{name} on {path.name}") as progress:
+                found = []
+                for each in detector.stream(prompts, noises=noises):
+                    found.append(each.score)
+                    progress(len(found), len(prompts))
+            return np.array(found)
 
     labels = np.arange(len(prompts)) < len(memorized)
     expected, found = scores(other, reference_backend), scores(judged, backend)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnemoscope_runtime.errors import BackendUnavailable, ExportError, InputError
 from mnemoscope_runtime.options import check_options
-from mnemoscope_runtime.wording import pip_install
+from mnemoscope_runtime.wording import counted, pip_install
 
 from ..shipped import model_at
 
@@ -29,6 +29,7 @@ def generate(
     steps: int = 50,
     guidance: float | None = None,
     options: LoadOptions | None = None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> list[Image]:
     """Draw one image for each seed, by diffusers' own pipeline of the model's family.
 
@@ -43,6 +44,7 @@ def generate(
         guidance: Scale of classifier-free guidance, 7.5 by default; of FLUX.1 dev what the
             transformer is told, 3.5 by default, and schnell takes none.
         options: How the model is loaded: adapters, negative prompt and the like.
+        progress: Told what is done, as it begins.
 
     Raises:
         BackendUnavailable: PyTorch or diffusers is not installed.
@@ -56,6 +58,7 @@ def generate(
         raise InputError("Give at least one seed, and 1 to 999 steps.")
     if min(seeds) < 0 or max(seeds) >= 2**64:
         raise InputError("A seed lies between 0 and 2**64 - 1. Choose a smaller one.")
+    progress(f"loading {model_at(model)}")
     loaded, pipeline = _load(model, options)
     import torch
 
@@ -66,6 +69,7 @@ def generate(
     )
     _, height, width = parts.latent_shape
     pixels = pipeline.vae_scale_factor
+    progress(f"drawing {counted(len(seeds), 'picture')} in {counted(steps, 'step')}")
     result = pipeline(
         **parts.call_options(told, empty, (pixels * height, pixels * width)),
         **{parts.guidance_option(): scale},
