@@ -80,8 +80,8 @@ class OtherNoise:
 @pytest.fixture
 def loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """For the command line: models and judges, which nothing changes, are loaded by the first."""
-    for name in ("load_alignment", "load_descriptor"):
-        monkeypatch.setattr(f"mnemoscope.cli.mitigate.{name}", LOADED[name])
+    for module, name in (("mitigate", "load_alignment"), ("_mitigating", "load_descriptor")):
+        monkeypatch.setattr(f"mnemoscope.cli.{module}.{name}", LOADED[name])
     monkeypatch.setattr(Painter, "load", LOADED["load"])
 
 

@@ -129,7 +129,7 @@ def unet_problems(
         except (TypeError, ValueError):
             found.append(
                 f"sample_size is {shown(config.get('sample_size'))}, so the size of its latents is "
-                "not known; give it with --latent-size (an eighth of the picture's pixels)"
+                "not known; give it with --latent-size (latent_size): 64 for pictures of 512 pixels"
             )
     return found
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mnemoscope_runtime import Tokenizer
+from mnemoscope_runtime import InputError, Tokenizer
 
 from ..screening.weighting import weighting
 from ._options import gathers, say
@@ -17,7 +17,16 @@ from ._options import gathers, say
 if TYPE_CHECKING:
     from mnemoscope_export import LoadOptions
 
-__all__ = ["Loading", "say_if_cut", "takes_loading"]
+__all__ = ["LatentSizeOption", "Loading", "say_if_cut", "sides_of", "takes_loading"]
+
+LatentSizeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Size of the latents, N or HEIGHTxWIDTH. The VAE says how many pixels that is: 8 for "
+        "each in Stable Diffusion, where 64 stands for pictures of 512.",
+        show_default="what the model was trained on",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -102,6 +111,21 @@ _LOADING_OPTIONS = {
     ],
 }
 takes_loading = gathers("loading", _LOADING_OPTIONS, Loading)
+
+
+def sides_of(latent_size: str) -> tuple[int, int]:
+    """Height and width of --latent-size.
+
+    Raises:
+        InputError: it is not written so.
+    """
+    sides = latent_size.lower().split("x")
+    if len(sides) > 2 or not all(side.isascii() and side.isdigit() for side in sides):
+        raise InputError(
+            "--latent-size takes a number or HEIGHTxWIDTH, such as 48 or 64x48, not "
+            f"{latent_size!r}."
+        )
+    return int(sides[0]), int(sides[-1])
 
 
 def say_if_cut(negative: str | None, tokenizer: Tokenizer) -> None:

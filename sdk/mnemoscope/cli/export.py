@@ -14,7 +14,7 @@ from mnemoscope_runtime.manifest import Follows, Precision
 from mnemoscope_runtime.wording import pip_install
 
 from ..serve.triton import check_place, write_model
-from ._loading import Loading, say_if_cut, takes_loading
+from ._loading import LatentSizeOption, Loading, say_if_cut, sides_of, takes_loading
 from ._options import say, stages
 from ._quiet import quiet_libraries
 from .build import check_builds
@@ -53,13 +53,7 @@ def command(
             show_default="sampler's first",
         ),
     ] = None,
-    latent_size: Annotated[
-        str | None,
-        typer.Option(
-            help="Size of the latents, N or HxW, an eighth of the picture's pixels.",
-            show_default="the model's",
-        ),
-    ] = None,
+    latent_size: LatentSizeOption = None,
     precision: Annotated[
         Precision | None,
         typer.Option(
@@ -144,7 +138,7 @@ def command(
             guidance=guidance,
             inference_steps=inference_steps,
             timestep=timestep,
-            latent_size=None if latent_size is None else _size(latent_size),
+            latent_size=None if latent_size is None else sides_of(latent_size),
             precision=precision,
             tolerance=None if tolerance is None else Tolerance(tolerance),
             overwrite=overwrite,
@@ -182,15 +176,6 @@ def command(
         check_builds(bundle)
     if triton is not None:
         typer.echo(write_model(triton, out, overwrite=overwrite, tell=say))
-
-
-def _size(text: str) -> tuple[int, int]:
-    sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isascii() and side.isdigit() for side in sides):
-        raise InputError(
-            f"--latent-size takes a number or HEIGHTxWIDTH, such as 48 or 64x48, not {text!r}."
-        )
-    return int(sides[0]), int(sides[-1])
 
 
 def _taps(text: str | None) -> list[str] | Literal["auto"] | None:

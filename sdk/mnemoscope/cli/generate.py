@@ -9,7 +9,7 @@ import typer
 
 from ..drawing.generate import generate, require_torch
 from ..drawing.sheets import ENDINGS, write_sheet
-from ._loading import Loading, takes_loading
+from ._loading import LatentSizeOption, Loading, sides_of, takes_loading
 from ._options import require_place, stages
 from ._quiet import quiet_libraries
 
@@ -38,6 +38,7 @@ def command(
     ] = None,
     *,
     loading: Loading,
+    latent_size: LatentSizeOption = None,
     scale: Annotated[int, typer.Option(min=1, help="Enlarge each pixel this many times.")] = 1,
 ) -> None:
     """Draw what a model makes of a prompt: a memorised one gives the same picture for every seed.
@@ -48,9 +49,9 @@ def command(
     require_place(output, "--output", *ENDINGS)
     seeds = range(seed, seed + images)
     options = None
-    if loading.given:
+    if loading.given or latent_size is not None:
         require_torch()
-        options = loading.options()
+        options = loading.options(None if latent_size is None else sides_of(latent_size))
     with stages("loading") as progress:
         drawn = generate(
             prompt, model=model, seeds=seeds, steps=steps, guidance=guidance, options=options,

@@ -23,7 +23,7 @@ from ..plotting import require_plots
 from ..screening.opening import own_calibration
 from ._backends import say_unused
 from ._comparison import LEARNT_ON, lists_of, write_comparison
-from ._loading import Loading, takes_loading
+from ._loading import LatentSizeOption, Loading, sides_of, takes_loading
 from ._mitigated import Format, note, tell
 from ._mitigating import (
     AUTO,
@@ -95,8 +95,12 @@ def command(
     loading: Loading,
     bundle: Annotated[
         Path | None,
-        typer.Option(help="The model's calibrated bundle.", show_default="the embedded model's"),
+        typer.Option(
+            help="The model's calibrated bundle. Pictures are drawn at the size of its latents.",
+            show_default="the embedded model's",
+        ),
     ] = None,
+    latent_size: LatentSizeOption = None,
     calibration: CalibrationOption = None,
     trust: TrustOption = None,
     backend: BackendOption = "onnxruntime",
@@ -226,7 +230,7 @@ def command(
     opened = None if path is None else Bundle.open(path, trust=trust)
     sampling = _sampling(opened, steps, guidance)
     yardstick = Yardstick() if opened is None else Yardstick.of(known, opened, sampling)
-    sides = None if opened is None else opened.manifest.noise_bank.shape[2:]
+    sides = _sides(opened, latent_size)
     read = partial(prompts_of, column=column, quotes=not no_quotes)
     others = read(benign) if benign is not None else []
     memorized = read(file) if file is not None else None
@@ -295,6 +299,21 @@ def _sampling(bundle: Bundle | None, steps: int | None, guidance: float | None) 
     return Sampling(
         usual.steps if steps is None else steps, usual.guidance if guidance is None else guidance
     )
+
+
+def _sides(bundle: Bundle | None, latent_size: str | None) -> tuple[int, int] | None:
+    """Height and width of the latents: the bundle's, or those asked for; None for the model's."""
+    asked = None if latent_size is None else sides_of(latent_size)
+    if bundle is None:
+        return asked
+    _, _, height, width = bundle.manifest.noise_bank.shape
+    if asked not in (None, (height, width)):
+        raise InputError(
+            f"{bundle.path} is of latents of {height}x{width}, which is what mitigate draws with a "
+            "bundle. Leave --latent-size out, or give a bundle of that size (`mnemoscope export "
+            f"--latent-size {latent_size}`)."
+        )
+    return height, width
 
 
 def _names(

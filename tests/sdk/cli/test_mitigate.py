@@ -211,7 +211,13 @@ def test_it_is_drawn_at_the_bundles_size(
         raise InputError(f"asked for {options.latent_size}")
 
     monkeypatch.setattr(Painter, "load", load)
-    assert "asked for (8, 8)" in run("mitigate", PROMPT, "-o", tmp_path / "a.png").err
+    common = ("mitigate", PROMPT, "-o", tmp_path / "a.png")
+    assert "asked for (8, 8)" in run(*common).err
+    assert "asked for (8, 8)" in run(*common, "--latent-size", "8").err
+    failed(run(*common, "--latent-size", "4x8"), 2, "latents of 8x8", "--latent-size 4x8`")
+    alone = ("--model", "model", "--strategy", "guidance")
+    assert "asked for (4, 8)" in run(*common, *alone, "--latent-size", "4x8").err
+    assert "asked for None" in run(*common, *alone).err
 
 
 def test_places_that_cannot_be_written_are_refused_at_once(run: Run, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from cli_support import Run
+from PIL import Image
 
 from mnemoscope.cli._options import progress_bar, stages
 
@@ -55,7 +56,10 @@ def test_a_line_that_is_still_and_one_for_logs(
             ),
             ["onnxruntime on bundle", "openvino on bundle", "3/3"],
         ),
-        (("generate", "a cat", "--steps", "1", "-o", "a.png"), ["drawing 1 picture in 1 step"]),
+        (
+            ("generate", "a cat", "--steps", "1", "--latent-size", "4x6", "-o", "a.png"),
+            ["drawing 1 picture in 1 step"],
+        ),
     ],
     ids=["bench", "parity", "generate"],
 )
@@ -74,6 +78,8 @@ def test_what_commands_tell(
     assert result.code == 0, result.err
     for words in told:
         assert words in result.err
+    if args[0] == "generate":
+        assert Image.open("a.png").size == (48, 32)
 
 
 def test_a_bar_before_anything_is_done(terminal: bool, capsys: pytest.CaptureFixture[str]) -> None:
