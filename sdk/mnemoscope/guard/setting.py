@@ -171,23 +171,23 @@ def known(file: CalibrationFile, now: Identity, steps: int | None) -> list[Calib
     guards = [each for each in file.calibrations if each.setting.detector == DETECTOR]
     if not guards:
         raise CalibrationError(
-            "This calibration is not of a guard: a bundle's scores are of a fixed noise bank and "
+            f"{file.origin} is not of a guard: a bundle's scores are of a fixed noise bank and "
             "of graphs, and mean nothing here. Make one with `calibrate_guard`."
         )
     current = [each for each in guards if "state" in _parts(each)]
     if not current:
         raise CalibrationError(
-            "This calibration was made by an earlier version of Mnemoscope, which did not note the "
+            f"{file.origin} was made by an earlier version of Mnemoscope, which did not note the "
             "pipeline's adapters and what else changes its predictions, so that it may be of "
             "another state than it says. Calibrate again with `calibrate_guard`."
         )
     mine = [each for each in current if fits(each, now)]
     if not mine:
-        raise CalibrationError(_other(current, now))
+        raise CalibrationError(_other(file.origin, current, now))
     has = sorted({each.setting.steps for each in mine})
     if steps is None and len(has) > 1:
         raise InputError(
-            f"This calibration is of {', '.join(map(str, has))} steps. Say at how many the guard "
+            f"{file.origin} is of {', '.join(map(str, has))} steps. Say at how many the guard "
             "is to look: steps=..."
         )
     steps = has[0] if steps is None else steps
@@ -206,7 +206,7 @@ def fits(calibration: Calibration, now: Identity) -> bool:
     return alike and _parts(calibration).get("state") == now.state
 
 
-def _other(calibrations: Sequence[Calibration], now: Identity) -> str:
+def _other(origin: str, calibrations: Sequence[Calibration], now: Identity) -> str:
     """Why none of these is of a pipeline as it is now."""
     alike = [each for each in calibrations if each.setting.bundle == now.model]
     if alike:
@@ -218,7 +218,7 @@ def _other(calibrations: Sequence[Calibration], now: Identity) -> str:
             "with `calibrate_guard`."
         )
     return (
-        f"This calibration was made on weights {calibrations[0].setting.bundle[:12]}, the pipeline "
+        f"{origin} was made on weights {calibrations[0].setting.bundle[:12]}, the pipeline "
         f"has {now.model[:12]} (another model, dtype, tokenizer, or LoRA that is fused): its "
         "thresholds mean nothing here. Calibrate this pipeline with `calibrate_guard`."
     )
