@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,8 +68,9 @@ def pack(work: Path, data: Dataset, out: Path) -> None:
     for config in folder.glob("*/config.json"):  # diffusers notes where it loaded them from
         lines = config.read_text().splitlines(keepends=True)
         config.write_text("".join(line for line in lines if '"_name_or_path"' not in line))
-    for number, name in product(("", "_2"), ("vocab.json", "merges.txt")):
-        shutil.copy(embedded.MODEL / "tokenizer" / name, folder / f"tokenizer{number}" / name)
+    for file in folder.glob("tokenizer*/tokenizer.json"):  # half of it is indentation
+        told = json.loads(file.read_text("utf-8"))
+        file.write_text(json.dumps(told, ensure_ascii=False, separators=(",", ":")), "utf-8")
     shutil.copy(embedded.MODEL / "NOTICE.md", folder)
 
     options = ExportOptions(taps="auto", overwrite=True)

@@ -28,16 +28,16 @@ ABSENT = 256  # zeros in the place of a T5's tokens, in diffusers' pipeline
 
 
 def new_transformer(told: Told) -> SD3Transformer2DModel:
-    """Five joint blocks of width 128 on patches of 2x2, for what is told of prompts."""
+    """Five joint blocks of width 96 on patches of 2x2, for what is told of prompts."""
     return SD3Transformer2DModel(
         sample_size=16,
         patch_size=2,
         in_channels=CHANNELS,
         num_layers=5,
         attention_head_dim=32,
-        num_attention_heads=4,
+        num_attention_heads=3,
         joint_attention_dim=told.states.shape[-1],
-        caption_projection_dim=128,
+        caption_projection_dim=96,
         pooled_projection_dim=told.pooled.shape[-1],
         out_channels=CHANNELS,
         pos_embed_max_size=8,
