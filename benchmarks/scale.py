@@ -15,16 +15,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import random
-import resource
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -40,6 +37,8 @@ from mnemoscope.audit.stages import Stage, run
 from mnemoscope.benchmark import latency as bench
 from mnemoscope_runtime import Screener
 from mnemoscope_runtime.testing import FakeBackend
+
+from .alone import alone, peak
 
 PARTS = ("list", "driver", "workers")
 LISTS = (10_000, 100_000, 1_000_000)
@@ -131,11 +130,6 @@ def listed(count: int) -> Listed:
         )
 
 
-def peak() -> int:
-    """The most memory that this process has held so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def driven(count: int, batches: int) -> Driven:
     """Send that many batches to that many workers."""
 
@@ -190,13 +184,6 @@ def timed(rounds: int, count: int) -> dict[str, list[float]]:
                     )  # fmt: skip
                 times.append(begun[-1] - begun[0])
     return seconds
-
-
-def alone(work: Callable[..., object], *args: object) -> object:
-    """Call that in a process of its own, whose memory nothing else has used."""
-    fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=fresh) as pool:
-        return pool.submit(work, *args).result()
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -10,12 +10,10 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import multiprocessing
 import os
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,6 +22,8 @@ from rich.table import Table
 
 from mnemoscope import Detector, embedded
 from mnemoscope.benchmark import latency as bench
+
+from .alone import alone
 
 GROWTH = 0.01
 WARM = 2000  # calls until every cache and arena is as large as it gets
@@ -90,11 +90,10 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     if not 1 <= args.every <= args.calls // 2 or args.calls % args.every:
         parser.error("--calls must be a multiple of --every, and at least twice as many")
-    fresh = multiprocessing.get_context("spawn")
-    found = []
-    for backend in args.backend or ("onnxruntime", "openvino"):
-        with ProcessPoolExecutor(1, mp_context=fresh) as pool:
-            found.append(pool.submit(soak, backend, args.calls, args.every, args.threads).result())
+    found = [
+        alone(soak, backend, args.calls, args.every, args.threads)
+        for backend in args.backend or ("onnxruntime", "openvino")
+    ]
     report(found, args.threads, args.output / "soak.json", Console(width=120))
     sys.exit(any(run.growth > GROWTH for run in found))
 
