@@ -8,6 +8,7 @@ machines are shared: others' turns are not in it.
 The rows do not fit memory together, so that every call has a process of its own, which reads what
 was saved once: the rows in turns, as many times as there are rounds. Graphs are called three times
 and the third call counts; of PyTorch's step the first block is run before. It takes 20 GB of disk.
+With `--saved` a run that was cut short goes on where it was.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,9 @@ def main(
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--backends", default=",".join(_BACKENDS))
     parser.add_argument("--graphs", default=",".join((SCREEN, *STOPS)))
-    parser.add_argument("--saved", type=Path, help="keep here what rows read, or read it again")
+    parser.add_argument(
+        "--saved", type=Path, help="keep here what was exported and timed, or go on"
+    )
     parser.add_argument("--output", type=Path, default=Path("out/bench"))
     args = parser.parse_args(arguments)
     args.output.mkdir(parents=True, exist_ok=True)
@@ -65,11 +68,8 @@ def main(
                 run(save, place, kind, args.blocks, **transformer)
             for backend in args.backends.split(","):
                 rows[f"{kind}, {backend}"] = kind, partial(call_graph, place, kind, backend)
-        calls: dict[str, list[Call]] = {name: [] for name in rows}
-        for _ in range(args.rounds):
-            for name, (_, call) in rows.items():
-                calls[name].append(run(call))
-                console.print(name, calls[name][-1])
+        calls = _timed({name: call for name, (_, call) in rows.items()}, args.rounds, run,
+                       folder / f"{args.blocks}-blocks" / "calls.jsonl")  # fmt: skip
     flops = run(arithmetic, kinds, args.blocks, **transformer)
     report = _report(calls, {name: flops[kind] for name, (kind, _) in rows.items()})
     console.print(_table(report, f"{args.blocks} blocks, {args.rounds} rounds, one thread"))
@@ -78,6 +78,21 @@ def main(
     named = {"blocks": args.blocks, "environment": environment, "rows": report}
     file.write_text(json.dumps(named, indent=1) + "\n")
     console.print(f"raw samples {file}")
+
+
+def _timed(
+    rows: Mapping[str, Callable[[], Call]], rounds: int, run: Callable[..., Any], file: Path
+) -> dict[str, list[Call]]:
+    """Each row in each round; a call is in the file as soon as it was made, and not made again."""
+    made = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    calls = {name: [Call(*made) for row, *made in made if row == name][:rounds] for name in rows}
+    for turn in range(rounds):
+        for name, call in rows.items():
+            if len(calls[name]) == turn:
+                calls[name].append(run(call))
+                with file.open("a") as log:
+                    log.write(json.dumps([name, *astuple(calls[name][-1])]) + "\n")
+    return calls
 
 
 def _report(

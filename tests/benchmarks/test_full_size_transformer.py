@@ -48,10 +48,11 @@ def test_arithmetic_grows_with_blocks() -> None:
 def test_every_row_measures_the_same(tmp_path: Path) -> None:
     given = [
         *("--blocks", "2", "--rounds", "1", "--backends", "onnxruntime,openvino"),
-        *("--graphs", f"screen,{_FIRST}", "--output", str(tmp_path)),
+        *("--graphs", f"screen,{_FIRST}", "--saved", str(tmp_path / "saved")),
+        *("--output", str(tmp_path)),
     ]
     main(given, _here, **_TOY)
-    [file] = tmp_path.iterdir()
+    [file] = tmp_path.glob("*.json")
     rows = json.loads(file.read_bytes())["rows"]
     assert {len(row["calls"]) for row in rows.values()} == {1}
     assert all(call["seconds"] > 0 for row in rows.values() for call in row["calls"])
@@ -61,3 +62,5 @@ def test_every_row_measures_the_same(tmp_path: Path) -> None:
     for backend in ("onnxruntime", "openvino"):
         assert measured[f"screen, {backend}"] == pytest.approx(measured[PAPER], rel=1e-4)
         assert measured[f"{_FIRST}, {backend}"] == pytest.approx(witness, rel=1e-4)
+    main(given, _here, **_TOY)
+    assert json.loads(file.read_bytes())["rows"] == rows  # what was timed is not timed again
