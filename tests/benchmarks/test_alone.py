@@ -6,6 +6,8 @@ import pytest
 
 from benchmarks.alone import alone, peak
 
+pytestmark = pytest.mark.slow  # each starts Python
+
 
 def test_memory_of_the_process_that_asks_is_not_counted() -> None:
     held = b"\1" * 300_000_000
