@@ -15,7 +15,7 @@ from PIL import Image
 from repository import ROOT
 from scipy import stats
 
-from mnemoscope import Calibration, CalibrationFile, Detector, Setting, embedded
+from mnemoscope import Calibration, CalibrationFile, Detector, InputError, Setting, embedded
 from mnemoscope.calibration import digest
 from mnemoscope.embedded import Split
 from mnemoscope.evaluate import auc, tpr_at_fpr
@@ -55,6 +55,11 @@ def test_prompt_set() -> None:
     assert splits["seen"] == splits["held_out"] == 300
     assert splits["calibration"] == 1000
     assert 0.1 < np.mean([row.tone for row in embedded.read_prompts("held_out")]) < 0.4
+
+
+def test_prompts_that_there_are_none_of() -> None:
+    with pytest.raises(InputError, match=r"are 'memorised'\. Choose some of: memorized, seen"):
+        embedded.read_prompts("memorised")  # type: ignore[arg-type]
 
 
 def test_memorized_pictures_ship() -> None:

@@ -7,7 +7,7 @@ import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -78,9 +78,9 @@ class Calibration:
     fpr: float
     delta: float
     threshold: float
-    prompts: tuple[str, ...]
-    scores: tuple[float, ...]
-    positives: tuple[float, ...] = ()
+    prompts: tuple[str, ...] = field(repr=False)  # a thousand, mostly
+    scores: tuple[float, ...] = field(repr=False)
+    positives: tuple[float, ...] = field(default=(), repr=False)
     fit: Fit | None = None
     gate: Gate | None = None
     among: int = 1

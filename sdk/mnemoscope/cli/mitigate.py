@@ -148,7 +148,7 @@ def command(
         typer.Option(
             help="File of prompts that are not memorised: what is usual is learnt from the first "
             "20, --compare shows what becomes of the next 20.",
-            show_default="the embedded model's; for another random words",
+            show_default="of what ships its own; for another random words",
         ),
     ] = None,
     column: Annotated[
@@ -234,7 +234,8 @@ def command(
     read = partial(prompts_of, column=column, quotes=not no_quotes)
     others = read(benign) if benign is not None else []
     memorized = read(file) if file is not None else None
-    if own and benign is None:
+    ships = path in {each.bundle for each in embedded.SHIPPED.values()}
+    if ships and benign is None:
         others = [row.prompt for row in embedded.read_prompts("calibration")[:LEARNT_ON]]
     with ExitStack() as stack:
         detector = None

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
+
+from mnemoscope_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -91,7 +93,17 @@ class EmbeddedPrompt:
 
 
 def read_prompts(*splits: Split, file: Path = PROMPTS) -> list[EmbeddedPrompt]:
-    """The embedded prompt set, or the named splits of it; of another model by the recipe."""
+    """The embedded prompt set, or the named splits of it; of another model by the recipe.
+
+    Raises:
+        InputError: there is no such split.
+    """
+    for split in splits:
+        if split not in get_args(Split):
+            raise InputError(
+                f"There are no prompts that are {split!r:.40}. Choose some of: "
+                f"{', '.join(get_args(Split))}."
+            )
     decoder = msgspec.json.Decoder(EmbeddedPrompt)
     rows = decoder.decode_lines(file.read_bytes())
     return [row for row in rows if not splits or row.split in splits]

@@ -227,3 +227,7 @@ def test_no_score_of_what_was_carried_is_nearer_than_ten_times_the_error() -> No
     tenth = calibration.nearest / 10
     for error, fits in ((0.0, True), (0.99 * tenth, True), (tenth, False), (-1e-9, False)):
         assert Carried("openvino", 5, error).fits(calibration) is fits
+
+
+def test_what_is_printed_of_one_is_short() -> None:
+    assert len(repr(made())) < 500

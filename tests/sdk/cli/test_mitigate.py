@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_support import Run, calibrate, failed, shell
@@ -192,6 +193,21 @@ def test_a_strategy_by_name_needs_nothing_but_the_model(
     assert result.code == 5, result
     assert "learnt from prompts of random words" in result.err
     assert (tmp_path / "a.png").exists()
+
+
+def test_what_ships_says_what_is_usual_for_it(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[list[str]] = []
+
+    def kit(*arguments: Any) -> None:
+        told.append(arguments[3])
+        raise InputError("enough")
+
+    monkeypatch.setattr("mnemoscope.mitigate.Kit", kit)
+    common = ("--model", "embedded-flow", "--bundle", "embedded-flow", "--strategy", "embedding")
+    failed(run("mitigate", "a cat", *common, "-o", tmp_path / "a.png"), 2, "enough")
+    assert told == [[row.prompt for row in embedded.read_prompts("calibration")[:20]]]
 
 
 def test_a_bundle_of_another_model(run: Run, tmp_path: Path) -> None:
