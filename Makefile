@@ -23,13 +23,14 @@ demo: $(DEMO)/installed ## screen the embedded prompts, without torch
 	$(DEMO)/bin/mnemoscope demo --output out/demo
 
 test: $(OPTIMUM)/installed $(CLIENTS)/installed $(LITELLM)/installed ## lint, types and tests
-	$(MAKE) -j3 lint suite beside
+	$(MAKE) -j2 lint page # what fails soonest, and what waits for a browser
+	$(MAKE) -j2 suite beside
 
 suite: $(DEV)/installed ## a process for every core
 	$(DEV)/bin/python -m pytest -n auto --dist worksteal
 
 beside: ## one process more: tests of the suite wait for each other, for servers and for signals
-	$(MAKE) page lowest as-avx2 as-plain
+	$(MAKE) lowest as-avx2 as-plain
 
 lowest: $(LOWEST)/installed ## what must work with the lowest versions too
 	$(LOWEST)/bin/python -m pytest -q -o cache_dir=$(LOWEST)/.pytest_cache $(LOWEST_TESTS) \
