@@ -48,23 +48,8 @@ def test_growing_memory_fails(
 ) -> None:
     """Counted from the 2,000th call: what is taken before that is warming up."""
 
-    class Pool:
-        def __init__(self, *_: object, **__: object) -> None:
-            pass
-
-        def __enter__(self) -> Pool:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-        def submit(self, *_: object) -> Pool:
-            return self
-
-        def result(self) -> soak.Soak:
-            return soak.Soak("onnxruntime", 4000, 1000, 1.0, (10, 900, 1000, 1000, last))
-
-    monkeypatch.setattr(soak, "ProcessPoolExecutor", Pool)
+    found = soak.Soak("onnxruntime", 4000, 1000, 1.0, (10, 900, 1000, 1000, last))
+    monkeypatch.setattr(soak, "alone", lambda *_: found)
     with pytest.raises(SystemExit) as caught:
         soak.main(["--backend", "onnxruntime", "--output", str(tmp_path)])
     assert caught.value.code == code
