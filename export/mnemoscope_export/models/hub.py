@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 
-import httpx
 from huggingface_hub.constants import HF_HUB_OFFLINE
+from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
 __all__ = ["HUB_ID", "UNREACHED", "why_not_there"]
 
 HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 """OWNER/NAME: what may be asked for, as a mistyped path may not."""
-UNREACHED = (OSError, ValueError, httpx.HTTPError)
-"""What the hub's libraries raise of one that cannot be downloaded."""
+UNREACHED = (OSError, ValueError, HTTPError)
+"""What the hub's library raises of one that cannot be downloaded, and its own client below it."""
 
 
 def why_not_there(name: str, error: Exception, *, offline: bool = HF_HUB_OFFLINE) -> str:
