@@ -28,13 +28,13 @@ _STRETCH = 10
 _EACH = 0.0048  # seconds that a prompt takes alone: an AMD EPYC's core
 _SHARES = (1.0, 0.78, 0.72, 0.68, 0.67, 0.66, 0.65, 0.64)  # of that, by prompts in a batch
 _LOADS = (0.5, 1.5, 2.5)
-_PATIENCE = 0.025 * _STRETCH
+_PATIENCE = 0.015 * _STRETCH
 _SETTINGS = {
     "one after the other, no limit": Limits(batch=1, queue=10**6),
     "`--queue 16`": Limits(queue=16),
-    "`--queue 16 --patience 0.025`": Limits(queue=16, patience=_PATIENCE),
+    "`--queue 16 --patience 0.015`": Limits(queue=16, patience=_PATIENCE),
     "`--queue 16 --lanes 2`": Limits(queue=16, lanes=2),
-    "`--queue 16 --lanes 2 --wait 0.002 --patience 0.025`": Limits(
+    "`--queue 16 --lanes 2 --wait 0.002 --patience 0.015`": Limits(
         queue=16, lanes=2, wait=0.002 * _STRETCH, patience=_PATIENCE
     ),
 }

@@ -77,7 +77,7 @@ def command(
     ] = _LIMITS.queue,
     wait: Annotated[
         float,
-        typer.Option(help="Seconds that a batch waits for more, if the last had more than one."),
+        typer.Option(help="Seconds that a batch waits for more, if there were more just now."),
     ] = _LIMITS.wait,
     lanes: Annotated[
         int, typer.Option(min=1, help="Batches of a model that are measured at a time.")

@@ -1,7 +1,8 @@
 """A bounded queue and its lanes, threads that work it off, as many requests at a time as there are.
 
-Batches gather themselves: whatever arrives while one is worked off is the next. Nothing waits for
-company unless it is told to (`Limits.wait`), there was some just now, and all other lanes are busy.
+Batches gather themselves: whatever arrives while one is worked off is the next, and lanes share it.
+Nothing waits for company unless it is told to (`Limits.wait`), and there was more for each lane
+just now: who was answered comes again.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ class Limits:
         batch: The most that are worked off at a time. CPUs gain little beyond 8, and whoever comes
             meanwhile waits for all of them; GPUs gain to 32 and more.
         queue: The most that wait; who comes then is refused.
-        wait: Seconds that the first of a batch waits for others, if the last batch had more than
-            one and all other lanes are busy: who asks alone is answered at once.
+        wait: Seconds that a batch waits at most for more, until it has what was there for each lane
+            just now: who asks alone is answered at once.
         lanes: How many batches are worked off at a time, each in a thread of its own.
         patience: Seconds within which all that is before a request should be done; who would
             wait longer is refused. None: any time.
@@ -121,7 +122,7 @@ class Batches(Closing, Generic[Key, Item, Result]):
         self._pace = Pace(limits.lanes)
         self._busy: set[int] = set()  # lanes with a batch
         self._called = False  # while it is, no batch is begun
-        self._in_company = False  # whether the last batch had more than one
+        self._crowd = 0  # how many there were of late, those that are worked off too
         self._accepts = True
         self._ends = False
         self._lanes = [
@@ -265,20 +266,16 @@ class Batches(Closing, Generic[Key, Item, Result]):
         return "batch" if self._waiting else None
 
     def _gather(self) -> list[_Request[Key, Item, Result]]:
-        """The next requests of one key, less those that nobody waits for any more.
-
-        Those that are there go to all lanes that are free.
-        """
-        until = self._waiting[0].since + self.limits.wait * self._expects_company()
-        while len(self._waiting) < self.limits.batch and self._accepts:
+        """The next requests of one key, less those that nobody waits for any more."""
+        until = time.perf_counter() + self.limits.wait
+        while len(self._waiting) < self._expected() and self._accepts:
             left = until - time.perf_counter()
             if left <= 0:
                 break
             self._there.wait(left)
             if self._ends or self._next() != "batch":
                 return []
-        free = self.limits.lanes - len(self._busy)
-        most = min(self.limits.batch, math.ceil(len(self._waiting) / free))
+        most = max(self._expected(), self._share(len(self._waiting) + self._pace.begun))
         found: list[_Request[Key, Item, Result]] = []
         others: deque[_Request[Key, Item, Result]] = deque()
         while self._waiting and len(found) < most:
@@ -288,13 +285,16 @@ class Batches(Closing, Generic[Key, Item, Result]):
             elif request.future.set_running_or_notify_cancel():
                 found.append(request)
         self._waiting.extendleft(reversed(others))
-        self._in_company = len(found) > 1
         self._there.notify(len(self._waiting))  # lanes that are free, for what is left
         return found
 
-    def _expects_company(self) -> bool:
-        """Whether the last batch had more than one, and no other lane has nothing to do."""
-        return self._in_company and len(self._busy) == self.limits.lanes - 1
+    def _expected(self) -> int:
+        """How many there should soon be for each lane."""
+        return min(self.limits.batch, self._crowd // self.limits.lanes)
+
+    def _share(self, requests: int) -> int:
+        """What one of all lanes takes of so many."""
+        return min(self.limits.batch, math.ceil(requests / self.limits.lanes))
 
     def _do(self, lane: int, batch: list[_Request[Key, Item, Result]]) -> None:
         start = time.perf_counter()
@@ -304,8 +304,9 @@ class Batches(Closing, Generic[Key, Item, Result]):
         except BaseException as error:  # the lane outlives whatever went wrong
             results = [error] * len(batch)
         seconds = time.perf_counter() - start
-        with self._lock:
-            self._pace.end(lane)  # before who was answered comes again
+        with self._lock:  # before who was answered comes again
+            self._crowd = max(len(self._waiting) + self._pace.begun, self._crowd - 1)
+            self._pace.end(lane)
         done = Batch(
             waited=tuple(start - each.since for each in batch),
             seconds=seconds,

@@ -30,6 +30,11 @@ class Pace:
         """Take a request to last so many seconds, until some were worked off."""
         self._each = each
 
+    @property
+    def begun(self) -> int:
+        """How many requests are being worked off."""
+        return sum(count for count, _ in self._begun.values())
+
     def begin(self, lane: int, count: int) -> None:
         """A batch of so many requests is begun."""
         self._begun[lane] = (count, self._clock())

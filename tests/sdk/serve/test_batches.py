@@ -174,19 +174,32 @@ def test_who_comes_alone_waits_for_nobody() -> None:
         assert time.perf_counter() - start < 5  # "a" was alone, and waited for nobody either
 
 
-def test_nobody_waits_for_company_while_a_lane_is_free() -> None:
+def test_company_is_what_each_lane_had_of_late() -> None:
     work = Work()
-    work.go.set()
     with Batches(work, Limits(batch=4, wait=30, lanes=2)) as batches:
-        assert [each.result(10) for each in batches.submit("k", "wxyz")] == list("WXYZ")
-        work.go.clear()
-        work.begun.clear()
-        [lone] = submitted(batches, "a")
-        assert work.begun.wait(10)  # the other lane is free
-        [waiting] = submitted(batches, "b")
+        crowd = batches.submit("k", "uvwxyz")
         work.go.set()
-        assert lone.result(10) == "A"
-        assert waiting.result(10) == "B"  # behind a batch of one
+        assert [each.result(10) for each in crowd] == list("UVWXYZ")  # three a lane
+        # of six there are five when the second lane is done, then four, and so on: two a lane
+        for pair in ("ab", "cd"):
+            found = submitted(batches, pair)
+            assert [each.result(10) for each in found] == list(pair.upper())
+            assert work.seen[-1] == ("k", list(pair))
+        for lone in "efg":
+            assert [each.result(10) for each in submitted(batches, lone)] == [lone.upper()]
+
+
+def test_a_lane_leaves_its_share_to_those_that_are_busy() -> None:
+    work = Work()
+    with Batches(work, Limits(batch=8, lanes=2)) as batches:
+        first = submitted(batches, "a")
+        assert work.begun.wait(10)
+        others = batches.submit("k", "bcdef")  # of six in all, three are the free lane's
+        while len(work.seen) < 2:
+            time.sleep(0.001)
+        work.go.set()
+        assert [each.result(10) for each in (*first, *others)] == list("ABCDEF")
+    assert work.seen[1] == ("k", ["b", "c", "d"])
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 3])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -59,13 +59,19 @@ OUTPUTS = {
 DEFAULT = ("score", "p_value", "memorized", "truncated")  # where no outputs are named
 
 
-def outputs(*, show_scores: bool) -> dict[str, Output]:
-    """What may be asked for, by name: without scores only what can be NaN in their place."""
-    return {
+_TOLD = {
+    show_scores: {
         name: each
         for name, each in OUTPUTS.items()
         if show_scores or not each.score or each.datatype == "FP32"
     }
+    for show_scores in (False, True)
+}
+
+
+def outputs(*, show_scores: bool) -> Mapping[str, Output]:
+    """What may be asked for, by name: without scores only what can be NaN in their place."""
+    return _TOLD[show_scores]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -25,19 +24,20 @@ async def while_there(request: Request, work: Coroutine[Any, Any, Result]) -> Re
     Raises:
         HTTPException: it left; nobody will see the answer.
     """
-    doing = asyncio.ensure_future(work)
+    task = asyncio.current_task()
+    assert task is not None
     leaving = asyncio.ensure_future(_left(request))
+    leaving.add_done_callback(lambda left: None if left.cancelled() else task.cancel())
     try:
-        await asyncio.wait({doing, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if doing.done():
-            return doing.result()
-        raise HTTPException(499, "The client left.")
+        return await work
+    except asyncio.CancelledError:
+        if not leaving.done():
+            raise  # somebody else cancelled it
+        task.uncancel()
+        leaving.result()
+        raise HTTPException(499, "The client left.") from None
     finally:
-        for each in (doing, leaving):
-            if not each.done():
-                each.cancel()
-                with suppress(asyncio.CancelledError):
-                    await each
+        leaving.cancel()
 
 
 async def _left(request: Request) -> None:

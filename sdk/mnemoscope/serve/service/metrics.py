@@ -130,8 +130,9 @@ class Counts:
 
     def batch(self, model: str, batch: Batch) -> None:
         """Count one that was measured."""
+        queue = self._queue.labels(model)
         for each in batch.waited:
-            self._queue.labels(model).observe(each)
+            queue.observe(each)
         self._engine.labels(model).observe(batch.seconds)
 
 

@@ -122,6 +122,7 @@ def _config(app: FastAPI, options: ServiceOptions) -> uvicorn.Config:
         ws="none",
         lifespan="off",
         log_config=None,
+        proxy_headers=False,  # nothing depends on who asks
         access_log=False,
         server_header=False,
         timeout_keep_alive=75,  # longer than what proxies in front keep a connection for

@@ -1,13 +1,13 @@
 """Spans of requests, and of what their prompts waited for, by OpenTelemetry's API.
 
-Where no SDK is set up they go nowhere and cost next to nothing. None has a prompt or a score.
+Where no SDK is set up there are none. None has a prompt or a score.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from opentelemetry import context, propagate, trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
@@ -23,6 +23,11 @@ def _tracer() -> trace.Tracer:
     return trace.get_tracer("mnemoscope.serve")
 
 
+def _is_set_up() -> bool:
+    """Whether spans go anywhere; an SDK may be set up at any time."""
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
 class Traced:
     """Middleware: what a request causes belongs to the trace that its headers name."""
 
@@ -36,13 +41,17 @@ class Traced:
             await self._app(scope, receive, send)
 
 
-@contextmanager
-def continued(headers: Mapping[str, str]) -> Iterator[None]:
+def continued(headers: Mapping[str, str]) -> AbstractContextManager[None]:
     """Go on with the trace that headers, or gRPC's metadata, name.
 
     Args:
         headers: By their names in lower case.
     """
+    return _continued(headers) if _is_set_up() else nullcontext()
+
+
+@contextmanager
+def _continued(headers: Mapping[str, str]) -> Iterator[None]:
     token = context.attach(propagate.extract(headers))
     try:
         yield
@@ -50,8 +59,7 @@ def continued(headers: Mapping[str, str]) -> Iterator[None]:
         context.detach(token)
 
 
-@contextmanager
-def screening(protocol: str, model: str, prompts: int) -> Iterator[None]:
+def screening(protocol: str, model: str, prompts: int) -> AbstractContextManager[None]:
     """The span of a request.
 
     Args:
@@ -59,6 +67,11 @@ def screening(protocol: str, model: str, prompts: int) -> Iterator[None]:
         model: What it asks; empty if there is no such model.
         prompts: How many prompts it has.
     """
+    return _screening(protocol, model, prompts) if _is_set_up() else nullcontext()
+
+
+@contextmanager
+def _screening(protocol: str, model: str, prompts: int) -> Iterator[None]:
     told: dict[str, str | int] = {
         "mnemoscope.protocol": protocol,
         "mnemoscope.model": model,
@@ -86,6 +99,8 @@ def observe_batch(model: str, batch: Batch) -> None:
         model: Whose batch it was.
         batch: As it was measured, just now.
     """
+    if not _is_set_up():
+        return
     end = time.time_ns()
     begin = end - round(1e9 * batch.seconds)
     told: dict[str, str | int] = {"mnemoscope.model": model, "mnemoscope.batch": len(batch.waited)}

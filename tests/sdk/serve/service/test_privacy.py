@@ -76,7 +76,7 @@ def test_prompts_are_told_to_nobody_else(
 ) -> None:
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
     measured = Detector.screen
 
     def screen(detector: Detector, prompts: list[str], **told: Any) -> Any:

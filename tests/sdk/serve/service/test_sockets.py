@@ -101,6 +101,33 @@ def test_headers_that_are_too_much(address: str, headers: str) -> None:
     answered(address)
 
 
+@pytest.mark.parametrize("part", [b"X-Huge: ", b"X: y\r\n"], ids=["one", "many"])
+def test_headers_without_an_end_are_cut_off(address: str, part: bytes) -> None:
+    told = b""
+    with connect(address) as hostile, suppress(ConnectionError):
+        hostile.sendall(f"POST {INFER} HTTP/1.1\r\nHost: x\r\n".encode() + part)
+        for _ in range(100):  # a megabyte, all within the time that headers have
+            hostile.sendall((part * 10_000)[:10_000] if b"\n" in part else b"y" * 10_000)
+            time.sleep(0.001)
+        told = read_all(hostile)
+    assert not told or told.startswith(b"HTTP/1.1 400"), told[:200]
+    answered(address)
+
+
+def test_who_would_rather_speak_another_version_is_answered_in_this_one(address: str) -> None:
+    """Java's client asks for HTTP/2 with its first request, and takes either."""
+    content = json.dumps(body("a cat")).encode()
+    head = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n"
+    upgrade = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n"
+    with connect(address) as client:
+        for headers in (upgrade, "", "Connection: close\r\n"):
+            client.sendall(f"{head}{headers}\r\n".encode() + content)
+            told = client.recv(65_536)
+            while b"}" not in told:
+                told += client.recv(65_536)
+            assert told.startswith(b"HTTP/1.1 200"), told
+
+
 def test_a_chunked_body_without_an_end_is_cut_off(address: str) -> None:
     with connect(address) as hostile:
         hostile.sendall(

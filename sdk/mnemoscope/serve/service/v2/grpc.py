@@ -89,7 +89,7 @@ def _methods(service: Service, messages: SimpleNamespace) -> Mapping[str, Method
         return ParseDict(told, messages.ModelStatisticsResponse())
 
     async def model_infer(request: Any, context: Any) -> Any:
-        models.get(request.model_name, request.model_version)
+        models.find(request.model_name, request.model_version)  # or refuse, whatever is asked
         asked = _asked(request, options.prompts)
         columns((), asked.outputs, show_scores=options.show_scores)  # or refuse before measuring
         waits = [each for each in (asked.timeout, context.time_remaining()) if each is not None]
