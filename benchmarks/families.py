@@ -81,9 +81,10 @@ _TINY = {
 }
 _TOY = {
     "sample_size": 8,
-    "block_out_channels": (32, 32),
-    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    "block_out_channels": (32,),
+    "down_block_types": ("CrossAttnDownBlock2D",),
+    "mid_block_type": None,
+    "up_block_types": ("CrossAttnUpBlock2D",),
     "layers_per_block": 1,
     "attention_head_dim": 2,
     "cross_attention_dim": 32,

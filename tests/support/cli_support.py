@@ -118,6 +118,15 @@ def copied(bundle: Path, to: Path) -> Path:
     return to
 
 
+def in_steps(bundle: Path, steps: int) -> Path:
+    """The bundle, of pictures that are drawn in so many steps."""
+    file = bundle / "manifest.json"
+    manifest = json.loads(file.read_bytes())
+    manifest["scheduler"]["inference_steps"] = steps
+    file.write_text(json.dumps(manifest))
+    return bundle
+
+
 def damaged(bundle: Path, to: Path) -> Path:
     file = copied(bundle, to) / "screen.onnx"
     content = bytearray(file.read_bytes())

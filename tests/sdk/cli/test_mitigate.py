@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_support import Run, calibrate, failed, shell
+from cli_support import Run, calibrate, copied, failed, in_steps, shell
 from descriptor_support import as_it_comes
+from mitigate_support import Red
 from PIL import Image
 from pipelines import build_pipeline
 
@@ -37,13 +38,6 @@ def test_a_memorised_prompt(run: Run, tmp_path: Path) -> None:
     assert row["before"]["p_value"] < 0.05 < row["after"]["p_value"]
     with Image.open(output) as image:
         assert image.size == (64, 64)
-
-
-def test_what_does_not_work_is_exit_code_1(run: Run, tmp_path: Path) -> None:
-    result = run("mitigate", PROMPT, "--strategy", "attention", "-o", tmp_path / "a.png")
-    assert result.code == 1, result
-    assert "nothing that was tried passes" in result.err
-    assert "Do not use it" in result.err
 
 
 def test_what_is_not_flagged_is_drawn_as_ever(run: Run, tmp_path: Path) -> None:
@@ -158,14 +152,17 @@ def test_another_model_with_a_descriptor_is_verified(
     assert (result.code, row["verified"], row["passed"]) == (1, False, False)
     assert row["after"]["copy_similarity"] == pytest.approx(1, abs=1e-4)
     assert "above 0.5" in row["why"]
+    assert "nothing that was tried passes" in result.err
+    assert "Do not use it" in result.err
 
 
 @pytest.mark.usefixtures("no_sscd")
 def test_auto_on_another_model_goes_by_what_is_usual_there(
     run: Run, model_dir: Path, bundle_dir: Path, tmp_path: Path
 ) -> None:
-    known = calibrate(bundle_dir, 1e-6, tmp_path / "known.json")  # all score higher: p = 1 / 101
-    common = ("--model", model_dir, "--bundle", bundle_dir, "--calibration", known)
+    bundle = in_steps(copied(bundle_dir, tmp_path / "bundle"), 5)
+    known = calibrate(bundle, 1e-6, tmp_path / "known.json")  # all score higher: p = 1 / 101
+    common = ("--model", model_dir, "--bundle", bundle, "--calibration", known)
     (tmp_path / "benign.txt").write_text("a tree\na house\n")
     common += ("--benign", tmp_path / "benign.txt")
     args = ("a cat", *common, "--target", "0.1", "-o", tmp_path / "a.png", "--format", "json")
@@ -297,11 +294,17 @@ def test_a_strategy_that_loses_the_prompt_says_so(run: Run, tmp_path: Path) -> N
     assert f"follows the prompt less than before: its alignment fell by {lost:.3f}" in result.err
 
 
-def test_compare_on_prompts_of_ones_own(run: Run, tmp_path: Path) -> None:
+def test_compare_on_prompts_of_ones_own(
+    run: Run, another: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of another model, with other judges."""
+    monkeypatch.setattr("mnemoscope.cli.mitigate.load_alignment", lambda _: Red())
     file = tmp_path / "mine.txt"
     file.write_text("umbrella, from alma trade fair\n")
-    result = run("mitigate", "--compare", "--file", file, "--strategy", "guidance",
-                 "--output", tmp_path / "out")  # fmt: skip
+    pixels = as_it_comes(tmp_path / "pixels.onnx", takes_bytes=True)
+    judges = ("--clip", "red", "--descriptor", pixels)
+    result = run("mitigate", "--compare", "--model", another, "--steps", "3", "--file", file,
+                 *judges, "--strategy", "guidance", "--output", tmp_path / "out")  # fmt: skip
     assert result.code == 0, result.err
     assert "benign prompts is not shown" in result.err
     read = json.loads((tmp_path / "out" / "mitigation.json").read_text())
@@ -310,7 +313,6 @@ def test_compare_on_prompts_of_ones_own(run: Run, tmp_path: Path) -> None:
     assert plain["similarity"]["value"] == pytest.approx(1)  # it is its own reference
 
 
-@pytest.mark.slow
 def test_without_torch(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
     result = shell("mitigate", "a cat", "-o", tmp_path / "a.png", PYTHONPATH=_first(tmp_path))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from cli_support import Run, copied, failed
+from cli_support import Run, copied, failed, in_steps
 from evaluate_support import lists_of
 from PIL import Image
 
@@ -32,7 +31,7 @@ pytestmark = pytest.mark.slow
 
 PROMPTS = ["a photo of a cat", "icon of rocket"]
 NAMES = ["tiled-l2", "copy-similarity"]
-STEPS = 10
+STEPS = 5
 
 
 class Colour:
@@ -49,11 +48,7 @@ class Colour:
 @pytest.fixture(scope="module")
 def short_dir(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle with fewer steps to a picture."""
-    folder = copied(bundle_dir, tmp_path_factory.mktemp("short") / "bundle")
-    manifest = json.loads((folder / "manifest.json").read_bytes())
-    manifest["scheduler"]["inference_steps"] = STEPS
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
+    return in_steps(copied(bundle_dir, tmp_path_factory.mktemp("short") / "bundle"), STEPS)
 
 
 @pytest.fixture(scope="module")

@@ -83,9 +83,14 @@ def plain(whole: Any) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def one(whole: Any) -> tuple[Any, int]:
+def found(whole: Any) -> tuple[float, ...]:
+    """Scores of PROMPTS."""
+    return tuple(scores(whole, PROMPTS, **SIZE))
+
+
+@pytest.fixture(scope="module")
+def one(whole: Any, found: tuple[float, ...]) -> tuple[Any, int]:
     """A calibration that flags one of PROMPTS, and which."""
-    found = scores(whole, PROMPTS, **SIZE)
     return guarded_at(whole, between(found, 2), **SIZE), int(np.argmax(found))
 
 
@@ -153,11 +158,10 @@ def test_block_some(pipe: Any, one: Any, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", GUIDERS)
-def test_guiders(pipe: Any, kind: Any) -> None:
+def test_guiders(pipe: Any, found: tuple[float, ...], kind: Any) -> None:
     """Whatever it makes of the two predictions: they are read, and the prompt's can be left out."""
-    expected = scores(pipe, PROMPTS, **SIZE)
     pipe.update_components(guider=kind())
-    assert scores(pipe, PROMPTS, **SIZE) == pytest.approx(expected, rel=1e-4)
+    assert scores(pipe, PROMPTS, **SIZE) == pytest.approx(found, rel=1e-4)
     bare = draw(pipe, PROMPTS, **SIZE)
     step = pipe.scheduler.step
     seen: list[torch.Tensor] = []
@@ -224,10 +228,9 @@ def test_calibrating_refuses_what_the_blocks_do_not_take(pipe: Any) -> None:
 
 
 @pytest.mark.parametrize("steps", [2])
-def test_mitigate(pipe: Any, steps: int) -> None:
+def test_mitigate(pipe: Any, plain: torch.Tensor, steps: int) -> None:
     found = scores(pipe, PROMPTS, steps=steps, **SIZE)
     which = int(np.argmax(found))
-    bare = draw(pipe, PROMPTS, **SIZE)
     with Guard(
         pipe,
         calibration=guarded_at(pipe, between(found, 2), steps=steps, **SIZE),
@@ -239,24 +242,21 @@ def test_mitigate(pipe: Any, steps: int) -> None:
     assert after.attempt == 1
     assert after.score < found[which]
     kept = [i for i in range(3) if i != which]
-    assert torch.equal(images[kept], bare[kept])
-    assert not torch.equal(images[which], bare[which])
+    assert torch.equal(images[kept], plain[kept])
+    assert not torch.equal(images[which], plain[which])
 
 
-def test_mitigate_on_the_way(pipe: Any) -> None:
-    found = scores(pipe, PROMPTS, **SIZE)
-    which = int(np.argmax(found))
-    calibration = guarded_at(pipe, between(found, 2), **SIZE)
+def test_mitigate_on_the_way(pipe: Any, plain: torch.Tensor, one: Any) -> None:
+    calibration, which = one
     stepwise = StepwiseOptimization.learn(pipe, PROMPTS, steps=2, num_inference_steps=STEPS, **SIZE)
     stepwise = replace(stepwise, iterations=40)
-    bare = draw(pipe, PROMPTS, **SIZE)
     with Guard(pipe, calibration=calibration, policy="mitigate", mitigation=stepwise) as guard:
         images = draw(pipe, PROMPTS, **SIZE)
     assert guard.decisions[which].attempt == 1
     assert guard.decisions[which].score <= next(iter(stepwise.targets.values())) * 1.001
     kept = [i for i in range(3) if i != which]
-    assert torch.equal(images[kept], bare[kept])
-    assert not torch.equal(images[which], bare[which])
+    assert torch.equal(images[kept], plain[kept])
+    assert not torch.equal(images[which], plain[which])
 
 
 def test_images_of_a_prompt_are_decided_one_by_one(pipe: Any) -> None:
@@ -267,15 +267,14 @@ def test_images_of_a_prompt_are_decided_one_by_one(pipe: Any) -> None:
     assert names == [names[0]] * 2 + [names[2]] * 2
 
 
-def test_a_state_is_continued(pipe: Any) -> None:
+def test_a_state_is_continued(pipe: Any, found: tuple[float, ...]) -> None:
     state = pipe(prompt=PROMPTS, num_inference_steps=STEPS, output_type="latent", **SIZE)
     state.set("latents", None)
     state.set("timesteps", None)
     with Guard(pipe, keep_prompts=True) as guard:
         pipe(state=state, generator=seeded(3))
     assert [each.prompt for each in guard.decisions] == PROMPTS
-    found = [each.score for each in guard.decisions]
-    assert found == pytest.approx(scores(pipe, PROMPTS, **SIZE), rel=1e-4)
+    assert [each.score for each in guard.decisions] == pytest.approx(found, rel=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore::mnemoscope.guard.MemorizationWarning")
@@ -303,12 +302,11 @@ def test_calibrations_hold_for_their_settings(pipe: Any, classic: Any) -> None:
         draw(classic, PROMPTS, **SIZE)
 
 
-def test_negative_prompts(pipe: Any) -> None:
+def test_negative_prompts(pipe: Any, found: tuple[float, ...]) -> None:
     told: dict[str, Any] = {"negative_prompt": ["dark"] * 3, **SIZE}
     with Guard(pipe), pytest.raises(InputError, match="negative prompt"):
         draw(pipe, PROMPTS, **told)
-    expected = scores(pipe, PROMPTS, **SIZE)
-    assert scores(pipe, PROMPTS, extra_pass=True, **told) == pytest.approx(expected, rel=1e-4)
+    assert scores(pipe, PROMPTS, extra_pass=True, **told) == pytest.approx(found, rel=1e-4)
     calibration = calibrate_guard(
         pipe, BENIGN, fpr=0.3, num_inference_steps=STEPS, negative_prompt="dark", **SIZE
     )
@@ -318,12 +316,11 @@ def test_negative_prompts(pipe: Any) -> None:
         assert len(guard.decisions) == 3
 
 
-def test_without_guidance(pipe: Any) -> None:
-    expected = scores(pipe, PROMPTS, **SIZE)
+def test_without_guidance(pipe: Any, found: tuple[float, ...]) -> None:
     pipe.update_components(guider=ClassifierFreeGuidance(guidance_scale=1.0))
     with Guard(pipe), pytest.raises(InputError, match="no unconditional branch"):
         draw(pipe, PROMPTS, **SIZE)
-    assert scores(pipe, PROMPTS, extra_pass=True, **SIZE) == pytest.approx(expected, rel=1e-4)
+    assert scores(pipe, PROMPTS, extra_pass=True, **SIZE) == pytest.approx(found, rel=1e-4)
 
 
 def test_nan_is_no_verdict(pipe: Any) -> None:
@@ -414,7 +411,6 @@ def test_pipelines_that_are_refused(classic: Any) -> None:
         Guard(StableDiffusionXLAutoBlocks().init_pipeline())
 
 
-def test_a_workflow_of_its_own(pipe: Any, classic: Any) -> None:
+def test_a_workflow_of_its_own(classic: Any, found: tuple[float, ...]) -> None:
     blocks = StableDiffusionXLAutoBlocks().get_workflow("text2image")
-    expected = scores(pipe, PROMPTS, **SIZE)
-    assert scores(modular(classic, blocks), PROMPTS, **SIZE) == pytest.approx(expected, rel=1e-4)
+    assert scores(modular(classic, blocks), PROMPTS, **SIZE) == pytest.approx(found, rel=1e-4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 from unittest import mock
 
@@ -80,7 +81,7 @@ TOYS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Drawing:
     """A pipeline, and how it is asked."""
 
@@ -108,14 +109,19 @@ class Drawing:
 
     def calibrated(self, threshold: float, **more: Any) -> Calibration:
         """With a threshold that is set by hand."""
-        told = {**self.call, **self.toy.guard, **more}
-        found = calibrate_guard(self.pipe, BENIGN, batch=3, fpr=0.5, delta=0.5, **told)
+        found = _calibrated(self, **more)
         values = (0.0, *(setting_threshold(threshold),) * 2)
         prompts = dict(zip(found.prompts, values, strict=True))
         return Calibration.of(found.setting, prompts, fpr=0.5, delta=0.5)
 
     def guarded(self, calibration: Calibration, policy: Any, **more: Any) -> Guard:
         return Guard(self.pipe, calibration=calibration, policy=policy, **self.toy.guard, **more)
+
+
+@cache
+def _calibrated(drawing: Drawing, **more: Any) -> Calibration:
+    told = {**drawing.call, **drawing.toy.guard, **more}
+    return calibrate_guard(drawing.pipe, BENIGN, batch=3, fpr=0.5, delta=0.5, **told)
 
 
 def made(name: str, build: Callable[[], Any] | None = None) -> Drawing:
@@ -130,6 +136,12 @@ def made(name: str, build: Callable[[], Any] | None = None) -> Drawing:
 @pytest.fixture(scope="module", params=TOYS)
 def drawing(request: pytest.FixtureRequest) -> Drawing:
     return made(request.param)
+
+
+@pytest.fixture(scope="module")
+def found(drawing: Drawing) -> tuple[float, ...]:
+    """Scores of PROMPTS."""
+    return tuple(drawing.scores())
 
 
 @pytest.fixture(scope="module")
@@ -172,8 +184,9 @@ def _on_the_way(drawing: Drawing) -> tuple[dict[str, Any], list[torch.Tensor]]:
     return {"callback": lambda _, __, latents: kept.append(latents.clone())}, kept
 
 
-def test_scores_are_those_of_what_guidance_combines(drawing: Drawing) -> None:
-    found = drawing.scores()
+def test_scores_are_those_of_what_guidance_combines(
+    drawing: Drawing, found: tuple[float, ...]
+) -> None:
     assert found == pytest.approx(_norms(drawing), rel=1e-4)
     assert len(set(found)) == 3
 
@@ -183,8 +196,9 @@ def test_a_transformer_that_predicts_no_variance() -> None:
     assert drawing.scores() == pytest.approx(_norms(drawing), rel=1e-4)
 
 
-def test_what_is_not_flagged_is_the_same_to_the_bit(drawing: Drawing, plain: torch.Tensor) -> None:
-    found = drawing.scores()
+def test_what_is_not_flagged_is_the_same_to_the_bit(
+    drawing: Drawing, plain: torch.Tensor, found: tuple[float, ...]
+) -> None:
     calibration = drawing.calibrated(between(found, 2))
     flagged = found.index(max(found))
     with drawing.guarded(calibration, "block") as guard:
@@ -227,14 +241,13 @@ def test_an_empty_prompt_is_compared_with_nothing(drawing: Drawing) -> None:
     assert guard.decisions[1].memorized is None
 
 
-def test_two_steps(drawing: Drawing) -> None:
+def test_two_steps(drawing: Drawing, found: tuple[float, ...]) -> None:
     calibration = drawing.calibrated(0.0, steps=2)
     assert calibration.setting.steps == 2
     with drawing.guarded(calibration, "warn") as guard, pytest.warns(match="reproduce"):
         drawing.draw()
     assert len(guard.decisions[0].timesteps) == 2
-    first = drawing.scores()
-    assert [each.score for each in guard.decisions] != pytest.approx(first, rel=1e-6)
+    assert [each.score for each in guard.decisions] != pytest.approx(found, rel=1e-6)
     with (
         drawing.guarded(calibration, "warn"),
         pytest.raises(CalibrationError, match=r"latents is 4x8x\d+, calibrated was 4x8x8"),
@@ -242,9 +255,10 @@ def test_two_steps(drawing: Drawing) -> None:
         drawing.draw(width=96)
 
 
-def test_what_is_blocked_is_drawn_without_its_prompt(drawing: Drawing) -> None:
+def test_what_is_blocked_is_drawn_without_its_prompt(
+    drawing: Drawing, found: tuple[float, ...]
+) -> None:
     """Also where it is watched on the way; without another side it stays the noise."""
-    found = drawing.scores()
     flagged = found.index(max(found))
     calibration = drawing.calibrated(between(found, 2))
     told, wanted = _on_the_way(drawing)

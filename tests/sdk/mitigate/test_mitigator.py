@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,7 +14,6 @@ from torch import Tensor
 
 from mnemoscope import CalibrationError, CalibrationFile, Detector, InputError, embedded
 from mnemoscope.drawing.copy_detection import SSCD, LatentDescriptor, copy_similarity
-from mnemoscope.drawing.generate import generate
 from mnemoscope.mitigate import (
     Agreement,
     Guidance,
@@ -130,20 +128,6 @@ def real() -> Mitigator:
     return Mitigator(LOADED["load"](), *judges, yardstick, sampling)
 
 
-def digest(image: Image.Image) -> str:
-    return hashlib.sha256(image.tobytes()).hexdigest()
-
-
-def test_auto_leaves_alone_what_is_not_flagged(real: Mitigator, detector: Detector) -> None:
-    done = real.auto(BENIGN, [RandomWords()], detector, [3, 4])
-    assert done.detection is not None
-    assert done.detection.p_value > 0.05
-    assert done.passed
-    assert done.pictures == done.originals
-    expected = generate(BENIGN, seeds=[3, 4])
-    assert [digest(each.image) for each in done.pictures] == [digest(each) for each in expected]
-
-
 def test_auto_climbs_until_each_picture_settles(real: Mitigator, detector: Detector) -> None:
     kit = Kit(real.painter, real.yardstick)
     ladder = [Plain("does-nothing"), kit.make("embedding"), kit.make("noise")]
@@ -172,8 +156,6 @@ def test_auto_without_judges_goes_by_the_score(real: Mitigator, detector: Detect
     assert (done.verified, done.passed, done.descriptor) == (None, False, "vae-latents")
     assert done.after.alignment is None
     assert done.after.copy_similarity is not None  # told, and no verdict
-    still = blind.auto(MEMORIZED, [Plain("does-nothing")], detector, [0])
-    assert (still.verified, still.passed) == (False, False)
 
 
 def test_pictures_are_as_wide_as_they_are_drawn(real: Mitigator, mitigator: Mitigator) -> None:
@@ -195,12 +177,12 @@ def test_sscd_knows_a_copy_that_is_as_blurred_as_the_vae(real: Mitigator, sscd: 
     assert done.verified is False
 
 
-def test_auto_says_when_nothing_helps(real: Mitigator, detector: Detector) -> None:
-    done = real.auto(MEMORIZED, [Plain("does-nothing")], detector, [0])
+def test_auto_says_when_nothing_helps(mitigator: Mitigator, detector: Detector) -> None:
+    done = mitigator.auto(MEMORIZED, [Plain("does-nothing")], detector, [0])
     assert not done.passed
     assert done.pictures[0].strategy == "does-nothing"
     with pytest.raises(InputError, match="no strategy to try"):
-        real.auto(MEMORIZED, [], detector)
+        mitigator.auto(MEMORIZED, [], detector)
 
 
 def test_auto_needs_a_calibration(mitigator: Mitigator) -> None:
