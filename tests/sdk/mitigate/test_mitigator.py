@@ -147,7 +147,8 @@ def test_auto_climbs_until_each_picture_settles(real: Mitigator, detector: Detec
 
 def test_auto_without_judges_goes_by_the_score(real: Mitigator, detector: Detector) -> None:
     latents = LatentDescriptor(real.painter.vae, real.painter.side)
-    blind = replace(real, descriptor=latents, alignment=None, benign=("a cat", "a red boat"))
+    blind = replace(real, descriptor=latents, alignment=None)
+    blind.usual.__dict__["likeness"] = np.array([0.2, 0.9])
     kit = Kit(real.painter, real.yardstick)
     ladder = [Plain("does-nothing"), kit.make("embedding"), kit.make("noise")]
     done = blind.auto(MEMORIZED, ladder, detector, [0])
