@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -203,9 +205,20 @@ def test_any_write_may_fail(folder: Path, name: str) -> None:
         place.check(whole=False)
 
 
+@pytest.fixture(scope="module")
+def small() -> Iterator[Executor]:
+    """Another process: a fork of this one copies the tables of all that other tests loaded."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as executor:
+        yield executor
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KILLED)
-def test_the_process_may_end_anywhere(folder: Path, name: str) -> None:
+def test_the_process_may_end_anywhere(small: Executor, folder: Path, name: str) -> None:
+    small.submit(end_anywhere, folder, name).result()
+
+
+def end_anywhere(folder: Path, name: str) -> None:
     place = Place(WRITERS[name], folder)
     for call in range(len(calls(place.write, place.folder)) + 1):
         place.restore()
