@@ -1,8 +1,8 @@
 """`python in_optimum.py DIR`, in the environment of Optimum: what its users have.
 
-Writes DIR/KIND/pytorch and DIR/KIND/onnx for models that predict noise and velocity; and, for every
-tokenizer DIR/layouts/NAME, DIR/layouts/NAME.npy: the ids that its slow CLIPTokenizer gives the odd
-prompts, written out as diffusers does. Prints transformers' version.
+Writes DIR/pytorch and DIR/onnx for a model that predicts velocity, which its scheduler has to say;
+and, for every tokenizer DIR/layouts/NAME, DIR/layouts/NAME.npy: the ids that its slow CLIPTokenizer
+gives the odd prompts, written out as diffusers does. Prints transformers' version.
 """
 
 from __future__ import annotations
@@ -22,11 +22,9 @@ from pipelines import build_pipeline
 
 DIR = Path(sys.argv[1])
 
-for kind in ("epsilon", "v_prediction"):
-    folder = DIR / kind
-    build_pipeline(kind).save_pretrained(folder / "pytorch")
-    exported = ORTStableDiffusionPipeline.from_pretrained(str(folder / "pytorch"), export=True)
-    exported.save_pretrained(folder / "onnx")
+build_pipeline("v_prediction").save_pretrained(DIR / "pytorch")
+exported = ORTStableDiffusionPipeline.from_pretrained(str(DIR / "pytorch"), export=True)
+exported.save_pretrained(DIR / "onnx")
 
 for folder in sorted(each for each in (DIR / "layouts").iterdir() if each.is_dir()):
     tokenizer = CLIPTokenizer.from_pretrained(folder)
