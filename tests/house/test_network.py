@@ -68,7 +68,7 @@ PLAIN = [
 WITH_TORCH = [
     ["generate", "a cat", "-o", "x.png", "--steps", "1"],
     ["evaluate", *LISTS[:2], "--negatives", "others.txt", "-o", "evaluation", "--noises", "1"],
-    ["mitigate", "a cat", "-o", "y.png", "--strategy", "guidance", "--steps", "2"],
+    ["mitigate", "a cat", "-o", "y.png", "--strategy", "guidance"],
     ["explain", "a cat", "--method", "gradient", "--no-edits"],
     ["export", str(ROOT / "sdk/mnemoscope/embedded/model"), "bundle", "--noises", "1"],
 ]
