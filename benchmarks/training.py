@@ -64,6 +64,7 @@ TIMESTEPS = (20, 100, 250, 400, 550, 700, 850, 990)
 HELD_OUT = 16  # captions, trained on by none, whose alignment shows what else changed
 SETTING = ("duplicated", "others", "batch", "draws", "repeats")
 RATE, STEPS = 5e-4, 20  # learning rate; DDIM steps of the pictures that are judged
+WARMUP = 2  # rounds of training steps before they are timed
 
 
 @dataclass(frozen=True)
@@ -299,10 +300,10 @@ def overhead(bench: Bench, rounds: int) -> dict:
         optimizer.zero_grad()
         return time.perf_counter() - started
 
-    for turn in range(rounds + 2):
+    for turn in range(WARMUP + rounds):
         for name, rows in times.items():
             pair = tuple(step(name != "UNet alone", filtered) for filtered in (False, True))
-            if turn >= 2:
+            if turn >= WARMUP:
                 rows.append(pair)  # type: ignore[arg-type]
     return {
         name: {

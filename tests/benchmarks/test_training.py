@@ -36,6 +36,7 @@ def test_every_arm_runs_once(
     monkeypatch.setattr(training, "TIMESTEPS", (100,))
     monkeypatch.setattr(training, "STEPS", 2)
     monkeypatch.setattr(training, "HELD_OUT", 2)
+    monkeypatch.setattr(training, "WARMUP", 0)
     sizes = ["--duplicated", "2", "--others", "8", "--batch", "8", "--draws", "1", "--rounds", "1"]
     arms = ("none", "random tokens", "hard", "quantiles, stricter")
     options = [*sizes, "--repeats", "1", "2", "--seeds", "1", "--output", str(tmp_path)]

@@ -170,7 +170,7 @@ def test_a_cascade_screens_as_it_was_calibrated(
     positives = ["rain", "snow", "hail", "fog"]
     with Detector.load(bundle_dir, detector=detector, first=first) as cascade:
         found = calibrate(
-            cascade, PROMPTS, positives=positives, steps=(2,), noises=(1, 2), **PROMISE
+            cascade, PROMPTS, positives=positives, steps=(4,), noises=(1, 2), **PROMISE
         )
         ordered = sorted(PROMPTS, key=digest)
         calibrated = Detector(

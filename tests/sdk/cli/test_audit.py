@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import os
 import resource
 import signal
 import subprocess
+import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from audit_support import rows, text
-from cli_support import Run, command, failed, shell
+from cli_support import Result, Run, command, failed
 
 from mnemoscope import Calibration, CalibrationFile, embedded
+from mnemoscope.cli import main
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow  # one is killed, in a process of its own
 
 MEMORISED = [row.prompt for row in embedded.read_prompts("memorized")][:60]
 OTHERS = [row.prompt for row in embedded.read_prompts("held_out")][:120]
@@ -31,6 +35,7 @@ class Place:
     prompts: Path
     results: bytes
     report: bytes
+    said: Result
 
 
 def arguments(place: Path, calibration: Path, prompts: Path) -> list[object]:
@@ -38,9 +43,6 @@ def arguments(place: Path, calibration: Path, prompts: Path) -> list[object]:
         *("audit", prompts, "--calibration", calibration, "--noises", 1, "--threads", 1),
         *("--output", place / "r.csv", "--report", place / "r.html"),
     ]
-
-
-pytestmark = pytest.mark.slow  # they start from an audit in a process of its own
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +58,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     calibration = folder / "c.json"
     CalibrationFile((Calibration.of(shipped.setting, part, fpr=0.05),)).write(calibration)
     prompts = text(folder / "p.jsonl", [*MEMORISED, *OTHERS, *HOSTILE])
-    done = shell(*arguments(folder, calibration, prompts))
-    assert done.code == 1, done
-    return Place(
-        calibration, prompts, (folder / "r.csv").read_bytes(), (folder / "r.html").read_bytes()
-    )
+    out, err = io.StringIO(), io.StringIO()
+    argv = ["mnemoscope", *map(str, arguments(folder, calibration, prompts))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", argv)
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+            main()
+    assert ended.value.code == 1, err.getvalue()
+    results, report = ((folder / name).read_bytes() for name in ("r.csv", "r.html"))
+    said = Result(1, out.getvalue(), err.getvalue())
+    return Place(calibration, prompts, results, report, said)
 
 
 def test_memorised_prompts_are_flagged(place: Place, tmp_path: Path) -> None:
@@ -78,21 +85,18 @@ def test_memorised_prompts_are_flagged(place: Place, tmp_path: Path) -> None:
     assert b"<script>" not in place.report
 
 
-def test_what_it_says(run: Run, place: Place, tmp_path: Path) -> None:
-    result = run(*arguments(tmp_path, place.calibration, place.prompts))
-    assert result.code == 1
-    verdict, results, report = result.out.splitlines()
+def test_what_it_says(place: Place) -> None:
+    verdict, results, report = place.said.out.splitlines()
     assert "of 182 distinct prompts flagged, in" in verdict
     assert verdict.endswith("at a false-discovery rate of 0.05; 1 row not screened")
-    assert results == f"results {tmp_path / 'r.csv'}"
-    assert report == f"report {tmp_path / 'r.html'}"
-    read, unscreened, limited, begun = result.err.splitlines()
+    folder = place.prompts.parent
+    assert results == f"results {folder / 'r.csv'}"
+    assert report == f"report {folder / 'r.html'}"
+    read, unscreened, limited, begun = place.said.err.splitlines()
     assert read.endswith("p.jsonl: 183 prompts; 1 of them empty or white space.")
     assert unscreened.startswith("note: 1 prompt cannot be screened (empty")
     assert limited.startswith("note: With 200 benign prompts no p-value is below 0.005.")
     assert begun == "note: screening prompts: 182 to do."
-    assert (tmp_path / "r.csv").read_bytes() == place.results
-    assert (tmp_path / "r.html").read_bytes() == place.report
 
 
 def test_nothing_flagged(run: Run, place: Place, tmp_path: Path) -> None:
@@ -105,7 +109,7 @@ def test_nothing_flagged(run: Run, place: Place, tmp_path: Path) -> None:
     assert [row["flagged"] for row in rows(tmp_path / "r.parquet")] == [False] * 40
 
 
-def test_a_killed_audit_goes_on_to_the_same_bytes(place: Place, tmp_path: Path) -> None:
+def test_a_killed_audit_goes_on_to_the_same_bytes(run: Run, place: Place, tmp_path: Path) -> None:
     args = arguments(tmp_path, place.calibration, place.prompts)
     journal = tmp_path / "r.csv.partial"
     process = subprocess.Popen(command(*args), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -120,7 +124,7 @@ def test_a_killed_audit_goes_on_to_the_same_bytes(place: Place, tmp_path: Path) 
     before = journal.read_bytes().count(b"\n") - 1
     assert 2 <= before < 182 / 32
     journal.write_bytes(journal.read_bytes()[:-7])  # and a torn end
-    result = shell(*args)
+    result = run(*args)
     assert result.code == 1
     assert "note: going on after " in result.err
     assert (tmp_path / "r.csv").read_bytes() == place.results

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from cli_support import Run, calibration, failed
+from cli_support import Run, calibration, copied, failed, in_steps
 
 from mnemoscope import CalibrationFile, Setting, embedded
 from mnemoscope_runtime import Bundle
@@ -64,18 +64,20 @@ def test_no_such_precision(run: Run) -> None:
 
 @pytest.mark.parametrize(
     ("detector", "backend", "steps"),
-    [("attention-entropy", "torch", 1), ("tiled-l2", "onnxruntime", 50)],
+    [("attention-entropy", "torch", 1), ("tiled-l2", "onnxruntime", 5)],
 )
 def test_audits_with_detectors_that_need_pytorch(
-    run: Run, tmp_path: Path, detector: str, backend: str, steps: int
-) -> None:
+    run: Run, bundle_dir: Path, model_dir: Path, tmp_path: Path, detector: str, backend: str,
+    steps: int,
+) -> None:  # fmt: skip
+    bundle = in_steps(copied(bundle_dir, tmp_path / "bundle"), 5)
     known, prompts, output = (tmp_path / name for name in ("c.json", "p.txt", "r.jsonl"))
     prompts.write_text("a cat\na dog in the rain\n")
-    setting = Setting(Bundle.open(embedded.BUNDLE).id, backend, detector, steps, 2)
+    setting = Setting(Bundle.open(bundle).id, backend, detector, steps, 2)
     CalibrationFile((calibration(setting, 0.0),)).write(known)
-    args = ("audit", prompts, "-o", output, "--calibration", known, "--detector", detector)
-    args = (*args, "--steps", steps, "--noises", 2, "--backend", backend)
-    assert run(*args, "--model", embedded.MODEL).code in (0, 1)
+    args = ("audit", prompts, "-o", output, "--bundle", bundle, "--calibration", known)
+    args = (*args, "--detector", detector, "--steps", steps, "--noises", 2, "--backend", backend)
+    assert run(*args, "--model", model_dir).code in (0, 1)
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     scores = [row["score"] for row in rows]
     assert len(scores) == 2
