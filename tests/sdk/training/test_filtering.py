@@ -10,6 +10,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from diffusers import DDIMScheduler, DDPMScheduler, UNet2DConditionModel
+from one_block import one_block
 from predictions import both_models
 from torch import Tensor
 
@@ -135,13 +136,7 @@ def test_autocast_judges_nearly_alike(model: StableDiffusion, batch: dict[str, T
 
 
 def test_a_compiled_unet_judges_alike(model: StableDiffusion, batch: dict[str, Tensor]) -> None:
-    """One of a single block, for compilers take their time."""
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        8, block_out_channels=(32,), layers_per_block=1, cross_attention_dim=32,
-        down_block_types=("CrossAttnDownBlock2D",), mid_block_type=None,
-        up_block_types=("CrossAttnUpBlock2D",),
-    )  # fmt: skip
+    unet = one_block()
     compiled = torch.compile(unet, backend="eager")
     expected = judge(make(model, HardThreshold(1.0)), unet, batch)
     prediction = compiled(**_named(batch)).sample
