@@ -44,6 +44,7 @@ pytest_plugins = [
     "screening_support",
     "shared",
     "slow",
+    "walked",
 ]
 
 
@@ -88,13 +89,12 @@ def open_dir(model: StableDiffusion, shared: Shared) -> Path:
 
 @pytest.fixture(scope="session")
 def float16_dir(model: StableDiffusion, shared: Shared) -> Path:
-    """The export of `model` in float16, with taps and a graph that stops at the last one."""
+    """The export of `model` in float16, with taps."""
     from mnemoscope_export import ExportOptions, Tolerance, export_bundle
 
     options = ExportOptions(
-        noises=3, seed=7, taps="auto", until="up_blocks.1.resnets.0", precision="float16",
-        tolerance=Tolerance(0.02),
-    )  # fmt: skip
+        noises=3, seed=7, taps="auto", precision="float16", tolerance=Tolerance(0.02)
+    )
     return shared(
         f"float16/{model.prediction_type}", lambda out: export_bundle(model, out, options)
     )

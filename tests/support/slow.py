@@ -49,14 +49,20 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
     with pytest.MonkeyPatch.context() as patch:
         if not is_slow(item):
             patch.setattr(subprocess.Popen, "__init__", _no_python(subprocess.Popen.__init__))
             patch.setattr(BaseProcess, "start", _refuse("starts another Python"))
             if "torch" in sys.modules:
                 patch.setattr("torch.onnx.export", _refuse("exports a graph"))
-        return (yield)
+        result = yield
+    if nextitem is not None and nextitem.path != item.path and "export" in nextitem.path.parts:
+        gc.collect()  # exports do so, several times each, and would look at all that others left
+        gc.freeze()
+    return result
 
 
 def _turn(item: pytest.Item) -> int:

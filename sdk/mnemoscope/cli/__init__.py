@@ -13,6 +13,7 @@ import os
 import sys
 import traceback
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,14 @@ def _options(
     pass
 
 
+@cache
+def _command() -> TyperGroup:
+    """What all signatures come to, put together once: it takes a moment."""
+    command = typer.main.get_command(app)
+    assert isinstance(command, TyperGroup)
+    return command
+
+
 def main() -> None:
     """Run the command line; errors of ours become one clear line and an exit code."""
     _open_closed()
@@ -119,7 +128,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # prompts are in any script, locales are not
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
-        app(prog_name="mnemoscope")
+        _command()(prog_name="mnemoscope")
     except MnemoscopeError as error:
         _fail(error, error.exit_code)
     except OSError as error:  # stdout on a full disk, for one

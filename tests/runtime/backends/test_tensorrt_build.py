@@ -259,19 +259,19 @@ def test_options_of_the_other_library(
 
 @pytest.mark.usefixtures("rtx")
 def test_by_default_every_graph_is_built(
-    run: Run, float16_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, open_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a graph stops at the last tap, too: what opens the bundle asks for that one."""
     monkeypatch.setattr(tensorrt, "_plan", lambda *_: b"engine")
-    result = run("build", float16_dir, "--engines", tmp_path)
+    result = run("build", open_dir, "--engines", tmp_path)
     assert result.code == 0, result.err
     built = {path.name.split(".")[1] for path in tmp_path.glob("*.engine")}
     assert built == {"screen", "taps", "step", "text_encoder"}
 
 
 @pytest.mark.usefixtures("rtx")
-def test_the_graph_that_stops_at_a_tap_builds(float16_dir: Path) -> None:
-    assert check_plan(Bundle.open(float16_dir), "taps").startswith("TensorRT for RTX ")
+def test_the_graph_that_stops_at_a_tap_builds(open_dir: Path) -> None:
+    assert check_plan(Bundle.open(open_dir), "taps").startswith("TensorRT for RTX ")
 
 
 @pytest.mark.usefixtures("rtx")

@@ -12,10 +12,10 @@ from mnemoscope_runtime import Bundle, CalibrationError, InputError, IntegrityEr
 from mnemoscope_runtime.bundle import MANIFEST
 from mnemoscope_runtime.signatures import signature_of
 
-from ... import embedded
 from ...calibration import CalibrationFile, Setting
 from ...detectors import find_statistic
 from ...screening.opening import CALIBRATION, own_calibration
+from ...shipped import bundle_at
 from ..service.options import MODEL, is_name
 from ..service.v2.tensors import encode_texts
 from .config import WARMUP, Scheduling, config_text
@@ -44,8 +44,8 @@ def write_model(
 
     Args:
         repository: The model repository, which may hold other models and is made if need be.
-        bundle: Directory that `mnemoscope export` wrote: the embedded one by default. What is
-            copied is what was verified.
+        bundle: Directory that `mnemoscope export` wrote, or the name of one that ships: the
+            embedded one by default. What is copied is what was verified.
         options: How the model measures.
         scheduling: How Triton runs it.
         name: What clients call it.
@@ -70,7 +70,7 @@ def write_model(
         raise InputError(
             f"Triton's model cannot be called {name!r:.80}. Use letters, digits, _, . and -."
         )
-    opened = Bundle.open(embedded.BUNDLE if bundle is None else bundle, trust=options.trust)
+    opened = Bundle.open(bundle_at(bundle), trust=options.trust)
     known = own_calibration(opened.path) if calibration is None else Path(calibration)
     lacking = _lacking(opened, known, options)
     out = Path(repository) / name
@@ -107,7 +107,7 @@ def check_place(repository: Path, name: str = MODEL, *, overwrite: bool) -> None
 def _lacking(bundle: Bundle, file: Path | None, options: ModelOptions) -> CalibrationError | None:
     """Why there are no verdicts in the setting that is wanted; None if there are."""
     known = CalibrationFile(()) if file is None else CalibrationFile.read(file, trust=options.trust)
-    known.check(bundle.id)
+    known.check(bundle.id, bundle.path)
     noises = options.noises or bundle.manifest.noise_bank.shape[0]
     statistic = find_statistic(options.detector).name
     setting = Setting(bundle.id, options.backend, statistic, options.steps, noises)

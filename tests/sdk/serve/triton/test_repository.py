@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from cli_support import Run, calibrate, copied, damaged, failed, foreign
 
 from mnemoscope import Detector, embedded
+from mnemoscope.screening.opening import own_calibration
 from mnemoscope.serve.triton import ModelOptions, write_model
 from mnemoscope.serve.triton.config import Scheduling
 from mnemoscope.signing import make_keys, private_key, sign
@@ -31,6 +33,15 @@ def test_another_calibration_takes_the_place_of_its_own(tmp_path: Path) -> None:
         found = detector.calibrated()
         assert found is not None
         assert found.threshold == pytest.approx(0.25)
+
+
+def test_what_ships_goes_by_its_name(tmp_path: Path) -> None:
+    written = write_model(tmp_path, "embedded-flow")
+    assert Bundle.open(written / "1/bundle").id == Bundle.open(embedded.FLOW_BUNDLE).id
+    with pytest.raises(InputError, match="Did you mean embedded-flow"):
+        write_model(tmp_path, "embeded-flow", name="other")
+    with pytest.raises(CalibrationError, match=f"which {re.escape(str(embedded.BUNDLE))} is"):
+        write_model(tmp_path, calibration=own_calibration(embedded.FLOW_BUNDLE), name="other")
 
 
 def test_only_a_model_of_tritons_is_replaced(tmp_path: Path) -> None:
