@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import warnings
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import pytest
 import torch
@@ -16,12 +18,14 @@ from diffusers import StableDiffusionPipeline
 from pipelines import build_xl
 from predictions import both_models
 from torch import Tensor
+from torch.nn import Module
 from transformers import CLIPTextModel
 
 from mnemoscope import embedded
 from mnemoscope_export import ExportOptions, LoadOptions, StableDiffusion, export_bundle, noise_bank
 from mnemoscope_export.models import loading
 from mnemoscope_export.models.checkpoint import load_network
+from mnemoscope_export.torch import witness
 from mnemoscope_export.torch.reference import measure
 from mnemoscope_export.torch.witness import check_against_pipeline
 from mnemoscope_runtime import ExportError, NumericsError
@@ -48,6 +52,28 @@ def test_stable_diffusion_xl(tmp_path: Path) -> None:
         check_against_pipeline(replace(model, force_zeros_for_empty_prompt=False), 7.5)
     with pytest.raises(ExportError, match="network's prediction is off"):
         check_against_pipeline(replace(model, pixels=4), 7.5)
+
+
+def test_there_are_never_more_than_two_of_a_part(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """diffusers' text encoders are gone when its network comes, though no garbage is collected."""
+    load, held, left = witness._load, list[ref[Any]](), list[int]()
+
+    def watched(model: Any, *, text: bool) -> Any:
+        left.append(sum(each() is not None for each in held))
+        pipeline = load(model, text=text)
+        held.extend(ref(each) for each in pipeline.components.values() if isinstance(each, Module))
+        return pipeline
+
+    monkeypatch.setattr(witness, "_load", watched)
+    gc.disable()
+    try:
+        check_against_pipeline(StableDiffusion.load(model_dir), 7.5)
+    finally:
+        gc.enable()
+    assert left == [0, 0]
+    assert held
 
 
 def test_random_weights_are_noticed(

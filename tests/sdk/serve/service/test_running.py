@@ -222,7 +222,10 @@ def test_a_signal_loses_nothing_that_was_sent(sign: signal.Signals) -> None:
     text = MEMORISED.encode()
     tensor = message((1, "prompt"), (2, "BYTES"), (3, 1), (5, message((8, text))))
     asked = message((1, "mnemoscope"), (5, tensor), (6, message((1, "memorized"))))
-    with process("--linger", 2, "--noises", 1) as (made, address, rpc), grpc.insecure_channel(rpc) as channel:
+    with (
+        process("--linger", 2, "--noises", 1) as (made, address, rpc),
+        grpc.insecure_channel(rpc) as channel,
+    ):
         infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         answered(address)
         assert fields(infer(asked, timeout=20))[6] == [b"\1"]
