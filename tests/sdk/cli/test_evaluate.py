@@ -3,8 +3,8 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_support import Run, failed
@@ -13,7 +13,7 @@ from prompt_support import Save
 
 from mnemoscope import DETECTORS, embedded
 from mnemoscope.detector import Detector
-from mnemoscope.evaluate import bootstrap
+from mnemoscope.evaluate import Interval, bootstrap
 
 ON_ENGINES = [name for name, statistic in DETECTORS.items() if not statistic.needs_torch]
 
@@ -42,7 +42,9 @@ def test_the_table(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    quick = partial(bootstrap, repetitions=50)
+    def quick(*scores: Any, **told: Any) -> Interval:
+        return bootstrap(*scores, **told | {"repetitions": 5})
+
     monkeypatch.setattr("mnemoscope.evaluate.table.bootstrap", quick)
     out = tmp_path / "out" / "here"
     result = run(

@@ -27,13 +27,33 @@ from identity_support import PROMPTS, pipe, predicted
 from PIL import Image
 from pipelines import build_pipeline
 
-from mnemoscope import CalibrationError, InputError
+from mnemoscope import Calibration, CalibrationError, InputError
 from mnemoscope.guard import Guard
 from mnemoscope.guard.identity import Identified
 
 __all__ = ["pipe"]
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def untouched() -> Any:
+    """What `pipe` is, for tests that change nothing of it."""
+    found = build_pipeline("epsilon")
+    found.set_progress_bar_config(disable=True)
+    return found
+
+
+@pytest.fixture(scope="module")
+def calibration(untouched: Any) -> Calibration:
+    """Of such a pipeline, whichever; it flags nothing."""
+    return guarded_at(untouched, 1e6)
+
+
+@pytest.fixture(scope="module")
+def expected(untouched: Any) -> torch.Tensor:
+    """What such a pipeline draws."""
+    return predicted(untouched)
 
 
 def in_place(pipe: Any) -> None:
@@ -108,10 +128,10 @@ CHANGES: list[tuple[Callable[[Any], None], str]] = [
 @pytest.mark.filterwarnings("ignore::mnemoscope.guard.MemorizationWarning")
 @pytest.mark.parametrize(("change", "message"), CHANGES)
 def test_what_changes_predictions_is_refused(
-    pipe: Any, change: Callable[[Any], None], message: str
-) -> None:
+    pipe: Any, calibration: Calibration, expected: torch.Tensor, change: Callable[[Any], None],
+    message: str,
+) -> None:  # fmt: skip
     """Between two requests of one guard, and when a guard is made with an old calibration."""
-    calibration = guarded_at(pipe, 1e6)
     with Guard(pipe, calibration=calibration) as guard:
         draw(pipe, PROMPTS)
         found = guard.decisions
@@ -124,14 +144,14 @@ def test_what_changes_predictions_is_refused(
         Guard(pipe, calibration=calibration)
     if change not in (inverted, inverted_anew):  # those matter where their token stands
         drawn = predicted(pipe)  # the witness: there was a reason to refuse
-        assert not torch.equal(drawn.float(), predicted(build_pipeline("epsilon")))
+        assert not torch.equal(drawn.float(), expected)
 
 
 @pytest.mark.filterwarnings("ignore::mnemoscope.guard.MemorizationWarning")
-def test_what_changes_nothing_is_accepted(pipe: Any, tmp_path: Path) -> None:
+def test_what_changes_nothing_is_accepted(
+    pipe: Any, calibration: Calibration, expected: torch.Tensor, tmp_path: Path
+) -> None:
     """Other ways to the same predictions, and the state put back."""
-    calibration = guarded_at(pipe, 1e6)
-    expected = predicted(pipe)
     pipe.save_pretrained(tmp_path)
     saved = StableDiffusionPipeline.from_pretrained(tmp_path)
     saved.set_progress_bar_config(disable=True)
@@ -160,15 +180,14 @@ def test_what_changes_nothing_is_accepted(pipe: Any, tmp_path: Path) -> None:
             torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_a_configuration_that_was_written_into(pipe: Any) -> None:
-    with Guard(pipe, calibration=guarded_at(pipe, 1e6)):
+def test_a_configuration_that_was_written_into(pipe: Any, calibration: Calibration) -> None:
+    with Guard(pipe, calibration=calibration):
         pipe.text_encoder.config.hidden_act = "relu"
         with pytest.raises(CalibrationError, match="text_encoder configuration changed"):
             draw(pipe, PROMPTS)
 
 
-def test_weights_in_fewer_bits_are_another_state(pipe: Any) -> None:
-    calibration = guarded_at(pipe, 1e6)
+def test_weights_in_fewer_bits_are_another_state(pipe: Any, calibration: Calibration) -> None:
     apply_layerwise_casting(pipe.unet, torch.float8_e4m3fn, torch.float32)
     with pytest.raises(CalibrationError, match="made on weights"):
         Guard(pipe, calibration=calibration)
@@ -194,10 +213,10 @@ def test_what_encodes_the_pictures_that_requests_start_from(pipe: Any) -> None:
             draw(other, PROMPTS, **told)
 
 
-def test_schedulers(pipe: Any) -> None:
+def test_schedulers(pipe: Any, calibration: Calibration) -> None:
     """Another one, and one whose noise levels or methods were replaced."""
     original = pipe.scheduler
-    with Guard(pipe, calibration=guarded_at(pipe, 1e6)):
+    with Guard(pipe, calibration=calibration):
         draw(pipe, PROMPTS)
         for scheduler in (
             EulerDiscreteScheduler.from_config(original.config),
@@ -218,7 +237,9 @@ def test_schedulers(pipe: Any) -> None:
         del original.step
 
 
-def test_embeddings_that_are_swapped_after_the_decision(pipe: Any) -> None:
+def test_embeddings_that_are_swapped_after_the_decision(
+    pipe: Any, calibration: Calibration
+) -> None:
     other, _ = pipe.encode_prompt("a dog", "cpu", 1, False)
 
     def swap(_: Any, __: int, ___: Any, told: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -231,20 +252,21 @@ def test_embeddings_that_are_swapped_after_the_decision(pipe: Any) -> None:
         return {"prompt_embeds": told["prompt_embeds"][-1:]}
 
     told: dict[str, Any] = {"callback_on_step_end_tensor_inputs": ["prompt_embeds"]}
-    with Guard(pipe, calibration=guarded_at(pipe, 1e6)) as guard:
+    with Guard(pipe, calibration=calibration) as guard:
         with pytest.raises(InputError, match="changed after its first step"):
             draw(pipe, PROMPTS, callback_on_step_end=swap, **told)
         draw(pipe, PROMPTS, callback_on_step_end=cut, **told)
     assert guard.decisions[0].action == "pass"
 
 
-def test_calibrations_of_earlier_versions_say_what_to_do(pipe: Any) -> None:
-    found = guarded_at(pipe, 1e6)
-    parts = json.loads(found.setting.backend)
+def test_calibrations_of_earlier_versions_say_what_to_do(
+    untouched: Any, calibration: Calibration
+) -> None:
+    parts = json.loads(calibration.setting.backend)
     old = {name: value for name, value in parts.items() if name not in ("state", "tokens")}
-    calibration = replace(found, setting=replace(found.setting, backend=json.dumps(old)))
+    setting = replace(calibration.setting, backend=json.dumps(old))
     with pytest.raises(CalibrationError, match=r"earlier version.*Calibrate again"):
-        Guard(pipe, calibration=calibration)
+        Guard(untouched, calibration=replace(calibration, setting=setting))
 
 
 @pytest.fixture
@@ -261,9 +283,8 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 def test_a_request_looks_at_no_weights_again_if_nothing_changed(
-    pipe: Any, counting: list[int]
+    pipe: Any, calibration: Calibration, counting: list[int]
 ) -> None:
-    calibration = guarded_at(pipe, 1e6)
     with Guard(pipe, calibration=calibration):
         draw(pipe, PROMPTS)
         counting.clear()
