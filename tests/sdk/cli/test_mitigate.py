@@ -40,6 +40,14 @@ def test_a_memorised_prompt(run: Run, tmp_path: Path) -> None:
         assert image.size == (64, 64)
 
 
+@pytest.fixture
+def few_references(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For prompts that none of the memorised pictures is of."""
+    few = embedded.memorized_pictures()[:2]
+    monkeypatch.setattr(embedded, "memorized_pictures", lambda: few)
+
+
+@pytest.mark.usefixtures("few_references")
 def test_what_is_not_flagged_is_drawn_as_ever(run: Run, tmp_path: Path) -> None:
     mine, usual = tmp_path / "mine.png", tmp_path / "usual.png"
     result = run("mitigate", "a quiet harbour at dawn", "-o", mine)
@@ -282,6 +290,7 @@ def test_auto_is_compared_as_it_is() -> None:
         _names("noise,clamp", known, LADDER, compare=False)
 
 
+@pytest.mark.usefixtures("few_references")
 def test_a_strategy_that_loses_the_prompt_says_so(run: Run, tmp_path: Path) -> None:
     prompt = "a cat, " * 40
     args = (prompt, "--strategy", "guidance", "-o", tmp_path / "a.png", "--format", "json")

@@ -128,10 +128,16 @@ def real() -> Mitigator:
     return Mitigator(LOADED["load"](), *judges, yardstick, sampling)
 
 
+def recited() -> Image.Image:
+    """What the embedded model draws of the memorised prompt."""
+    prompts = [row.prompt for row in embedded.read_prompts("memorized")]
+    return embedded.memorized_pictures()[prompts.index(MEMORIZED)]
+
+
 def test_auto_climbs_until_each_picture_settles(real: Mitigator, detector: Detector) -> None:
     kit = Kit(real.painter, real.yardstick)
     ladder = [Plain("does-nothing"), kit.make("embedding"), kit.make("noise")]
-    references = embedded.memorized_pictures()
+    references = [recited()]
     done = real.auto(MEMORIZED, ladder, detector, [0], references=references)
     assert done.detection is not None
     assert (done.detection.steps, len(done.detection.scores)) == (10, 4)  # the surest there is
@@ -168,9 +174,7 @@ def test_pictures_are_as_wide_as_they_are_drawn(real: Mitigator, mitigator: Miti
 def test_sscd_knows_a_copy_that_is_as_blurred_as_the_vae(real: Mitigator, sscd: SSCD) -> None:
     """Against the picture as it is SSCD sees nothing of that."""
     judges = replace(real, descriptor=sscd)
-    reference = embedded.memorized_pictures()[
-        [row.prompt for row in embedded.read_prompts("memorized")].index(MEMORIZED)
-    ]
+    reference = recited()
     done = judges.mitigate(MEMORIZED, OtherNoise(), [0], references=[reference])
     drawn = [done.originals[0].image]
     assert copy_similarity(sscd, drawn, [reference]) < sscd.copied_above
