@@ -18,11 +18,13 @@ from mnemoscope import (
     Gate,
     InputError,
     Setting,
+    SignatureError,
 )
 from mnemoscope.calibration import Carried, digest
 from mnemoscope.calibration.written import text_of
 from mnemoscope.detectors import Fit
 from mnemoscope.outputs import require_place
+from mnemoscope.signing import make_keys, private_key, sign
 
 
 def test_files_merge_setting_by_setting() -> None:
@@ -246,8 +248,40 @@ def test_two_calibrations_of_one_setting(tmp_path: Path) -> None:
 def test_a_calibration_belongs_to_one_bundle() -> None:
     file = CalibrationFile((made(),))
     file.check("b" * 64)
-    with pytest.raises(CalibrationError, match="made on bundle bbbbbbbbbbbb, not on aaaaaaaaaaaa"):
+    words = "made on bundle bbbbbbbbbbbb, not on aaaaaaaaaaaa"
+    with pytest.raises(CalibrationError, match=f"{words}: its.*calibrate BUNDLE --benign"):
         file.check("a" * 64)
+    with pytest.raises(CalibrationError, match=f"{words}, which here is: .*calibrate here --ben"):
+        file.check("a" * 64, Path("here"))
+
+
+def test_who_trusts_a_key_reads_what_it_signed(tmp_path: Path) -> None:
+    path, public = tmp_path / "c.json", make_keys(tmp_path / "key.pem")
+    CalibrationFile((made(),)).write(path)
+    with pytest.raises(SignatureError):
+        CalibrationFile.read(path, trust=public)
+    sign(path, path.read_bytes(), private_key(tmp_path / "key.pem"))
+    assert CalibrationFile.read(path, trust=public).calibrations == (made(),)
+
+
+@pytest.mark.parametrize(
+    ("backend", "detector", "by_command"),
+    [
+        ("onnxruntime", "magnitude", True),
+        ("openvino:bfloat16", "tap:up_blocks.0", True),
+        ("torch-compiled:float16", "taps", True),
+        ("mine", "magnitude", False),
+        ("mine-torch", "magnitude", False),
+        ("onnxruntime", "mine", False),
+        ("torch", "mine", False),
+    ],
+)
+def test_a_command_is_advised_where_it_knows_the_names(
+    backend: str, detector: str, by_command: bool
+) -> None:
+    told = str(CalibrationFile(()).missing(replace(SETTING, backend=backend, detector=detector)))
+    assert ("`mnemoscope calibrate BUNDLE" in told) is by_command
+    assert ("mnemoscope.calibrate(" in told) is not by_command
 
 
 @pytest.mark.parametrize(
