@@ -238,7 +238,7 @@ class Looks:
     """A copy descriptor for which all pictures are one, or none is like another."""
 
     name = "looks"
-    copied_above = 0.9
+    copied_above: float | None = 0.9
 
     def __init__(self, *, alike: bool) -> None:
         self._alike, self._seen = alike, 0
@@ -276,6 +276,20 @@ class Unusual(Yardstick):
 
     def p_value(self, score: float) -> float:
         return 0.02 if score == 0 else 0.4
+
+
+def test_auto_without_a_known_threshold_asks_for_what_is_usual(
+    mitigator: Mitigator, detector: Detector
+) -> None:
+    """Of how alike two pictures are: what comes out again is refused, and nothing is verified."""
+    for alike, verified in ((True, False), (False, None)):
+        looks = Looks(alike=alike)
+        looks.copied_above = None
+        judged = replace(mitigator, descriptor=looks)
+        judged.usual.__dict__["likeness"] = np.array([0.2, 0.6])
+        done = judged.auto(MEMORIZED, [OtherNoise()], detector, [0])
+        assert (done.flagged_by, done.verified) == ("screening", verified)
+        assert done.after.copy_similarity == float(alike)
 
 
 def test_auto_flags_by_the_score_of_a_picture(
