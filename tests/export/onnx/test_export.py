@@ -200,18 +200,29 @@ def inverted(model: StableDiffusion) -> StableDiffusion:
     return replace(model, tokenizer=tokenizer, text_encoder=encoder)
 
 
-@pytest.mark.parametrize("layout", ["added_tokens.json", "added_tokens_decoder"])
-def test_added_tokens_are_read_as_the_pipeline_reads_them(
-    copy: Path, tmp_path: Path, inverted: StableDiffusion, layout: str
-) -> None:
+def add_tokens(folder: Path, layout: str) -> None:
     added = {token: 1924 + k for k, token in enumerate(ADDED)}
     if layout == "added_tokens.json":
-        (copy / "tokenizer" / layout).write_text(json.dumps(added))
+        (folder / layout).write_text(json.dumps(added))
     else:
         decoder = {id: {"content": token, "special": False} for token, id in added.items()}
-        edit(copy / "tokenizer" / "tokenizer_config.json", added_tokens_decoder=decoder)
+        edit(folder / "tokenizer_config.json", added_tokens_decoder=decoder)
+
+
+@pytest.mark.parametrize("layout", ["added_tokens.json", "added_tokens_decoder"])
+def test_added_tokens_without_embeddings_are_refused(
+    copy: Path, tmp_path: Path, layout: str
+) -> None:
+    add_tokens(copy / "tokenizer", layout)
     with pytest.raises(ExportError, match=r"4 tokens beyond the text encoder's 1,924 embeddings"):
         export_onnx(copy, tmp_path / "no", ONE)
+
+
+def test_added_tokens_are_read_as_the_pipeline_reads_them(
+    copy: Path, tmp_path: Path, inverted: StableDiffusion
+) -> None:
+    """Ids in every layout are compared with transformers' in test_clip_tokenizers."""
+    add_tokens(copy / "tokenizer", "added_tokens_decoder")
     write_text_encoder(inverted, copy / "text_encoder" / "model.onnx")
     export_onnx(copy, tmp_path / "out", ONE)
     prompts = ["a <cat-toy>", "<x>, oil on canvas", "a<x>b", "a cat toy"]
