@@ -77,7 +77,10 @@ TARGETS = {
     ),
     "mnemoscope.audit.confirming.estimates": Target(
         ("sdk/audit/confirming/test_estimates.py",),
-        {"_ends: 1 => 2": "more than all there can be is never likely"},
+        {
+            "_ends: 1 => 2": "more than all there can be is never likely",
+            "total: True => False": "each part has two ends",
+        },
     ),
     "mnemoscope.audit.confirming.findings": Target(
         ("sdk/audit/confirming/test_findings.py",),

@@ -109,6 +109,7 @@ def test_a_journal_of_something_else_is_left_alone(tmp_path: Path, other: Job, w
         assert word in str(caught.value)
     assert str(caught.value).count(" was ") == 1
     assert path.read_bytes() == before
+    Journal.open(path, JOB).close()  # nobody holds it, though its error is still looked at
 
 
 @pytest.mark.parametrize("content", [b"my thesis\n", b"\0" * 100, b"{}\n", b"\xff\n"])
@@ -203,6 +204,8 @@ def test_a_removed_journal_is_gone(tmp_path: Path) -> None:
     with Journal.open(tmp_path / "j", JOB) as journal:
         journal.append("measure", 0, BATCHES[0])
         journal.remove()
+        with pytest.raises(ValueError, match="closed file"):
+            kept(journal)
     assert not (tmp_path / "j").exists()
 
 

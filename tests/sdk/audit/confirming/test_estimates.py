@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from math import comb
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from mnemoscope import InputError
+from mnemoscope import BackendUnavailable, InputError
 from mnemoscope.audit.confirming.estimates import Estimate, Part, recall, share, total
 
 
@@ -49,6 +50,26 @@ def test_what_was_drawn_whole_is_certain() -> None:
     one = total([Part(50, 50, 40), Part(200, 100, 3)])
     other = total([Part(200, 100, 3)])
     assert (one.value, one.low, one.high) == (46, other.low + 40, other.high + 40)
+
+
+def test_intervals_of_several_parts_hold_at_once() -> None:
+    parts, whole = [Part(200, 40, 3), Part(300, 20, 10), Part(90, 30, 0)], Part(7, 7, 2)
+    each = [total([part], 1 - 0.1 / 3) for part in parts]  # Bonferroni's, of those not drawn whole
+    found = total([*parts, whole], 0.9)
+    assert found.low == sum(one.low for one in each) + 2
+    assert found.high == sum(one.high for one in each) + 2
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 1.5, float("nan")])
+def test_levels_that_are_none(level: float) -> None:
+    with pytest.raises(InputError, match="between 0 and 1"):
+        total([Part(10, 5, 1)], level)
+
+
+def test_without_scipy_there_are_no_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    with pytest.raises(BackendUnavailable, match=r"Intervals need SciPy: .*\[calibrate\]"):
+        total([Part(10, 5, 1)])
 
 
 def test_nothing_drawn_is_not_known() -> None:
