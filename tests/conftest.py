@@ -92,8 +92,9 @@ def float16_dir(model: StableDiffusion, shared: Shared) -> Path:
     """The export of `model` in float16, with taps."""
     from mnemoscope_export import ExportOptions, Tolerance, export_bundle
 
+    taps = ["up_blocks.0.resnets.0", "up_blocks.0.resnets.1", "up_blocks.1.resnets.0"]
     options = ExportOptions(
-        noises=3, seed=7, taps="auto", precision="float16", tolerance=Tolerance(0.02)
+        noises=3, seed=7, taps=taps, precision="float16", tolerance=Tolerance(0.02)
     )
     return shared(
         f"float16/{model.prediction_type}", lambda out: export_bundle(model, out, options)

@@ -28,7 +28,7 @@ from mnemoscope.audit.journal import Job, Journal
 from mnemoscope.audit.stages import run
 
 pytestmark = [  # which is not imported here: whoever starts a cluster says first how it is to be
-    pytest.mark.slow,
+    pytest.mark.slow(first=True),  # it waits, mostly
     pytest.mark.skipif(find_spec("ray") is None, reason="needs ray"),
 ]
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
