@@ -125,6 +125,7 @@ TARGETS = {
         ("runtime/graphs/test_walk.py",),
         {
             "_is_text: return False => return None": "both are no",
+            "_Walk._opsets: 0 => 1 (2)": "neither is a version that is read",
             **dict.fromkeys(
                 (
                     "module: 2 => 3 (2)",
@@ -135,6 +136,8 @@ TARGETS = {
                     "check_graph: len(content) > _LARGEST => len(content) >= _LARGEST",
                     "_Walk._attributes: 0 < attribute['i'] <= _LARGEST_COUNT => "
                     "0 < attribute['i'] < _LARGEST_COUNT",
+                    "_Walk._graph: max(len(nodes), len(weights)) > _NODES => "
+                    "max(len(nodes), len(weights)) >= _NODES",
                 ),
                 _LIMIT,
             ),

@@ -222,6 +222,37 @@ def test_attributes_of_every_type() -> None:
                 check_graph(graph_of([node], W), {}.get)
 
 
+@pytest.mark.parametrize(
+    ("operator", "change", "words"),
+    [
+        ("Swish", lambda a: a.ClearField("type"), "of type None"),
+        ("Swish", lambda a: a.ClearField("f"), "is not what it says"),
+        ("Swish", lambda a: a.floats.append(1.0), "is not what it says"),
+        ("Transpose", lambda a: (a.ClearField("ints"), a.floats.append(1.0)), "is not what it"),
+    ],
+)
+def test_attributes_that_hold_something_else(
+    operator: str, change: Callable[[onnx.AttributeProto], object], words: str
+) -> None:
+    told: dict[str, Any] = {"perm": [0]} if operator == "Transpose" else {"alpha": 1.0}
+    node = helper.make_node(operator, ["w"], ["c"], **told)
+    check_graph(graph_of([node], W), {}.get)
+    change(node.attribute[0])
+    with pytest.raises(Refused, match=words):
+        check_graph(graph_of([node], W), {}.get)
+
+
+def test_a_dimension_has_a_size_or_a_name() -> None:
+    content = harmless(
+        lambda made: made.graph.input[0].type.tensor_type.shape.dim.add(dim_param="MARK")
+    )
+    check_graph(content, {}.get)
+    both = b"\x08\x01" + b"\x12\x02MA"  # as long as the name was
+    assert content.count(b"\x12\x04MARK") == 1
+    with pytest.raises(Refused, match="both a size and a name"):
+        check_graph(content.replace(b"\x12\x04MARK", both), {}.get)
+
+
 @pytest.mark.parametrize(("groups", "passes"), [(0, False), (1, True), (2**16, True)])
 def test_what_is_divided_by(groups: int, passes: bool) -> None:
     content = graph_of([helper.make_node("Conv", ["w", "w"], ["c"], group=groups)], W)
