@@ -63,7 +63,7 @@ def naive() -> Iterator[Server]:
     port = free_port()
     command = [
         *(sys.executable, "-m", "uvicorn", "benchmarks.serving.naive:app", "--port", str(port)),
-        *("--no-access-log", "--log-level", "warning"),
+        *("--no-access-log", "--log-level", "warning", "--timeout-keep-alive", "75"),
     ]
     with started(command, cwd=ROOT) as process:
         wait_for(f"http://127.0.0.1:{port}/openapi.json", process)
