@@ -27,7 +27,13 @@ async def while_there(request: Request, work: Coroutine[Any, Any, Result]) -> Re
     task = asyncio.current_task()
     assert task is not None
     leaving = asyncio.ensure_future(_left(request))
-    leaving.add_done_callback(lambda left: None if left.cancelled() else task.cancel())
+    works = True
+
+    def cancel(left: asyncio.Future[None]) -> None:
+        if works and not left.cancelled():
+            task.cancel()
+
+    leaving.add_done_callback(cancel)
     try:
         return await work
     except asyncio.CancelledError:
@@ -37,6 +43,7 @@ async def while_there(request: Request, work: Coroutine[Any, Any, Result]) -> Re
         leaving.result()
         raise HTTPException(499, "The client left.") from None
     finally:
+        works = False  # whoever leaves now does not stop the answer halfway
         leaving.cancel()
 
 
