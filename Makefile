@@ -33,7 +33,7 @@ beside: ## one process more: tests of the suite wait for each other, for servers
 
 lowest: $(LOWEST)/installed ## what must work with the lowest versions too
 	$(LOWEST)/bin/python -m pytest -q -o cache_dir=$(LOWEST)/.pytest_cache $(LOWEST_TESTS) \
-		-k "not v_prediction and not draws_with_a_flow"
+		-k "not v_prediction"
 
 page: $(UI)/installed ## mnemoscope ui in a browser, where there is one (Chromium)
 	$(UI)/bin/python -m pytest -q -o cache_dir=$(UI)/.pytest_cache tests/sdk/ui/test_page.py \

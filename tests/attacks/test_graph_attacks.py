@@ -66,15 +66,15 @@ def test_openvino_reads_memory_that_planted_graphs_name(
 
 
 @pytest.mark.slow
-def test_hostile_graphs(light: Path) -> None:
-    """On one backend; none reads a graph before the walk, as the next two tests see."""
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_hostile_graphs(light: Path, backend: str) -> None:
     plant(light, "screen.onnx", harmless())
-    Screener.open(light).close()
+    Screener.open(light, backend=backend)
     said = {}
     for name, make in HOSTILE.items():
         plant(light, "screen.onnx", make())
         try:
-            Screener.open(light).close()
+            Screener.open(light, backend=backend).close()
             said[name] = "it was opened"
         except IntegrityError as error:
             said[name] = str(error)

@@ -31,10 +31,7 @@ def declared() -> set[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
     lists = [each for name, each in extras.items() if name not in ("dev", "docs")]
-    names = [
-        re.split(r"[^\w.-]", line)[0] for each in (project["dependencies"], *lists) for line in each
-    ]
-    return {canonical(name) for name in names}
+    return {name_of(line) for each in (project["dependencies"], *lists) for line in each}
 
 
 def found() -> dict[str, set[str]]:

@@ -60,7 +60,7 @@ def pytest_runtest_protocol(
                 patch.setattr("torch.onnx.export", _refuse("exports a graph"))
         result = yield
     if nextitem is not None and nextitem.path != item.path and "export" in nextitem.path.parts:
-        gc.collect()  # exports do so, several times each, and would look at all that others left
+        gc.collect()  # exports do so too, and would look at all that others left
         gc.freeze()
     return result
 

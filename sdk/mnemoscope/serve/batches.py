@@ -31,6 +31,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Done = TypeVar("Done")
 _log = logging.getLogger(__name__)
+_LATE = 10  # waits after which those who were answered do not come again
 _SOON = 0.05  # seconds after which to come again, before anybody knows how long a request takes
 
 
@@ -43,7 +44,7 @@ class Limits:
             meanwhile waits for all of them; GPUs gain to 32 and more.
         queue: The most that wait; who comes then is refused.
         wait: Seconds that a batch waits at most for more, until it has what was there for each lane
-            just now: who asks alone is answered at once.
+            less than ten times as long ago: who asks alone is answered at once.
         lanes: How many batches are worked off at a time, each in a thread of its own.
         patience: Seconds within which all that is before a request should be done; who would
             wait longer is refused. None: any time.
@@ -123,6 +124,7 @@ class Batches(Closing, Generic[Key, Item, Result]):
         self._busy: set[int] = set()  # lanes with a batch
         self._called = False  # while it is, no batch is begun
         self._crowd = 0  # how many there were of late, those that are worked off too
+        self._ended = -math.inf  # when the last batch was done
         self._accepts = True
         self._ends = False
         self._lanes = [
@@ -290,6 +292,8 @@ class Batches(Closing, Generic[Key, Item, Result]):
 
     def _expected(self) -> int:
         """How many there should soon be for each lane."""
+        if time.perf_counter() - self._ended > _LATE * self.limits.wait:
+            return 0
         return min(self.limits.batch, self._crowd // self.limits.lanes)
 
     def _share(self, requests: int) -> int:
@@ -306,6 +310,7 @@ class Batches(Closing, Generic[Key, Item, Result]):
         seconds = time.perf_counter() - start
         with self._lock:  # before who was answered comes again
             self._crowd = max(len(self._waiting) + self._pace.begun, self._crowd - 1)
+            self._ended = start + seconds
             self._pace.end(lane)
         done = Batch(
             waited=tuple(start - each.since for each in batch),

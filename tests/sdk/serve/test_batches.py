@@ -189,6 +189,15 @@ def test_company_is_what_each_lane_had_of_late() -> None:
             assert [each.result(10) for each in submitted(batches, lone)] == [lone.upper()]
 
 
+def test_a_crowd_of_long_ago_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mnemoscope.serve.batches._LATE", 0)  # any time is long
+    work = Work()
+    work.go.set()
+    with Batches(work, Limits(batch=4, wait=30)) as batches:
+        assert [each.result(10) for each in batches.submit("k", "wxyz")] == list("WXYZ")
+        assert [each.result(10) for each in submitted(batches, "a")] == ["A"]
+
+
 def test_a_lane_leaves_its_share_to_those_that_are_busy() -> None:
     work = Work()
     with Batches(work, Limits(batch=8, lanes=2)) as batches:
