@@ -1,6 +1,7 @@
 """The wheel with only the `onnxruntime` extra, and what the Dockerfile does; no image is built.
 
-The one after the other in one environment, which takes long to fill.
+The one after the other in one environment, whose other packages are this one's: pip finds them
+there, resolves them, and asks no index.
 """
 
 from __future__ import annotations
@@ -11,13 +12,18 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import pytest
 from deploy_support import DOCKERFILES, INSTALLED, instructions
+from linking import link
 from repository import ROOT
+
+TOLD = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
 
 def run(
@@ -50,12 +56,20 @@ def install_the_wheel(environment: Path, folder: Path) -> None:
     wheel = next((folder / "dist").glob("*.whl"))
     bare = run(sys.executable, "-m", "venv", "--without-pip", environment)
     assert bare.returncode == 0, bare.stderr
+    link(required("onnxruntime"), environment)
     installed = run(
         sys.executable, "-m", "pip", "--python", environment / "bin" / "python",
-        "install", "--quiet", "--disable-pip-version-check", "--no-compile",
+        "install", "--quiet", "--disable-pip-version-check", "--no-compile", "--no-index",
         "-c", ROOT / "constraints.txt", f"{wheel}[onnxruntime]",
     )  # fmt: skip
     assert installed.returncode == 0, installed.stderr
+
+
+def required(*extras: str) -> list[str]:
+    """What these extras need of others."""
+    told = TOLD["project"]
+    wanted = (told["optional-dependencies"][extra] for extra in extras)
+    return [*told["dependencies"], *chain.from_iterable(wanted)]
 
 
 def screens_without_torch(environment: Path, folder: Path) -> None:
@@ -84,8 +98,11 @@ def do_the_steps(environment: Path, folder: Path) -> None:
     source = folder / "source"
     copy_context(source)
     steps = instructions(DOCKERFILES[0])["RUN"].replace(INSTALLED, str(environment))
-    steps = steps.replace("python -m venv", f"{sys.executable} -m venv", 1)
-    done = run("sh", "-ec", steps, cwd=source, PIP_NO_COMPILE="1")
+    steps = steps.replace("python -m venv", f"{sys.executable} -m venv --without-pip", 1)
+    [extras] = re.findall(r"'\.\[(.*)\]'$", steps)
+    link(["pip", *TOLD["build-system"]["requires"], *required(*extras.split(","))], environment)
+    quick = {"PIP_NO_COMPILE": "1", "PIP_NO_INDEX": "1"}
+    done = run("sh", "-ec", f"{steps} --no-build-isolation", cwd=source, **quick)
     assert done.returncode == 0, done.stderr
 
 
