@@ -76,7 +76,7 @@ _SDXL = {
 _TINY = {
     "hidden_size": 32,
     "intermediate_size": 64,
-    "num_hidden_layers": 2,
+    "num_hidden_layers": 1,
     "num_attention_heads": 2,
 }
 _TOY = {
@@ -84,7 +84,7 @@ _TOY = {
     "block_out_channels": (32,),
     "down_block_types": ("CrossAttnDownBlock2D",),
     "mid_block_type": None,
-    "up_block_types": ("CrossAttnUpBlock2D",),
+    "up_block_types": ("UpBlock2D",),
     "layers_per_block": 1,
     "attention_head_dim": 2,
     "cross_attention_dim": 32,
