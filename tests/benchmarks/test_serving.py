@@ -28,7 +28,7 @@ ARMS = ("bare engine", "AsyncDetector", "naive endpoint", "serve, HTTP JSON")
 def test_every_arrival_is_answered_or_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--seconds", "0.2", "--rounds", "1", "--load", "0.5", "--load", "3", "--no-triton"]
+    options = ["--seconds", "0.1", "--rounds", "1", "--load", "0.5", "--load", "3", "--no-triton"]
     serving.main([*options, "--queue", "1", "--output", str(tmp_path)])
     report = json.loads((tmp_path / "serving.json").read_bytes())
     arms = (*ARMS, "serve, HTTP binary", "serve, gRPC")
@@ -36,7 +36,7 @@ def test_every_arrival_is_answered_or_refused(
         turns = {row["arm"]: row for row in report["rows"] if row["load"] == load}
         assert set(turns) == set(arms)
         for arm, turn in turns.items():
-            expected = max(2, int(load * report["capacity"] * 0.2))
+            expected = max(2, int(load * report["capacity"] * 0.1))
             assert turn["failed"] == 0, turn["error"]
             assert len(turn["seconds"]) + turn["refused"] == expected
             assert min(turn["seconds"]) > 0
