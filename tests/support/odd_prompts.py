@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import unicodedata
 from collections.abc import Callable
+from functools import cache
 from unicodedata import ucd_3_2_0
 
 WORDS = ["cat", "Dog", "PAINTING", "of", "a", "the", "Van", "Gogh's", "don't", "we'LL", "1889"]
@@ -50,7 +51,12 @@ def odd_strings() -> list[str]:
             lambda text: unicodedata.normalize("NFD", text),
         ]
         strings.append(dice.choice(forms)(text))
-    # characters of Unicode 3.2: libraries differ in which newer ones they know
-    assigned = [c for c in map(chr, range(0x110000)) if ucd_3_2_0.category(c) not in ("Cn", "Cs")]
-    strings += ["".join(dice.choices(assigned, k=dice.randint(1, 60))) for _ in range(400)]
+    strings += ["".join(dice.choices(_known(), k=dice.randint(1, 60))) for _ in range(400)]
     return strings
+
+
+@cache
+def _known() -> tuple[str, ...]:
+    """Characters of Unicode 3.2: libraries differ in which newer ones they know."""
+    every = map(chr, range(0x110000))
+    return tuple(each for each in every if ucd_3_2_0.category(each) not in ("Cn", "Cs"))
