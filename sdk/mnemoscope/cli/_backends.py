@@ -17,8 +17,8 @@ from mnemoscope_runtime.manifest import Precision
 from mnemoscope_runtime.wording import pip_install
 
 from .. import embedded
+from ..quiet import quiet_libraries
 from ._options import say
-from ._quiet import quiet_libraries
 
 __all__ = ["choose_backend", "is_torch", "options_of_each", "say_unused"]
 

@@ -11,8 +11,8 @@ import typer
 from mnemoscope_runtime import InputError
 
 from ..detectors import CopySimilarity, Statistic, TiledL2, open_statistics
+from ..quiet import quiet_libraries
 from ._backends import is_torch
-from ._quiet import quiet_libraries
 
 __all__ = ["ModelOption", "check_model", "open_detectors"]
 

@@ -31,6 +31,7 @@ from ..detector import Detector
 from ..drawing.generate import require_torch
 from ..drawing.known_descriptors import descriptor_file
 from ..prompts.printable import counted
+from ..quiet import quiet_libraries
 from ..screening.opening import read_calibration
 from ._backends import choose_backend, say_unused
 from ._detectors import ModelOption, check_model, open_detectors
@@ -50,7 +51,6 @@ from ._options import (
     takes_first_stage,
     verdict_code,
 )
-from ._quiet import quiet_libraries
 from ._stages import stages_shown
 from ._workers import OnRay, takes_ray
 

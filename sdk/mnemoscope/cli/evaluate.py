@@ -23,6 +23,7 @@ from ..evaluate.paper import GUIDANCE, INFERENCE_STEPS, follow, load_model, scor
 from ..evaluate.pictures import blank
 from ..evaluate.report import Evaluation, Grid
 from ..prompts import read_labelled_file
+from ..quiet import quiet_libraries
 from ..screening.opening import open_screener
 from ._backends import choose_backend, say_unused
 from ._detectors import ModelOption, check_model, open_detectors
@@ -37,7 +38,6 @@ from ._options import (
     say,
     takes_backend_options,
 )
-from ._quiet import quiet_libraries
 
 __all__ = ["command"]
 

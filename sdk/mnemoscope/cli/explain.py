@@ -39,6 +39,7 @@ from ..explain.pictures import show, show_flagged, show_summary, to_html
 from ..explain.words import words_of
 from ..prompts import read_prompt_file
 from ..prompts.printable import json_text, printable
+from ..quiet import quiet_libraries
 from ._backends import choose_backend, say_unused
 from ._options import (
     EXIT_CODES,
@@ -59,7 +60,6 @@ from ._options import (
     takes_backend_options,
     verdict_code,
 )
-from ._quiet import quiet_libraries
 from ._writers import opened
 
 __all__ = ["EPILOG", "command"]

@@ -13,10 +13,10 @@ from mnemoscope_runtime.backends.tensorrt.library import import_library
 from mnemoscope_runtime.manifest import Follows, Precision
 from mnemoscope_runtime.wording import pip_install
 
+from ..quiet import quiet_libraries
 from ..serve.triton import check_place, write_model
 from ._loading import LatentSizeOption, Loading, say_if_cut, sides_of, takes_loading
 from ._options import say, stages
-from ._quiet import quiet_libraries
 from .build import check_builds
 
 if TYPE_CHECKING:

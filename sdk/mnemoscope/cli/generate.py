@@ -9,9 +9,9 @@ import typer
 
 from ..drawing.generate import generate, require_torch
 from ..drawing.sheets import ENDINGS, write_sheet
+from ..quiet import quiet_libraries
 from ._loading import LatentSizeOption, Loading, sides_of, takes_loading
 from ._options import require_place, stages
-from ._quiet import quiet_libraries
 
 __all__ = ["command"]
 

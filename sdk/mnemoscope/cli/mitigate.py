@@ -20,6 +20,7 @@ from ..detector import Detector
 from ..drawing.alignment import load_alignment
 from ..drawing.sheets import ENDINGS, write_sheet
 from ..plotting import require_plots
+from ..quiet import quiet_libraries
 from ..screening.opening import own_calibration
 from ._backends import say_unused
 from ._comparison import LEARNT_ON, lists_of, write_comparison
@@ -47,7 +48,6 @@ from ._options import (
     stages,
     takes_backend_options,
 )
-from ._quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from ..mitigate import Sampling

@@ -20,7 +20,6 @@ from ._options import (
     TrustOption,
     takes_backend_options,
 )
-from ._quiet import quiet_libraries
 
 __all__ = ["EPILOG", "command"]
 
@@ -66,7 +65,6 @@ def command(
 
     Needs the extra `ui`, for pictures and gradients `torch` too.
     """
-    quiet_libraries()
     wanted = UiOptions(
         host=host,
         port=port,

@@ -33,6 +33,7 @@ from ..explain import (
 )
 from ..explain.edits import Alternatives
 from ..explain.word_kinds import Lexicon
+from ..quiet import quiet_libraries
 from ..screening.detection import Detection
 from ..screening.opening import read_calibration
 from .options import UiOptions
@@ -199,6 +200,7 @@ class Desk(Closing):
     def _attribution(self, method: Method) -> Attribution:
         with self._lock:
             if method not in self._attributions:
+                quiet_libraries()
                 loaded = load_model(self.options.model)
                 self._attributions[method] = load_attribution(method, loaded)
             return self._attributions[method]

@@ -18,6 +18,7 @@ from ..drawing.copy_detection import (
     load_descriptor,
 )
 from ..prompts.printable import printable
+from ..quiet import quiet_libraries
 from .desk import Desk
 from .runs import Run
 
@@ -138,6 +139,7 @@ class Studio:
                 f"Pictures are drawn by the model that {options.bundle} was exported from, which a "
                 "bundle does not hold. Start the page with --model."
             )
+        quiet_libraries()
         sides = LoadOptions(latent_size=bundle.manifest.noise_bank.shape[2:])
         painter = replace(Painter.load(options.model, options=sides), watch=self._watch)
         sampling = Sampling.of(bundle.manifest)
