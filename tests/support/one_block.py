@@ -1,4 +1,4 @@
-"""A UNet of a single block for the toys of `pipelines`: compilers take their time for more."""
+"""A UNet of a single level for the toys of `pipelines`: exporters and compilers take long."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ import torch
 from diffusers import UNet2DConditionModel
 
 
-def one_block(seed: int = 0) -> UNet2DConditionModel:
-    """With random weights, for latents of 8x8 and embeddings of 32."""
+def one_block(seed: int = 0, *, resnets: int = 1, channels: int = 4) -> UNet2DConditionModel:
+    """With random weights, for latents of 8x8 and embeddings of 32; nothing attends on the way up.
+
+    Args:
+        seed: Of the weights.
+        resnets: On the way down, each with an attention; on the way up there is one more.
+        channels: That it is given.
+    """
     torch.manual_seed(seed)
     return UNet2DConditionModel(
-        8, block_out_channels=(32,), layers_per_block=1, cross_attention_dim=32,
+        8, channels, 4, block_out_channels=(32,), layers_per_block=resnets, cross_attention_dim=32,
         down_block_types=("CrossAttnDownBlock2D",), mid_block_type=None,
-        up_block_types=("CrossAttnUpBlock2D",),
+        up_block_types=("UpBlock2D",),
     )  # fmt: skip

@@ -69,15 +69,23 @@ def text_config(tokenizer: CLIPTokenizer, **fields: int) -> CLIPTextConfig:
 
 
 def build_pipeline(
-    prediction_type: str, seed: int = 0, resnets: int = 1
+    prediction_type: str,
+    seed: int = 0,
+    *,
+    unet: UNet2DConditionModel | None = None,
+    text_layers: int = 2,
 ) -> StableDiffusionPipeline:
-    """A Stable Diffusion with random weights: 8x8x4 latents, two levels of `resnets`."""
+    """A Stable Diffusion with random weights: 8x8x4 latents, two levels of one resnet.
+
+    What is exported for something else than its layout has a smaller `unet`, and less of a text
+    encoder.
+    """
     torch.manual_seed(seed)
     tokenizer = CLIPTokenizer.from_pretrained(embedded.MODEL / "tokenizer")
-    text_encoder = CLIPTextModel(text_config(tokenizer, num_hidden_layers=2))
-    unet = UNet2DConditionModel(
+    text_encoder = CLIPTextModel(text_config(tokenizer, num_hidden_layers=text_layers))
+    unet = unet or UNet2DConditionModel(
         sample_size=8,
-        layers_per_block=resnets,
+        layers_per_block=1,
         block_out_channels=(16, 32),
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),

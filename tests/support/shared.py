@@ -17,7 +17,7 @@ from repository import ROOT
 
 # what all of it depends on; who asks adds the file that says how it is made
 _SUPPORT = ("pipelines", "onnx_exports", "t5_tokenizers", "qwen_tokenizers", "gemma_tokenizers")
-_SUPPORT += ("charsmaps",)
+_SUPPORT += ("charsmaps", "one_block")
 _SOURCES = ("export", "runtime", *(f"tests/support/{name}.py" for name in _SUPPORT))
 _TOOLS = ("torch", "diffusers", "transformers", "tokenizers", "numpy", "onnx", "onnx-ir")
 _TOOLS += ("onnxscript", "onnxruntime", "openvino")

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, StableDiffusionInpaintPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, StableDiffusionInpaintPipeline
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from one_block import one_block
 from PIL import Image
 from pipelines import build_pipeline
 from shared import Shared
@@ -32,10 +33,7 @@ PROMPTS = ["a photo of a cat", "a fox"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    plain = build_pipeline("epsilon")
-    torch.manual_seed(3)
-    config = {**plain.unet.config, "in_channels": 9}
-    del config["_use_default_values"]  # which would be 4 channels
+    plain = build_pipeline("epsilon", unet=one_block(seed=3, channels=9), text_layers=1)
     pipe = StableDiffusionInpaintPipeline(
         vae=AutoencoderKL(
             block_out_channels=(8, 8),
@@ -45,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         text_encoder=plain.text_encoder,
         tokenizer=plain.tokenizer,
-        unet=UNet2DConditionModel.from_config(config),
+        unet=plain.unet,
         scheduler=plain.scheduler,
         safety_checker=None,
         feature_extractor=None,

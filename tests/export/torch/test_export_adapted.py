@@ -15,6 +15,7 @@ import torch
 from adapter_files import write_embedding, write_lora
 from cli_support import Run, failed
 from diffusers import StableDiffusionPipeline
+from one_block import one_block
 from pipelines import build_pipeline
 from shared import Shared
 
@@ -30,7 +31,7 @@ NEGATIVE = "blurry <toy>, bad"
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "epsilon"
-    build_pipeline("epsilon").save_pretrained(folder)
+    build_pipeline("epsilon", unet=one_block()).save_pretrained(folder)
     return folder
 
 

@@ -6,7 +6,7 @@ test_export_variants.py, of a model that predicts velocities.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +31,8 @@ from mnemoscope import (
 from mnemoscope_export import ExportOptions, StableDiffusion, Tolerance, TorchBackend, export_bundle
 from mnemoscope_export.gate import CHECKED_ON, check_parity
 from mnemoscope_export.models.layers import decoder_layers
+from mnemoscope_export.torch.flops import count_flops
+from mnemoscope_export.torch.graphs import ScreenGraph
 from mnemoscope_export.torch.oracle import measure_reference
 from mnemoscope_export.torch.reference import measure
 from mnemoscope_export.torch.taps import Recorder, choose
@@ -38,6 +40,7 @@ from mnemoscope_runtime import Bundle, Engine, Screener, open_backend
 
 LAST = "up_blocks.1.resnets.0"
 TAPS = ("up_blocks.0.resnets.0", "up_blocks.0.resnets.1", LAST)
+SMALL = TAPS[:2]  # of the small model, which has a third resnet behind them
 Hooked = Callable[[str, int, int], NDArray[np.float32]]
 
 
@@ -190,30 +193,34 @@ def test_a_recorder_leaves_the_unet_as_it_was(model: StableDiffusion) -> None:
 # what engines measure
 
 
-def test_the_first_step_is_that_of_pytorch(screener: Screener, model: StableDiffusion) -> None:
-    assert screener.taps == TAPS
+def test_the_first_step_is_that_of_pytorch(
+    screener: Screener, small_model: StableDiffusion
+) -> None:
+    assert screener.taps == SMALL
     found = screener.first_step_taps(PROMPTS)
     for column, noise in enumerate(torch.from_numpy(screener.bundle.noise_bank())):
-        expected = with_hooks(model, PROMPTS, noise[None], 981, TAPS)
+        expected = with_hooks(small_model, PROMPTS, noise[None], 981, SMALL)
         np.testing.assert_allclose(found[:, column], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_sampler_is_that_of_pytorch(screener: Screener, model: StableDiffusion) -> None:
+def test_the_sampler_is_that_of_pytorch(screener: Screener, small_model: StableDiffusion) -> None:
     [part] = screener.parts(PROMPTS[:2], noises=2)
     walked = list(screener.walk(part, screener.timesteps[:3]))
     assert [seen.timestep for seen in walked] == list(screener.timesteps[:3])
     for seen in walked:
         for row, column in np.ndindex(2, 2):
             latents = torch.from_numpy(seen.latents[row, column][None])
-            expected = with_hooks(model, PROMPTS[row : row + 1], latents, seen.timestep, TAPS)
+            expected = with_hooks(
+                small_model, PROMPTS[row : row + 1], latents, seen.timestep, SMALL
+            )
             np.testing.assert_allclose(seen.taps[row, column], expected[0], rtol=1e-4)
 
 
 @pytest.mark.parametrize("backend", ["openvino", "torch"])
 def test_other_backends(
-    open_dir: Path, screener: Screener, model: StableDiffusion, backend: str
+    open_dir: Path, screener: Screener, small_model: StableDiffusion, backend: str
 ) -> None:
-    runs = TorchBackend(model) if backend == "torch" else backend
+    runs = TorchBackend(small_model) if backend == "torch" else backend
     with Screener.open(open_dir, backend=runs) as other:
         expected = screener.first_step_taps(PROMPTS)
         np.testing.assert_allclose(other.first_step_taps(PROMPTS), expected, rtol=1e-4, atol=1e-4)
@@ -240,7 +247,7 @@ def test_the_empty_prompt_moves_nothing(screener: Screener) -> None:
 def test_nan_is_no_verdict(open_dir: Path) -> None:
     def spoil(graph: str, outputs: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         if graph == "taps":
-            outputs[0][1, 0, 2] = np.nan
+            outputs[0][1, 0, 1] = np.nan
         return outputs
 
     with (
@@ -263,7 +270,7 @@ def test_a_bundle_without_taps(bundle_dir: Path) -> None:
 
 
 def test_a_tap_that_the_bundle_lacks(screener: Screener) -> None:
-    assert screener.require_taps(LAST) == TAPS
+    assert screener.require_taps(SMALL[-1]) == SMALL
     with pytest.raises(InputError, match=r"has no tap 'x'\. Choose one of: up_blocks.*--taps x`"):
         screener.require_taps("x")
 
@@ -276,13 +283,24 @@ def outputs(folder: Path, graph: str) -> list[str]:
     return [value.name for value in found.graph.output]
 
 
+def weights(folder: Path, graph: str) -> dict[str, NDArray[np.float32]]:
+    """Constants, too."""
+    found = onnx.load(folder / f"{graph}.onnx")
+    return {each.name: onnx.numpy_helper.to_array(each) for each in found.graph.initializer}
+
+
+def is_held(buffer: torch.Tensor, weights: Mapping[str, NDArray[np.float32]]) -> bool:
+    same = [each for each in weights.values() if each.shape == buffer.shape]
+    return any(np.allclose(each, buffer.numpy(), atol=1e-5) for each in same)
+
+
 def test_who_has_no_taps_gets_none(bundle_dir: Path) -> None:
     assert b'"taps"' not in (bundle_dir / "manifest.json").read_bytes()
     assert outputs(bundle_dir, "screen") == ["magnitude"]
     assert outputs(bundle_dir, "step") == ["magnitude", "eps_cond", "eps_uncond"]
 
 
-@pytest.mark.parametrize("name", ["taps", f"tap:{LAST}"])
+@pytest.mark.parametrize("name", ["taps", f"tap:{SMALL[-1]}"])
 def test_screening_for_taps_does_not_pay_for_the_rest(open_dir: Path, name: str) -> None:
     backend = Changed(open_backend("onnxruntime", threads=1))
     with Detector.load(open_dir, backend=backend, detector=name) as detector:
@@ -320,43 +338,53 @@ def test_a_bundle_is_verified_whatever_is_loaded(open_dir: Path, tmp_path: Path)
         Detector.load(damaged(open_dir, tmp_path / "copy"), detector="taps")
 
 
-def test_half_precision(model: StableDiffusion, float16_dir: Path) -> None:
+def test_half_precision(small_model: StableDiffusion, float16_dir: Path) -> None:
     bundle = Bundle.open(float16_dir)
     assert bundle.manifest.precision == "float16"
     bank = torch.from_numpy(bundle.noise_bank())
     prompts = ["a photo of a cat", "icon of rocket"]
-    expected = measure(model, prompts, bank, steps=1, taps=TAPS)[:, :, 0, 1:].numpy()
+    expected = measure(small_model, prompts, bank, steps=1, taps=SMALL)[:, :, 0, 1:].numpy()
     with Screener.open(float16_dir, backend=CHECKED_ON["float16"], threads=1) as screener:
-        assert screener.taps == TAPS
+        assert screener.taps == SMALL
         found = screener.first_step_taps(prompts)
     assert 1e-6 < np.abs(found / expected - 1).max() < 0.02
 
 
-def test_a_graph_that_stops(open_dir: Path, bundle_dir: Path) -> None:
-    manifest = Bundle.open(open_dir).manifest
+def test_a_graph_that_stops(open_dir: Path, small_model: StableDiffusion) -> None:
+    """At the last tap; the other has no taps then, and nothing of them."""
+    manifest, bank = Bundle.open(open_dir).manifest, Bundle.open(open_dir).noise_bank()
     assert (outputs(open_dir, "taps"), outputs(open_dir, "screen")) == (
         ["taps"],
         ["magnitude"],
     )
-    assert (open_dir / "screen.onnx").read_bytes() == (bundle_dir / "screen.onnx").read_bytes()
-    assert manifest.flops["taps"] < 0.8 * manifest.flops["screen"]
-    graph = onnx.load(open_dir / "taps.onnx", load_external_data=False).graph
-    assert not [each.name for each in graph.initializer if "up_blocks.1.resnets.1" in each.name]
+    for graph, (taps, stop) in {"screen": ((), False), "taps": (SMALL, True)}.items():
+        alone = ScreenGraph(small_model, torch.from_numpy(bank), 981, taps, stop=stop)
+        assert manifest.flops[graph] == count_flops(alone, alone.one(small_model))
+        held = weights(open_dir, graph)
+        assert any("up_blocks.0.resnets.1." in name for name in held)
+        assert any("up_blocks.0.resnets.2." in name for name in held) is not stop
+    assert manifest.flops["taps"] < 0.85 * manifest.flops["screen"]
+    for name, buffer in alone.named_buffers():
+        if name.startswith("uncond"):  # what they are compared with
+            assert is_held(buffer, held) is (name != "uncond")
+            assert is_held(buffer, weights(open_dir, "screen")) is (name == "uncond")
     assert manifest.parity["taps"]["max_relative_error"] <= 1e-4
 
 
-@pytest.mark.parametrize("tap", [0, 2])
-def test_the_gate_looks_at_every_tap(open_dir: Path, model: StableDiffusion, tap: int) -> None:
+@pytest.mark.parametrize("tap", [0, 1])
+def test_the_gate_looks_at_every_tap(
+    open_dir: Path, small_model: StableDiffusion, tap: int
+) -> None:
     bank = torch.from_numpy(Bundle.open(open_dir).noise_bank())
     reference = measure_reference(
-        model, bank, timestep=981, inference_steps=50, guidance=7.5, taps=TAPS
+        small_model, bank, timestep=981, inference_steps=50, guidance=7.5, taps=SMALL
     )
     check_parity(open_dir, "float32", reference, Tolerance(1e-4))
     wrong = reference.screening.copy()
     wrong[0, 0, 1 + tap] *= 1.001
-    with pytest.raises(ParityError, match=f"The taps graph differs .* in the tap {TAPS[tap]}"):
+    with pytest.raises(ParityError, match=f"The taps graph differs .* in the tap {SMALL[tap]}"):
         check_parity(open_dir, "float32", replace(reference, screening=wrong), Tolerance(1e-4))
     wrong = reference.sampling.copy()
     wrong[1, 2, 1, 1 + tap] = np.nan
-    with pytest.raises(ParityError, match=f"The step graph differs .* in the tap {TAPS[tap]}"):
+    with pytest.raises(ParityError, match=f"The step graph differs .* in the tap {SMALL[tap]}"):
         check_parity(open_dir, "float32", replace(reference, sampling=wrong), Tolerance(1e-4))
