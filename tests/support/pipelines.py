@@ -77,9 +77,11 @@ def build_pipeline(
 ) -> StableDiffusionPipeline:
     """A Stable Diffusion with random weights: 8x8x4 latents, two levels of one resnet.
 
-    What is exported for something else than its layout has a smaller `unet`, and less of a text
-    encoder.
+    One that predicts velocities has linear projections as Stable Diffusion 2 has them, but nothing
+    between the ways down and up, and no attention on the way up. What is exported for something
+    else than its layout has a smaller `unet` yet, and less of a text encoder.
     """
+    velocities = prediction_type == "v_prediction"
     torch.manual_seed(seed)
     tokenizer = CLIPTokenizer.from_pretrained(embedded.MODEL / "tokenizer")
     text_encoder = CLIPTextModel(text_config(tokenizer, num_hidden_layers=text_layers))
@@ -88,11 +90,12 @@ def build_pipeline(
         layers_per_block=1,
         block_out_channels=(16, 32),
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        mid_block_type=None if velocities else "UNetMidBlock2DCrossAttn",
+        up_block_types=("UpBlock2D", "UpBlock2D" if velocities else "CrossAttnUpBlock2D"),
         cross_attention_dim=32,
         attention_head_dim=4,
         norm_num_groups=4,
-        use_linear_projection=prediction_type == "v_prediction",  # as in Stable Diffusion 2
+        use_linear_projection=velocities,
     )
     vae = small_vae()
     return StableDiffusionPipeline(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 T, SIZE = 401, (4, 6)  # samplers begin at 981, the models have 8x8
-TAPS = ("down_blocks.0.downsamplers.0", "up_blocks.1.attentions.1")  # early, and near the end
+TAPS = ("down_blocks.0.downsamplers.0", "up_blocks.1.resnets.1")  # early, and near the end
 # an export takes long: that of velocities has more in it, since a timestep counts twice there, in
 # the UNet and in what its output is turned into
 VARIED: dict[str, dict[str, Any]] = {
