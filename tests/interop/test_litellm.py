@@ -11,7 +11,7 @@ import re
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -106,17 +106,24 @@ def proxy(folder: Path, pictures: Pictures, guard: str) -> Iterator[str]:
         yield base
 
 
-def asked(base: str, prompts: Sequence[str | list[str]]) -> list[dict[str, Any]]:
-    """What OpenAI's client makes of the answers."""
-    run = subprocess.run(
-        [PYTHON, HERE / "in_litellm.py", f"{base}/v1", MASTER],
-        input="".join(f"{json.dumps(each)}\n" for each in prompts),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    return [json.loads(line) for line in run.stdout.splitlines()]
+@contextmanager
+def client(base: str) -> Iterator[Callable[[str | list[str]], dict[str, Any]]]:
+    """What OpenAI's makes of the answer to a prompt; a process of its own."""
+    command = [PYTHON, HERE / "in_litellm.py", f"{base}/v1", MASTER]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as made:
+        assert made.stdin is not None
+        assert made.stdout is not None
+        assert made.stderr is not None
+
+        def ask(prompt: str | list[str]) -> dict[str, Any]:
+            print(json.dumps(prompt), file=made.stdin, flush=True)
+            line = made.stdout.readline()
+            assert line, made.stderr.read()
+            return json.loads(line)
+
+        yield ask
 
 
 def test_the_page_has_the_guardrail_of_the_example() -> None:
@@ -132,10 +139,10 @@ def test_a_proxy_draws_nothing_that_is_memorised(tmp_path: Path, pictures: Pictu
     keys.write_text(KEY)
     guarded = ExitStack()
     guard, _ = guarded.enter_context(running(noises=1, keys=keys))
-    with guarded, proxy(tmp_path, pictures, guard) as base:
-        memorised, clean, empty, long, edited = asked(base, [*PROMPTS, ["a cat"]])
+    with guarded, proxy(tmp_path, pictures, guard) as base, client(base) as ask:
+        memorised, clean, empty, long, edited = map(ask, [*PROMPTS, ["a cat"]])
         guarded.close()
-        [unguarded] = asked(base, ["a cat"])
+        unguarded = ask("a cat")
     assert memorised["status"] == 400
     assert "reproduce a picture that it was trained on" in memorised["message"]
     assert (clean["status"], clean["picture"]) == (200, "UE5H")
@@ -171,7 +178,8 @@ def test_the_middleware_speaks_openais_errors() -> None:
     thread.start()
     try:
         base = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        memorised, clean, empty, long = asked(base, PROMPTS)
+        with client(base) as ask:
+            memorised, clean, empty, long = map(ask, PROMPTS)
     finally:
         server.should_exit = True
         thread.join()
