@@ -40,7 +40,7 @@ T, SIZE = 601, (4, 6)  # of the bundle: the sampler begins at 981, the model has
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sdxl")
-    build_xl().save_pretrained(path)
+    build_xl(small=True).save_pretrained(path)
     return path
 
 
@@ -134,7 +134,7 @@ def test_the_bundle_agrees_with_pytorch(model: StableDiffusionXL, bundle: Path) 
 
 
 def test_bfloat16_comes_close(model: StableDiffusionXL, folder: Path) -> None:
-    """In PyTorch; test_sd3.py exports in it, and test_taps.py a UNet in float16."""
+    """In PyTorch; test_pixart.py exports in it, and test_taps.py a UNet in float16."""
     half = StableDiffusion.load(folder, dtype=torch.bfloat16)
     noises = noise_bank(1, model.latent_shape, seed=0)
     exact = magnitudes(model, PROMPTS[:1], noises, steps=2)

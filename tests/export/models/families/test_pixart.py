@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from cuda_kernels import lacking
 from diffusers import PixArtSigmaPipeline, PixArtTransformer2DModel
 from family_bundles import Family, check_is_named
+from graph_support import kinds
 from odd_prompts import odd_strings
 
 from mnemoscope import Detector, InputError
@@ -21,7 +24,9 @@ from mnemoscope.explain.attribution import Gradient
 from mnemoscope.explain.explanation import Explainer
 from mnemoscope.explain.words import read
 from mnemoscope_export import (
+    ExportOptions,
     denoise,
+    export_bundle,
     load_model,
     noise_bank,
     token_gradients,
@@ -30,6 +35,7 @@ from mnemoscope_export.models.pixart import LAYOUT, TRANSFORMER, PixArtSigma
 from mnemoscope_export.torch.backend import TorchBackend
 from mnemoscope_export.torch.witness import check_against_pipeline
 from mnemoscope_runtime import Bundle, Screener, tokenizer_of
+from mnemoscope_runtime.backends.tensorrt.build import check_plan
 
 PROMPTS = ["A Photo of a cat ", "the end </s> of <pad> it", "word " * 400]
 STEPS = 5
@@ -104,6 +110,21 @@ def test_it_reads_what_its_own_tokenizer_gives(model: PixArtSigma, bundle: Path)
     np.testing.assert_array_equal(found.ids, model.tokenize(prompts).numpy())
     lengths = map(len, model.tokenizer([each.lower().strip() for each in prompts]).input_ids)
     assert found.truncated == tuple(length > 300 for length in lengths)
+
+
+@pytest.mark.slow
+def test_bfloat16(model: PixArtSigma, tmp_path: Path) -> None:
+    """Of all families this one: its export is the shortest."""
+    options = ExportOptions(noises=1, precision="bfloat16")
+    manifest = export_bundle(model, tmp_path / "bundle", options).manifest
+    assert lacking(tmp_path / "bundle") == set()
+    assert manifest.precision == "bfloat16"
+    for graph in manifest.graphs.keys() - {"text_encoder"}:
+        assert kinds(tmp_path / "bundle" / f"{graph}.onnx") == {onnx.TensorProto.BFLOAT16}
+    errors = [figures["max_relative_error"] for figures in manifest.parity.values()]
+    assert 1e-4 < max(errors) < 0.05
+    pytest.importorskip("tensorrt_rtx_bindings", exc_type=ImportError)
+    check_plan(Bundle.open(tmp_path / "bundle"), "screen")
 
 
 def test_a_pipelines_embeddings_are_screened_as_its_prompt(

@@ -9,17 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from cli_support import Run
-from cuda_kernels import lacking
 from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     StableDiffusion3Pipeline,
 )
 from family_bundles import Family
-from graph_support import kinds
 from odd_prompts import odd_strings
 from pipelines import build_sd3
 
@@ -37,7 +34,6 @@ from mnemoscope_export import (
     LoadOptions,
     Lora,
     StableDiffusion,
-    Tolerance,
     denoise,
     export_bundle,
     load_model,
@@ -251,22 +247,6 @@ def test_embeddings_of_another_length(pipeline: Any, screener: Screener) -> None
     detector = Detector(screener, uncalibrated="score")
     with pytest.raises(InputError, match="of 332 tokens, and the bundle takes 333"):
         detector.screen_embeddings(told[:, 1:], pooled)
-
-
-@pytest.mark.slow
-def test_bfloat16(model: StableDiffusion3, tmp_path: Path) -> None:
-    options = ExportOptions(
-        noises=1, precision="bfloat16", tolerance=Tolerance(0.2), inference_steps=STEPS
-    )
-    manifest = export_bundle(model, tmp_path / "bundle", options).manifest
-    assert lacking(tmp_path / "bundle") == set()
-    assert manifest.precision == "bfloat16"
-    for graph in manifest.graphs.keys() - {"text_encoder"}:
-        assert kinds(tmp_path / "bundle" / f"{graph}.onnx") == {onnx.TensorProto.BFLOAT16}
-    errors = [figures["max_relative_error"] for figures in manifest.parity.values()]
-    assert 1e-6 < max(errors) < 0.2
-    pytest.importorskip("tensorrt_rtx_bindings", exc_type=ImportError)
-    check_plan(Bundle.open(tmp_path / "bundle"), "screen")
 
 
 # what is in the way
