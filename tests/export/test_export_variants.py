@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from predictions import SIZE, TAPS, T
+from predictions import SIZE, TAPS, T, of_velocities
 from screening_support import PROMPTS, Changed
 
 from mnemoscope import Detector, InputError
@@ -28,8 +28,6 @@ from mnemoscope_export.torch.flops import count_flops
 from mnemoscope_export.torch.graphs import ScreenGraph
 from mnemoscope_export.torch.reference import measure, measure_at
 from mnemoscope_runtime import Screener, open_backend
-
-one_model = pytest.mark.parametrize("model_dir", ["v_prediction"], indirect=True, scope="session")
 
 
 @torch.no_grad()
@@ -52,7 +50,7 @@ def written_out(model: StableDiffusion, prompt: str, noise: torch.Tensor) -> lis
     return [float(torch.dist(a, b)) for a, b in (outputs, seen[::2], seen[1::2])]
 
 
-@one_model
+@of_velocities
 def test_what_is_measured_is_what_pytorch_says(screener: Screener, model: StableDiffusion) -> None:
     bank = noise_bank(3, (4, *SIZE), seed=7)
     np.testing.assert_array_equal(screener.bundle.noise_bank(), bank.numpy())
@@ -61,7 +59,7 @@ def test_what_is_measured_is_what_pytorch_says(screener: Screener, model: Stable
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
-@one_model
+@of_velocities
 def test_sampling_still_begins_at_its_first_timestep(
     screener: Screener, model: StableDiffusion
 ) -> None:
@@ -74,7 +72,7 @@ def test_sampling_still_begins_at_its_first_timestep(
     assert (np.abs(first / found[:1, :, 0] - 1) > 0.01).all()  # another question
 
 
-@one_model
+@of_velocities
 def test_probes_are_of_the_screening_timestep(screener: Screener) -> None:
     manifest = screener.bundle.manifest
     assert (manifest.timestep, manifest.noise_bank.shape) == (T, (3, 4, *SIZE))
@@ -82,7 +80,7 @@ def test_probes_are_of_the_screening_timestep(screener: Screener) -> None:
     assert screener.probe() < 1e-4
 
 
-@one_model
+@of_velocities
 def test_smaller_latents_cost_less(screener: Screener, model: StableDiffusion) -> None:
     own = ScreenGraph(model, noise_bank(1, model.latent_shape, seed=7), T, TAPS)
     before, after = count_flops(own, own.one(model)), screener.bundle.manifest.flops
@@ -90,7 +88,7 @@ def test_smaller_latents_cost_less(screener: Screener, model: StableDiffusion) -
     assert 0.3 < (after["screen"] - text) / (before - text) < 0.5  # 24 of 64 positions
 
 
-@one_model
+@of_velocities
 def test_rms_knows_the_size(bundle_dir: Path) -> None:
     with Detector.load(bundle_dir, threads=1, uncalibrated="score") as detector:
         [found] = detector.screen(["a cat"])
@@ -98,14 +96,14 @@ def test_rms_knows_the_size(bundle_dir: Path) -> None:
     assert found.rms == pytest.approx(scale * found.score / math.sqrt(4 * SIZE[0] * SIZE[1]))
 
 
-@one_model
+@of_velocities
 def test_its_taps_need_no_other_graph(bundle_dir: Path) -> None:
     backend = Changed(open_backend("onnxruntime", threads=1))
     with Detector.load(bundle_dir, backend=backend, detector="taps"):
         assert backend.loaded == ["screen"]
 
 
-@one_model
+@of_velocities
 @pytest.mark.parametrize("backend", ["openvino", "torch"])
 def test_other_backends_agree(
     bundle_dir: Path, model: StableDiffusion, screener: Screener, backend: str

@@ -19,3 +19,7 @@ VARIED: dict[str, dict[str, Any]] = {
 both_models = pytest.mark.parametrize(
     "model_dir", ["epsilon", "v_prediction"], indirect=True, scope="session"
 )
+# the smaller of the two: also for what could be of either
+of_velocities = pytest.mark.parametrize(
+    "model_dir", ["v_prediction"], indirect=True, scope="session"
+)

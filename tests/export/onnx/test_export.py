@@ -13,7 +13,7 @@ import pytest
 import torch
 from cuda_kernels import lacking
 from onnx_exports import OPTIONS, edit, external, write_text_encoder, write_unet
-from predictions import both_models
+from predictions import both_models, of_velocities
 
 from mnemoscope import ExportError, InputError, ParityError
 from mnemoscope_export import (
@@ -107,6 +107,7 @@ def test_batches_stay_open(onnx_bundle: Path) -> None:
     np.testing.assert_allclose(values, np.tile(values[:1], (30, 1)), rtol=1e-5)
 
 
+@of_velocities
 def test_neither_torch_nor_diffusers_are_needed(onnx_dir: Path, tmp_path: Path) -> None:
     code = (
         "import sys\n"
@@ -128,6 +129,7 @@ def test_neither_torch_nor_diffusers_are_needed(onnx_dir: Path, tmp_path: Path) 
         assert f"\n{graph}: relative error " in done.stderr
 
 
+@of_velocities
 @pytest.mark.parametrize(
     ("opset", "timestep", "ids"),
     [
@@ -152,6 +154,7 @@ def test_other_ways_to_export(
     scores(tmp_path / "out", model, rtol=1e-4)
 
 
+@of_velocities
 def test_half_precision(copy: Path, tmp_path: Path, model: StableDiffusion) -> None:
     half = torch.float16
     write_unet(model, copy / "unet" / "model.onnx", dtype=half, timestep=torch.tensor(1.0).half())
@@ -165,6 +168,7 @@ def test_half_precision(copy: Path, tmp_path: Path, model: StableDiffusion) -> N
     scores(tmp_path / "out", model, rtol=2e-2)
 
 
+@of_velocities
 def test_weights_in_files_of_their_own(copy: Path, onnx_bundle: Path, tmp_path: Path) -> None:
     external(copy)
     bundle = export_onnx(copy, tmp_path / "out", OPTIONS)
@@ -218,6 +222,7 @@ def test_added_tokens_without_embeddings_are_refused(
         export_onnx(copy, tmp_path / "no", ONE)
 
 
+@of_velocities
 def test_added_tokens_are_read_as_the_pipeline_reads_them(
     copy: Path, tmp_path: Path, inverted: StableDiffusion
 ) -> None:
@@ -233,6 +238,7 @@ def test_added_tokens_are_read_as_the_pipeline_reads_them(
         np.testing.assert_allclose(screener.first_step(prompts), expected[..., 0], rtol=1e-4)
 
 
+@of_velocities
 def test_another_timestep_and_size(onnx_dir: Path, model: StableDiffusion, tmp_path: Path) -> None:
     options = ExportOptions(noises=2, seed=7, timestep=401, latent_size=(4, 6))
     manifest = export_onnx(onnx_dir, tmp_path / "out", options).manifest
