@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--load", type=float, action="append", help="shares of capacity")
     parser.add_argument("--queue", type=int, default=16, help="of what is ours: prompts in it")
     parser.add_argument("--lanes", type=int, default=2, help="likewise: batches at a time")
-    parser.add_argument("--wait", type=float, default=0.002, help="likewise: seconds for others")
+    parser.add_argument("--wait", type=float, default=0.0, help="likewise: seconds for others")
     parser.add_argument("--patience", type=float, default=0.015, help="likewise: seconds in it")
     parser.add_argument("--clients", type=Path, default=CLIENTS, help="Python with tritonclient")
     parser.add_argument("--no-triton", action="store_true")

@@ -34,7 +34,8 @@ _SETTINGS = {
     "`--queue 16`": Limits(queue=16),
     "`--queue 16 --patience 0.015`": Limits(queue=16, patience=_PATIENCE),
     "`--queue 16 --lanes 2`": Limits(queue=16, lanes=2),
-    "`--queue 16 --lanes 2 --wait 0.002 --patience 0.015`": Limits(
+    "`--queue 16 --lanes 2 --patience 0.015`": Limits(queue=16, lanes=2, patience=_PATIENCE),
+    "the same with `--wait 0.002`": Limits(
         queue=16, lanes=2, wait=0.002 * _STRETCH, patience=_PATIENCE
     ),
 }
