@@ -17,6 +17,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from cli_support import copied
+from one_thread import Threads
 from repository import ROOT
 from screening_support import CPU
 
@@ -234,8 +235,10 @@ def test_other_provider_than_asked_for(
 
 @pytest.mark.parametrize("threads", [None, 1, 3])
 def test_what_a_session_is_made_with(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, threads: int | None
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, own_threads: Threads, threads: int | None
 ) -> None:
+    defaults = OnnxRuntime.__init__.__kwdefaults__
+    monkeypatch.setitem(defaults, "threads", own_threads[OnnxRuntime])
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     open_backend("onnxruntime", threads=threads).load(bundle, "step")
     model, options, providers = Session.made
