@@ -18,11 +18,13 @@ from transformers import CLIPTokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from odd_prompts import odd_strings
+from one_block import one_block
 from pipelines import build_pipeline
 
 DIR = Path(sys.argv[1])
 
-build_pipeline("v_prediction").save_pretrained(DIR / "pytorch")
+pipeline = build_pipeline("v_prediction", unet=one_block(), text_layers=1)
+pipeline.save_pretrained(DIR / "pytorch")
 exported = ORTStableDiffusionPipeline.from_pretrained(str(DIR / "pytorch"), export=True)
 exported.save_pretrained(DIR / "onnx")
 
