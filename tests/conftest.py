@@ -48,6 +48,12 @@ pytest_plugins = [
 ]
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than cores: a test that waits, as for a server, leaves its core to others."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture(scope="session", params=["epsilon"])
 def model_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved pipeline that predicts noise; `both_models` asks for one of velocities as well."""
@@ -78,27 +84,37 @@ def bundle_dir(model: StableDiffusion, shared: Shared) -> Path:
 
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> StableDiffusion:
-    """One of a single level, of two resnets as Stable Diffusion's: exported in half the time."""
+    """One of a single level, which is exported in half the time."""
+    return _of_one_level(tmp_path_factory, resnets=1)
+
+
+@pytest.fixture(scope="session")
+def open_model(tmp_path_factory: pytest.TempPathFactory) -> StableDiffusion:
+    """Likewise, but with two resnets on the way down as Stable Diffusion has them."""
+    return _of_one_level(tmp_path_factory, resnets=2)
+
+
+def _of_one_level(tmp_path_factory: pytest.TempPathFactory, resnets: int) -> StableDiffusion:
     from one_block import one_block
     from pipelines import build_pipeline
 
     from mnemoscope_export import StableDiffusion
 
     folder = tmp_path_factory.mktemp("models") / "small"
-    unet = one_block(resnets=2)
+    unet = one_block(resnets=resnets)
     build_pipeline("epsilon", unet=unet, text_layers=1).save_pretrained(folder)
     return StableDiffusion.load(folder)
 
 
 @pytest.fixture(scope="session")
-def open_dir(small_model: StableDiffusion, shared: Shared) -> Path:
+def open_dir(open_model: StableDiffusion, shared: Shared) -> Path:
     """One for embeddings of any length, with taps and a graph that stops at the last one."""
     from mnemoscope_export import ExportOptions, export_bundle
 
     options = ExportOptions(
         noises=3, seed=7, taps="auto", until="up_blocks.0.resnets.1", any_length=True
     )
-    return shared("open", lambda out: export_bundle(small_model, out, options))
+    return shared("open", lambda out: export_bundle(open_model, out, options))
 
 
 @pytest.fixture(scope="session")

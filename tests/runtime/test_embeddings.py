@@ -58,13 +58,13 @@ def witness(model: StableDiffusion, embeds: Tensor, empty: Tensor, bank: np.ndar
 
 
 def test_a_long_prompt_in_chunks_is_what_diffusers_unet_says(
-    scores: Detector, small_model: StableDiffusion
+    scores: Detector, open_model: StableDiffusion
 ) -> None:
     bank = scores.screener.bundle.noise_bank()
-    empty = torch.cat([chunked(small_model, "")] * 2, 1)
+    empty = torch.cat([chunked(open_model, "")] * 2, 1)
     short, long = scores.screen([TOWER, LONG], chunks=True)
-    told = chunked(small_model, LONG)
-    assert long.scores == pytest.approx(witness(small_model, told, empty, bank), rel=1e-4)
+    told = chunked(open_model, LONG)
+    assert long.scores == pytest.approx(witness(open_model, told, empty, bank), rel=1e-4)
     assert (long.memorized, long.truncated, long.passes) == (None, False, 6)
     assert long.notes[0].startswith("It was screened as 154 tokens")
     assert short.scores == scores.screen([TOWER])[0].scores
@@ -76,10 +76,10 @@ def test_a_long_prompt_in_chunks_is_what_diffusers_unet_says(
 
 
 def test_embeddings_of_a_prompt_are_the_prompt(
-    detector: Detector, small_model: StableDiffusion
+    detector: Detector, open_model: StableDiffusion
 ) -> None:
     wanted = detector.screen([TOWER, "a cat"])
-    embeds, empty = small_model.embed([TOWER, "a cat"])[0], small_model.embed([""])[0]
+    embeds, empty = open_model.embed([TOWER, "a cat"])[0], open_model.embed([""])[0]
     for baseline in (None, empty, empty.half()):
         found = detector.screen_embeddings(embeds, empty_embeds=baseline, names=[TOWER, "a cat"])
         for one, other in zip(found, wanted, strict=True):
@@ -92,32 +92,32 @@ def test_embeddings_of_a_prompt_are_the_prompt(
     )
 
 
-def test_weights_and_other_baselines_count(scores: Detector, small_model: StableDiffusion) -> None:
-    embeds, other = 1.3 * small_model.embed([TOWER])[0], small_model.embed(["blurry"])[0]
+def test_weights_and_other_baselines_count(scores: Detector, open_model: StableDiffusion) -> None:
+    embeds, other = 1.3 * open_model.embed([TOWER])[0], open_model.embed(["blurry"])[0]
     bank = scores.screener.bundle.noise_bank()
     (found,) = scores.screen_embeddings(embeds.numpy(), empty_embeds=other)
-    assert found.scores == pytest.approx(witness(small_model, embeds, other, bank), rel=1e-4)
+    assert found.scores == pytest.approx(witness(open_model, embeds, other, bank), rel=1e-4)
     assert found.memorized is None
     assert found.prompt == "embeddings 0"
 
 
 def test_a_length_that_is_no_multiple_needs_its_baseline(
-    scores: Detector, small_model: StableDiffusion
+    scores: Detector, open_model: StableDiffusion
 ) -> None:
-    embeds, empty = small_model.embed([TOWER])[0][:, :40], small_model.embed([""])[0][:, :40]
+    embeds, empty = open_model.embed([TOWER])[0][:, :40], open_model.embed([""])[0][:, :40]
     with pytest.raises(InputError, match=r"40 tokens, no multiple of 77.*negative_prompt_embeds"):
         scores.screen_embeddings(embeds)
     (found,) = scores.screen_embeddings(embeds, empty_embeds=empty)
     bank = scores.screener.bundle.noise_bank()
-    assert found.scores == pytest.approx(witness(small_model, embeds, empty, bank), rel=1e-4)
+    assert found.scores == pytest.approx(witness(open_model, embeds, empty, bank), rel=1e-4)
 
 
 def test_no_calibration_applies_to_other_lengths_or_baselines(
-    detector: Detector, small_model: StableDiffusion
+    detector: Detector, open_model: StableDiffusion
 ) -> None:
     with pytest.raises(CalibrationError, match=r"of 77 tokens .*these embeddings are of 154"):
         detector.screen([LONG], chunks=True)
-    a, b = (small_model.embed([each])[0] for each in "ab")
+    a, b = (open_model.embed([each])[0] for each in "ab")
     with pytest.raises(CalibrationError, match=r"and another baseline"):
         detector.screen_embeddings(a, empty_embeds=b)
     cascade = Detector(detector.screener, first=First("magnitude"), uncalibrated="score")
@@ -174,9 +174,9 @@ def test_too_many_chunks(scores: Detector) -> None:
 
 
 def test_a_baseline_for_each_prompt_is_one_if_they_are_equal(
-    scores: Detector, small_model: StableDiffusion
+    scores: Detector, open_model: StableDiffusion
 ) -> None:
-    embeds, empty = small_model.embed([TOWER, "a cat"])[0], small_model.embed(["", ""])[0]
+    embeds, empty = open_model.embed([TOWER, "a cat"])[0], open_model.embed(["", ""])[0]
     one = scores.screen_embeddings(embeds, empty_embeds=empty[:1])
     each = scores.screen_embeddings(embeds, empty_embeds=empty)
     assert [d.score for d in each] == [d.score for d in one]

@@ -40,7 +40,7 @@ from mnemoscope_runtime import Bundle, Engine, Screener, open_backend
 
 LAST = "up_blocks.1.resnets.0"
 TAPS = ("up_blocks.0.resnets.0", "up_blocks.0.resnets.1", LAST)
-SMALL = TAPS[:2]  # of the small model, which has a third resnet behind them
+SMALL = TAPS[:2]  # of models of one level; that of `open_dir` has a third resnet behind them
 Hooked = Callable[[str, int, int], NDArray[np.float32]]
 
 
@@ -193,34 +193,30 @@ def test_a_recorder_leaves_the_unet_as_it_was(model: StableDiffusion) -> None:
 # what engines measure
 
 
-def test_the_first_step_is_that_of_pytorch(
-    screener: Screener, small_model: StableDiffusion
-) -> None:
+def test_the_first_step_is_that_of_pytorch(screener: Screener, open_model: StableDiffusion) -> None:
     assert screener.taps == SMALL
     found = screener.first_step_taps(PROMPTS)
     for column, noise in enumerate(torch.from_numpy(screener.bundle.noise_bank())):
-        expected = with_hooks(small_model, PROMPTS, noise[None], 981, SMALL)
+        expected = with_hooks(open_model, PROMPTS, noise[None], 981, SMALL)
         np.testing.assert_allclose(found[:, column], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_sampler_is_that_of_pytorch(screener: Screener, small_model: StableDiffusion) -> None:
+def test_the_sampler_is_that_of_pytorch(screener: Screener, open_model: StableDiffusion) -> None:
     [part] = screener.parts(PROMPTS[:2], noises=2)
     walked = list(screener.walk(part, screener.timesteps[:3]))
     assert [seen.timestep for seen in walked] == list(screener.timesteps[:3])
     for seen in walked:
         for row, column in np.ndindex(2, 2):
             latents = torch.from_numpy(seen.latents[row, column][None])
-            expected = with_hooks(
-                small_model, PROMPTS[row : row + 1], latents, seen.timestep, SMALL
-            )
+            expected = with_hooks(open_model, PROMPTS[row : row + 1], latents, seen.timestep, SMALL)
             np.testing.assert_allclose(seen.taps[row, column], expected[0], rtol=1e-4)
 
 
 @pytest.mark.parametrize("backend", ["openvino", "torch"])
 def test_other_backends(
-    open_dir: Path, screener: Screener, small_model: StableDiffusion, backend: str
+    open_dir: Path, screener: Screener, open_model: StableDiffusion, backend: str
 ) -> None:
-    runs = TorchBackend(small_model) if backend == "torch" else backend
+    runs = TorchBackend(open_model) if backend == "torch" else backend
     with Screener.open(open_dir, backend=runs) as other:
         expected = screener.first_step_taps(PROMPTS)
         np.testing.assert_allclose(other.first_step_taps(PROMPTS), expected, rtol=1e-4, atol=1e-4)
@@ -350,7 +346,7 @@ def test_half_precision(small_model: StableDiffusion, float16_dir: Path) -> None
     assert 1e-6 < np.abs(found / expected - 1).max() < 0.02
 
 
-def test_a_graph_that_stops(open_dir: Path, small_model: StableDiffusion) -> None:
+def test_a_graph_that_stops(open_dir: Path, open_model: StableDiffusion) -> None:
     """At the last tap; the other has no taps then, and nothing of them."""
     manifest, bank = Bundle.open(open_dir).manifest, Bundle.open(open_dir).noise_bank()
     assert (outputs(open_dir, "taps"), outputs(open_dir, "screen")) == (
@@ -358,8 +354,8 @@ def test_a_graph_that_stops(open_dir: Path, small_model: StableDiffusion) -> Non
         ["magnitude"],
     )
     for graph, (taps, stop) in {"screen": ((), False), "taps": (SMALL, True)}.items():
-        alone = ScreenGraph(small_model, torch.from_numpy(bank), 981, taps, stop=stop)
-        assert manifest.flops[graph] == count_flops(alone, alone.one(small_model))
+        alone = ScreenGraph(open_model, torch.from_numpy(bank), 981, taps, stop=stop)
+        assert manifest.flops[graph] == count_flops(alone, alone.one(open_model))
         held = weights(open_dir, graph)
         assert any("up_blocks.0.resnets.1." in name for name in held)
         assert any("up_blocks.0.resnets.2." in name for name in held) is not stop
@@ -372,12 +368,10 @@ def test_a_graph_that_stops(open_dir: Path, small_model: StableDiffusion) -> Non
 
 
 @pytest.mark.parametrize("tap", [0, 1])
-def test_the_gate_looks_at_every_tap(
-    open_dir: Path, small_model: StableDiffusion, tap: int
-) -> None:
+def test_the_gate_looks_at_every_tap(open_dir: Path, open_model: StableDiffusion, tap: int) -> None:
     bank = torch.from_numpy(Bundle.open(open_dir).noise_bank())
     reference = measure_reference(
-        small_model, bank, timestep=981, inference_steps=50, guidance=7.5, taps=SMALL
+        open_model, bank, timestep=981, inference_steps=50, guidance=7.5, taps=SMALL
     )
     check_parity(open_dir, "float32", reference, Tolerance(1e-4))
     wrong = reference.screening.copy()
