@@ -25,10 +25,10 @@ demo: $(DEMO)/installed ## screen the embedded prompts, without torch
 test: $(OPTIMUM)/installed $(CLIENTS)/installed $(LITELLM)/installed ## all tests
 	$(MAKE) -j2 suite beside
 
-suite: $(DEV)/installed ## a process for every core
+suite: $(DEV)/installed ## a process for every core, and one for when others wait
 	$(DEV)/bin/python -m pytest -n auto --dist worksteal
 
-beside: ## one process more: tests of the suite wait for each other, for servers and for signals
+beside: ## one process more, while the suite starts
 	$(MAKE) page lowest as-avx2 as-plain
 
 lowest: $(LOWEST)/installed ## what must work with the lowest versions too
