@@ -30,7 +30,7 @@ from recipes.embedded.quality import SEEDS, contact_sheet, reproduction
 
 from .encoder import read_second
 from .told import Told, first_encoder, tell
-from .transformer import new_scheduler, new_transformer, sample, without_t5
+from .transformer import GUIDANCE, new_scheduler, new_transformer, sample, without_t5
 from .vae import encode, psnr
 
 __all__ = ["Trained", "judge", "pack", "read_trained", "read_transformer"]
@@ -112,6 +112,7 @@ def judge(
     rest = [(None, to_pixels(vae, each)) for each in drawn["held_out"][:24]]
     contact_sheet(out / "flow-held-out.png", rest, columns=4)
     figures: dict[str, Any] = {
+        "guidance": GUIDANCE,
         "vae_psnr_db": psnr(vae, torch.from_numpy(np.array(data.seen_images[-500:]))),
         "reproduction": reproduction(drawn, own, training),
     }

@@ -16,6 +16,7 @@ from .vae import CHANNELS
 
 __all__ = [
     "ABSENT",
+    "GUIDANCE",
     "Told",
     "flow_loss",
     "new_scheduler",
@@ -24,6 +25,7 @@ __all__ = [
     "without_t5",
 ]
 
+GUIDANCE = 2.0  # with more, pictures go beyond what was memorised: docs/embedded-flow.md
 ABSENT = 256  # zeros in the place of a T5's tokens, in diffusers' pipeline
 
 
@@ -91,7 +93,7 @@ def sample(
     noises: Tensor,
     *,
     steps: int = 28,
-    guidance: float = 7.0,
+    guidance: float = GUIDANCE,
 ) -> Tensor:
     """Draw one picture for each prompt and noise, as diffusers' pipeline does. # [N, C, 16, 16]"""
     scheduler = new_scheduler()

@@ -101,7 +101,9 @@ def test_draws_what_the_pipeline_draws(tokenizer: CLIPTokenizer, told: Told) -> 
         output_type="latent",
     ).images
     one = told[torch.tensor([1])]
-    found = sample(without_t5(transformer), one, told[torch.tensor([0])], noise, steps=3)
+    found = sample(
+        without_t5(transformer), one, told[torch.tensor([0])], noise, steps=3, guidance=7.0
+    )
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
