@@ -39,6 +39,7 @@ pytest_plugins = [
     "exporter",
     "fake_gpu",
     "engine_support",
+    "one_thread",
     "operators",
     "prompt_support",
     "screening_support",

@@ -16,8 +16,6 @@ from mnemoscope_runtime.backends.cover import Profile
 from mnemoscope_runtime.backends.tensorrt import PlanKey, write_plan
 from mnemoscope_runtime.backends.tensorrt.build import BuildOptions, plan_key
 
-pytest_plugins = ["one_thread"]  # for the real ones
-
 Put = Callable[..., Path]
 
 
