@@ -73,7 +73,7 @@ class Choice:
         raise InputError(
             f"None of the {counted(len(self.candidates), 'candidate')} flags {self.target:.3g} of "
             f"the memorised prompts at a false-positive rate of {best.calibration.fpr:.3g}. The "
-            f"best flags {best.tpr:.3f} [{best.low:.3f}, {best.high:.3f}]: "
+            f"best flags {best.tpr:.3f} (95 % confidence: {best.low:.3f} to {best.high:.3f}): "
             f"{best.calibration.setting}. Ask for less (--target-tpr), promise less (--fpr), give "
             "more benign prompts, or try other --steps, --noises and --detector."
         )

@@ -17,14 +17,14 @@ def describe(calibration: Calibration) -> str:
     text = (
         f"{setting}: threshold {calibration.threshold:.5g}. With {percent(1 - calibration.delta)} "
         f"confidence it flags at most {percent(calibration.fpr)} of benign prompts drawn like "
-        f"these {count:,} ({above} of them lie above it; as many can promise "
-        f"{percent(calibration.smallest_fpr, 2)} at best)."
+        f"these {count:,}, of which it flags {above:,}. {count:,} prompts are too few to promise "
+        f"less than {percent(calibration.smallest_fpr, 2)}."
     )
     if (found := calibration.tpr()) is not None:
         rate, low, high = found
         text += (
             f" Of {counted(len(calibration.positives), 'memorised prompt')} it flags "
-            f"{100 * rate:.0f} % [{100 * low:.0f}, {100 * high:.0f}]."
+            f"{100 * rate:.0f} % (95 % confidence: {100 * low:.0f} to {100 * high:.0f} %)."
         )
     if (carried := calibration.carried) is not None:
         text += (

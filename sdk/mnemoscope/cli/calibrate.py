@@ -205,7 +205,8 @@ def names(detectors: str, screener: Screener) -> list[str]:
 def show(choice: Choice) -> None:
     """Print the candidates, the cheapest first."""
     table = Table(
-        *("detector", "steps", "noises", "MFLOP", "threshold", "flags of memorised", ""), box=None
+        *("detector", "steps", "noises", "MFLOP", "threshold", "flags of memorised [95 %]", ""),
+        box=None,
     )
     reached = next((each for each in choice.candidates if each.tpr >= choice.target), None)
     for each in choice.candidates:

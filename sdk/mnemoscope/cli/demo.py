@@ -53,7 +53,8 @@ def command(
         f"AUC {figures['auc']}  TPR@1%FPR {figures['tpr_at_1_percent_fpr']}  "
         f"({len(positives)} memorised against {counted(len(negatives), 'other')}, "
         f"{counted(steps, 'step')}, {counted(len(memorized[0].scores), 'noise')}, "
-        f"{1000 * seconds / count:.1f} ms per prompt on {memorized[0].backend})"
+        f"{1000 * seconds / count:.1f} ms per prompt on {memorized[0].backend}; in brackets: "
+        "95 % intervals)"
     )
     report, picture = output / "demo.json", output / "demo.png"
     write_json(report, figures, memorized, others)

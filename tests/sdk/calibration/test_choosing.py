@@ -77,7 +77,7 @@ def test_none_is_good_enough(rockets: Screener) -> None:
         _ = choice.chosen
     assert str(error.value).startswith(
         "None of the 2 candidates flags 0.5 of the memorised prompts at a false-positive rate of "
-        "0.2. The best flags 0.400 ["
+        "0.2. The best flags 0.400 (95 % confidence: "
     )
     assert "magnitude at 1 step on 2 noises" in str(error.value)
 

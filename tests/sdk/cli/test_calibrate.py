@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,13 @@ def test_calibrate_then_screen(run: Run, bundle_dir: Path, benign: Path, tmp_pat
     one, two, written, plotted = result.out.splitlines()
     assert one.startswith("magnitude at 1 step on 2 noises, onnxruntime, bundle ")
     assert "With 80 % confidence it flags at most 10 % of benign prompts drawn like these 60" in one
-    assert "Of 2 memorised prompts it flags " in two
+    flagged = re.search(
+        r"these 60, of which it flags (\d+)\. 60 prompts are too few to promise", one
+    )
+    assert flagged, one
+    known = CalibrationFile.read(output).calibrations[0]
+    assert int(flagged[1]) == sum(score > known.threshold for score in known.scores)
+    assert re.search(r"less than 2\.6 %\. Of 2 memorised prompts it flags \d+ % \(95 % conf", two)
     assert (written, plotted) == (f"calibration {output}", f"plot {picture}")
     assert Image.open(picture).format == "PNG"
     screened = run(

@@ -175,6 +175,7 @@ def test_demo(
     assert result.code == 0, result.err
     assert "AUC 1.000 [1.000, 1.000]" in result.out
     assert "12 memorised against 24 others" in result.out
+    assert "in brackets: 95 % intervals" in result.out
     assert Image.open(output / "demo.png").format == "PNG"
     assert len(json.loads((output / "demo.json").read_bytes())["detections"]) == 36
 
