@@ -10,7 +10,17 @@ Gradients need the `torch` extra; nothing else here does.
 
 from .attribution import METHODS, Attribution, Gradient, Method, Occlusion, load_attribution
 from .edits import Change, Edit, EditOptions, Edits, find_edits
-from .explanation import DEFAULT, Explainer, Explanation, Token, Word, explain, load_model
+from .explanation import (
+    DEFAULT,
+    Explainer,
+    Explanation,
+    Other,
+    OtherKind,
+    Token,
+    Word,
+    explain,
+    load_model,
+)
 from .trigger_words import KindRow, Summary, Trigger, summarize
 from .vocabulary import Listed, Vocabulary, read_lists
 from .word_kinds import KINDS, Kind, classify, read_lexicon
@@ -32,6 +42,8 @@ __all__ = [
     "Listed",
     "Method",
     "Occlusion",
+    "Other",
+    "OtherKind",
     "Summary",
     "Token",
     "Trigger",

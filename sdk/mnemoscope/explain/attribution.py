@@ -63,11 +63,11 @@ class Occlusion:
         steps: int,
         noises: int | None,
     ) -> dict[Group, float]:
-        """In units of the detector's score; start, end and padding cannot be dropped."""
+        """In units of the detector's score; start, end, padding and spaces cannot be dropped."""
         without = {
             group: edited(reading.read, {span: ""})
             for group in groups
-            if (span := reading.span(group)) is not None
+            if (span := reading.span(group)) is not None and reading.text(group).strip()
         }
         texts = list(dict.fromkeys([reading.read, *without.values()]))
         detections = detector.screen(texts, steps=steps, noises=noises)

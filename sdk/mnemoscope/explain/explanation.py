@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mnemoscope_runtime import BackendUnavailable
 from mnemoscope_runtime.wording import pip_install
@@ -18,10 +18,23 @@ from .edits import Edit
 from .word_kinds import Kind, Lexicon, classify, read_lexicon
 from .words import Group, Reading, Span, read
 
-__all__ = ["DEFAULT", "Explainer", "Explanation", "Token", "Word", "explain", "load_model"]
+__all__ = [
+    "DEFAULT",
+    "Explainer",
+    "Explanation",
+    "Other",
+    "OtherKind",
+    "Token",
+    "Word",
+    "explain",
+    "load_model",
+]
 
 DEFAULT: Method = "occlusion"
 """How words are weighed unless told otherwise."""
+
+OtherKind = Literal["punctuation", "space", "start", "end", "padding"]
+"""What a model reads besides words; the last three are added to every prompt."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +42,7 @@ class Token:
     """A token of a prompt.
 
     Attributes:
-        token: As the vocabulary spells it; "padding" for all that comes after the end together.
+        token: As the vocabulary spells it.
         span: Its characters in the prompt; None for what the tokenizer adds.
         score: What the attribution makes of it; None where it cannot tell.
     """
@@ -37,6 +50,22 @@ class Token:
     token: str
     span: Span | None
     score: float | None
+
+
+@dataclass(frozen=True)
+class Other(Token):
+    """What a model reads besides words, taken together where it stands together.
+
+    Attributes:
+        token: As the vocabulary spells it; "padding" for all of that. Of what stands before and
+            behind every prompt the first token.
+        span: Its characters in the prompt; None for what the tokenizer adds.
+        score: What the attribution makes of it; None where it cannot tell: by occlusion of spaces,
+            and of what is added.
+        kind: What it is.
+    """
+
+    kind: OtherKind
 
 
 @dataclass(frozen=True)
@@ -68,7 +97,7 @@ class Explanation:
         prompt: The prompt.
         score: The detector's; see `Detection`.
         words: Those that the model reads, in the order of the prompt.
-        others: Tokens that belong to no word: punctuation, start, end and padding.
+        others: What is read besides: punctuation, spaces that are tokens, start, end and padding.
         edits: Changes that bring the prompt under the threshold, the best first; of `find_edits`.
         unread: The end of a prompt longer than what the model reads; empty if it reads all.
         method: How words were weighed.
@@ -85,7 +114,7 @@ class Explanation:
     prompt: str
     score: float
     words: tuple[Word, ...]
-    others: tuple[Token, ...]
+    others: tuple[Other, ...]
     edits: tuple[Edit, ...]
     unread: str
     method: Method
@@ -130,7 +159,7 @@ class Explanation:
             "score": self.score,
             "words": words,
             "edits": [edit.as_json() for edit in self.edits],
-            "others": [token(each) for each in self.others],
+            "others": [token(each) | {"kind": each.kind} for each in self.others],
             "unread": self.unread,
             "method": self.method,
             "p_value": self.p_value,
@@ -179,29 +208,33 @@ class Explainer:
         """
         reading = read(self.detector.screener.tokenizer, prompt)
         [detection] = self.detector.screen([prompt], steps=steps, noises=noises)
-        added = [group for group in (reading.start, reading.end, reading.padding) if group]
-        loose: list[Group] = [(k,) for k in reading.loose]
+        others = _others(reading)
         alone: list[Group] = [(k,) for group in reading.groups for k in group]
-        groups = [*reading.groups, *alone, *loose, *added]
+        groups = [*reading.groups, *alone, *others]
         scores = self.attribution.scores(
             self.detector, reading, list(dict.fromkeys(groups)), steps=steps, noises=noises
         )
-        return self._explanation(reading, detection, scores, [*loose, *added])
+        return self._explanation(reading, detection, scores, others)
 
     def _explanation(
         self,
         reading: Reading,
         detection: Detection,
         scores: dict[Group, float],
-        others: list[Group],
+        others: dict[Group, OtherKind],
     ) -> Explanation:
-        def token(group: Group) -> Token:
-            text = "padding" if group == reading.padding else reading.pieces[group[0]].text
-            return Token(text, reading.span(group), scores.get(group))
+        def token(k: int) -> Token:
+            return Token(reading.pieces[k].text, reading.span((k,)), scores.get((k,)))
+
+        def other(group: Group, kind: OtherKind) -> Other:
+            span = reading.span(group)
+            spelled = [reading.pieces[k].text for k in (group if span else group[:1])]
+            text = "padding" if kind == "padding" else "".join(spelled)
+            return Other(text, span, scores.get(group), kind)
 
         kinds = classify(reading.prompt, reading.words, self._lexicon)
         words = tuple(
-            Word(text, span, scores[group], kind, tuple(token((k,)) for k in group))
+            Word(text, span, scores[group], kind, tuple(map(token, group)))
             for text, span, group, kind in zip(
                 reading.texts, reading.words, reading.groups, kinds, strict=True
             )
@@ -210,7 +243,7 @@ class Explainer:
             prompt=reading.prompt,
             score=detection.score,
             words=words,
-            others=tuple(token(group) for group in others),
+            others=tuple(other(group, kind) for group, kind in others.items()),
             edits=(),
             unread=reading.unread,
             method=self.attribution.method,
@@ -223,6 +256,15 @@ class Explainer:
             backend=detection.backend,
             bundle=detection.bundle,
         )
+
+
+def _others(reading: Reading) -> dict[Group, OtherKind]:
+    """The tokens that belong to no word, and what they are."""
+    found: dict[Group, OtherKind] = {
+        group: "punctuation" if reading.text(group).strip() else "space" for group in reading.loose
+    }
+    found |= {reading.start: "start", reading.end: "end", reading.padding: "padding"}
+    return {group: kind for group, kind in found.items() if group}
 
 
 def explain(

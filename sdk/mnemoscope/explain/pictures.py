@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +15,7 @@ from mnemoscope_runtime.wording import counted
 from ..prompts.printable import printable
 from ..templates import render
 from .edits import Edit
-from .explanation import Explanation, Token
+from .explanation import Explanation, Word
 from .trigger_words import Summary
 
 __all__ = ["coloured", "heated", "show", "show_flagged", "show_summary", "to_html"]
@@ -33,18 +34,16 @@ def show(console: Console, explanation: Explanation) -> None:
     shares = dict(zip((word.span for word in explanation.words), explanation.shares(), strict=True))
     for word in explanation.ranked:
         share = shares[word.span]
-        tokens = " ".join(each.token.replace("</w>", "") for each in word.tokens)
         table.add_row(
             Text(printable(word.word, 40)),
             f"{word.score:.4f}",
             f"{share:.0%}",
             "█" * round(20 * share),
             word.kind,
-            Text(printable(tokens, 40)),
+            Text(printable(_tokens(explanation.prompt, word), 40)),
         )
-    for each in explanation.others:
-        if each.score is not None:
-            table.add_row(Text(_other(each), style="dim"), f"{each.score:.4f}", "", "", "", "")
+    for name, score, kind in _others(explanation):
+        table.add_row(Text(name, style="dim"), score, "", "", kind, "")
     console.print(table)
     for edit in explanation.edits:
         console.print(Text(_edit_line(edit)), soft_wrap=True)
@@ -104,12 +103,11 @@ def coloured(explanation: Explanation) -> list[tuple[str, str]]:
 def _entry(explanation: Explanation) -> dict[str, Any]:
     """What the page shows of a prompt."""
     words = [(w.word, f"{w.score:.4f}", w.kind) for w in explanation.ranked]
-    others = [(_other(o), f"{o.score:.4f}", "") for o in explanation.others if o.score is not None]
     return {
         "pieces": coloured(explanation),
         "unread": explanation.unread,
         "verdict": _verdict(explanation),
-        "words": words + others,
+        "words": words + _others(explanation),
         "edits": [
             (", ".join(map(str, e.changes)), f"{e.score:.4f}", f"{e.kept:.0%}", e.prompt)
             for e in explanation.edits
@@ -169,8 +167,28 @@ def _mixed(heat: float) -> tuple[int, ...]:
     return tuple(round(255 + heat * (part - 255)) for part in _RED)
 
 
-def _other(token: Token) -> str:
-    return f"({printable(token.token.replace('</w>', ''), 40)})"
+def _tokens(prompt: str, word: Word) -> str:
+    """A word as the model cuts it, and of how many tokens the same characters are, if several."""
+    spans = [each.span for each in word.tokens if each.span is not None]
+    parts = [(prompt[start:end], len(list(same))) for (start, end), same in groupby(spans)]
+    return " ".join(
+        text if count == 1 else f"{text}\N{MULTIPLICATION SIGN}{count}" for text, count in parts
+    )
+
+
+def _others(explanation: Explanation) -> list[tuple[str, str, str]]:
+    """What was weighed besides words, its score and its kind; in brackets what shows nothing."""
+    return [
+        (
+            printable(explanation.prompt[slice(*each.span)], 40)
+            if each.span is not None and each.kind == "punctuation"
+            else f"({each.kind})",
+            f"{each.score:.4f}",
+            "added" if each.span is None else each.kind,
+        )
+        for each in explanation.others
+        if each.score is not None
+    ]
 
 
 def _tables(summary: Summary) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,7 +89,8 @@ class Reading:
         pieces: What each id stands for. # [L]
         words: Spans of the words of which at least one token is read.
         groups: The tokens of each of them.
-        loose: Tokens of the prompt that belong to no word: punctuation.
+        loose: Tokens of the prompt that belong to no word, those together that stand together:
+            punctuation, or nothing but spaces.
         start: The start token ...
         end: ... the first end token ...
         padding: ... and what comes after it.
@@ -101,7 +102,7 @@ class Reading:
     pieces: tuple[Piece, ...]
     words: tuple[Span, ...]
     groups: tuple[Group, ...]
-    loose: Group
+    loose: tuple[Group, ...]
     start: Group
     end: Group
     padding: Group
@@ -123,9 +124,23 @@ class Reading:
         return [self.prompt[start:end] for start, end in self.words]
 
     def span(self, group: Group) -> Span | None:
-        """The characters that some tokens stand for; None for added ones."""
+        """The characters that some tokens stand for, less the spaces around them.
+
+        Spaces alone keep theirs. None for added tokens.
+        """
         spans = [span for k in group if (span := self.pieces[k].span) is not None]
-        return (min(a for a, _ in spans), max(b for _, b in spans)) if spans else None
+        if not spans:
+            return None
+        start, end = min(a for a, _ in spans), max(b for _, b in spans)
+        text = self.prompt[start:end]
+        if not text.strip():
+            return start, end
+        return end - len(text.lstrip()), start + len(text.rstrip())
+
+    def text(self, group: Group) -> str:
+        """Those characters; empty for added tokens."""
+        span = self.span(group)
+        return "" if span is None else self.prompt[slice(*span)]
 
 
 def read(tokenizer: Tokenizer, prompt: str) -> Reading:
@@ -167,12 +182,27 @@ def read(tokenizer: Tokenizer, prompt: str) -> Reading:
         pieces=pieces,
         words=tuple(words),
         groups=tuple(words.values()),
-        loose=tuple(loose),
+        loose=_runs(pieces, loose),
         start=tuple(added[: len(first.start)]),
         end=tuple(added[len(first.start) : first.length - first.reads]),
         padding=tuple(added[first.length - first.reads :]),
         stop=len(prompt) if whole else last,
     )
+
+
+def _runs(pieces: Sequence[Piece], tokens: Sequence[int]) -> tuple[Group, ...]:
+    """Tokens of the prompt, in its order, with those together between which nothing stands."""
+    runs: list[Group] = []
+    end = -1
+    for k in tokens:
+        span = pieces[k].span
+        assert span is not None
+        if span[0] <= end:
+            runs[-1] = (*runs[-1], k)
+        else:
+            runs.append((k,))
+        end = max(end, span[1])
+    return tuple(runs)
 
 
 def _overlap(one: Span, other: Span) -> bool:

@@ -26,6 +26,8 @@ def test_heat(run: Run) -> None:
     assert lines[0] == PROMPT
     assert lines[1].startswith("memorized: score 2.")
     assert re.search(r"^tower .*object", result.out, re.MULTILINE)
+    assert len(re.findall(r"^, +-?[\d.]+ +punctuation *$", result.out, re.MULTILINE)) == 2
+    assert re.search(r"^2020 .* number +2 0 2 0 *$", result.out, re.MULTILINE)
     assert re.search(r"^('.*' -> '.*'|drop '.*'): ", result.out, re.MULTILINE)
     assert "\x1b" not in result.out
 
@@ -89,12 +91,14 @@ def test_a_page_that_runs_nothing(run: Run, tmp_path: Path) -> None:
     page = file.read_text()
     assert "<script" not in page
     assert "&lt;script" in page
-    assert "(&amp;)" in page
+    assert re.search(r"<td>&amp;</td>\s*<td>[-\d.]+</td>\s*<td>punctuation</td>", page)
     assert "\x1b" not in page
     assert "default-src 'none'" in page
     assert not re.search(r"\b(src|href)=", page)
     shown = run("explain", hostile, *ONE, "--no-edits").out
     assert all(c.isprintable() or c == "\n" for c in shown)
+    eastern = run("explain", "\u65e5\u672c, x", *ONE, "--no-edits").out
+    assert "\u65e5\N{MULTIPLICATION SIGN}3 \u672c\N{MULTIPLICATION SIGN}3" in eastern
     assert "[red]" in run("explain", "a [red]cat[/] [/x]", *ONE, "--no-edits").out
 
 

@@ -58,12 +58,13 @@ def test_occlusion_finds_the_words_that_count() -> None:
     for word in found.words:
         assert PROMPT[slice(*word.span)] == word.word
         assert "".join(t.token for t in word.tokens).replace("</w>", "") == word.word
-    assert {each.token: each.score for each in found.others} == {
-        ",</w>": 0.0,
-        "<|startoftext|>": None,
-        "<|endoftext|>": None,
-        "padding": None,
-    }
+    assert [(each.token, each.kind, each.score) for each in found.others] == [
+        (",</w>", "punctuation", 0.0),
+        (",</w>", "punctuation", 0.0),
+        ("<|startoftext|>", "start", None),
+        ("<|endoftext|>", "end", None),
+        ("padding", "padding", None),
+    ]
 
 
 def test_occlusion_looks_at_what_is_read_and_says_what_is_not() -> None:
@@ -103,6 +104,9 @@ def test_gradients_of_the_embedded_model(detector: Detector) -> None:
     assert len(scores) == 4
     assert year.score == pytest.approx(np.linalg.norm(scores))
     assert all(token.score is not None for token in gradient.others)
+    shown = to_html([gradient])
+    for name, kind in ((",", "punctuation"), ("(start)", "added"), ("(padding)", "added")):
+        assert re.search(rf"<td>{re.escape(name)}</td>\s*<td>[\d.]+</td>\s*<td>{kind}</td>", shown)
     # behind the end a causal encoder's padding is told of the prompt, yet tells no token of itself
     plain = gradient.as_json()
     assert json.loads(json.dumps(plain))["words"][0].keys() >= {"word", "span", "score", "tokens"}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from qwen_tokenizers import qwen_tokenizer
 
 from mnemoscope import InputError, embedded
 from mnemoscope.explain.words import edited, read, word_spans, words_of
 from mnemoscope_runtime import Bundle, Tokenizer, tokenizer_of
+from mnemoscope_runtime.qwen_tokenizer import QwenTokenizer
 
 
 @pytest.fixture(scope="module")
@@ -97,13 +99,45 @@ def test_tokens_are_joined_into_words(tokenizer: Tokenizer) -> None:
     assert spelled[:4] == ["viktor</w>'s</w>", "rocket</w>", "in</w>", "2</w>0</w>2</w>0</w>"]
     for group, span in zip(reading.groups, reading.words, strict=True):
         assert reading.span(group) == span
-    assert reading.pieces[reading.loose[0]].text == ",</w>"
+    assert [reading.text(group) for group in reading.loose] == [",", "\u2014"]
     assert reading.start == (0,)
     assert reading.span(reading.start) is None
-    everything = {*reading.start, *reading.end, *reading.padding, *reading.loose}
-    everything |= {k for group in reading.groups for k in group}
+    everything = {*reading.start, *reading.end, *reading.padding}
+    everything |= {k for group in (*reading.groups, *reading.loose) for k in group}
     assert everything == set(range(77))
     assert (reading.unread, reading.read) == ("", reading.prompt)
+
+
+def test_signs_that_stand_together_are_one(tokenizer: Tokenizer) -> None:
+    reading = read(tokenizer, 'a cat , a dog -- "red"\u3001 [x]!!! ')
+    assert [reading.text(each) for each in reading.loose] == [
+        ",",
+        "--",
+        '"',
+        '"\u3001',
+        "[",
+        "]!!!",
+    ]
+
+
+def test_spaces_that_are_tokens() -> None:
+    """A token's space is none of its characters, so that leaving it out joins no words."""
+    definition = qwen_tokenizer().backend_tokenizer.to_str().encode()
+    template = "<|im_start|>user\n{}<|im_end|>\n"
+    reader = QwenTokenizer(
+        definition, length=40, pad_token="<|endoftext|>", dropped=2, template=template, origin="it"
+    )
+    reading = read(Tokenizer([reader]), "a cat ,  dog\n\nred --")
+    assert [reading.text(group) for group in reading.loose] == [",", "\n\n", "--"]
+    assert [[reading.text((k,)) for k in group] for group in reading.groups] == [
+        ["a"],
+        ["c", "at"],
+        ["do", "g"],
+        ["re", "d"],
+    ]
+    first = reading.span(reading.groups[1][:1])
+    assert first is not None
+    assert edited(reading.read, {first: ""}).startswith("a at ,")
 
 
 def test_pieces_are_what_the_ids_say(tokenizer: Tokenizer) -> None:
