@@ -24,6 +24,17 @@ def test_an_empty_table() -> None:
     check_charsmap(charsmap({}))
 
 
+def test_a_table_without_spellings() -> None:
+    units, _ = unpacked(charsmap({}))
+    check_charsmap(packed(units, b""))
+
+
+def test_the_most_bytes_of_a_character() -> None:
+    check_charsmap(charsmap({"a": "x" * 64}))
+    with pytest.raises(Refused, match="more than 64 bytes"):
+        check_charsmap(charsmap({"a": "x" * 65}))
+
+
 UNITS, TEXT = unpacked(charsmap())
 FIRST = next(k for k in range(BLOCK, len(UNITS)) if 0 < UNITS[k] < LEAF)
 VALUE = next(k for k in range(len(UNITS)) if UNITS[k] >= LEAF)
