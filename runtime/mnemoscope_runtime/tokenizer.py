@@ -86,8 +86,6 @@ class Reader:
 
     def written(self, prompt: str) -> Written:
         """A prompt as it is tokenized: with the triggers of textual inversion written out."""
-        if not self._triggers:
-            return Written(prompt)
         return write_out(prompt, self._triggers, lambda text: self._read_text(text).tokens)
 
     @property
@@ -237,8 +235,6 @@ class Tokenizer:
         Raises:
             InputError: not a list of texts, too long, or with unpaired surrogates.
         """
-        if len(self.readers) == 1:
-            return self.first.encode(prompts)
         found = [reader.encode(prompts) for reader in self.readers]
         longest = [
             tokens.truncated
