@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
@@ -66,7 +66,7 @@ class Ddim(Scheduler):
     set_alpha_to_one: bool
     timestep_spacing: Literal["leading", "trailing", "linspace"]
     inference_steps: _Count
-    kind: Literal["ddim"] = field(default="ddim", kw_only=True)
+    kind: Literal["ddim"] = "ddim"
 
 
 class Flow(Scheduler):
@@ -93,7 +93,7 @@ class FlowEuler(Flow):
     last: Annotated[float, msgspec.Meta(gt=0, le=1)]
     inference_steps: _Count
     terminal: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None
-    kind: Literal["flow-euler"] = field(default="flow-euler", kw_only=True)
+    kind: Literal["flow-euler"] = "flow-euler"
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class FlowDpm(Flow):
     num_train_timesteps: _Count
     shift: Annotated[float, msgspec.Meta(gt=0, le=2**16)]
     inference_steps: _Count
-    kind: Literal["flow-dpm"] = field(default="flow-dpm", kw_only=True)
+    kind: Literal["flow-dpm"] = "flow-dpm"
 
 
 _KINDS: Mapping[str, type[Scheduler]] = {

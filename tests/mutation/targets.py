@@ -144,7 +144,12 @@ TARGETS = {
         },
     ),
     "mnemoscope_runtime.schedulers": Target(
-        ("runtime/test_schedulers.py", "runtime/test_flow_schedulers.py")
+        (
+            "runtime/test_schedulers.py",
+            "runtime/test_flow_schedulers.py",
+            "runtime/test_manifest.py",
+        ),
+        {"module: 2 => 3": _LIMIT, "module: 16 => 17": _LIMIT},
     ),
     "mnemoscope_runtime.units": Target(("runtime/test_units.py",)),
     "mnemoscope_runtime.charsmap": Target(

@@ -20,7 +20,7 @@ from mnemoscope_runtime.manifest import (
     Probe,
     TokenizerRecord,
 )
-from mnemoscope_runtime.schedulers import Ddim, FlowEuler
+from mnemoscope_runtime.schedulers import Ddim, FlowDpm, FlowEuler, Scheduler
 
 Fields = dict[str, Any]
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -209,8 +209,15 @@ def test_schema_2_says_no_sampler(fields: Fields) -> None:
 FLOW = replace(new(), scheduler=FlowEuler(1000, 3.0, 0.25, 28), unit="x0")
 
 
-def test_a_flow() -> None:
-    assert Manifest.from_json(FLOW.to_json(), ORIGIN) == FLOW
+@pytest.mark.parametrize("scheduler", [FLOW.scheduler, FlowDpm(1000, 3.0, 20)], ids=type)
+def test_a_flow(scheduler: Scheduler) -> None:
+    flow = replace(FLOW, scheduler=scheduler)
+    assert Manifest.from_json(flow.to_json(), ORIGIN) == flow
+
+
+def test_a_model_that_draws_in_one_step(fields: Fields) -> None:
+    fields["scheduler"]["inference_steps"] = 1
+    assert read(fields).scheduler.inference_steps == 1
 
 
 @pytest.mark.parametrize(
@@ -218,6 +225,7 @@ def test_a_flow() -> None:
     [
         {"kind": "flow"},
         {"kind": ["flow-euler"]},
+        {"kind": None},
         {"kind": "ddim"},
         {"shift": 0},
         {"shift": "3"},

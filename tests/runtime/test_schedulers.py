@@ -10,7 +10,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mnemoscope_runtime.agreement import UNIT
-from mnemoscope_runtime.schedulers import Ddim, alphas_cumprod, ddim_step, guide, timesteps
+from mnemoscope_runtime.schedulers import (
+    Ddim,
+    advance,
+    alphas_cumprod,
+    ddim_step,
+    guide,
+    is_trained,
+    level,
+    timesteps,
+)
 
 pytestmark = pytest.mark.numeric
 
@@ -108,6 +117,22 @@ def test_an_image_takes_as_many_steps_as_asked_for(spacing: str) -> None:
         assert 0 <= chosen[-1] <= chosen[0] < 1000
 
 
+@pytest.mark.parametrize(
+    ("timestep", "known"), [(-1, False), (0, True), (999, True), (1000, False)]
+)
+def test_what_it_was_trained_on(timestep: int, known: bool) -> None:
+    assert is_trained(PLAIN, timestep) is known
+
+
+def test_a_level_is_what_diffusers_adds() -> None:
+    x0, eps = torch.randn(2, *SHAPE, generator=torch.manual_seed(0))
+    for timestep in (0, 1, 500, 999):
+        found = level(PLAIN, timestep)
+        wanted = reference(PLAIN).add_noise(x0, eps, torch.tensor([timestep]))
+        noisy = found.signal * x0 + found.noise * eps
+        torch.testing.assert_close(noisy, wanted, rtol=0, atol=ROUNDING * float(wanted.abs().max()))
+
+
 @every
 def test_whole_run(scheduler: Ddim) -> None:
     dice = np.random.default_rng(0)
@@ -117,7 +142,7 @@ def test_whole_run(scheduler: Ddim) -> None:
     assert len(chosen) == scheduler.inference_steps
     for timestep in chosen:
         eps = dice.standard_normal(SHAPE, np.float32)
-        ours = ddim_step(ours, eps, int(timestep), scheduler)
+        ours = advance(ours, eps, float(timestep), scheduler)
         theirs = sampler.step(torch.from_numpy(eps), int(timestep), theirs, eta=0.0).prev_sample
         assert ours.dtype == np.float32
         scale = float(theirs.abs().max())
