@@ -66,6 +66,7 @@ def test_prompts_that_are_none() -> None:
             ours().encode(prompts)  # type: ignore[arg-type]
 
 
+PIECES = len(json.loads(DEFINITION)["model"]["vocab"])
 UNITS, TEXT = unpacked(charsmap())
 WILD = base64.b64encode(packed([2**20 << 10, *UNITS[1:]], TEXT)).decode()
 ENDLESS = base64.b64encode(packed([u | LEAF if u > LEAF else u for u in UNITS], b"x" * 9999))
@@ -85,9 +86,10 @@ ENDLESS = base64.b64encode(packed([u | LEAF if u > LEAF else u for u in UNITS], 
         (put("pre_tokenizer.pretokenizers.1.prepend_scheme", "first"), "prepend_scheme"),
         (put("model.type", "BPE"), "BPE"),
         (put("model.byte_fallback", True), "an option that is not known"),
-        (put("model.unk_id", 10**6), "not in its vocabulary"),
+        (put("model.unk_id", PIECES), "not in its vocabulary"),
         (put("model.unk_id", None), "unk_id"),
-        (put("model.vocab.5", ["a", 1e300]), "vocab"),
+        (put("model.vocab.5", ["a", 1_000_001.0]), "vocab"),
+        (put("model.vocab.5", ["a", -1_000_001.0]), "vocab"),
         (put("model.vocab.5", ["a", float("nan")]), "JSON is malformed"),
         (put("model.vocab.5", ["x" * 600, -1.0]), "more than 512 bytes"),
         (put("model.vocab.5", ["", -1.0]), "one without text"),
