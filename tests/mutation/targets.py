@@ -185,7 +185,12 @@ TARGETS = {
             "sdk/guard/test_decision.py",
             "sdk/guard/test_guarding.py",
             "sdk/guard/test_guarding_refused.py",
-        )
+        ),
+        {
+            "append: 1 => 2 (2)": "behind the last byte there is none",
+            "named_prompts: True => False": "the pipeline has checked that there are as many",
+            "check_same: True => False": "there are as many of both",
+        },
     ),
     "mnemoscope.guard.guarding": Target(
         tuple(
@@ -206,7 +211,18 @@ TARGETS = {
             "(device) else None => torch.get_autocast_dtype(device) if not torch."
             "is_autocast_enabled(device) else None": "names of two baselines trade places",
             "Guard._decide: 2 => 3": "whose line a warning names",
-            "Guard._act: True => False": "there are as many actions as images",
+            **dict.fromkeys(
+                (
+                    "Guard._decide: True => False",
+                    "Guard._act: True => False",
+                    "Guard._mitigated: True => False",
+                ),
+                "there are as many of both",
+            ),
+            **dict.fromkeys(
+                ("Guard._watched: 0.0 => 1.0", "Guard._steering: 0.0 => 1.0"),
+                "read only where something steers",
+            ),
         },
     ),
 }

@@ -78,6 +78,13 @@ def test_warn(pipe: Any, plain: torch.Tensor, one: Any) -> None:
     assert all(0 < each.seconds < 60 for each in guard.decisions)
 
 
+def test_a_score_at_the_threshold_is_not_above_it(pipe: Any, plain: torch.Tensor) -> None:
+    highest = max(scores(pipe, PROMPTS))
+    with Guard(pipe, calibration=guarded_at(pipe, highest), policy="block") as guard:
+        assert same(draw(pipe, PROMPTS), plain)
+    assert max(each.score for each in guard.decisions) == guard.decisions[0].threshold == highest
+
+
 @pytest.mark.parametrize(("kind", "steps"), [("pt", 1), ("np", 2), ("pil", 1), ("latent", 2)])
 def test_block_some(pipe: Any, kind: str, steps: int) -> None:
     found = scores(pipe, PROMPTS, steps=steps)
@@ -283,7 +290,7 @@ def test_a_function_as_policy(pipe: Any, plain: torch.Tensor, one: Any) -> None:
     assert [each.policy for each in guard.decisions] == ["callback"] * 3
     assert not images[0].any()
     assert same(images[1:], plain[1:])
-    for wrong in (["stop"] * 3, ["pass"] * 2, "pass", None):
+    for wrong in (["stop"] * 3, ["pass", "stop", "pass"], ["pass"] * 2, "pass", None):
         with (
             Guard(pipe, policy=lambda _, wrong=wrong: wrong),
             pytest.raises(InputError, match=r"The policy returned .* returns a list with one of"),

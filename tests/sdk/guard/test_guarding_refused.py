@@ -41,6 +41,9 @@ def test_it_looks_at_as_many_steps_as_its_calibration(pipe: Any) -> None:
     with Guard(pipe, calibration=two) as guard:
         draw(pipe, PROMPTS)
     assert {len(each.timesteps) for each in guard.decisions} == {2}
+    with Guard(pipe) as guard:
+        draw(pipe, PROMPTS)
+    assert {len(each.timesteps) for each in guard.decisions} == {1}
     with pytest.raises(InputError, match=r"is of 1, 2 steps\. Say at how many"):
         Guard(pipe, calibration=CalibrationFile((one, two)))
     Guard(pipe, calibration=CalibrationFile((one, two)), steps=2).detach()

@@ -282,10 +282,11 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     return calls
 
 
+@pytest.mark.parametrize("calibrated", [True, False])
 def test_a_request_looks_at_no_weights_again_if_nothing_changed(
-    pipe: Any, calibration: Calibration, counting: list[int]
+    pipe: Any, calibration: Calibration, counting: list[int], calibrated: bool
 ) -> None:
-    with Guard(pipe, calibration=calibration):
+    with Guard(pipe, calibration=calibration if calibrated else None):
         draw(pipe, PROMPTS)
         counting.clear()
         for _ in range(3):

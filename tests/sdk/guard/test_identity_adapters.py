@@ -136,9 +136,14 @@ def test_changed_while_it_draws(pipe: Any, lora: dict[str, torch.Tensor]) -> Non
         own.enable_lora() if step < STEPS - 2 else own.disable_lora()
         return {}
 
+    def switch_last(own: Any, step: int, *_: Any) -> dict[str, Any]:
+        if step == STEPS - 1:
+            own.enable_lora()
+        return {}
+
     with Guard(pipe, calibration=guarded_at(pipe, 1e6)):
         draw(pipe, PROMPTS, callback_on_step_end=lambda *told: told[-1])
-        for callback in (switch, switch_and_back):
+        for callback in (switch, switch_and_back, switch_last):
             with pytest.raises(CalibrationError, match=r"changed while it drew.*LoRA style"):
                 draw(pipe, PROMPTS, callback_on_step_end=callback)
             pipe.disable_lora()
