@@ -44,6 +44,7 @@ pytest_plugins = [
     "prompt_support",
     "screening_support",
     "shared",
+    "signature_support",
     "slow",
     "walked",
 ]

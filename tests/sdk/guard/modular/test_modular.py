@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,21 +12,16 @@ import pytest
 import torch
 from diffusers import (
     AdaptiveProjectedGuidance,
-    AutoGuidance,
     ClassifierFreeGuidance,
     ClassifierFreeZeroStarGuidance,
-    ModularPipelineBlocks,
-    PerturbedAttentionGuidance,
-    SequentialPipelineBlocks,
     StableDiffusionXLAutoBlocks,
     TangentialClassifierFreeGuidance,
 )
-from diffusers.guiders import AdaptiveProjectedMixGuidance, BaseGuidance, MagnitudeAwareGuidance
+from diffusers.guiders import AdaptiveProjectedMixGuidance
 from guard_support import BENIGN, STEPS, between, counted, draw, guarded_at, scores, seeded
-from PIL import Image
-from pipelines import build_xl
+from modular_support import PROMPTS, SIZE, modular
 
-from mnemoscope import CalibrationError, InputError, NumericsError
+from mnemoscope import InputError, NumericsError
 from mnemoscope.guard import (
     EmbeddingOptimization,
     Guard,
@@ -39,8 +33,6 @@ from mnemoscope.guard import (
 
 pytestmark = pytest.mark.slow
 
-PROMPTS = ["a cat", "a dog", "a house by the sea"]
-SIZE = {"height": 16, "width": 16}
 GUIDERS = [
     ClassifierFreeGuidance,
     ClassifierFreeZeroStarGuidance,
@@ -48,50 +40,6 @@ GUIDERS = [
     AdaptiveProjectedMixGuidance,
     TangentialClassifierFreeGuidance,
 ]
-
-
-@pytest.fixture(scope="module")
-def classic() -> Any:
-    found = build_xl()
-    found.set_progress_bar_config(disable=True)
-    return found
-
-
-def modular(classic: Any, blocks: Any = None) -> Any:
-    found = (blocks or StableDiffusionXLAutoBlocks()).init_pipeline()
-    parts = {k: v for k, v in classic.components.items() if k in found.component_names}
-    found.update_components(**{name: part for name, part in parts.items() if part is not None})
-    found.set_progress_bar_config(disable=True)
-    return found
-
-
-@pytest.fixture(scope="module")
-def whole(classic: Any) -> Any:
-    return modular(classic)
-
-
-@pytest.fixture
-def pipe(whole: Any) -> Iterator[Any]:
-    """The pipeline, guided as it was."""
-    yield whole
-    whole.update_components(guider=ClassifierFreeGuidance(guidance_scale=7.5))
-
-
-@pytest.fixture(scope="module")
-def plain(whole: Any) -> torch.Tensor:
-    return draw(whole, PROMPTS, **SIZE)
-
-
-@pytest.fixture(scope="module")
-def found(whole: Any) -> tuple[float, ...]:
-    """Scores of PROMPTS."""
-    return tuple(scores(whole, PROMPTS, **SIZE))
-
-
-@pytest.fixture(scope="module")
-def one(whole: Any, found: tuple[float, ...]) -> tuple[Any, int]:
-    """A calibration that flags one of PROMPTS, and which."""
-    return guarded_at(whole, between(found, 2), **SIZE), int(np.argmax(found))
 
 
 @pytest.mark.parametrize("steps", [1, 3])
@@ -207,26 +155,6 @@ def test_block_all_stops_after_the_first_step_and_is_no_error_of_diffusers(
     assert torch.equal(draw(pipe, PROMPTS, **SIZE), plain)
 
 
-def test_a_refused_request_is_no_error_of_diffusers_either(
-    pipe: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    calibration = guarded_at(pipe, 1e6, **SIZE)
-    logging.getLogger("diffusers").addHandler(caplog.handler)
-    with Guard(pipe, calibration=calibration):
-        with pytest.raises(CalibrationError, match="timesteps is"):
-            draw(pipe, PROMPTS, **SIZE | {"num_inference_steps": STEPS + 1})
-        with pytest.raises(InputError, match="The negative prompt of this request"):
-            draw(pipe, PROMPTS, negative_prompt="dark", **SIZE)
-    logging.getLogger("diffusers").removeHandler(caplog.handler)
-    assert "Error in block" not in caplog.text
-    assert not pipe.unet._forward_hooks
-
-
-def test_calibrating_refuses_what_the_blocks_do_not_take(pipe: Any) -> None:
-    with pytest.raises(InputError, match="Did you mean num_inference_steps"):
-        calibrate_guard(pipe, BENIGN, fpr=0.3, num_inferense_steps=STEPS, **SIZE)
-
-
 @pytest.mark.parametrize("steps", [2])
 def test_mitigate(pipe: Any, plain: torch.Tensor, steps: int) -> None:
     found = scores(pipe, PROMPTS, steps=steps, **SIZE)
@@ -277,31 +205,6 @@ def test_a_state_is_continued(pipe: Any, found: tuple[float, ...]) -> None:
     assert [each.score for each in guard.decisions] == pytest.approx(found, rel=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore::mnemoscope.guard.MemorizationWarning")
-def test_calibrations_hold_for_their_settings(pipe: Any, classic: Any) -> None:
-    told = {"fpr": 0.3, "num_inference_steps": STEPS, **SIZE}
-    one, two = (calibrate_guard(pipe, BENIGN, steps=k, **told) for k in (1, 2))
-    with Guard(pipe, calibration=one) as guard:
-        draw(pipe, PROMPTS, **SIZE)
-        assert guard.decisions[0].p_value is not None
-        with pytest.raises(CalibrationError, match="timesteps is 801, calibrated was 751"):
-            draw(pipe, PROMPTS, num_inference_steps=5, **SIZE)
-        with pytest.raises(CalibrationError, match=r"options is .*original_size"):
-            draw(pipe, PROMPTS, original_size=(8, 8), **SIZE)
-        pipe.guider.guidance_scale = 3.0  # does not matter at the first step
-        draw(pipe, PROMPTS, **SIZE)
-    with (
-        Guard(pipe, calibration=two),
-        pytest.raises(CalibrationError, match=r"guidance_scale=3.0, .*calibrated was .*=7.5"),
-    ):
-        draw(pipe, PROMPTS, **SIZE)
-    with (
-        Guard(classic, calibration=one),
-        pytest.raises(CalibrationError, match="calibrated was StableDiffusionXLModularPipeline"),
-    ):
-        draw(classic, PROMPTS, **SIZE)
-
-
 def test_negative_prompts(pipe: Any, found: tuple[float, ...]) -> None:
     told: dict[str, Any] = {"negative_prompt": ["dark"] * 3, **SIZE}
     with Guard(pipe), pytest.raises(InputError, match="negative prompt"):
@@ -329,86 +232,6 @@ def test_nan_is_no_verdict(pipe: Any) -> None:
     with Guard(pipe) as guard, pytest.raises(NumericsError, match="image 1 is NaN"):
         draw(pipe, PROMPTS, latents=latents, **SIZE)
     assert guard.decisions == ()
-
-
-def test_guiders_that_are_refused(pipe: Any) -> None:
-    class Own(ClassifierFreeGuidance):
-        """Might do anything."""
-
-    for guider, why in (
-        (
-            AutoGuidance(auto_guidance_layers=[0], dropout=0.1),
-            "AutoGuidance: its unconditional prediction",
-        ),
-        (PerturbedAttentionGuidance(perturbed_guidance_layers=[0]), "a third prediction"),
-        (MagnitudeAwareGuidance(), "MagnitudeAwareGuidance: it fails on"),
-        (Own(), "Own: a guard does not know"),
-    ):
-        with Guard(pipe) as guard:
-            pipe.update_components(guider=guider)
-            with pytest.raises(InputError, match=why):
-                draw(pipe, PROMPTS, **SIZE)
-            assert guard.decisions == ()
-        with pytest.raises(InputError, match=why):
-            Guard(pipe)
-        pipe.update_components(guider=ClassifierFreeGuidance())
-
-
-def test_only_what_the_unet_answered_counts(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def other(guider: Any, sides: Any) -> Any:
-        for side in sides:
-            side.noise_pred = side.noise_pred.clone()
-        return BaseGuidance.__call__(guider, sides)
-
-    with Guard(pipe) as guard:
-        monkeypatch.setattr(ClassifierFreeGuidance, "__call__", other)
-        with pytest.raises(InputError, match="combines something that the UNet did not answer"):
-            draw(pipe, PROMPTS, **SIZE)
-        assert guard.decisions == ()
-    monkeypatch.undo()
-    pipe.guider.forward = lambda *_: None
-    with pytest.raises(InputError, match="were replaced"):
-        Guard(pipe)
-
-
-def test_requests_that_are_refused(pipe: Any) -> None:
-    with Guard(pipe):
-        for told in (
-            {"image": Image.new("RGB", (16, 16))},
-            {"control_image": Image.new("L", (8, 8))},
-        ):
-            with pytest.raises(InputError, match="from text to image only, and this request gives"):
-                draw(pipe, PROMPTS, **told, **SIZE)
-        for told in (
-            {"ip_adapter_embeds": [torch.zeros(3, 1, 4)]},
-            {"denoiser_input_fields": {"ip_adapter_embeds": [torch.zeros(3, 1, 4)]}},
-        ):
-            with pytest.raises(InputError, match="IP-Adapter"):
-                draw(pipe, PROMPTS, **told, **SIZE)
-
-
-def test_pipelines_that_are_refused(classic: Any) -> None:
-    class Louder(ModularPipelineBlocks):
-        """Changes embeddings, as any block may."""
-
-        model_name = "stable-diffusion-xl"
-
-        def __call__(self, components: Any, state: Any) -> Any:
-            state.set("prompt_embeds", 2 * state.get("prompt_embeds"))
-            return components, state
-
-    parts = dict(StableDiffusionXLAutoBlocks().sub_blocks)
-    own = SequentialPipelineBlocks.from_blocks_dict(
-        {"text_encoder": parts["text_encoder"], "louder": Louder()} | parts
-    )
-    with pytest.raises(InputError, match="not of diffusers: Louder"):
-        Guard(modular(classic, own))
-    parts.pop("text_encoder")
-    rest = modular(classic, SequentialPipelineBlocks.from_blocks_dict(parts))
-    with pytest.raises(InputError, match="no text encoder"):
-        Guard(rest)
-    with pytest.raises(InputError, match="no unet yet"):
-        Guard(StableDiffusionXLAutoBlocks().init_pipeline())
 
 
 def test_a_workflow_of_its_own(classic: Any, found: tuple[float, ...]) -> None:
