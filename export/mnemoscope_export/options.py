@@ -30,7 +30,7 @@ class ExportOptions:
         seed: Seed of the noise bank.
         guidance: Scale of classifier-free guidance while sampling, or what a model is told that
             guidance was distilled into; by default the family's, 7.5 for most.
-        inference_steps: DDIM steps of a whole image.
+        inference_steps: Steps of a whole image, as many as are drawn with.
         timestep: What screening tells the network of its pure noise; by default the first of these
             steps.
         latent_size: Size of the latents, both sides or (H, W); by default the model's own.

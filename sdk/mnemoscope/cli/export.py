@@ -45,7 +45,9 @@ def command(
             show_default="the family's, 7.5 for most",
         ),
     ] = None,
-    inference_steps: Annotated[int, typer.Option(help="DDIM steps of a whole image.")] = 50,
+    inference_steps: Annotated[
+        int, typer.Option(help="Steps of a whole image, as many as you draw with.")
+    ] = 50,
     timestep: Annotated[
         int | None,
         typer.Option(
