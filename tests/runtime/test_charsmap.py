@@ -32,11 +32,12 @@ def test_a_table_without_spellings() -> None:
 def test_the_most_bytes_of_a_character() -> None:
     check_charsmap(charsmap({"a": "x" * 64}))
     with pytest.raises(Refused, match="more than 64 bytes"):
-        check_charsmap(charsmap({"a": "x" * 65}))
+        check_charsmap(charsmap({"a": "x" * 65, "b": "y"}))
 
 
 UNITS, TEXT = unpacked(charsmap())
 FIRST = next(k for k in range(BLOCK, len(UNITS)) if 0 < UNITS[k] < LEAF)
+BEYOND = 2 ** len(UNITS).bit_length()
 VALUE = next(k for k in range(len(UNITS)) if UNITS[k] >= LEAF)
 
 
@@ -47,15 +48,17 @@ def changed(place: int, unit: int) -> bytes:
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        (b"", "has 0 bytes"),
+        (b"", "cut off"),
         (bytes(2**22 + 1), "bytes"),
         (bytes(8), "cut off"),
         (charsmap()[: 4 * BLOCK], "cut off"),
         (packed(UNITS[:-1], TEXT), "cut off"),
+        (packed(UNITS, b"")[:-1], "cut off"),
         (packed(UNITS, b"\xff\xfe"), "no text"),
         (changed(0, 2**21 << 10), "no root"),
         (changed(0, 2**21 - 1 << 10), "outside of itself"),
-        (changed(FIRST, 2**21 - 1 << 10 | 0x200), "outside of itself"),
+        (changed(FIRST, (FIRST ^ len(UNITS)) << 10), "outside of itself"),
+        (changed(FIRST, BEYOND >> 8 << 10 | 0x200), "outside of itself"),
         (changed(VALUE, LEAF | len(TEXT)), "not there"),
         (changed(VALUE, LEAF | 2**31 - 1), "not there"),
         (packed(UNITS, "é".encode() * len(TEXT)), "half a character|more than 64"),
@@ -66,6 +69,12 @@ def changed(place: int, unit: int) -> bytes:
 def test_tables_that_do_harm(table: bytes, words: str) -> None:
     with pytest.raises(Refused, match=words):
         check_charsmap(table)
+
+
+def test_what_the_root_says_of_bytes_is_not_read() -> None:
+    table = changed(0, UNITS[0] | 0xFF)
+    check_charsmap(table)
+    assert normalizers.Precompiled(table).normalize_str("½") == "1\u20442"
 
 
 def test_half_a_character() -> None:
