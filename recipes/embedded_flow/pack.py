@@ -103,7 +103,7 @@ def judge(
     trained = read_trained(folder)
     drawn = {name: draw(trained, [each.text for each in found]) for name, found in captions.items()}
     pixels = np.concatenate([data.memorised_images, data.seen_images])
-    training = _scaled(vae, encode(vae, torch.from_numpy(pixels)))
+    training = to_latents(vae, pixels)
     count = len(data.memorised)
     own = {"memorized": torch.arange(count), "seen": count + torch.tensor(rows)}
     pictures = [to_pixels(vae, each) for each in drawn["memorized"]]
@@ -160,14 +160,22 @@ def read_trained(folder: Path) -> Trained:
     return Trained(without_t5(network.eval()), tokenizer, encoders, empty)
 
 
-def draw(trained: Trained, prompts: Sequence[str], batch: int = 8) -> Tensor:
-    """Every prompt from the same four noises, as the pipeline does. # [prompt, seed, C, H, W]"""
-    noises = noise_bank(SEEDS, trained.latent_shape, seed=0)
+def draw(
+    trained: Trained,
+    prompts: Sequence[str],
+    batch: int = 8,
+    *,
+    seeds: int = SEEDS,
+    guidance: float = GUIDANCE,
+) -> Tensor:
+    """Every prompt from the same noises, as the pipeline does. # [prompt, seed, C, H, W]"""
+    noises = noise_bank(seeds, trained.latent_shape, seed=0)
     told, drawn = trained.tell(prompts), []
     for rows in torch.arange(len(prompts)).split(batch):
-        each = told[rows.repeat_interleave(SEEDS)]
-        found = sample(trained.network, each, trained.empty, noises.repeat(len(rows), 1, 1, 1))
-        drawn.append(found.unflatten(0, (len(rows), SEEDS)))
+        each = told[rows.repeat_interleave(seeds)]
+        start = noises.repeat(len(rows), 1, 1, 1)
+        found = sample(trained.network, each, trained.empty, start, guidance=guidance)
+        drawn.append(found.unflatten(0, (len(rows), seeds)))
     return torch.cat(drawn)
 
 
@@ -188,7 +196,7 @@ def copies(
         return network.describe([Image.fromarray(each) for each in pixels])
 
     raw = describe(training)
-    kept = describe(to_pixels(vae, _scaled(vae, encode(vae, torch.from_numpy(np.array(training))))))
+    kept = describe(to_pixels(vae, to_latents(vae, np.array(training))))
     found = np.stack([describe(each) @ own for each, own in zip(drawn, raw, strict=True)])
     return {
         "round_trip_mean": float((raw * kept).sum(1).mean()),
@@ -199,7 +207,9 @@ def copies(
     }
 
 
-def _scaled(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+def to_latents(vae: AutoencoderKL, pixels: Pixels) -> Tensor:
+    """Encode uint8 [B, H, W, 3] to shifted and scaled latents [B, C, H, W]."""
+    latents = encode(vae, torch.from_numpy(pixels))
     scaled: Tensor = (latents - vae.config.shift_factor) * vae.config.scaling_factor
     return scaled
 

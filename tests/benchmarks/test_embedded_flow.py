@@ -7,12 +7,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks import embedded_flow as study
+from benchmarks import embedded_flow_guidance, embedded_flow_noises, flagged
 from mnemoscope import Detector, embedded
+from mnemoscope.evaluate import auc
 from recipes.embedded_flow.pack import read_trained
 from recipes.embedded_flow.student import guided
 from recipes.embedded_flow.told import Told
@@ -62,6 +65,66 @@ def test_a_student_that_guides_as_its_teacher_is_told_apart_by_guidance() -> Non
     by_prompt, by_guidance = found.values()
     torch.testing.assert_close(by_prompt, 3.5 * 2048**0.5 * torch.tensor([3.0, 1.0]))
     torch.testing.assert_close(by_guidance, 2.5 * 2048**0.5 * torch.tensor([3.0, 1.0]))
+
+
+def test_one_noise_is_judged_as_what_is_screened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime is the witness, by the bundle's first noise."""
+    monkeypatch.setattr(embedded_flow_noises, "NOISES", (0,))
+    monkeypatch.setattr(embedded_flow_noises, "OTHERS", 1)
+    monkeypatch.setattr("sys.argv", ["noises", "--limit", "8", "--output", str(tmp_path)])
+    embedded_flow_noises.main()
+    with Detector.load(embedded.FLOW_BUNDLE) as detector:
+        own, *others = (
+            detector.screener.first_step(
+                [row.prompt for row in embedded.read_prompts(split)[:8]], noises=1
+            )[:, 0]
+            for split in ("memorized", "seen", "held_out")
+        )
+    found = json.loads((tmp_path / "embedded-flow-noises.json").read_text())["auc"]
+    assert found == pytest.approx([auc(own, np.concatenate(others))], abs=0.01)  # a pair of 128
+
+
+def test_what_is_flagged_lies_above_the_threshold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flagged, "DETECTORS", ("magnitude",))
+    monkeypatch.setattr(
+        "sys.argv", ["flagged", "embedded-flow", "--limit", "4", "--output", str(tmp_path)]
+    )
+    flagged.main()
+    [row] = json.loads((tmp_path / "embedded-flow-flagged.json").read_text())
+    with Detector.load(embedded.FLOW_BUNDLE, uncalibrated="score") as detector:
+        for split in flagged.SPLITS:
+            prompts = [each.prompt for each in embedded.read_prompts(split)[:4]]
+            scores = detector.magnitudes(prompts, steps=1, noises=4).mean((1, 2))
+            threshold = detector.screen(["a cat"])[0].threshold
+            assert row[split] == {"flagged": int((scores > threshold).sum()), "of": 4}
+    assert row["memorized"]["flagged"] > 0
+
+
+@pytest.mark.slow
+def test_more_guidance_leads_away_from_the_training_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Brightness:
+        """What is bright where, in place of SSCD."""
+
+        def describe(self, images: list[Image.Image]) -> np.ndarray:
+            grey = np.stack([np.asarray(each.convert("L"), float).ravel() for each in images])
+            grey -= grey.mean(1, keepdims=True)
+            return grey / np.linalg.norm(grey, axis=1, keepdims=True)
+
+    monkeypatch.setattr("recipes.embedded_flow.pack.load_descriptor", lambda _: Brightness())
+    monkeypatch.setattr(embedded_flow_guidance, "GUIDANCES", (1.0, 7.0))
+    monkeypatch.setattr("sys.argv", ["guidance", "--limit", "1", "--output", str(tmp_path)])
+    embedded_flow_guidance.main()
+    report = json.loads((tmp_path / "embedded-flow-guidance.json").read_text())
+    none, much = report["rows"]
+    assert none["squared_error"] < 0.01 < much["squared_error"] < 0.1
+    assert 1 > none["sscd_mean"] > much["sscd_mean"] > 0.5
+    assert (report["captions"], none["captions_copied_by_both"]) == (1, 1)
 
 
 @pytest.mark.slow
