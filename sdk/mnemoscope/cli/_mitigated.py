@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ..prompts.printable import json_text
+from .. import embedded
+from ..prompts.printable import counted, json_text
 from ._options import say
 from ._writers import printable
 
 if TYPE_CHECKING:
-    from ..mitigate import Mitigation, Rule
+    from ..mitigate import Mitigation, Mitigator, Rule
 
-__all__ = ["Format", "note", "tell"]
+__all__ = ["Format", "note", "tell", "terms_of"]
 
 _LATE = {  # by what a prompt was flagged that screening did not
     "drawing": "not flagged before it was drawn, but by the score of a picture on its way",
@@ -30,10 +32,22 @@ class Format(StrEnum):
     json = "json"
 
 
-def tell(done: Mitigation, output: Path, output_format: Format) -> None:
-    """What came of it, as a table or as JSON."""
+def terms_of(bundle: Path | None, mitigator: Mitigator, rule: Rule) -> dict[str, Any]:
+    """What figures rest on: the bundle, how pictures are drawn and scored, what is suspicious."""
+    sampling, names = mitigator.sampling, {each.bundle: n for n, each in embedded.SHIPPED.items()}
+    return {
+        "bundle": None if bundle is None else names.get(bundle, str(bundle)),
+        "steps": sampling.steps,
+        "guidance": sampling.guidance,
+        "scored_steps": min(mitigator.yardstick.steps, sampling.steps),
+        "level": rule.level,
+    }
+
+
+def tell(done: Mitigation, terms: Mapping[str, Any], output: Path, output_format: Format) -> None:
+    """What came of it, and on what terms, as a table or as JSON."""
     if output_format is Format.json:
-        typer.echo(json_text({**done.as_json(), "output": str(output)}))
+        typer.echo(json_text({**done.as_json(), **terms, "output": str(output)}))
         return
 
     def shown(value: float | None) -> str:
@@ -50,11 +64,35 @@ def tell(done: Mitigation, output: Path, output_format: Format) -> None:
     verified = {True: "yes", False: "no", None: "not known"}[done.verified]
     typer.echo(f"{'verified':10}{verified:>20}")
     typer.echo(f"{how} in {done.seconds:.1f} s, to {output}")
+    typer.echo(_in_words(terms, compared=done.after.p_value is not None))
+
+
+def _in_words(terms: Mapping[str, Any], *, compared: bool) -> str:
+    bundle = "no bundle" if terms["bundle"] is None else f"bundle {terms['bundle']}"
+    guidance = "no guidance" if terms["guidance"] is None else f"guidance {terms['guidance']:g}"
+    scored = terms["scored_steps"]
+    first = "the first step" if scored == 1 else f"the first {scored} steps"
+    text = f"{bundle}: {counted(terms['steps'], 'step')}, {guidance}; score: mean of {first}"
+    return printable(f"{text}; suspicious: p up to {terms['level']:g}" if compared else text)
+
+
+def _unknown(done: Mitigation) -> list[str]:
+    """What is a dash in the table, and what it takes to know it."""
+    takes = {
+        "p": (done.after.p_value, "the model's calibrated bundle (--bundle)"),
+        "copy before": (done.before.copy_similarity, "pictures to avoid (--reference)"),
+        "alignment": (done.after.alignment, "a CLIP (--clip)"),
+    }
+    return [
+        f"{what}, which takes {needs}" for what, (value, needs) in takes.items() if value is None
+    ]
 
 
 def note(done: Mitigation, rule: Rule) -> None:
     """What a user should not overlook."""
     lost = done.after.lost(done.before)
+    if unknown := _unknown(done):
+        say(f"not known: {'; '.join(unknown)}.")
     if not done.flagged:
         say(f"{done.why}.")
     elif done.verified is False:

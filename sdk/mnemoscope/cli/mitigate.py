@@ -25,7 +25,7 @@ from ..screening.opening import own_calibration
 from ._backends import say_unused
 from ._comparison import LEARNT_ON, lists_of, write_comparison
 from ._loading import LatentSizeOption, Loading, sides_of, takes_loading
-from ._mitigated import Format, note, tell
+from ._mitigated import Format, note, tell, terms_of
 from ._mitigating import (
     AUTO,
     TARGETED,
@@ -287,7 +287,7 @@ def command(
                     references=given, rule=rule, progress=progress,
                 )  # fmt: skip
     write_sheet(output, [each.image for each in done.pictures])
-    tell(done, output, output_format)
+    tell(done, terms_of(path, mitigator, rule), output, output_format)
     note(done, rule)
     raise typer.Exit(0 if done.passed else 5 if done.verified is None else 1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ def test_a_memorised_prompt(run: Run, tmp_path: Path) -> None:
     assert row["before"]["copy_similarity"] > 0.9 > row["after"]["copy_similarity"]
     assert (row["verified"], row["why"], row["descriptor"]) == (True, None, "embedded-vae")
     assert row["before"]["p_value"] < 0.05 < row["after"]["p_value"]
+    terms = {"bundle": "embedded", "steps": 50, "guidance": 7.5, "scored_steps": 10, "level": 0.05}
+    assert terms.items() <= row.items()
+    assert "not known" not in result.err
     with Image.open(output) as image:
         assert image.size == (64, 64)
 
@@ -142,6 +146,9 @@ def test_another_model_is_drawn_and_not_verified(run: Run, another: Path, tmp_pa
     shown = run("mitigate", *_quick(another, tmp_path / "a.png")[:-4], "-o", tmp_path / "b.png")
     assert "verified" in shown.out
     assert "not known" in shown.out
+    assert "no bundle: 3 steps, guidance 7.5; score: mean of the first 3 steps\n" in shown.out
+    for what, option in (("p", "bundle"), ("copy before", "reference"), ("alignment", "clip")):
+        assert re.search(rf"{what}, which takes [^;]* \(--{option}\)", result.err)
 
 
 def test_another_model_with_a_descriptor_is_verified(
@@ -160,6 +167,7 @@ def test_another_model_with_a_descriptor_is_verified(
     assert (result.code, row["verified"], row["passed"]) == (1, False, False)
     assert row["after"]["copy_similarity"] == pytest.approx(1, abs=1e-4)
     assert "above 0.5" in row["why"]
+    assert "copy before, which" not in result.err
     assert "nothing that was tried passes" in result.err
     assert "Do not use it" in result.err
 
