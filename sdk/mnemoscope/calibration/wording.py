@@ -17,8 +17,8 @@ def describe(calibration: Calibration) -> str:
     text = (
         f"{setting}: threshold {calibration.threshold:.5g}. With {percent(1 - calibration.delta)} "
         f"confidence it flags at most {percent(calibration.fpr)} of benign prompts drawn like "
-        f"these {count:,}, of which it flags {above:,}. {count:,} prompts are too few to promise "
-        f"less than {percent(calibration.smallest_fpr, 2)}."
+        f"these {count:,}, of which it flags {above:,}. To promise less than "
+        f"{percent(calibration.smallest_fpr, 2)} takes more prompts."
     )
     if (found := calibration.tpr()) is not None:
         rate, low, high = found
