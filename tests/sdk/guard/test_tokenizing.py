@@ -86,7 +86,7 @@ def test_an_edit_in_place_is_refused_until_it_is_undone(
                 draw(pipe, [prompt])
         finally:
             undo()
-        draw(pipe, ["a dog"])  # of which the edit may have changed no token
+        draw(pipe, ["dog"])  # of which the edit may have changed no token
         assert torch.equal(draw(pipe, [prompt]), bare)
     undo = change(pipe.tokenizer)
     try:
