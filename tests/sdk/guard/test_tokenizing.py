@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from guard_support import draw, guarded_at, pipe
-from tokenizers import AddedToken, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
 from transformers import CTRLTokenizer
 
 from mnemoscope import CalibrationError, InputError
@@ -49,13 +49,10 @@ def attributes(name: str, value: Any) -> Callable[[Any], Callable[[], None]]:
 def other_words(tokenizer: Any) -> Callable[[], None]:
     """The same model but for two words that have changed places."""
     backend = tokenizer.backend_tokenizer
-    before, told = backend.model, json.loads(backend.to_str())["model"]
-    words = told["vocab"]
+    before, told = backend.model, json.loads(backend.to_str())
+    words = told["model"]["vocab"]
     words["cat</w>"], words["a</w>"] = words["a</w>"], words["cat</w>"]
-    merges = [tuple(each) for each in told["merges"]]
-    backend.model = models.BPE(
-        vocab=words, merges=merges, unk_token=before.unk_token, end_of_word_suffix="</w>"
-    )
+    backend.model = Tokenizer.from_str(json.dumps(told)).model
     return lambda: setattr(backend, "model", before)
 
 
