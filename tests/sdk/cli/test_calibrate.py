@@ -34,13 +34,11 @@ def test_calibrate_then_screen(run: Run, bundle_dir: Path, benign: Path, tmp_pat
     one, two, written, plotted = result.out.splitlines()
     assert one.startswith("magnitude at 1 step on 2 noises, onnxruntime, bundle ")
     assert "With 80 % confidence it flags at most 10 % of benign prompts drawn like these 60" in one
-    flagged = re.search(
-        r"these 60, of which it flags (\d+)\. 60 prompts are too few to promise", one
-    )
+    flagged = re.search(r"60, of which it flags (\d+)\. To promise less than 2\.6 % takes", one)
     assert flagged, one
     known = CalibrationFile.read(output).calibrations[0]
     assert int(flagged[1]) == sum(score > known.threshold for score in known.scores)
-    assert re.search(r"less than 2\.6 %\. Of 2 memorised prompts it flags \d+ % \(95 % conf", two)
+    assert re.search(r"more prompts\. Of 2 memorised prompts it flags \d+ % \(95 % conf", two)
     assert (written, plotted) == (f"calibration {output}", f"plot {picture}")
     assert Image.open(picture).format == "PNG"
     screened = run(
