@@ -46,6 +46,17 @@ def test_levels_and_timesteps(shift: float, steps: int) -> None:
     assert [level(ours, t).noise for t in found] == pytest.approx(theirs.sigmas[:-1].tolist())
 
 
+def test_a_level_is_what_diffusers_adds() -> None:
+    ours, theirs = both(3.0, 4)
+    x0, eps = torch.randn(2, 2, 4, 8, 8, generator=torch.manual_seed(0))
+    for t, told in zip(timesteps(ours).tolist(), theirs.timesteps, strict=True):
+        found = level(ours, t)
+        wanted = theirs.scale_noise(x0, told[None], eps)
+        # both products and their sum are rounded, of numbers up to about 4
+        noisy = found.signal * x0 + found.noise * eps
+        torch.testing.assert_close(noisy, wanted, rtol=0, atol=4 * 4 * UNIT)
+
+
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_steps(shift: float) -> None:
     """Of the predicted picture, where diffusers takes the velocity."""
