@@ -86,6 +86,8 @@ class Reader:
 
     def written(self, prompt: str) -> Written:
         """A prompt as it is tokenized: with the triggers of textual inversion written out."""
+        if not self._triggers:
+            return Written(prompt)
         return write_out(prompt, self._triggers, lambda text: self._read_text(text).tokens)
 
     @property
