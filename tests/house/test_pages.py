@@ -106,7 +106,25 @@ def test_what_pages_tell_one_to_type_is_taken(page: Path) -> None:
     assert {words: why for words, why in wrong.items() if why} == {}
 
 
+def unknown(text: str) -> set[str]:
+    """What prose calls a command, and is none: with our name before it, or that of a group."""
+    commands: Any = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    found = set()
+    for first, second in re.findall(r"`(?:mnemoscope )?([a-z]+)(?: ([a-z]+))?[ `]", text):
+        within = getattr(commands.get(first), "commands", None)
+        if within is not None and second and second not in within:
+            found.add(f"{first} {second}")
+    return found | set(re.findall(r"`mnemoscope ([a-z]+)", text)) - {*commands}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_commands_in_prose_are_there(page: Path) -> None:
+    assert unknown(prose(page)) == set()
+
+
 def test_what_is_not_taken_is_seen() -> None:
+    text = "`mnemoscope paint x`, `calibration drift`, `calibration check FILE`, `calibration`"
+    assert unknown(text) == {"paint", "calibration drift"}
     assert sum(1 for page in PAGES for _ in lines(page)) > 80
     assert "--nowhere" in refused(["screen", "--nowhere", "a cat"])
     assert refused(["calibration", "carry", "my-bundle", "--to"])
