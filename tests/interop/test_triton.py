@@ -41,9 +41,9 @@ GOOD = {
     "both": ["a cat", MEMORISED, "sheep, tilted", "a dog in a red hat"],
 }
 BAD = {
-    "empty": ([""], "Prompt 0 has no verdict"),
+    "empty": ([""], "Prompt 0 (counted from 0) has no verdict"),
     "too long": (["x" * 100_001], "100,001 characters"),
-    "one of them": (["a cat", "", MEMORISED], "Prompt 1 has no verdict"),
+    "one of them": (["a cat", "", MEMORISED], "Prompt 1 (counted from 0) has no verdict"),
     "no text": (["a \udcff"], "no UTF-8"),
 }
 TOO_MANY = {"more than a batch": ["a cat"] * 9}

@@ -106,7 +106,7 @@ def test_one_answer_in_json_and_bytes(shown: Any) -> None:
 
 
 ERRORS = {
-    "empty": (400, "INVALID_ARGUMENT", "Prompt 1 has no verdict. It is empty"),
+    "empty": (400, "INVALID_ARGUMENT", "Prompt 1 (counted from 0) has no verdict. It is empty"),
     "long": (400, "INVALID_ARGUMENT", "100,001 characters"),
     "bytes": (400, "INVALID_ARGUMENT", "no UTF-8"),
     "output": (400, "INVALID_ARGUMENT", "no output 'nothing'"),
@@ -181,4 +181,4 @@ def test_the_lines_of_the_page_and_the_example() -> None:
         "in part",
     ], verdicts.stderr
     assert none.returncode == 1
-    assert "Prompt 1 has no verdict" in none.stderr
+    assert "Prompt 1 (counted from 0) has no verdict" in none.stderr

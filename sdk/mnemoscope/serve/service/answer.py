@@ -111,7 +111,7 @@ def judged(found: Iterable[Detection | MnemoscopeError]) -> list[Detection]:
             raise each
         if each.memorized is None:
             why = " ".join(each.notes) or "It was measured without a calibration."
-            raise InputError(f"Prompt {index} has no verdict. {why} Leave it out.")
+            raise InputError(f"Prompt {index} (counted from 0) has no verdict. {why} Leave it out.")
         verdicts.append(each)
     return verdicts
 

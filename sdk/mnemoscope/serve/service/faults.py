@@ -88,8 +88,18 @@ async def _answer_ours(_: Request, error: Any) -> JSONResponse:
     return _error(status, told(error), headers)
 
 
+_NO_ROUTE = {
+    404: "There is nothing at this path. POST prompts to /v1/screen or /v2/models/NAME/infer, GET "
+    "/v2/health/ready or /metrics; /openapi.json describes every route.",
+    405: "This path takes ALLOWED alone. /openapi.json describes every route.",
+}
+"""Instead of the bare phrases that the router raises; what is ours says 404 by `UnknownModel`."""
+
+
 async def _answer_http(_: Request, error: Any) -> JSONResponse:
-    return _error(error.status_code, str(error.detail), error.headers)
+    allowed = (error.headers or {}).get("Allow", "")
+    text = _NO_ROUTE.get(error.status_code, str(error.detail)).replace("ALLOWED", allowed)
+    return _error(error.status_code, text, error.headers)
 
 
 async def _answer_invalid(_: Request, error: Any) -> JSONResponse:

@@ -104,7 +104,11 @@ async def serve(
                 await rpc.stop(options.timeout)
             await answering
             await models.close(options.timeout)
-        _log.info("stopped; answered since: %s", counted(models.answered - answered, "request"))
+        _log.info(
+            "stopped; answered %s, %d of them since it was told to stop",
+            counted(models.answered, "request"),
+            models.answered - answered,
+        )
 
 
 class _Server(uvicorn.Server):

@@ -63,7 +63,10 @@ class Verdict(BaseModel):
         "is no all-clear of the whole. A service with --refuse-truncated then says null."
     )
     notes: list[str] = Field(description="What else to know of it, a sentence each.")
-    measured: Scores | None = Field(description="Scores, where the service shows them.")
+    scores: Scores | None = Field(
+        description="What was measured; null where the service hides it (no --show-scores), or "
+        "there is nothing to show."
+    )
 
 
 class Screened(BaseModel):
@@ -80,13 +83,13 @@ _EXAMPLES = {
 _ANSWER = {
     "model": "mnemoscope",
     "results": [
-        {"memorized": True, "why": None, "truncated": False, "notes": [], "measured": None},
+        {"memorized": True, "why": None, "truncated": False, "notes": [], "scores": None},
         {
             "memorized": None,
             "why": "It is empty: there is nothing to compare with the empty prompt.",
             "truncated": False,
             "notes": [],
-            "measured": None,
+            "scores": None,
         },
     ],
 }
@@ -145,13 +148,13 @@ def _verdict(index: int, found: Found, shown: bool) -> Verdict:
     if not isinstance(found, Detection):
         if index:
             why = f"{why} (Counted from prompt {index} of the request.)"
-        return Verdict(memorized=None, why=why, truncated=False, notes=[], measured=None)
+        return Verdict(memorized=None, why=why, truncated=False, notes=[], scores=None)
     return Verdict(
         memorized=found.memorized,
         why=why,
         truncated=found.truncated,
         notes=list(found.notes),
-        measured=Scores(score=found.score, p_value=found.p_value, threshold=found.threshold)
+        scores=Scores(score=found.score, p_value=found.p_value, threshold=found.threshold)
         if shown
         else None,
     )

@@ -84,10 +84,14 @@ def test_what_has_no_verdict_is_an_error(found: list[Detection]) -> None:
     with fake_detector() as detector:
         [empty] = detector.screen([""])
     assert empty.memorized is None
-    with pytest.raises(InputError, match=r"Prompt 1 has no verdict\. It is empty"):
+    with pytest.raises(
+        InputError, match=r"Prompt 1 \(counted from 0\) has no verdict\. It is empty"
+    ):
         judged([found[0], empty])
     uncalibrated = replace(found[0], memorized=None)
-    with pytest.raises(InputError, match=r"Prompt 0 has no verdict\. .*without a calibration"):
+    with pytest.raises(
+        InputError, match=r"Prompt 0 \(counted from 0\) has no verdict\. .*without a calibration"
+    ):
         judged([uncalibrated])
     assert judged(found) == found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import httpx
@@ -60,6 +61,26 @@ def test_what_says_two_things_or_none_is_refused(
     answer = sent(service, place, content, "application/json")
     assert answer.status_code == 400
     assert words in answer.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/docs", "/v1"])
+def test_a_path_that_leads_nowhere_is_told_of_those_that_lead_somewhere(
+    service: Served, path: str
+) -> None:
+    answer = service.get(path)
+    assert answer.status_code == 404
+    told = re.findall(r"(?<= )/[\w/.]+", answer.json()["error"].replace("NAME", "mnemoscope"))
+    assert len(told) == 5
+    for place in told:
+        assert service.get(place).status_code in (200, 405), place
+
+
+def test_a_method_that_a_path_does_not_take_is_told_of_the_one_that_it_does(
+    service: Served,
+) -> None:
+    answer = service.get("/v1/screen")
+    assert answer.status_code == 405
+    assert answer.json()["error"].startswith("This path takes POST alone.")
 
 
 def test_what_is_missing_is_told_with_where_to_look(service: Served) -> None:

@@ -243,9 +243,10 @@ def test_a_signal_loses_nothing_that_was_sent(sign: signal.Signals) -> None:
     assert re.search("on onnxruntime, .* from PyTorch; calibrated on 1000 prompts for 0.01", opened)
     assert received.endswith(f": received {sign.name}")
     assert lingers.endswith(": taking requests on for 2 more seconds")
-    answered_late = re.search(r": stopped; answered since: (\d+) requests?$", stopped)
+    answered_late = re.search(r": stopped; answered (\d+) requests, (\d+) of them since", stopped)
     assert answered_late
-    assert 0 < int(answered_late[1]) <= 60
+    assert 0 < int(answered_late[2]) <= 60
+    assert int(answered_late[1]) > int(answered_late[2])
     assert len(answers) == 40
     for answer in answers:
         assert answer.startswith(b"HTTP/1.1 200"), answer[:300]

@@ -29,7 +29,7 @@ def results(service: Served, body: dict[str, Any]) -> list[dict[str, Any]]:
 def test_verdicts_come_in_order_and_without_scores(service: Served) -> None:
     found = results(service, {"prompts": [MEMORISED, "a cat"]})
     assert [each["memorized"] for each in found] == [True, False]
-    assert [each["measured"] for each in found] == [None, None]
+    assert [each["scores"] for each in found] == [None, None]
     assert results(service, {"prompt": MEMORISED}) == found[:1]
 
 
@@ -42,7 +42,7 @@ def test_what_has_no_verdict_is_null_and_says_why(service: Served) -> None:
         "why": None,
         "truncated": False,
         "notes": [],
-        "measured": None,
+        "scores": None,
     }
     assert (empty["memorized"], long["memorized"]) == (None, None)
     assert "It is empty" in empty["why"]
@@ -79,7 +79,7 @@ def test_scores_are_shown_where_the_operator_says_so() -> None:
     with served(show_scores=True) as service, Detector.load(threads=1) as plain:
         [found] = results(service, {"prompt": MEMORISED})
         [expected] = plain.screen([MEMORISED], noises=1)
-    assert found["measured"] == {
+    assert found["scores"] == {
         "score": pytest.approx(expected.score, rel=1e-5),
         "p_value": expected.p_value,
         "threshold": expected.threshold,

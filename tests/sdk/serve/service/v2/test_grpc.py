@@ -124,7 +124,11 @@ def test_outputs_by_name() -> None:
 @pytest.mark.parametrize(
     ("request_", "code", "words"),
     [
-        (infer(["a cat", ""]), Code.INVALID_ARGUMENT, "Prompt 1 has no verdict. It is empty"),
+        (
+            infer(["a cat", ""]),
+            Code.INVALID_ARGUMENT,
+            r"Prompt 1 \(counted from 0\) has no verdict. It is empty",
+        ),
         (infer(["x" * 100_001]), Code.INVALID_ARGUMENT, "100,001 characters"),
         (infer(["a"] * 65), Code.INVALID_ARGUMENT, "Send 1 to 64"),
         (infer(["a", BREAKS]), Code.INTERNAL, r"Counted from prompt 1"),

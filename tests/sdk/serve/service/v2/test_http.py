@@ -81,8 +81,8 @@ def test_scores_are_told_where_they_may_be() -> None:
 @pytest.mark.parametrize(
     ("prompts", "status", "words"),
     [
-        (["a cat", ""], 400, "Prompt 1 has no verdict. It is empty"),
-        ([""], 400, "Prompt 0 has no verdict"),
+        (["a cat", ""], 400, "Prompt 1 (counted from 0) has no verdict. It is empty"),
+        ([""], 400, "Prompt 0 (counted from 0) has no verdict"),
         (["a cat", "x" * 100_001], 400, "100,001 characters"),
         (["a cat", BREAKS, MEMORISED], 500, "(Counted from prompt 1 of the request.)"),
         (["a"] * 65, 400, "Send 1 to 64 at a time"),
@@ -110,7 +110,12 @@ def test_half_an_all_clear_is_an_error_where_the_operator_says_so() -> None:
         assert outputs(await client.post(INFER, json=body(long)))["truncated"] == [False, True]
 
     async def strict(client: httpx.AsyncClient, _: Service) -> None:
-        failed(await client.post(INFER, json=body(long)), 400, "Prompt 1 has no verdict", "shorter")
+        failed(
+            await client.post(INFER, json=body(long)),
+            400,
+            "Prompt 1 (counted from 0) has no verdict",
+            "shorter",
+        )
         assert outputs(await client.post(INFER, json=body(["a cat"])))["memorized"] == [False]
 
     def opens(*_: object) -> Detector:
@@ -139,8 +144,8 @@ def test_requests_that_are_none() -> None:
         failed(await client.post(INFER, json=unknown), 400, "no output 'secret'")
         packed = {"content-encoding": "gzip"}
         failed(await client.post(INFER, content=b"x", headers=packed), 415, "Compressed")
-        failed(await client.get("/nowhere"), 404, "Not Found")
-        failed(await client.get(INFER), 405, "Method Not Allowed")
+        failed(await client.get("/nowhere"), 404, "There is nothing at this path")
+        failed(await client.get(INFER), 405, "takes POST alone", "/openapi.json")
 
     run(work)
 
