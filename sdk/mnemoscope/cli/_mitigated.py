@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Format", "note", "tell", "terms_of"]
 
-_LATE = {  # by what a prompt was flagged that screening did not
-    "drawing": "not flagged before it was drawn, but by the score of a picture on its way",
-    "agreement": "not flagged by its score, but several seeds draw one picture",
+_FLAGGED = {  # what a prompt is flagged by, in words
+    "screening": "by its score",
+    "drawing": "by the score of an unmitigated picture on its way",
+    "reference": "an unmitigated picture is like one that must not come out",
+    "agreement": "not by its score, but several seeds draw one picture",
 }
 
 
@@ -32,7 +34,7 @@ class Format(StrEnum):
     json = "json"
 
 
-def terms_of(bundle: Path | None, mitigator: Mitigator, rule: Rule) -> dict[str, Any]:
+def terms_of(bundle: Path | None, mitigator: Mitigator, rule: Rule, *, own: bool) -> dict[str, Any]:
     """What figures rest on: the bundle, how pictures are drawn and scored, what is suspicious."""
     sampling, names = mitigator.sampling, {each.bundle: n for n, each in embedded.SHIPPED.items()}
     return {
@@ -41,6 +43,7 @@ def terms_of(bundle: Path | None, mitigator: Mitigator, rule: Rule) -> dict[str,
         "guidance": sampling.guidance,
         "scored_steps": min(mitigator.yardstick.steps, sampling.steps),
         "level": rule.level,
+        "compared_with": "training pictures" if own else "references",
     }
 
 
@@ -53,18 +56,31 @@ def tell(done: Mitigation, terms: Mapping[str, Any], output: Path, output_format
     def shown(value: float | None) -> str:
         return "-" if value is None else f"{value:.3f}"
 
-    typer.echo(f"{'':10}{'before':>10}{'after':>10}  {printable(done.prompt, 70)}")
-    for what in ("score", "p_value", "copy_similarity", "alignment"):
+    rows = {
+        "score": "score",
+        "p": "p_value",
+        f"like {terms['compared_with']}": "copy_similarity",
+        "like the unmitigated": "unmitigated_similarity",
+        "alignment": "alignment",
+    }
+    typer.echo(f"{'':22}{'before':>10}{'after':>10}  {printable(done.prompt, 70)}")
+    for name, what in rows.items():
         before, after = (shown(getattr(each, what)) for each in (done.before, done.after))
-        typer.echo(f"{what.split('_')[0]:10}{before:>10}{after:>10}")
-    by = ", ".join(f"{each.strategy} (seed {each.seed})" for each in done.pictures)
-    if late := _LATE.get(done.flagged_by or ""):
-        typer.echo(late)
-    how = f"drawn by {by}" if done.flagged else "drawn as ever"
+        typer.echo(f"{name:22}{before:>10}{after:>10}")
     verified = {True: "yes", False: "no", None: "not known"}[done.verified]
-    typer.echo(f"{'verified':10}{verified:>20}")
+    typer.echo(f"{'flagged':22}{_flagged(done)}")
+    typer.echo(f"{'verified':22}{verified}")
+    by = ", ".join(f"{each.strategy} (seed {each.seed})" for each in done.pictures)
+    how = "drawn as ever" if done.pictures == done.originals else f"drawn by {by}"
     typer.echo(f"{how} in {done.seconds:.1f} s, to {output}")
     typer.echo(_in_words(terms, compared=done.after.p_value is not None))
+
+
+def _flagged(done: Mitigation) -> str:
+    """Whether the prompt was flagged, and by what."""
+    if done.flagged is None:
+        return "not known"
+    return f"yes: {_FLAGGED[done.flagged_by or '']}" if done.flagged else "no"
 
 
 def _in_words(terms: Mapping[str, Any], *, compared: bool) -> str:
@@ -80,7 +96,10 @@ def _unknown(done: Mitigation) -> list[str]:
     """What is a dash in the table, and what it takes to know it."""
     takes = {
         "p": (done.after.p_value, "the model's calibrated bundle (--bundle)"),
-        "copy before": (done.before.copy_similarity, "pictures to avoid (--reference)"),
+        "likeness to training pictures": (
+            done.before.copy_similarity,
+            "those that must not come out (--reference)",
+        ),
         "alignment": (done.after.alignment, "a CLIP (--clip)"),
     }
     return [
@@ -93,11 +112,14 @@ def note(done: Mitigation, rule: Rule) -> None:
     lost = done.after.lost(done.before)
     if unknown := _unknown(done):
         say(f"not known: {'; '.join(unknown)}.")
-    if not done.flagged:
-        say(f"{done.why}.")
-    elif done.verified is False:
+    if done.verified is False:
         say(f"nothing that was tried passes: {done.why}. Do not use it.")
+    elif done.flagged is False:
+        drawn = (
+            "it was drawn as ever" if done.pictures == done.originals else "it needs no strategy"
+        )
+        say(f"{done.why}, so that {drawn}.")
     elif done.verified is None:
         say(f"not verified: {done.why}. Look at it before you use it.")
-    if done.flagged and done.verified is not False and lost > rule.tolerance:
+    if done.verified is not False and lost > rule.tolerance:
         say(f"it follows the prompt less than before: its alignment fell by {lost:.3f}.")

@@ -287,7 +287,8 @@ def command(
                     references=given, rule=rule, progress=progress,
                 )  # fmt: skip
     write_sheet(output, [each.image for each in done.pictures])
-    tell(done, terms_of(path, mitigator, rule), output, output_format)
+    terms = terms_of(path, mitigator, rule, own=own and not reference)
+    tell(done, terms, output, output_format)
     note(done, rule)
     raise typer.Exit(0 if done.passed else 5 if done.verified is None else 1)
 

@@ -155,7 +155,8 @@ class Comparison:
                 tried: list[Picture] = []
                 for name in ladder:
                     picture = drawn[name].pictures[p][s]
-                    seen = replace(picture.judged, copy_similarity=float(drawn[name].avoided[p, s]))
+                    avoided = float(drawn[name].avoided[p, s])
+                    seen = replace(picture.judged, unmitigated_similarity=avoided)
                     tried.append(replace(picture, judged=seen))
                     seconds += drawn[name].seconds / plain.likeness.size
                     if rule.settles(seen, before.judged):

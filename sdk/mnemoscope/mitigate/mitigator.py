@@ -19,7 +19,16 @@ from ..drawing.copy_detection import CopyDescriptor
 from .agreement import Agreement, Usual, agreeing, most_alike
 from .flagging import is_flagged, screen
 from .planning import checked, planned
-from .results import AGREEMENT, DRAWING, SCREENING, Judged, Mitigation, Picture, Rule
+from .results import (
+    AGREEMENT,
+    DRAWING,
+    REFERENCE,
+    SCREENING,
+    Judged,
+    Mitigation,
+    Picture,
+    Rule,
+)
 from .sampling import USUAL, Painter, Sampling, sample
 from .strategies import Plain, Strategy
 from .words import random_prompts
@@ -30,7 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Mitigator"]
 
-NOT_FLAGGED = "the prompt was not flagged, so that it was drawn as ever"
 _BATCH = 20
 _NEXT = "preparing a strategy"
 Vectors = NDArray[np.float32]
@@ -68,8 +76,9 @@ class Mitigator:
         prompts: Sequence[str],
         seeds: Sequence[int],
         strategy: Strategy,
-        references: Callable[[int], Vectors] | None = None,
+        references: Vectors | None = None,
         *,
+        unmitigated: Callable[[int], Vectors] | None = None,
         progress: Callable[[int], None] = lambda _: None,
     ) -> list[Picture]:
         """Draw and judge one picture for each prompt and seed.
@@ -78,7 +87,8 @@ class Mitigator:
             prompts: # [B]
             seeds: # [B]
             strategy: How.
-            references: Descriptors of what the i-th must not be like. # i -> [R, D]
+            references: Descriptors of pictures that must not come out. # [R, D]
+            unmitigated: Of those that the i-th prompt draws unmitigated. # i -> [U, D]
             progress: Told how many were drawn since it was last called.
 
         Raises:
@@ -96,15 +106,17 @@ class Mitigator:
             aligned: list[float | None] = [None] * len(images)
             if self.alignment is not None:
                 aligned = self.alignment.score(task.prompts, images).tolist()
-            likeness: list[float | None] = [None] * len(images)
-            if references is not None:
-                vectors = self.descriptor.describe(images)
-                likeness = [
-                    float((references(i + j) @ vector).max()) for j, vector in enumerate(vectors)
-                ]
+            compared = references is not None or unmitigated is not None
+            vectors = self.descriptor.describe(images) if compared else [None] * len(images)
             for j, image in enumerate(images):
                 judged = Judged(
-                    scores[j], self.yardstick.p_value(scores[j]), likeness[j], aligned[j]
+                    score=scores[j],
+                    p_value=self.yardstick.p_value(scores[j]),
+                    copy_similarity=_nearest(references, vectors[j]),
+                    alignment=aligned[j],
+                    unmitigated_similarity=_nearest(
+                        None if unmitigated is None else unmitigated(i + j), vectors[j]
+                    ),
                 )
                 text = (plan.prompts or task.prompts)[j]
                 found.append(
@@ -157,9 +169,9 @@ class Mitigator:
         """Screen a prompt and, if it is flagged, try strategies until every picture settles.
 
         A prompt is flagged if its p-value is no higher than the rule's level, or that of an
-        unmitigated picture's own score is not, or if its unmitigated pictures of two seeds agree
-        more than those of benign prompts do (with one seed, another is drawn for that). One that is
-        not gets the pictures it would have had.
+        unmitigated picture's own score is not, if such a picture is like a reference, or if those
+        of two seeds agree more than those of benign prompts do (with one seed, another is drawn for
+        that). One that is not gets the pictures it would have had.
 
         Args:
             prompt: The prompt.
@@ -204,39 +216,37 @@ class Mitigator:
         detection = None if detector is None else screen(detector, prompt)
         progress("drawing it as it is")
         known = self.descriptor.describe(self.shown(given)) if given else None
-        originals = self.draw(
-            [prompt] * len(seeds), seeds, Plain(), None if known is None else lambda _: known
-        )
+        originals = self.draw([prompt] * len(seeds), seeds, Plain(), known)
         before = _together(originals, self.yardstick)
         own = self.descriptor.describe([each.image for each in originals])
         flagged_by, agreement = None, None
         if detection is not None and is_flagged(detection, rule.level):
             flagged_by = SCREENING
-        elif detection is not None and any(rule.unusual(each.judged) for each in originals):
+        elif any(rule.unusual(each.judged) for each in originals):
             flagged_by = DRAWING
+        elif any(rule.like_reference(each.judged) for each in originals):
+            flagged_by = REFERENCE
         elif detection is not None:
             progress("comparing its pictures with each other")
             agreement = self._agreement(prompt, seeds, own, rule.level)
             flagged_by = AGREEMENT if agreement.recites else None
-        flagged = detection is None or flagged_by is not None
+        told = detection is not None or before.p_value is not None
+        flagged = True if flagged_by is not None else False if told else None
         pictures = originals
-        verdict: tuple[bool | None, str | None] = None, NOT_FLAGGED
-        if flagged:
+        if detection is None or flagged:
             if detection is not None and rule.copied_above is None:
                 progress("drawing benign prompts, to know how alike pictures are")
                 rule = replace(rule, alike_above=self.usual.bound(rule.level))
-            avoid = [
-                each if known is None else np.r_[each, known] for each in agreeing(own, rule.alike)
-            ]
-            pictures = self._climb(prompt, ladder, originals, avoid, rule, progress)
-            verdict = rule.verdict([each.judged for each in pictures])
+            avoid = agreeing(own, rule.alike)
+            pictures = self._climb(prompt, ladder, originals, known, avoid, rule, progress)
+        verified, why = rule.verdict([each.judged for each in pictures], flagged=flagged)
         return Mitigation(
             prompt=prompt,
             strategy=name,
             before=before,
             after=_together(pictures, self.yardstick),
-            verified=verdict[0],
-            why=verdict[1],
+            verified=verified,
+            why=why,
             flagged=flagged,
             flagged_by=flagged_by,
             descriptor=self.descriptor.name,
@@ -261,6 +271,7 @@ class Mitigator:
         prompt: str,
         ladder: Iterable[Strategy],
         originals: Sequence[Picture],
+        known: Vectors | None,
         avoid: Sequence[Vectors],
         rule: Rule,
         progress: Callable[[str], None],
@@ -275,12 +286,11 @@ class Mitigator:
             progress(f"drawing it with {strategy.name}")
             seeds = [originals[i].seed for i in left]
 
-            def references(j: int, left: list[int] = left) -> Vectors:
+            def unmitigated(j: int, left: list[int] = left) -> Vectors:
                 return avoid[left[j]]
 
-            for i, picture in zip(
-                left, self.draw([prompt] * len(left), seeds, strategy, references), strict=True
-            ):
+            drawn = self.draw([prompt] * len(left), seeds, strategy, known, unmitigated=unmitigated)
+            for i, picture in zip(left, drawn, strict=True):
                 tried[i].append(picture)
             left = [i for i in left if not rule.settles(tried[i][-1].judged, originals[i].judged)]
             progress(_NEXT)
@@ -304,9 +314,16 @@ def _together(pictures: Sequence[Picture], yardstick: Yardstick) -> Judged:
     score = float(np.mean([each.score for each in parts]))
     aligned = [each.alignment for each in parts if each.alignment is not None]
     known = [each.copy_similarity for each in parts if each.copy_similarity is not None]
+    own = [each.unmitigated_similarity for each in parts if each.unmitigated_similarity is not None]
     return Judged(
-        score,
-        yardstick.p_value(score),
-        max(known, default=None),
-        float(np.mean(aligned)) if aligned else None,
+        score=score,
+        p_value=yardstick.p_value(score),
+        copy_similarity=max(known, default=None),
+        alignment=float(np.mean(aligned)) if aligned else None,
+        unmitigated_similarity=max(own, default=None),
     )
+
+
+def _nearest(others: Vectors | None, vector: Vectors | None) -> float | None:
+    """Cosine with the most similar of them; None if there are none. # [N, D], [D]"""
+    return None if others is None or vector is None else float((others @ vector).max())

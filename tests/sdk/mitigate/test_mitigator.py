@@ -42,26 +42,58 @@ def test_before_and_after(mitigator: Mitigator) -> None:
     assert done.seeds == (5, 6)
     assert done.detection is None
     assert done.before.copy_similarity is None  # with what? nothing was given
+    assert done.after.copy_similarity is None
+    assert (done.before.unmitigated_similarity, done.flagged) == (None, None)
     assert [each.strategy for each in done.originals] == ["none", "none"]
     assert all("a" in each.prompt.split() for each in done.pictures)
     scores = [each.judged.score for each in done.pictures]
     assert done.after.score == pytest.approx(np.mean(scores))
-    likeness = [each.judged.copy_similarity for each in done.pictures]
-    assert done.after.copy_similarity == max(filter(None, likeness))
+    likeness = [each.judged.unmitigated_similarity for each in done.pictures]
+    assert done.after.unmitigated_similarity == max(filter(None, likeness))
     assert done.after.alignment == pytest.approx(
         np.mean([np.asarray(each.image)[..., 0].mean() / 255 for each in done.pictures])
     )
     row = done.as_json()
     assert {"prompt", "strategy", "before", "after", "seconds", "seeds"} <= set(row)
-    assert row["before"].keys() == {"score", "p_value", "copy_similarity", "alignment"}
+    judged = {"score", "p_value", "copy_similarity", "alignment", "unmitigated_similarity"}
+    assert row["before"].keys() == judged
     assert row["before"]["p_value"] is None
 
 
 def test_what_comes_out_again_does_not_pass(mitigator: Mitigator) -> None:
     done = mitigator.mitigate("a cat", Plain(), [0])
-    assert done.after.copy_similarity == pytest.approx(1)
+    assert done.after.unmitigated_similarity == pytest.approx(1)
     assert not done.passed
     assert mitigator.mitigate("a cat", OtherNoise(), [0]).passed
+
+
+def test_what_comes_out_again_of_a_prompt_that_is_not_flagged_passes(mitigator: Mitigator) -> None:
+    """By the scores of its pictures; a reference is not to come out of it either."""
+    judged = replace(mitigator, yardstick=Ordinary())
+    done = judged.mitigate("a cat", Plain("does-nothing"), [0])
+    assert done.after.unmitigated_similarity == pytest.approx(1)
+    assert (done.flagged, done.flagged_by) == (False, None)
+    assert (done.verified, done.passed) == (None, True)
+    assert [each.strategy for each in done.pictures] == ["does-nothing"]
+    drawn = done.originals[0].image
+    done = judged.mitigate("a cat", Plain(), [0], references=[drawn])
+    assert (done.flagged_by, done.verified, done.passed) == ("reference", False, False)
+    assert "copy of a reference" in str(done.why)
+    done = judged.mitigate("a cat", OtherNoise(), [0], references=[drawn])
+    assert (done.flagged_by, done.verified, done.passed) == ("reference", True, True)
+    assert (
+        replace(mitigator, yardstick=Unusual()).mitigate("a cat", Plain()).flagged_by == "drawing"
+    )
+
+
+def test_auto_flags_what_draws_a_reference(mitigator: Mitigator, detector: Detector) -> None:
+    """Whatever its score is."""
+    [avoided] = mitigator.draw([BENIGN], [0], Plain())
+    judged = replace(mitigator, yardstick=Ordinary())
+    done = judged.auto(BENIGN, [OtherNoise()], detector, [0], references=[avoided.image])
+    assert done.detection is not None
+    assert done.detection.p_value > 0.05
+    assert (done.flagged, done.flagged_by, done.verified) == (True, "reference", True)
 
 
 def test_references_count(mitigator: Mitigator) -> None:
@@ -162,7 +194,7 @@ def test_auto_without_judges_goes_by_the_score(real: Mitigator, detector: Detect
     assert done.after.p_value > 0.05
     assert (done.verified, done.passed, done.descriptor) == (None, False, "vae-latents")
     assert done.after.alignment is None
-    assert done.after.copy_similarity is not None  # told, and no verdict
+    assert done.after.unmitigated_similarity is not None  # told, and no verdict
 
 
 def test_pictures_are_as_wide_as_they_are_drawn(real: Mitigator, mitigator: Mitigator) -> None:
@@ -204,10 +236,15 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[int, ...]]
     plain = Mitigator.draw
 
     def draw(
-        self: Mitigator, prompts: list[str], seeds: list[int], strategy: Strategy, *rest: Any
+        self: Mitigator,
+        prompts: list[str],
+        seeds: list[int],
+        strategy: Strategy,
+        *rest: Any,
+        **named: Any,
     ) -> list[Picture]:
         drawn.append((strategy.name, tuple(seeds)))
-        return plain(self, prompts, seeds, strategy, *rest)
+        return plain(self, prompts, seeds, strategy, *rest, **named)
 
     monkeypatch.setattr(Mitigator, "draw", draw)
     return drawn
@@ -268,6 +305,13 @@ def test_auto_flags_what_several_seeds_agree_on(
     assert watched[-1] == ("none", (1,))
 
 
+class Ordinary(Yardstick):
+    """One by which benign prompts have every score."""
+
+    def p_value(self, score: float) -> float:
+        return 0.4 if score >= 0 else 1.0
+
+
 class Unusual(Yardstick):
     """One by which the first picture's score is one that few benign prompts have."""
 
@@ -289,7 +333,7 @@ def test_auto_without_a_known_threshold_asks_for_what_is_usual(
         judged.usual.__dict__["likeness"] = np.array([0.2, 0.6])
         done = judged.auto(MEMORIZED, [OtherNoise()], detector, [0])
         assert (done.flagged_by, done.verified) == ("screening", verified)
-        assert done.after.copy_similarity == float(alike)
+        assert done.after.unmitigated_similarity == float(alike)
 
 
 def test_auto_flags_by_the_score_of_a_picture(
@@ -326,7 +370,7 @@ def test_auto_takes_no_picture_that_another_seed_recited(
     judged = replace(mitigator, descriptor=Second(alike=True))
     judged.usual.__dict__["likeness"] = np.array([0.2, 0.6])
     done = judged.auto(MEMORIZED, [OtherNoise((0, 1))], detector, [0, 1, 2])
-    assert [each.judged.copy_similarity for each in done.pictures] == [1, 1, 1]
+    assert [each.judged.unmitigated_similarity for each in done.pictures] == [1, 1, 1]
 
 
 def test_the_yardstick() -> None:

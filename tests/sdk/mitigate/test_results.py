@@ -76,13 +76,36 @@ def test_nothing_is_verified_that_was_not_compared(
     assert why is None or why in str(because)
 
 
+@pytest.mark.parametrize(
+    ("reference", "unmitigated", "p_value", "flagged", "verified", "why"),
+    [
+        (0.2, 0.95, 0.5, True, False, "copy of what the prompt draws unmitigated"),
+        (0.2, 0.95, None, None, False, "copy of what the prompt draws unmitigated"),
+        (0.2, 0.95, 0.5, False, None, "was not flagged"),
+        (None, 0.2, 0.5, False, None, "was not flagged"),
+        (0.95, 0.2, 0.5, False, False, "copy of a reference"),
+        (0.95, 0.95, 0.5, True, False, "copy of a reference"),
+        (0.2, 0.95, 0.01, False, False, "few benign prompts have"),
+        (None, 0.2, None, None, True, ""),
+    ],
+)
+def test_what_is_like_the_unmitigated_is_no_copy_where_nothing_was_flagged(
+    reference: float | None, unmitigated: float, p_value: float | None, flagged: bool | None,
+    verified: bool | None, why: str,
+) -> None:  # fmt: skip
+    judged = Judged(1.0, p_value, reference, None, unmitigated)
+    found, because = RULE.verdict([judged], flagged=flagged)
+    assert found is verified
+    assert why in (because or "")
+
+
 def test_where_no_threshold_is_known_what_is_usual_counts() -> None:
     usual = replace(RULE, copied_above=None, alike_above=0.8)
-    like, unlike = (Judged(1.0, 0.2, each, 0.7) for each in (0.85, 0.75))
+    like, unlike = (Judged(1.0, 0.2, None, 0.7, each) for each in (0.85, 0.75))
     assert (usual.settles(like, BEFORE), usual.settles(unlike, BEFORE)) == (False, True)
     verified, why = usual.verdict([like, unlike])
     assert verified is False
-    assert "than two pictures of one benign prompt are, with a cosine above 0.8" in str(why)
+    assert "than two pictures of one benign prompt are alike, with a cosine above 0.8" in str(why)
     assert usual.verdict([unlike])[0] is None  # nothing unusual, and no proof
     assert not replace(usual, copied_above=0.9).copied(like)  # a known threshold goes first
 

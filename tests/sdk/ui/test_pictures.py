@@ -40,7 +40,7 @@ def test_what_is_shown_is_what_was_drawn(drawing: Drawing) -> None:
     found = drawing.mitigation
     assert found.verified is False
     assert "Do not use it" in card
-    assert "A picture is still like a reference" in card
+    assert "A picture is a copy of what the prompt draws unmitigated" in card
     shown = _pictures(card)
     assert len(shown) == 9  # a training picture, and of two seeds two with a map each
     np.testing.assert_array_equal(shown[0], np.full((8, 8, 3), (0, 255, 0)))
