@@ -156,6 +156,7 @@ class Detector(Closing):
             self.uncalibrated,
             learns=self.statistic.is_fitted,
             length=self.screener.tokens,
+            bundle=self.screener.bundle.path,
         )
         self._ready: dict[tuple[int, int | None], Ready] = {}
 

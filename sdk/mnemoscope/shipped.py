@@ -11,7 +11,7 @@ from mnemoscope_runtime import InputError
 from . import embedded
 from .embedded import SHIPPED, Shipped
 
-__all__ = ["bundle_at", "model_at", "shipped_as"]
+__all__ = ["bundle_at", "is_shipped", "model_at", "name_of", "shipped_as"]
 
 _ALIKE = 0.7  # of difflib's ratio: one letter of a short name, two or three of a long one
 
@@ -38,6 +38,16 @@ def model_at(given: str | Path | None) -> str:
         return str(embedded.MODEL)
     shipped = shipped_as(str(given))
     return str(given if shipped is None else shipped.model)
+
+
+def is_shipped(bundle: Path) -> bool:
+    """Whether a bundle is part of the installation, where nothing should be written."""
+    return bundle in (each.bundle for each in SHIPPED.values())
+
+
+def name_of(bundle: Path) -> str:
+    """What to call a bundle on the command line: its name if it ships, or its path."""
+    return next((name for name, each in SHIPPED.items() if each.bundle == bundle), str(bundle))
 
 
 def shipped_as(text: str) -> Shipped | None:

@@ -83,9 +83,8 @@ def test_a_setting_without_a_calibration_is_refused(calibrated: Path, named: boo
             CalibrationError, match=r"on 1 noise, onnxruntime.*only of.*fake"
         ) as caught:
             detector.screen(["a cat"], noises=1)
-        assert "`mnemoscope calibrate BUNDLE --benign FILE --backend onnxruntime" in str(
-            caught.value
-        )
+        makes = f"`mnemoscope calibrate {calibrated} --benign FILE --backend onnxruntime"
+        assert makes in str(caught.value)
         assert "--from fake" not in str(caught.value)  # the command line could not open it
         assert detector.measure(["a cat"], noises=1).shape == (1, 1, 1, 1)  # no verdict asked for
 

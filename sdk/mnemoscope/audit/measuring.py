@@ -152,7 +152,9 @@ def _open(
 
 def _way(detector: Detector, steps: int, noises: int | None) -> Way:
     setting = detector.setting(steps=steps, noises=noises)
-    known = (detector.calibration or CalibrationFile(())).require(setting)
+    known = (detector.calibration or CalibrationFile(())).require(
+        setting, detector.screener.bundle.path
+    )
     return Way(setting, known, detector.screener.bundle.manifest.model)
 
 

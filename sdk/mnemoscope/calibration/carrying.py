@@ -34,6 +34,7 @@ from ..shipped import bundle_at
 from .calibration import SAFETY, Calibration, Carried
 from .file import CalibrationFile
 from .making import Progress, check_texts
+from .remedies import calibrate_command
 
 __all__ = ["carry"]
 
@@ -130,7 +131,7 @@ def carry(
     if not found:
         raise CalibrationError(
             f"No calibration of {first} can be carried over to {second}. Calibrate it by "
-            f"itself: `mnemoscope calibrate BUNDLE --benign FILE --backend {second}`."
+            f"itself: `{calibrate_command(path, f'--backend {second}')}`."
         )
     return found
 

@@ -17,6 +17,7 @@ from ..detectors.taps import Taps
 from ..outputs import require_regular, write_file
 from .calibration import AGAIN, Calibration
 from .cascade import First
+from .remedies import calibrate_command, calibrates, carries
 from .setting import Setting
 from .written import decode, encode
 
@@ -121,23 +122,27 @@ class CalibrationFile:
             here = "" if path is None else f", which {path} is"
             raise CalibrationError(
                 f"{self.origin} was made on bundle {other[:12]}, not on {bundle[:12]}{here}: its "
-                "thresholds mean nothing here. Calibrate this bundle (`mnemoscope calibrate "
-                f"{path or 'BUNDLE'} --benign FILE`), or load the other one."
+                f"thresholds mean nothing here. Calibrate this bundle (`{calibrate_command(path)}`)"
+                ", or load the other one."
             )
 
     def find(self, setting: Setting) -> Calibration | None:
         """The calibration of a setting, or None."""
         return next((each for each in self.calibrations if each.setting == setting), None)
 
-    def require(self, setting: Setting) -> Calibration:
+    def require(self, setting: Setting, bundle: Path | None = None) -> Calibration:
         """The calibration of a setting.
+
+        Args:
+            setting: The setting.
+            bundle: Directory of its bundle, for the message.
 
         Raises:
             CalibrationError: it has none; the message says what it has and what makes one.
         """
         found = self.find(setting)
         if found is None:
-            raise self.missing(setting)
+            raise self.missing(setting, bundle)
         return found
 
     def backends(self, detector: str, first: First | None = None) -> list[str]:
@@ -146,7 +151,9 @@ class CalibrationFile:
         alike = [s.backend for s in settings if (s.detector, s.first) == (detector, first)]
         return list(dict.fromkeys(alike))
 
-    def missing(self, setting: Setting, why: str = "", after: str = "") -> CalibrationError:
+    def missing(
+        self, setting: Setting, bundle: Path | None = None, why: str = "", after: str = ""
+    ) -> CalibrationError:
         """What to raise where a setting is not calibrated: what is, and what makes one.
 
         Settings of the same bundle, backend and detector are enough to choose from; if there are
@@ -156,6 +163,7 @@ class CalibrationFile:
 
         Args:
             setting: What is not calibrated.
+            bundle: Directory of its bundle, for the commands.
             why: What needs it.
             after: Other ways out.
         """
@@ -167,15 +175,18 @@ class CalibrationFile:
         has = "; ".join(map(str, named[:_NAMED]))
         has += f"; and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
         parts = [f"There is no calibration of {setting}{f', only of: {has}' if has else ''}.", why]
-        makes = setting.command if _has_names(setting) else "mnemoscope.calibrate(detector, benign)"
-        parts.append(f"`{makes}` makes one.")
+        parts.append(
+            calibrates(bundle, setting.options)
+            if _has_names(setting)
+            else "`mnemoscope.calibrate(detector, benign)` makes one."
+        )
         measured = [s for s in known if (found := self.find(s)) and found.carried is None]
         elsewhere = [s.backend for s in measured if replace(s, backend=setting.backend) == setting]
         elsewhere = [each for each in elsewhere if _carries(each)]
         if elsewhere and setting.first is None and _carries(setting.backend):
             parts.append(
-                f"Where {elsewhere[0]} and {setting.backend} agree, `mnemoscope calibration carry "
-                f"BUNDLE --from {elsewhere[0]} --to {setting.backend}` carries its threshold over."
+                f"Where {elsewhere[0]} and {setting.backend} agree, "
+                f"{carries(bundle, elsewhere[0], setting.backend)}"
             )
         return CalibrationError(" ".join(filter(None, [*parts, after])))
 

@@ -65,11 +65,6 @@ class Setting:
             return {}
 
     @property
-    def command(self) -> str:
-        """What calibrates it."""
-        return f"mnemoscope calibrate BUNDLE --benign FILE {self.options}"
-
-    @property
     def options(self) -> str:
         """Those of the command line that measure in this way."""
         first = "" if self.first is None else f" {self.first.options}"

@@ -24,6 +24,7 @@ from ..detectors import CHOICES
 from ..evaluate.summary import plot
 from ..plotting import require_plots
 from ..screening.opening import CALIBRATION, open_screener
+from ..shipped import is_shipped, name_of
 from ._backends import choose_backend, say_unused
 from ._detectors import ModelOption, check_model, open_detectors
 from ._options import (
@@ -120,10 +121,10 @@ def command(
     others = prompts_of(benign, column, quotes=not no_quotes)
     known = prompts_of(positives, column, quotes=not no_quotes) if positives is not None else []
     path = bundle or embedded.BUNDLE
-    if output is None and path in (each.bundle for each in embedded.SHIPPED.values()):
+    if output is None and is_shipped(path):
         raise InputError(
-            "This bundle is part of the installation and calibrated. Name a file with --output to "
-            "calibrate it anew."
+            "This bundle is part of the installation and calibrated. To calibrate it anew name a "
+            "file of your own, --output OWN.json, and then screen with --calibration OWN.json."
         )
     require_bundle(path)
     target = output or path / CALIBRATION
@@ -185,7 +186,7 @@ def command(
         typer.echo(describe(each))
     say_written(target)
     if target_tpr is not None:
-        own = "" if bundle is None else f" --bundle {bundle}"
+        own = "" if bundle is None else f" --bundle {name_of(bundle)}"
         file = "" if output is None else f" --calibration {output}"
         typer.echo(f"use it: mnemoscope screen{own}{file} {found[0].setting.options}")
     if picture is not None:

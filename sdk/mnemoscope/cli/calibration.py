@@ -13,9 +13,11 @@ from mnemoscope_runtime import BackendOptions, CalibrationError, InputError
 from .. import embedded
 from ..calibration import CalibrationFile
 from ..calibration.carrying import carry
+from ..calibration.remedies import calibrate_command
 from ..calibration.wording import describe
 from ..prompts.printable import counted
 from ..screening.opening import own_calibration
+from ..shipped import is_shipped
 from ._options import (
     NoQuotesOption,
     TrustOption,
@@ -113,7 +115,7 @@ def carry_over(
     """
     check_columns(column, no_quotes, "--prompts", given=prompts is not None)
     path = bundle or embedded.BUNDLE
-    if calibration is None and path in (each.bundle for each in embedded.SHIPPED.values()):
+    if calibration is None and is_shipped(path):
         raise InputError(
             "This bundle is part of the installation, and so is its calibration, "
             f"{own_calibration(path)}. Name a copy of it with --calibration: that one is added to."
@@ -122,7 +124,8 @@ def carry_over(
     file = calibration or own_calibration(path)
     if file is None:
         raise CalibrationError(
-            f"{path} has no calibration. Make one on {source} first, with `mnemoscope calibrate`."
+            f"{path} has no calibration. Make one on {source} first: "
+            f"`{calibrate_command(path, f'--backend {source}')}`."
         )
     known = CalibrationFile.read(file, trust=trust)
     require_place(file, "--calibration", regular=True)

@@ -41,7 +41,7 @@ def require_fit(name: str, fit: Fit | None) -> Fit:
     """
     if fit is None:
         raise CalibrationError(
-            f"The detector {name!r} has no scores before it has seen benign prompts. "
-            f"`mnemoscope calibrate BUNDLE --benign FILE --detector {name}` shows it some."
+            f"The detector {name!r} has no scores before it has seen benign prompts. Calibrate "
+            f"the bundle (`mnemoscope calibrate`, with --detector {name})."
         )
     return fit

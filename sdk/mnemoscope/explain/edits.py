@@ -10,6 +10,7 @@ from typing import Any
 
 from mnemoscope_runtime import CalibrationError, InputError
 
+from ..calibration.remedies import calibrates
 from ..detector import Detector
 from ..screening.detection import Detection
 from .words import Reading, Span, edited, read, words_of
@@ -193,7 +194,8 @@ class _Search:
             setting = detector.setting(steps=steps, noises=noises)
             raise CalibrationError(
                 f"There is no calibration of {setting}, so no threshold to get under. "
-                f"`{setting.command}` makes one; or give a target score."
+                f"{calibrates(detector.screener.bundle.path, setting.options)} Or give a target "
+                "score."
             )
         self.target = target
         self._changes = _changes(reading, options)

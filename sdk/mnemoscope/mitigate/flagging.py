@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mnemoscope_runtime.errors import CalibrationError, InputError
 
+from ..calibration.remedies import calibrates
 from ..detector import Detector
 from ..screening.detection import Detection
 
@@ -26,8 +27,8 @@ def screen(detector: Detector, prompt: str) -> Detection:
     if not settings:
         raise CalibrationError(
             "`auto` decides by p-values, and the bundle has no calibration for "
-            f"{detector.screener.backend.name}. Make one with `mnemoscope calibrate BUNDLE "
-            "--benign FILE`, or name a strategy."
+            f"{detector.screener.backend.name}. "
+            f"{calibrates(detector.screener.bundle.path)} Or name a strategy."
         )
     best = max(settings, key=lambda each: (each.steps, each.noises))
     [found] = detector.screen([prompt], steps=best.steps, noises=best.noises)

@@ -84,8 +84,8 @@ class Yardstick:
         if self.first is None:
             raise CalibrationError(
                 "No calibration of the first step says what magnitude benign prompts have. Give "
-                "a target (--target), or a calibrated bundle of the model (--bundle): `mnemoscope "
-                "calibrate BUNDLE --benign FILE`."
+                "a target (--target), or a calibrated bundle of the model (--bundle), which "
+                "`mnemoscope calibrate` makes of one."
             )
         return float(np.quantile(self.first.ordered, quantile))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal, get_args
 
 from mnemoscope_runtime import CalibrationError, Embeddings, InputError
@@ -25,19 +26,27 @@ class Calibrations:
         uncalibrated: What becomes of a setting that has none: "raise", or "score".
         learns: Whether the detector has no scores without one.
         length: How many tokens the bundle reads.
+        bundle: Its directory, for the commands that messages name.
     """
 
     def __init__(
-        self, known: CalibrationFile, uncalibrated: Uncalibrated, *, learns: bool, length: int
+        self,
+        known: CalibrationFile,
+        uncalibrated: Uncalibrated,
+        *,
+        learns: bool,
+        length: int,
+        bundle: Path,
     ) -> None:
         self._known = known
         self._uncalibrated = uncalibrated
         self._learns = learns
         self._length = length
+        self._bundle = bundle
 
     def missing(self, setting: Setting) -> CalibrationError | None:
         """Why a setting has no verdicts, and what makes them; None if it has."""
-        return None if self._known.find(setting) is not None else self._known.missing(setting)
+        return None if self._known.find(setting) is not None else self._missing(setting)
 
     def of(self, setting: Setting) -> Calibration | None:
         """The one of a setting.
@@ -50,16 +59,19 @@ class Calibrations:
         if found is not None:
             return found
         if setting.first is not None:
-            raise self._known.missing(
+            raise self._missing(
                 setting, "A cascade knows what to clear only after it has seen benign prompts."
             )
         if self._learns:
-            raise self._known.missing(
+            raise self._missing(
                 setting, f"The detector {setting.detector!r} has no scores without one."
             )
         if self._uncalibrated == "raise":
-            raise self._known.missing(setting, after=_WAY_OUT)
+            raise self._missing(setting, after=_WAY_OUT)
         return None
+
+    def _missing(self, setting: Setting, why: str = "", after: str = "") -> CalibrationError:
+        return self._known.missing(setting, self._bundle, why, after)
 
     def of_embeddings(self, setting: Setting, told: Embeddings) -> Calibration | None:
         """The one that applies to embeddings: that of the setting, if they are as tokens are.

@@ -233,8 +233,8 @@ def in_turn(
     """
     if calibration is None or calibration.gate is None:
         raise CalibrationError(
-            "A cascade knows what to clear only after it has seen benign prompts. "
-            f"`{setting.command}` shows it some."
+            "A cascade knows what to clear only after it has seen benign prompts. Calibrate "
+            f"{setting}."
         )
     gate = calibration.gate
     rows = first.scores(tokens, gate.fit)

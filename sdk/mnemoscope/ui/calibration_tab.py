@@ -10,6 +10,7 @@ from mnemoscope_runtime import MnemoscopeError
 
 from ..calibration import Calibration
 from ..calibration.moving import move
+from ..calibration.remedies import calibrates
 from ..calibration.wording import describe
 from .asking import EVENT, REFUSED, sentence
 from .desk import Desk
@@ -27,7 +28,7 @@ def calibration_tab(desk: Desk) -> None:
         gr.HTML(
             note_card(
                 "This bundle has no calibration, so there are scores and no verdicts. "
-                "`mnemoscope calibrate BUNDLE --benign FILE` makes one."
+                + calibrates(desk.bundle.path)
             )
         )
         return

@@ -165,7 +165,8 @@ def test_the_command(run: Run, tmp_path: Path) -> None:
     screen = ("screen", "a cat", "--bundle", bundle, "--backend", "openvino", "--noises", 1)
     before = run(*screen)
     assert before.code == 5
-    assert "`mnemoscope calibration carry BUNDLE --from onnxruntime --to openvino`" in before.err
+    carries = f"`mnemoscope calibration carry {bundle} --from onnxruntime --to openvino`"
+    assert carries in before.err
     done = run(*args, "--prompts", prompts)
     assert done.code == 0, done
     assert "Measured on onnxruntime and carried over: on 10 prompts the two differ by" in done.out

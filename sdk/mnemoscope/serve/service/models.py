@@ -19,6 +19,7 @@ from mnemoscope_runtime.errors import (
 )
 
 from ...detector import Detector
+from ...shipped import name_of
 from ..async_detector import AsyncDetector
 from ..batches import Batch
 from ..probing import check_probes
@@ -52,8 +53,9 @@ def open_detector(source: Source, options: ServiceOptions) -> Detector:
         missing = detector.missing(steps=options.steps, noises=options.noises)
         if missing is not None:
             raise CalibrationError(
-                f"{source.name} cannot be served without verdicts. {missing} A file beside the "
-                "bundle is named so: --model NAME=BUNDLE:CALIBRATION."
+                f"{source.name} cannot be served without verdicts. {missing} A file that is not "
+                f"in the bundle is named so: --model {source.name}="
+                f"{name_of(detector.screener.bundle.path)}:OWN.json."
             )
         known = detector.calibrated(steps=options.steps, noises=options.noises)
         error = check_probes(detector)

@@ -72,8 +72,8 @@ def write_model(
         )
     opened = Bundle.open(bundle_at(bundle), trust=options.trust)
     known = own_calibration(opened.path) if calibration is None else Path(calibration)
-    lacking = _lacking(opened, known, options)
-    out = Path(repository) / name
+    out, inner = Path(repository) / name, f"1/{BUNDLE}"
+    lacking = _lacking(opened, known, options, out / inner)
     if by_triton:
         files, calls = graph_files(opened, options)
         files = {f"1/{each}": content for each, content in files.items()}
@@ -81,7 +81,6 @@ def write_model(
         check_place(out.parent, name, overwrite=overwrite)
         _publish(out.with_name(graph_model(name)), files, overwrite)
         options = replace(options, calls=calls, engines=None)
-    inner = f"1/{BUNDLE}"
     files = {f"{inner}/{each}": content for each, content in _contents(opened, known).items()}
     files["1/model.py"] = resources.files(__package__).joinpath("template.py").read_bytes()
     files[f"warmup/{WARMUP}"] = encode_texts([b"a cat"])
@@ -104,14 +103,16 @@ def check_place(repository: Path, name: str = MODEL, *, overwrite: bool) -> None
         )
 
 
-def _lacking(bundle: Bundle, file: Path | None, options: ModelOptions) -> CalibrationError | None:
-    """Why there are no verdicts in the setting that is wanted; None if there are."""
+def _lacking(
+    bundle: Bundle, file: Path | None, options: ModelOptions, inner: Path
+) -> CalibrationError | None:
+    """Why there are no verdicts in the setting that is wanted, and what makes some `inner`."""
     known = CalibrationFile(()) if file is None else CalibrationFile.read(file, trust=options.trust)
     known.check(bundle.id, bundle.path)
     noises = options.noises or bundle.manifest.noise_bank.shape[0]
     statistic = find_statistic(options.detector).name
     setting = Setting(bundle.id, options.backend, statistic, options.steps, noises)
-    return None if known.find(setting) is not None else known.missing(setting)
+    return None if known.find(setting) is not None else known.missing(setting, inner)
 
 
 def _contents(bundle: Bundle, calibration: Path | None) -> dict[str, bytes]:

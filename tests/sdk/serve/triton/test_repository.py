@@ -134,7 +134,7 @@ def test_export_writes_one_as_well(
     assert result.out.splitlines()[-1] == str(models / "mnemoscope")
     inner = models / "mnemoscope" / "1" / "bundle"
     assert f"before {inner} is calibrated" in result.err
-    assert "mnemoscope calibrate BUNDLE --benign FILE" in result.err
+    assert f"`mnemoscope calibrate {inner} --benign FILE" in result.err
     assert Bundle.open(inner).id == Bundle.open(bundle).id
     failed(run("export", "model", tmp_path / "other", "--triton", models), 2, "--overwrite")
     assert not (tmp_path / "other").exists()  # nothing was done in vain
