@@ -146,7 +146,7 @@ def test_the_budget_is_kept(scoring: Callable[[Scores], Detector], budget: int) 
 
 
 def test_no_target(scoring: Callable[[Scores], Detector]) -> None:
-    with pytest.raises(CalibrationError, match=r"no threshold to get under.*or give a target"):
+    with pytest.raises(CalibrationError, match=r"no threshold to get under.*Or give a target"):
         find_edits(scoring(lambda _: 1.0), PROMPT)
     with pytest.raises(InputError, match="finite"):
         find_edits(scoring(lambda _: 1.0), PROMPT, EditOptions(target=float("nan")))
