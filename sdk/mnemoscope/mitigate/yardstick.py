@@ -49,10 +49,10 @@ class Yardstick:
         measured = Sampling.of(bundle.manifest)
         if sampling != measured:
             raise InputError(
-                f"The calibration is of {counted(measured.steps, 'step')} with guidance "
-                f"{measured.guidance}, and says nothing of {sampling.steps} with "
-                f"{sampling.guidance}. Leave out steps and guidance, or calibrate a bundle of "
-                "these."
+                f"The calibration of {bundle.path} is of {_in_words(measured)}, and says nothing "
+                f"of {_in_words(sampling)}. Leave out steps and guidance. Or export a bundle of "
+                f"these, `mnemoscope export MODEL OUT {_as_options(sampling)}`, and calibrate it, "
+                "`mnemoscope calibrate OUT --benign FILE`."
             )
         known = [each for each in file.calibrations if each.setting.detector == "magnitude"]
         first = [each for each in known if each.setting.steps == 1]
@@ -88,6 +88,17 @@ class Yardstick:
                 "`mnemoscope calibrate` makes of one."
             )
         return float(np.quantile(self.first.ordered, quantile))
+
+
+def _in_words(sampling: Sampling) -> str:
+    guidance = "no guidance" if sampling.guidance is None else f"guidance {sampling.guidance:g}"
+    return f"{counted(sampling.steps, 'step')} with {guidance}"
+
+
+def _as_options(sampling: Sampling) -> str:
+    """Those of `mnemoscope export`."""
+    guidance = "" if sampling.guidance is None else f" --guidance {sampling.guidance:g}"
+    return f"--inference-steps {sampling.steps}{guidance}"
 
 
 def _longest(known: Iterable[Calibration]) -> list[Calibration]:

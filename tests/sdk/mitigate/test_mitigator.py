@@ -384,8 +384,11 @@ def test_the_yardstick() -> None:
     assert found.p_value(1e9) == pytest.approx(1 / 1001)
     with pytest.raises(InputError, match="lies between 0 and 1"):
         found.target(1.5)
-    with pytest.raises(InputError, match=r"50 steps with guidance 7\.5, and says nothing of 20"):
+    said = r"50 steps with guidance 7\.5, and says nothing of 20 .* OUT --inference-steps 20 --guid"
+    with pytest.raises(InputError, match=said):
         Yardstick.of(file, bundle, Sampling(steps=20))
+    with pytest.raises(InputError, match=r"`mnemoscope export MODEL OUT --inference-steps 50`"):
+        Yardstick.of(file, bundle, Sampling(guidance=None))
     none = Yardstick.of(None, bundle, Sampling(steps=20))
     assert none.p_value(1.0) is None
     with pytest.raises(CalibrationError, match="--bundle"):
