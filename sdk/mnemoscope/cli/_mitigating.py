@@ -63,7 +63,7 @@ def descriptor_for(
     try:
         return load_descriptor("sscd"), []
     except MnemoscopeError as error:
-        note = f"pictures are compared in the latents of the model's VAE alone: {error}"
+        note = f"pictures are compared by the model's VAE alone, which verifies none. {error}"
         return LatentDescriptor(painter.vae, painter.side), [note]
 
 

