@@ -11,6 +11,7 @@ import typer
 
 from .. import embedded
 from ..prompts.printable import counted, json_text
+from ._mitigating import AUTO
 from ._options import say
 from ._writers import printable
 
@@ -92,10 +93,13 @@ def _in_words(terms: Mapping[str, Any], *, compared: bool) -> str:
     return printable(f"{text}; suspicious: p up to {terms['level']:g}" if compared else text)
 
 
-def _unknown(done: Mitigation) -> list[str]:
+def _unknown(done: Mitigation, bundle: str | None) -> list[str]:
     """What is a dash in the table, and what it takes to know it."""
+    calibrated = "the model's calibrated bundle (--bundle)"
+    if bundle is not None:
+        calibrated = f"a calibration of {bundle}: `mnemoscope calibrate {bundle} --benign FILE`"
     takes = {
-        "p": (done.after.p_value, "the model's calibrated bundle (--bundle)"),
+        "p": (done.after.p_value, calibrated),
         "likeness to training pictures": (
             done.before.copy_similarity,
             "those that must not come out (--reference)",
@@ -107,13 +111,25 @@ def _unknown(done: Mitigation) -> list[str]:
     ]
 
 
-def note(done: Mitigation, rule: Rule) -> None:
+def _next(done: Mitigation) -> str:
+    """What to do when nothing that was tried passes: what was not tried."""
+    from ..mitigate import LADDER
+
+    if done.strategy == AUTO:
+        return "`mnemoscope explain` shows which words to change"
+    others = [next(name for name in LADDER if name != done.strategy)]
+    if done.after.p_value is not None:  # it takes a calibration
+        others.append(AUTO)
+    return f"Try --strategy {' or '.join(others)}"
+
+
+def note(done: Mitigation, rule: Rule, bundle: str | None) -> None:
     """What a user should not overlook."""
     lost = done.after.lost(done.before)
-    if unknown := _unknown(done):
+    if unknown := _unknown(done, bundle):
         say(f"not known: {'; '.join(unknown)}.")
     if done.verified is False:
-        say(f"nothing that was tried passes: {done.why}. Do not use it.")
+        say(f"nothing that was tried passes: {done.why}. Do not use it. {_next(done)}.")
     elif done.flagged is False:
         drawn = (
             "it was drawn as ever" if done.pictures == done.originals else "it needs no strategy"

@@ -227,6 +227,11 @@ def command(
             "--bundle, or name a --strategy."
         )
     known = _calibration(path, calibration, trust)
+    if not compare and AUTO in chosen and known is None:
+        raise CalibrationError(
+            f"`auto` screens first, and {path} has no calibration. Make one with `mnemoscope "
+            f"calibrate {path} --benign FILE`, or name a --strategy."
+        )
     opened = None if path is None else Bundle.open(path, trust=trust)
     sampling = _sampling(opened, steps, guidance)
     yardstick = Yardstick() if opened is None else Yardstick.of(known, opened, sampling)
@@ -289,7 +294,7 @@ def command(
     write_sheet(output, [each.image for each in done.pictures])
     terms = terms_of(path, mitigator, rule, own=own and not reference)
     tell(done, terms, output, output_format)
-    note(done, rule)
+    note(done, rule, terms["bundle"])
     raise typer.Exit(0 if done.passed else 5 if done.verified is None else 1)
 
 

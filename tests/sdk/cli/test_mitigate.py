@@ -16,9 +16,10 @@ from PIL import Image
 from pipelines import build_pipeline
 
 from mnemoscope import InputError, embedded
+from mnemoscope.cli._mitigated import _next
 from mnemoscope.cli.mitigate import _names
 from mnemoscope.drawing.known_descriptors import KNOWN, find_descriptor
-from mnemoscope.mitigate import LADDER, STRATEGIES, Painter
+from mnemoscope.mitigate import LADDER, STRATEGIES, Judged, Mitigation, Painter
 from mnemoscope_export import LoadOptions
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("loaded_once")]
@@ -76,7 +77,7 @@ def test_what_is_not_flagged_is_drawn_as_ever(run: Run, tmp_path: Path) -> None:
         (("--compare", "-o", "x", "--strategy", "auto,foo"), 2, ["'foo'. Choose auto"]),
         (("a cat", "-o", "x.png", "--strategy", "padding", "--target", "1"), 2, ["Leave it out"]),
         (("a cat", "-o", "x.png", "--level", "2"), 2, ["level lies between"]),
-        (("a cat", "-o", "x.png", "--steps", "20"), 2, ["Leave out steps"]),
+        (("a cat", "-o", "x.png", "--steps", "20"), 2, ["--inference-steps 20 --guidance 7.5`"]),
         (("a cat", "-o", "x.png", "--bundle", "b"), 2, ["--model"]),
         (("--compare", "-o", "x", "--model", "m"), 2, ["--compare tells copies", "--clip DIR"]),
         (("a cat", "-o", "x.png", "--descriptor", "no.pt"), 2, ["neither a known name"]),
@@ -175,7 +176,7 @@ def test_another_model_with_a_descriptor_is_verified(
     assert "above 0.5" in row["why"]
     assert "likeness to training pictures, which" not in result.err
     assert "nothing that was tried passes" in result.err
-    assert "Do not use it" in result.err
+    assert "Do not use it. Try --strategy stepwise." in result.err  # auto takes a calibration
 
 
 @pytest.mark.usefixtures("no_sscd")
@@ -193,12 +194,47 @@ def test_auto_on_another_model_goes_by_what_is_usual_there(
     assert row["detection"]["p_value"] == pytest.approx(1 / 101)
     assert (flagged.code, row["verified"], row["passed"]) == (1, False, False)
     assert "benign prompt" in row["why"]
-    assert "latents of the model's VAE alone" in flagged.err
+    assert "compared by the model's VAE alone, which verifies none" in flagged.err
+    assert "Do not use it. `mnemoscope explain` shows which words to change." in flagged.err
     assert "learnt from 2 prompts; 20 would be better" in flagged.err
     usual = run("mitigate", *args, "--level", "0.005")
     [row] = usual.rows
     assert (usual.code, row["verified"], row["passed"]) == (0, None, True)
     assert "was not flagged" in row["why"]
+
+
+@pytest.mark.usefixtures("no_sscd")
+def test_a_bundle_without_a_calibration_says_how_to_make_one(
+    run: Run, model_dir: Path, bundle_dir: Path, tmp_path: Path
+) -> None:
+    bundle = in_steps(copied(bundle_dir, tmp_path / "bundle"), 5)
+    args = ("a cat", "--model", model_dir, "--bundle", bundle, "-o", tmp_path / "a.png")
+    command = f"`mnemoscope calibrate {bundle} --benign FILE`"
+    failed(run("mitigate", *args), 4, f"{bundle} has no calibration. Make one with {command}")
+    drawn = run("mitigate", *args, "--strategy", "guidance")
+    assert drawn.code == 5, drawn
+    assert f"p, which takes a calibration of {bundle}: {command}" in drawn.err
+    assert "--bundle" not in drawn.err
+
+
+@pytest.mark.parametrize(
+    ("strategy", "p_value", "then"),
+    [
+        ("embedding", 0.01, "Try --strategy stepwise or auto"),
+        ("stepwise", 0.01, "Try --strategy stepwise-firm or auto"),
+        ("stepwise", None, "Try --strategy stepwise-firm"),
+        ("auto", 0.01, "`mnemoscope explain` shows which words to change"),
+    ],
+)
+def test_what_to_do_next_is_what_was_not_tried(
+    strategy: str, p_value: float | None, then: str
+) -> None:
+    judged = Judged(1.0, p_value, 0.95, None)
+    done = Mitigation(
+        "a cat", strategy, judged, judged, False, "why", None, None, "pixels", None, None, 0.0,
+        (), (),
+    )  # fmt: skip
+    assert _next(done) == then
 
 
 @pytest.mark.usefixtures("no_sscd")
