@@ -10,8 +10,8 @@
     │   └── IntegrityError      files differ from what the manifest promises
     ├── CalibrationError        a threshold that does not belong to this bundle     exit code 4
     ├── SignatureError          a bundle or calibration that nobody trusted signed  exit code 4
-    ├── ExportError             a model that cannot be exported                     exit code 3
-    │   └── ParityError         a graph that does not agree with PyTorch
+    ├── ExportError             a model that cannot be exported                     exit code 2
+    │   └── ParityError         a graph that does not agree with PyTorch            exit code 3
     └── Unserved                a request that was not taken on                     exit code 3
         ├── Overloaded          too many are waiting
         ├── ServiceClosed       nothing is taken on any more
@@ -104,11 +104,15 @@ class SignatureError(MnemoscopeError):
 
 
 class ExportError(MnemoscopeError):
-    """A model cannot be exported."""
+    """A model cannot be exported, or not to that place."""
+
+    exit_code = 2
 
 
 class ParityError(ExportError):
     """An exported graph does not agree with PyTorch."""
+
+    exit_code = 3
 
 
 class Unserved(MnemoscopeError):

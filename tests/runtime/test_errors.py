@@ -18,7 +18,7 @@ TREE = {
     "IntegrityError": ("BundleError", 4),
     "CalibrationError": ("MnemoscopeError", 4),
     "SignatureError": ("MnemoscopeError", 4),
-    "ExportError": ("MnemoscopeError", 3),
+    "ExportError": ("MnemoscopeError", 2),
     "ParityError": ("ExportError", 3),
     "Unserved": ("MnemoscopeError", 3),
     "Overloaded": ("Unserved", 3),

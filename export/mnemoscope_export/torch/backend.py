@@ -15,7 +15,7 @@ from torch import Tensor
 from mnemoscope_runtime import Backend, Bundle, Engine
 from mnemoscope_runtime.backends import Arrays
 from mnemoscope_runtime.backends.cover import NOISES, Profile, run_covered
-from mnemoscope_runtime.errors import BackendError, BackendUnavailable
+from mnemoscope_runtime.errors import BackendError, BackendUnavailable, BundleError
 from mnemoscope_runtime.manifest import EMPTY, Precision
 from mnemoscope_runtime.user_cache import private_folder
 
@@ -92,11 +92,11 @@ class TorchBackend(Backend):
         """The module of a graph.
 
         Raises:
-            BackendError: the bundle was exported from other weights.
+            BundleError: it was exported from other weights.
         """
         record = bundle.manifest.model
         if why := self._model.told_as(record).unlike(record, bundle.path, self._weights):
-            raise BackendError(why)
+            raise BundleError(why)
         return self._engine(bundle, graph)
 
     @property

@@ -15,7 +15,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from mnemoscope_runtime.errors import ExportError
+from mnemoscope_runtime.errors import BackendError
 from mnemoscope_runtime.manifest import EMPTY, Precision
 
 from ..models import Embeds, Model
@@ -223,7 +223,7 @@ def to_onnx(graph: Graph, model: Model, opset: int = OPSETS["float32"]) -> ir.Mo
         opset: Of `OPSETS`, for the model's precision.
 
     Raises:
-        ExportError: the exporter failed, or made a dimension static that must stay open.
+        BackendError: the exporter failed, or made a dimension static that must stay open.
     """
     open_dimensions = graph.dynamic()
     loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch.onnx")]
@@ -249,7 +249,7 @@ def to_onnx(graph: Graph, model: Model, opset: int = OPSETS["float32"]) -> ir.Mo
             assert program is not None
             with_room(lambda: optimize(program.model))
     except Exception as error:  # the exporter's errors share no base class
-        raise ExportError(
+        raise BackendError(
             f"torch {torch.__version__} cannot export {type(graph).__name__} of {model.id}: "
             f"{error} Use the versions in constraints.txt."
         ) from error
@@ -281,7 +281,7 @@ def _check_open(model: ir.Model, wanted: Dynamic, name: str) -> None:
         for axis in dimensions:
             assert value.shape is not None
             if isinstance(value.shape[axis], int):
-                raise ExportError(
+                raise BackendError(
                     f"{name}: dimension {axis} of {value.name} became static "
                     f"({value.shape[axis]}). Use the versions in constraints.txt."
                 )

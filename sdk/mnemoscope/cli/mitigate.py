@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mnemoscope_runtime import BackendOptions, Bundle, InputError
-from mnemoscope_runtime.errors import CalibrationError
+from mnemoscope_runtime.errors import BundleError, CalibrationError
 
 from .. import embedded
 from ..calibration import CalibrationFile
@@ -252,7 +252,7 @@ def command(
         sampling = painter.sampling(sampling.steps, sampling.guidance)
         drawing, _ = painter.model.guided(sampling.guidance)
         if opened is not None and (why := drawing.unlike(opened.manifest.model, opened.path)):
-            raise CalibrationError(why)
+            raise BundleError(why)
         kit = Kit(painter, yardstick, target, others[:LEARNT_ON], sampling)
         if strategy is not None:
             check_family(kit, chosen)

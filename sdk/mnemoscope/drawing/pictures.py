@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from mnemoscope_runtime import Prompts, Screener, Tokens
 from mnemoscope_runtime.errors import (
-    BackendError,
     BackendUnavailable,
+    BundleError,
     InputError,
     NumericsError,
 )
@@ -110,12 +110,12 @@ def draw(
 
     Raises:
         InputError: a prompt or the number of noises cannot be used; there is no prompt.
-        BackendError: the bundle was not exported from the decoder's model.
+        BundleError: the bundle was not exported from the decoder's model.
         NumericsError: a picture is NaN or infinite.
     """
     origin = screener.bundle.manifest.model
     if decoder.weights_sha256 != origin.weights_sha256:
-        raise BackendError(
+        raise BundleError(
             f"{screener.bundle.path} was exported from {origin.id}, whose weights are not those of "
             f"{decoder.model}. Give the model that it was exported from; or the bundle of "
             f"{decoder.model}, which `mnemoscope export {decoder.model} OUT` makes."

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import numpy as np
 
-from mnemoscope_runtime import BackendError, InputError
+from mnemoscope_runtime import BundleError, InputError
 
 from ..detector import Detector
 from .words import Group, Reading, edited
@@ -122,7 +122,7 @@ class Gradient:
         """In the model's unit per unit of embedding, >= 0.
 
         Raises:
-            BackendError: the bundle was exported from other weights.
+            BundleError: it was exported from other weights.
             InputError: the detector is not the magnitude.
             NumericsError: a gradient is NaN or infinite.
         """
@@ -134,7 +134,7 @@ class Gradient:
         manifest = bundle.manifest
         model = self._model.told_as(manifest.model)
         if why := model.unlike(manifest.model, bundle.path, self._weights):
-            raise BackendError(why)
+            raise BundleError(why)
         if detector.statistic.name != "magnitude":
             raise InputError(
                 f"The gradient is the magnitude's, not that of {detector.statistic.name!r}. "

@@ -203,7 +203,7 @@ class Explainer:
 
         Raises:
             InputError: the prompt holds no words, or an option cannot be used.
-            BackendError: the model is not the bundle's.
+            BundleError: the model is not the bundle's.
             NumericsError: a score or a gradient is NaN or infinite.
         """
         reading = read(self.detector.screener.tokenizer, prompt)
@@ -290,7 +290,7 @@ def explain(
 
     Raises:
         InputError: the prompt holds no words, or an option cannot be used.
-        BackendError: the model is not the bundle's.
+        BundleError: the model is not the bundle's.
         BackendUnavailable: a gradient, and PyTorch is not installed.
         ExportError: the model cannot be loaded.
         NumericsError: a score or a gradient is NaN or infinite.

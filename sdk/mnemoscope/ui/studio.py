@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mnemoscope_runtime import CalibrationError, InputError, MnemoscopeError
+from mnemoscope_runtime import BundleError, InputError, MnemoscopeError
 
 from .. import embedded
 from ..drawing.alignment import load_alignment
@@ -145,7 +145,7 @@ class Studio:
         sampling = Sampling.of(bundle.manifest)
         drawing, _ = painter.model.guided(sampling.guidance)
         if why := drawing.unlike(bundle.manifest.model, bundle.path):
-            raise CalibrationError(why)
+            raise BundleError(why)
         yardstick = Yardstick.of(self._desk.calibration, bundle, sampling)
         benign = []
         if options.own:

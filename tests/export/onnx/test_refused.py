@@ -155,7 +155,7 @@ def test_taps_are_refused(tmp_path: Path) -> None:
 
 def test_the_command_line_says_what_is_wrong(run: Run, tmp_path: Path) -> None:
     result = run("export", "--from-onnx", tmp_path / "nothing", tmp_path / "out")
-    assert (result.code, result.out) == (3, "")
+    assert (result.code, result.out) == (2, "")
     assert "text_encoder/model.onnx does not exist" in result.err
     assert "Traceback" not in result.err
 

@@ -15,7 +15,7 @@ from predictions import both_models
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from mnemoscope import BackendError, BackendUnavailable, Detector
+from mnemoscope import BackendUnavailable, BundleError, Detector
 from mnemoscope_export import StableDiffusion, TorchBackend
 from mnemoscope_export.torch.graphs import ScreenGraph, StepGraph, TextEncoderGraph
 from mnemoscope_runtime import Bundle, Screener
@@ -77,7 +77,7 @@ def test_what_inductor_compiles_is_kept_where_nobody_else_writes(
 def test_other_weights(bundle_dir: Path, model: StableDiffusion) -> None:
     other = replace(model, unet=build_pipeline("epsilon", seed=9).unet)
     with pytest.raises(
-        BackendError, match=r"not those of .*Give the model that it was exported from"
+        BundleError, match=r"not those of .*Give the model that it was exported from"
     ):
         Screener.open(bundle_dir, backend=TorchBackend(other))
 

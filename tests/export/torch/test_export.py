@@ -9,7 +9,7 @@ import torch
 from cuda_kernels import lacking
 from predictions import VARIED, both_models
 
-from mnemoscope import ExportError
+from mnemoscope import BackendError
 from mnemoscope_export import StableDiffusion, noise_bank
 from mnemoscope_export.torch.graphs import to_onnx
 from mnemoscope_runtime import Bundle, Screener
@@ -83,5 +83,5 @@ class Halves(torch.nn.Module):
 
 
 def test_static_batches_are_refused(model: StableDiffusion) -> None:
-    with pytest.raises(ExportError, match="dimension 0 of x became static"):
+    with pytest.raises(BackendError, match="dimension 0 of x became static"):
         to_onnx(Halves(), model)  # type: ignore[arg-type]

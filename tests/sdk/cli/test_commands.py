@@ -235,14 +235,14 @@ def test_export_to_a_path_that_exists(run: Run, model_dir: Path, tmp_path: Path)
     (tmp_path / "mine").write_text("precious")
     for args in ((), ("--overwrite",)):
         result = run("export", model_dir, tmp_path, *args)
-        failed(result, 3, f"error: {tmp_path} ")  # one line: nothing was loaded before it
+        failed(result, 2, f"error: {tmp_path} ")  # one line: nothing was loaded before it
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_export_of_a_directory_that_is_no_model(run: Run, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     result = run("export", tmp_path / "empty", tmp_path / "out")
-    assert (result.code, result.out) == (3, "")
+    assert (result.code, result.out) == (2, "")
     assert result.err.splitlines()[-1].startswith("error: ")
     assert "has no model_index.json" in result.err
     assert "Traceback" not in result.err
@@ -363,6 +363,6 @@ def test_generate_with_a_model_that_is_not_whole(run: Run, model_dir: Path, tmp_
     shutil.rmtree(model / "vae")
     for folder in (model, tmp_path, tmp_path / "none"):
         result = run("generate", "a cat", "-o", tmp_path / "x.png", "--model", folder)
-        assert (result.code, result.out) == (3, "")
+        assert (result.code, result.out) == (2, "")
         assert result.err.splitlines()[-1].startswith(f"error: {folder} ")
         assert "Traceback" not in result.err

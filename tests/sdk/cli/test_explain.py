@@ -190,7 +190,7 @@ def test_gradients_need_the_bundles_model(run: Run, bundle_dir: Path, model_dir:
     failed(run(*occlusion), 2, "occlusion on onnxruntime runs the bundle alone")
     assert run(*occlusion, "--backend", "torch").code == 5
     other = run(*args, "--model", model_dir)
-    assert other.code == 3
+    assert other.code == 4
     assert "whose weights are not those" in other.err
 
 

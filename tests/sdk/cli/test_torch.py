@@ -52,7 +52,7 @@ def test_a_bundle_without_its_model(run: Run, bundle_dir: Path) -> None:
 
 def test_another_model(run: Run, bundle_dir: Path) -> None:
     result = run("bench", bundle_dir, "--backends", "torch", "--model", embedded.MODEL)
-    assert result.code == 3
+    assert result.code == 4
     assert "not those of" in result.err
 
 

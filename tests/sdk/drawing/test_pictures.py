@@ -13,8 +13,8 @@ from diffusers import StableDiffusionPipeline
 from predictions import both_models
 
 from mnemoscope import (
-    BackendError,
     BackendUnavailable,
+    BundleError,
     Detector,
     ExportError,
     InputError,
@@ -76,7 +76,7 @@ def test_the_first_noises_give_the_same_pictures(screener: Screener, model_dir: 
 
 
 def test_pictures_that_cannot_be(screener: Screener, model_dir: Path, tmp_path: Path) -> None:
-    with pytest.raises(BackendError, match="whose weights are not those of"):
+    with pytest.raises(BundleError, match="whose weights are not those of"):
         draw(screener, Decoder.load(), PROMPTS)  # the embedded model's VAE
     decoder = Decoder.load(model_dir)
     with pytest.raises(InputError, match="no prompt to draw"):

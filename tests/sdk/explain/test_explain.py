@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mnemoscope import BackendError, BackendUnavailable, Detector, InputError, embedded
+from mnemoscope import BackendUnavailable, BundleError, Detector, InputError, embedded
 from mnemoscope.explain import (
     Explainer,
     Explanation,
@@ -116,7 +116,7 @@ def test_gradients_of_the_embedded_model(detector: Detector) -> None:
 def test_a_model_that_is_not_the_bundles(
     detector: Detector, model: StableDiffusion, bundle_dir: Path
 ) -> None:
-    with pytest.raises(BackendError, match=r"not those of .*epsilon\. Give the model"):
+    with pytest.raises(BundleError, match=r"not those of .*epsilon\. Give the model"):
         Explainer(detector, Gradient(model)).explain("a cat")
     with Detector.load(bundle_dir, threads=1, uncalibrated="score") as own:
         assert Explainer(own, Gradient(model)).explain("a cat").words[1].score > 0

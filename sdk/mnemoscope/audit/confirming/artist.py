@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope_runtime.errors import CalibrationError, MnemoscopeError
+from mnemoscope_runtime.errors import BundleError, CalibrationError, MnemoscopeError
 from mnemoscope_runtime.manifest import ModelRecord
 
 from ... import embedded
@@ -105,9 +105,9 @@ class Artist:
         return digest.hexdigest()
 
     def require(self, record: ModelRecord) -> None:
-        """Raise CalibrationError unless a bundle was exported from this very model."""
+        """Raise BundleError unless a bundle was exported from this very model."""
         if why := self.painter.model.told_as(record).unlike(record, "The bundle"):
-            raise CalibrationError(why)
+            raise BundleError(why)
 
     def describe(self, images: Sequence[Image]) -> Halves:
         """Unit vectors of pictures as they are, and as the model's VAE renders them. # [N, 2, D]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mnemoscope import CalibrationError, InputError, embedded
+from mnemoscope import BundleError, InputError, embedded
 from mnemoscope.audit.confirming import Artist
 from mnemoscope.drawing.generate import generate
 from mnemoscope_runtime import Bundle
@@ -42,9 +42,9 @@ def test_descriptions_are_as_it_is_and_as_rendered(artist: Artist) -> None:
 def test_it_belongs_to_the_bundle_of_its_model(artist: Artist) -> None:
     record = Bundle.open(embedded.BUNDLE).manifest.model
     artist.require(record)
-    with pytest.raises(CalibrationError, match="whose weights are not those of"):
+    with pytest.raises(BundleError, match="whose weights are not those of"):
         artist.require(replace(record, weights_sha256="0" * 64))
-    with pytest.raises(CalibrationError, match="negative prompt"):
+    with pytest.raises(BundleError, match="negative prompt"):
         artist.require(replace(record, negative="blurry"))
 
 

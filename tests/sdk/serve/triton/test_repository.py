@@ -110,7 +110,7 @@ def test_the_command(tmp_path: Path, run: Run) -> None:
     text = (tmp_path / "mine" / "config.pbtxt").read_text()
     for part in ('name: "mine"', "max_batch_size: 4", "count: 2", r'string_value: "/opt/\"e\""'):
         assert part in text
-    failed(run("triton", tmp_path, "--name", "mine"), 3, "--overwrite")
+    failed(run("triton", tmp_path, "--name", "mine"), 2, "--overwrite")
     failed(run("triton", tmp_path, "--backend", "auto"), 2, "auto")
 
 
