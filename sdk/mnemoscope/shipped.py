@@ -11,7 +11,7 @@ from mnemoscope_runtime import InputError
 from . import embedded
 from .embedded import SHIPPED, Shipped
 
-__all__ = ["bundle_at", "is_shipped", "model_at", "name_of", "shipped_as"]
+__all__ = ["bundle_at", "is_shipped", "model_at", "model_of", "name_of", "shipped_as"]
 
 _ALIKE = 0.7  # of difflib's ratio: one letter of a short name, two or three of a long one
 
@@ -48,6 +48,12 @@ def is_shipped(bundle: Path) -> bool:
 def name_of(bundle: Path) -> str:
     """What to call a bundle on the command line: its name if it ships, or its path."""
     return next((name for name, each in SHIPPED.items() if each.bundle == bundle), str(bundle))
+
+
+def model_of(bundle: Path | None, model: str | None) -> str | None:
+    """The model that is given, or that of a bundle that ships; None if neither is known."""
+    shipped = None if bundle is None or model is not None else SHIPPED.get(name_of(bundle))
+    return model if shipped is None else str(shipped.model)
 
 
 def shipped_as(text: str) -> Shipped | None:

@@ -6,7 +6,7 @@ import pytest
 
 from mnemoscope import Detector, InputError, embedded
 from mnemoscope.calibration.file import CalibrationFile
-from mnemoscope.shipped import bundle_at, model_at
+from mnemoscope.shipped import bundle_at, model_at, model_of
 
 FLOW = embedded.SHIPPED["embedded-flow"]
 
@@ -18,6 +18,17 @@ def test_names_paths_and_the_default(tmp_path: Path) -> None:
     assert model_at(None) == model_at("embedded") == str(embedded.MODEL)
     assert bundle_at(tmp_path) == bundle_at(str(tmp_path)) == tmp_path
     assert model_at("owner/embedded-flow") == "owner/embedded-flow"  # of the hub
+
+
+def test_the_model_of_a_bundle_that_ships_is_known(tmp_path: Path) -> None:
+    assert model_of(FLOW.bundle, None) == str(FLOW.model)
+    assert model_of(embedded.BUNDLE, None) == str(embedded.MODEL)
+    assert model_of(FLOW.bundle, "mine") == "mine"
+    assert (model_of(tmp_path, None), model_of(None, None), model_of(None, "m")) == (
+        None,
+        None,
+        "m",
+    )
 
 
 @pytest.mark.parametrize(

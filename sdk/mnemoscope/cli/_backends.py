@@ -18,6 +18,7 @@ from mnemoscope_runtime.wording import pip_install
 
 from .. import embedded
 from ..quiet import quiet_libraries
+from ..shipped import model_of
 from ._options import say
 
 __all__ = ["choose_backend", "is_torch", "options_of_each", "say_unused"]
@@ -39,7 +40,7 @@ def choose_backend(
     Args:
         name: With a precision, if it is not to be float32: "torch:bfloat16".
         bundle: What it is to run; None is the embedded bundle.
-        model: Directory or hub id of what the bundle was exported from.
+        model: Directory or hub id of what the bundle was exported from; of one that ships its own.
         options: As of other backends; threads are those that torch may use in this process.
 
     Returns:
@@ -62,6 +63,7 @@ def choose_backend(
     if precision and precision not in get_args(Precision):
         choice = ", ".join(f"{kind}:{known}" for known in get_args(Precision))
         raise InputError(f"There is no precision {precision!r}. Choose one of: {choice}.")
+    model = model_of(bundle, model)
     if bundle is not None and model is None:
         raise InputError(
             f"{kind} runs the model that {bundle} was exported from, which a bundle does not hold. "

@@ -12,6 +12,7 @@ from mnemoscope_runtime import InputError
 
 from ..detectors import CopySimilarity, Statistic, TiledL2, open_statistics
 from ..quiet import quiet_libraries
+from ..shipped import model_of
 from ._backends import is_torch
 
 __all__ = ["ModelOption", "check_model", "open_detectors"]
@@ -20,7 +21,7 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         help="Model of the bundle, for torch and torch-compile and for detectors that draw.",
-        show_default="the embedded one",
+        show_default="of a bundle that ships its own",
     ),
 ]
 
@@ -51,6 +52,7 @@ def open_detectors(names: Sequence[str], bundle: Path | None, model: str | None)
         ExportError: the model cannot be loaded.
     """
     drawing = [name for name in names if _draws(name)]
+    model = model_of(bundle, model)
     if drawing and bundle is not None and model is None:
         raise InputError(
             f"{drawing[0]} draws pictures with the VAE of the model that {bundle} was exported "

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from .. import embedded
+from ..calibration.remedies import calibrate_command
 from ..prompts.printable import counted, json_text
+from ..shipped import name_of
 from ._mitigating import AUTO
 from ._options import say
 from ._writers import printable
@@ -37,9 +38,9 @@ class Format(StrEnum):
 
 def terms_of(bundle: Path | None, mitigator: Mitigator, rule: Rule, *, own: bool) -> dict[str, Any]:
     """What figures rest on: the bundle, how pictures are drawn and scored, what is suspicious."""
-    sampling, names = mitigator.sampling, {each.bundle: n for n, each in embedded.SHIPPED.items()}
+    sampling = mitigator.sampling
     return {
-        "bundle": None if bundle is None else names.get(bundle, str(bundle)),
+        "bundle": None if bundle is None else name_of(bundle),
         "steps": sampling.steps,
         "guidance": sampling.guidance,
         "scored_steps": min(mitigator.yardstick.steps, sampling.steps),
@@ -93,11 +94,11 @@ def _in_words(terms: Mapping[str, Any], *, compared: bool) -> str:
     return printable(f"{text}; suspicious: p up to {terms['level']:g}" if compared else text)
 
 
-def _unknown(done: Mitigation, bundle: str | None) -> list[str]:
+def _unknown(done: Mitigation, bundle: Path | None) -> list[str]:
     """What is a dash in the table, and what it takes to know it."""
     calibrated = "the model's calibrated bundle (--bundle)"
     if bundle is not None:
-        calibrated = f"a calibration of {bundle}: `mnemoscope calibrate {bundle} --benign FILE`"
+        calibrated = f"a calibration of {name_of(bundle)} (`{calibrate_command(bundle)}`)"
     takes = {
         "p": (done.after.p_value, calibrated),
         "likeness to training pictures": (
@@ -123,7 +124,7 @@ def _next(done: Mitigation) -> str:
     return f"Try --strategy {' or '.join(others)}"
 
 
-def note(done: Mitigation, rule: Rule, bundle: str | None) -> None:
+def note(done: Mitigation, rule: Rule, bundle: Path | None) -> None:
     """What a user should not overlook."""
     lost = done.after.lost(done.before)
     if unknown := _unknown(done, bundle):

@@ -33,6 +33,7 @@ from ..drawing.known_descriptors import descriptor_file
 from ..prompts.printable import counted
 from ..quiet import quiet_libraries
 from ..screening.opening import read_calibration
+from ..shipped import model_of
 from ._backends import choose_backend, say_unused
 from ._detectors import ModelOption, check_model, open_detectors
 from ._loading import Loading, takes_loading
@@ -252,7 +253,7 @@ def command(
         check_model(model, [backend], [detector])
         if loading.given:
             raise InputError(f"--{loading.given[0].replace('_', '-')} is for drawing captions.")
-    elif bundle is not None and model is None:
+    elif bundle is not None and (model := model_of(bundle, model)) is None:
         raise InputError(
             f"Captions are drawn by the model that {bundle} was exported from, which a bundle does "
             "not hold. Give it with --model, or --confirm 0."

@@ -40,6 +40,7 @@ from ..explain.words import words_of
 from ..prompts import read_prompt_file
 from ..prompts.printable import json_text, printable
 from ..quiet import quiet_libraries
+from ..shipped import is_shipped, model_of
 from ._backends import choose_backend, say_unused
 from ._options import (
     EXIT_CODES,
@@ -98,7 +99,8 @@ def command(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Model of the bundle, for gradients and torch.", show_default="the embedded one"
+            help="Model of the bundle, for gradients and torch.",
+            show_default="of a bundle that ships its own",
         ),
     ] = None,
     method: Annotated[
@@ -132,7 +134,7 @@ def command(
         Path | None,
         typer.Option(
             help="File of prompts whose words may replace others.",
-            show_default="the embedded captions, for the embedded bundle",
+            show_default="the embedded captions, for a bundle that ships",
         ),
     ] = None,
     budget: Annotated[
@@ -173,6 +175,7 @@ def command(
         if not prompts:
             raise InputError(f"All prompts of {file} are empty, so there is nothing to explain.")
     wanted = edits if edits is not None else file is None
+    ships = bundle is None or is_shipped(bundle)
     about_edits = {
         "--keep": keep,
         "--target": target,
@@ -194,10 +197,10 @@ def command(
     editing = EditOptions(
         keep=tuple(kept),
         target=target,
-        alternatives=_alternatives(listed, vocabulary, bundle) if wanted else None,
+        alternatives=_alternatives(listed, vocabulary, ships=ships) if wanted else None,
         budget=EditOptions.budget if budget is None else budget,
     )
-    kinds = read_lexicon(embedded.LEXICON) if bundle is None else {}
+    kinds = read_lexicon(embedded.LEXICON) if ships else {}
     kinds |= read_lexicon(lexicon) if lexicon is not None else {}
     attribution = Occlusion() if method == "occlusion" else _gradient(method, bundle, model)
     runs, told = choose_backend(backend, bundle, model, options)
@@ -250,6 +253,7 @@ def command(
 def _gradient(method: str, bundle: Path | None, model: str | None) -> Any:
     if method not in METHODS:
         load_attribution(method)  # says which there are
+    model = model_of(bundle, model)
     if bundle is not None and model is None:
         raise InputError(
             f"A gradient is that of the model {bundle} was exported from, which a bundle does not "
@@ -260,7 +264,7 @@ def _gradient(method: str, bundle: Path | None, model: str | None) -> Any:
 
 
 def _alternatives(
-    listed: dict[str, list[str]], vocabulary: Path | None, bundle: Path | None
+    listed: dict[str, list[str]], vocabulary: Path | None, *, ships: bool
 ) -> Alternatives | None:
     """What the options allow to replace words; what a user listed comes first."""
     offered: list[Alternatives] = []
@@ -268,7 +272,7 @@ def _alternatives(
         offered.append(Listed(listed))
     if vocabulary is not None:
         offered.append(Vocabulary(read_prompt_file(vocabulary, tell=say)))
-    elif bundle is None and not listed:
+    elif ships and not listed:
         captions = embedded.read_prompts("seen", "held_out", "calibration")
         offered.append(Vocabulary(row.prompt for row in captions))
     if not offered:

@@ -16,12 +16,14 @@ from mnemoscope_runtime.errors import BundleError, CalibrationError
 
 from .. import embedded
 from ..calibration import CalibrationFile
+from ..calibration.remedies import calibrate_command
 from ..detector import Detector
 from ..drawing.alignment import load_alignment
 from ..drawing.sheets import ENDINGS, write_sheet
 from ..plotting import require_plots
 from ..quiet import quiet_libraries
 from ..screening.opening import own_calibration
+from ..shipped import is_shipped, model_of
 from ._backends import say_unused
 from ._comparison import LEARNT_ON, lists_of, write_comparison
 from ._loading import LatentSizeOption, Loading, sides_of, takes_loading
@@ -89,7 +91,10 @@ def command(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Directory, .safetensors file, or hub id.", show_default="embedded"),
+        typer.Option(
+            help="Directory, .safetensors file, or hub id.",
+            show_default="embedded; of a bundle that ships its own",
+        ),
     ] = None,
     *,
     loading: Loading,
@@ -199,9 +204,13 @@ def command(
         say_unused(backend, options, found.screener.backend)
         return found
 
+    model = model_of(bundle, model)
     own = model is None
     if own and bundle is not None:
-        raise InputError("Give the bundle's model too: --model.")
+        raise InputError(
+            f"Pictures are drawn by the model that {bundle} was exported from, which a bundle does "
+            "not hold. Give it with --model."
+        )
     if compare and not own and clip is None:
         raise InputError(
             "--compare tells copies against how pictures follow their prompts, and the embedded "
@@ -229,8 +238,8 @@ def command(
     known = _calibration(path, calibration, trust)
     if not compare and AUTO in chosen and known is None:
         raise CalibrationError(
-            f"`auto` screens first, and {path} has no calibration. Make one with `mnemoscope "
-            f"calibrate {path} --benign FILE`, or name a --strategy."
+            f"`auto` screens first, and {path} has no calibration. Make one with "
+            f"`{calibrate_command(path)}`, or name a --strategy."
         )
     opened = None if path is None else Bundle.open(path, trust=trust)
     sampling = _sampling(opened, steps, guidance)
@@ -239,8 +248,7 @@ def command(
     read = partial(prompts_of, column=column, quotes=not no_quotes)
     others = read(benign) if benign is not None else []
     memorized = read(file) if file is not None else None
-    ships = path in {each.bundle for each in embedded.SHIPPED.values()}
-    if ships and benign is None:
+    if path is not None and is_shipped(path) and benign is None:
         others = [row.prompt for row in embedded.read_prompts("calibration")[:LEARNT_ON]]
     with ExitStack() as stack:
         detector = None
@@ -294,7 +302,7 @@ def command(
     write_sheet(output, [each.image for each in done.pictures])
     terms = terms_of(path, mitigator, rule, own=own and not reference)
     tell(done, terms, output, output_format)
-    note(done, rule, terms["bundle"])
+    note(done, rule, path)
     raise typer.Exit(0 if done.passed else 5 if done.verified is None else 1)
 
 

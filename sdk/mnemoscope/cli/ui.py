@@ -8,6 +8,7 @@ import typer
 
 from mnemoscope_runtime import BackendOptions
 
+from ..shipped import model_of
 from ..ui import UiOptions
 from ..ui.running import run
 from ._options import (
@@ -47,7 +48,8 @@ def command(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Model of the bundle, for pictures and gradients.", show_default="the embedded one"
+            help="Model of the bundle, for pictures and gradients.",
+            show_default="of a bundle that ships its own",
         ),
     ] = None,
     calibration: CalibrationOption = None,
@@ -69,7 +71,7 @@ def command(
         host=host,
         port=port,
         bundle=bundle,
-        model=model,
+        model=model_of(bundle, model),
         calibration=calibration,
         trust=trust,
         backend=backend,

@@ -207,12 +207,12 @@ class Desk(Closing):
 
     @cached_property
     def _lexicon(self) -> Lexicon:
-        return read_lexicon(embedded.LEXICON) if self.options.own else {}
+        return read_lexicon(embedded.LEXICON) if self.options.ships else {}
 
     @cached_property
     def _alternatives(self) -> Alternatives | None:
-        """For the embedded model words of its world; of another's nothing is known."""
-        if not self.options.own:
+        """For a model that ships words of its world; of another's nothing is known."""
+        if not self.options.ships:
             return None
         captions = embedded.read_prompts("seen", "held_out", "calibration")
         return Vocabulary(row.prompt for row in captions)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from mnemoscope_runtime import BackendOptions, InputError
 
+from ..shipped import is_shipped
+
 __all__ = ["UiOptions"]
 
 
@@ -57,6 +59,11 @@ class UiOptions:
     def own(self) -> bool:
         """Whether it is the embedded model."""
         return self.bundle is None
+
+    @property
+    def ships(self) -> bool:
+        """Whether it is one of the models that ship, which have one world of captions."""
+        return self.own or (self.bundle is not None and is_shipped(self.bundle))
 
     @property
     def draws(self) -> bool:

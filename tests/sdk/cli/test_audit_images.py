@@ -92,7 +92,7 @@ def test_what_does_not_go_together(run: Run, tmp_path: Path) -> None:
         ((tmp_path / "none", "--model", "m", "--bundle", "b"), "There is no file or folder"),
         ((prompts, "--descriptor", "sscd"), "has no pictures to confirm anything by"),
         ((prompts, "--images", "image", "--confirm", 0), "no pictures that are known"),
-        ((pictures, "--bundle", embedded.BUNDLE), "Give it with --model, or --confirm 0"),
+        ((pictures, "--bundle", tmp_path / "b"), "Give it with --model, or --confirm 0"),
         ((pictures, "--confirm", 0, "--negative", "blurry"), "--negative is for drawing"),
         ((pictures, "--confirm", 0, "--model", "m"), "--model m would change nothing"),
         ((pictures, "--confirm", 0, "--images", "x"), "leave --images out"),

@@ -63,8 +63,9 @@ def test_words_that_no_prompt_holds(run: Run, tmp_path: Path) -> None:
     assert "word3, word4 and 4 more, so" in run(*many).err
 
 
-def test_where_the_budget_is_not_spent_it_need_not_be_raised(run: Run) -> None:
-    short = ("explain", "tower", "--target", 0, "--noises", 1, "--bundle", embedded.BUNDLE)
+def test_where_the_budget_is_not_spent_it_need_not_be_raised(run: Run, tmp_path: Path) -> None:
+    bundle = copied(embedded.BUNDLE, tmp_path / "bundle")  # of which no replacements are known
+    short = ("explain", "tower", "--target", 0, "--noises", 1, "--bundle", bundle)
     result = run(*short)
     assert "no edit brings the prompt under 0.0000 (0 tried). Allow other" in result.err
     assert "--budget" not in result.err
@@ -192,6 +193,17 @@ def test_gradients_need_the_bundles_model(run: Run, bundle_dir: Path, model_dir:
     other = run(*args, "--model", model_dir)
     assert other.code == 4
     assert "whose weights are not those" in other.err
+
+
+def test_of_the_flow_that_ships_all_is_known(run: Run) -> None:
+    """Its model, the kinds of its words, and what may replace them."""
+    args = ("explain", PROMPT, "--bundle", "embedded-flow", *ONE, "--format", "json")
+    result = run(*args, "--method", "gradient")
+    assert result.code == 1, result.err
+    [row] = result.rows
+    kinds = {word["word"]: word["kind"] for word in row["words"]}
+    assert (kinds["google"], kinds["tokyo"], kinds["rings"]) == ("name", "place", "attribute")
+    assert any(change["to"] for edit in row["edits"] for change in edit["changes"])
 
 
 def test_gradients_need_pytorch(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
