@@ -94,7 +94,7 @@ def manifest(folder: Path) -> Target:
         bundle.empty_embeds()
         with redirect_stdout(StringIO()):
             inspect.command(path)
-            inspect.command(path, as_json=True)
+            inspect.command(path, output_format="json")
         known.check(bundle.id)
         return bundle.id
 

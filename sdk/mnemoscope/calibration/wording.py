@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mnemoscope_runtime.wording import counted
 
-from ..prompts.printable import percent, printable
+from ..prompts.printable import percent, percent_within, printable
 from .calibration import Calibration
 
 __all__ = ["describe"]
@@ -21,10 +21,9 @@ def describe(calibration: Calibration) -> str:
         f"{percent(calibration.smallest_fpr, 2)} takes more prompts."
     )
     if (found := calibration.tpr()) is not None:
-        rate, low, high = found
         text += (
             f" Of {counted(len(calibration.positives), 'memorised prompt')} it flags "
-            f"{100 * rate:.0f} % (95 % confidence: {100 * low:.0f} to {100 * high:.0f} %)."
+            f"{percent_within(*found)}, with 95 % confidence."
         )
     if (carried := calibration.carried) is not None:
         text += (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from ._writers import printable
 if TYPE_CHECKING:
     from ..mitigate import Mitigation, Mitigator, Rule
 
-__all__ = ["Format", "note", "tell", "terms_of"]
+__all__ = ["note", "tell", "terms_of"]
 
 _FLAGGED = {  # what a prompt is flagged by, in words
     "screening": "by its score",
@@ -27,13 +26,6 @@ _FLAGGED = {  # what a prompt is flagged by, in words
     "reference": "an unmitigated picture is like one that must not come out",
     "agreement": "not by its score, but several seeds draw one picture",
 }
-
-
-class Format(StrEnum):
-    """How what came of it is told."""
-
-    table = "table"
-    json = "json"
 
 
 def terms_of(bundle: Path | None, mitigator: Mitigator, rule: Rule, *, own: bool) -> dict[str, Any]:
@@ -49,9 +41,9 @@ def terms_of(bundle: Path | None, mitigator: Mitigator, rule: Rule, *, own: bool
     }
 
 
-def tell(done: Mitigation, terms: Mapping[str, Any], output: Path, output_format: Format) -> None:
+def tell(done: Mitigation, terms: Mapping[str, Any], output: Path, output_format: str) -> None:
     """What came of it, and on what terms, as a table or as JSON."""
-    if output_format is Format.json:
+    if output_format == "json":
         typer.echo(json_text({**done.as_json(), **terms, "output": str(output)}))
         return
 

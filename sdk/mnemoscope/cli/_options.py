@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -39,6 +39,7 @@ __all__ = [
     "CalibrationOption",
     "ColumnOption",
     "DetectorOption",
+    "FormatOption",
     "NoQuotesOption",
     "NoisesOption",
     "StepsOption",
@@ -83,6 +84,7 @@ TrustOption = Annotated[
         show_default="no signature is looked for",
     ),
 ]
+FormatOption = Annotated[Literal["table", "json"], typer.Option("--format", help="How to tell it.")]
 BackendOption = Annotated[
     str,
     typer.Option(help="What runs the graphs; `mnemoscope doctor` lists what works, auto tries it."),

@@ -18,7 +18,9 @@ from ..calibration.wording import describe
 from ..prompts.printable import counted
 from ..screening.opening import own_calibration
 from ..shipped import is_shipped
+from ._calibrations import CalibrationArgument, file_at, own_file_at, show
 from ._options import (
+    FormatOption,
     NoQuotesOption,
     TrustOption,
     check_columns,
@@ -42,21 +44,25 @@ app = typer.Typer(
 
 @app.command("inspect")
 def inspect(
-    file: Annotated[Path, typer.Argument(help="Calibration file.")], trust: TrustOption = None
+    file: CalibrationArgument = None,
+    trust: TrustOption = None,
+    output_format: FormatOption = "table",
 ) -> None:
     """Show what was calibrated and what each threshold promises."""
-    for each in CalibrationFile.read(file, trust=trust).calibrations:
-        typer.echo(describe(each))
+    show(CalibrationFile.read(file_at(file), trust=trust).calibrations, output_format)
 
 
 @app.command("update")
 def update(
-    file: Annotated[Path, typer.Argument(help="Calibration file of an earlier version.")],
+    file: Annotated[
+        Path, typer.Argument(help="Calibration file of an earlier version, or a bundle with one.")
+    ],
 ) -> None:
     """Write a file of an earlier version anew, with digests that tell what is changed from then on.
 
     Nothing is measured. What the old file says is believed, unless it contradicts itself.
     """
+    file = own_file_at(file)
     known = CalibrationFile.read(file, older=True)
     require_place(file, "FILE", regular=True)
     known.write(file)
@@ -67,12 +73,14 @@ def update(
 
 @app.command("merge")
 def merge(
-    files: Annotated[list[Path], typer.Argument(help="Calibration files of one bundle.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="Calibration files of one bundle, or the bundle itself.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
     trust: TrustOption = None,
 ) -> None:
     """Make one file of several: all their settings, and in each the benign prompts of all."""
-    first, *others = (CalibrationFile.read(file, trust=trust) for file in files)
+    first, *others = (CalibrationFile.read(file_at(file), trust=trust) for file in files)
     for other in others:
         first = first.merged(other)
     first.write(output)
@@ -162,10 +170,10 @@ class _Result(msgspec.Struct):
 
 @app.command("check")
 def check(
-    file: Annotated[Path, typer.Argument(help="Calibration file.")],
     recent: Annotated[
         Path, typer.Option(help="What `mnemoscope screen --format json` wrote of recent traffic.")
     ],
+    file: CalibrationArgument = None,
     trust: TrustOption = None,
     level: Annotated[float, typer.Option(help="p-value below which it is said to drift.")] = 0.01,
 ) -> None:
@@ -175,7 +183,7 @@ def check(
     """
     if not 0 < level < 1:
         raise InputError(f"A level lies between 0 and 1, {level} does not.")
-    known = CalibrationFile.read(file, trust=trust)
+    known = CalibrationFile.read(path := file_at(file), trust=trust)
     results = _read(recent)
     first = results[0]
     for each in results:
@@ -189,10 +197,10 @@ def check(
             break
     else:
         raise CalibrationError(
-            f"{file} has no calibration of what {recent} holds ({first.detector}, "
+            f"{path} has no calibration of what {recent} holds ({first.detector}, "
             f"{first.backend}, {counted(first.steps, 'step')}, {counted(first.noises, 'noise')}, "
             f"{f'after {first.first}, ' if first.first else ''}bundle {first.bundle[:12]}). "
-            f"`mnemoscope calibration inspect {file}` shows what it has."
+            f"`mnemoscope calibration inspect {path}` shows what it has."
         )
     drift = calibration.drift([each.score for each in results], level)
     verdict = (

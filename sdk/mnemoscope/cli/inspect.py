@@ -17,7 +17,7 @@ from .. import embedded
 from ..calibration import CalibrationFile, Setting
 from ..prompts.printable import counted
 from ..screening.opening import own_calibration
-from ._options import TrustOption
+from ._options import FormatOption, TrustOption
 from ._writers import printable
 
 __all__ = ["command"]
@@ -40,7 +40,7 @@ def command(
         Path | None, typer.Argument(help="Bundle to look into.", show_default="embedded")
     ] = None,
     trust: TrustOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    output_format: FormatOption = "table",
 ) -> None:
     """Verify a bundle and show what is in it."""
     opened = Bundle.open(bundle or embedded.BUNDLE, trust=trust)
@@ -49,7 +49,7 @@ def command(
     calibration = None if file is None else CalibrationFile.read(file, trust=trust)
     if calibration is not None:
         calibration.check(opened.id, opened.path)
-    if as_json:
+    if output_format == "json":
         typer.echo(json.dumps({"id": opened.id, **msgspec.to_builtins(manifest)}, indent=2))
         return
     model, scheduler = manifest.model, manifest.scheduler

@@ -27,7 +27,7 @@ from ..shipped import is_shipped, model_of
 from ._backends import say_unused
 from ._comparison import LEARNT_ON, lists_of, write_comparison
 from ._loading import LatentSizeOption, Loading, sides_of, takes_loading
-from ._mitigated import Format, note, tell, terms_of
+from ._mitigated import note, tell, terms_of
 from ._mitigating import (
     AUTO,
     TARGETED,
@@ -40,6 +40,7 @@ from ._mitigating import (
 from ._options import (
     BackendOption,
     CalibrationOption,
+    FormatOption,
     NoQuotesOption,
     TrustOption,
     check_columns,
@@ -173,9 +174,7 @@ def command(
             show_default="of the bundle; without one the family's own, mostly 7.5",
         ),
     ] = None,
-    output_format: Annotated[
-        Format, typer.Option("--format", help="How figures are told.")
-    ] = Format.table,
+    output_format: FormatOption = "table",
 ) -> None:
     """Draw a prompt so that the training picture does not come out, and check that it did not.
 

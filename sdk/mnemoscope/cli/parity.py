@@ -21,6 +21,7 @@ from ..prompts.printable import counted
 from ._backends import choose_backend, options_of_each, say_unused
 from ._detectors import ModelOption, check_model
 from ._options import (
+    FormatOption,
     NoisesOption,
     NoQuotesOption,
     TrustOption,
@@ -66,7 +67,7 @@ def command(
     force: Annotated[
         bool, typer.Option(help="Accept a lower TPR, too few prompts, or another model.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    output_format: FormatOption = "table",
 ) -> None:
     """Compare what two precisions or backends say of the same prompts.
 
@@ -119,7 +120,7 @@ def command(
     labels = np.arange(len(prompts)) < len(memorized)
     expected, found = scores(other, reference_backend), scores(judged, backend)
     comparison = compare(expected, found, labels, max(floors))
-    if as_json:
+    if output_format == "json":
         typer.echo(json.dumps(asdict(comparison), indent=2))
     else:
         _print(comparison)

@@ -8,7 +8,7 @@ from typing import Any
 
 from mnemoscope_runtime.wording import counted
 
-__all__ = ["counted", "json_text", "percent", "printable", "reason_of"]
+__all__ = ["counted", "json_text", "percent", "percent_within", "printable", "reason_of"]
 
 # what shows nothing although Python calls it printable: Default_Ignorable_Code_Point of Unicode
 # (DerivedCoreProperties.txt, the same from version 6 on), and what is drawn blank by its very name
@@ -38,6 +38,17 @@ def percent(share: float, digits: int = 3) -> str:
         digits: How many matter.
     """
     return f"{100 * share:.{digits}g} %"
+
+
+def percent_within(share: float, low: float, high: float) -> str:
+    """A share with its interval, in whole per cent: `72 % [62, 81]`.
+
+    Args:
+        share: In 0..1.
+        low: Of the interval.
+        high: Likewise.
+    """
+    return f"{100 * share:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
 
 
 def reason_of(error: object) -> str:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from ..calibration import Setting
 from ..calibration.moving import Moved
-from ..prompts.printable import counted, percent
+from ..prompts.printable import counted, percent, percent_within
 from ..screening.detection import Detection
 
 __all__ = ["MEANING", "Verdict", "cost", "setting_words", "verdict"]
@@ -80,11 +80,9 @@ def cost(moved: Moved, confidence: float) -> list[str]:
     if moved.tpr is None:
         found.append("The calibration holds no memorised prompts, so what it catches is not known.")
     else:
-        rate, low, high = moved.tpr
         found.append(
             f"Of {counted(moved.positives, 'memorised prompt')} it would catch "
-            f"{moved.positives_above:,} ({100 * rate:.0f} % [{100 * low:.0f}, {100 * high:.0f}], "
-            "with 95 % confidence)."
+            f"{moved.positives_above:,} ({percent_within(*moved.tpr)}, with 95 % confidence)."
         )
     return found
 

@@ -112,7 +112,7 @@ def test_command(run: Run, bundle_dir: Path, tmp_path: Path) -> None:
         files += [f"--{name}", file]
     copy = copied(bundle_dir, tmp_path / "copy")
     args = ("parity", bundle_dir, "--reference", copy, *files, "--threads", 1, "--noises", 1)
-    result = run(*args, "--json", "--force")
+    result = run(*args, "--format", "json", "--force")
     assert result.code == 0
     assert result.err.splitlines() == [f"note: {each}: 100 prompts." for each in files[1::2]]
     found = json.loads(result.out)

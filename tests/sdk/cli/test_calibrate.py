@@ -38,7 +38,9 @@ def test_calibrate_then_screen(run: Run, bundle_dir: Path, benign: Path, tmp_pat
     assert flagged, one
     known = CalibrationFile.read(output).calibrations[0]
     assert int(flagged[1]) == sum(score > known.threshold for score in known.scores)
-    assert re.search(r"more prompts\. Of 2 memorised prompts it flags \d+ % \(95 % conf", two)
+    assert re.search(
+        r"more prompts\. Of 2 memorised prompts it flags \d+ % \[\d+, \d+\], with 95 %", two
+    )
     assert (written, plotted) == (f"calibration {output}", f"plot {picture}")
     assert Image.open(picture).format == "PNG"
     screened = run(
@@ -79,7 +81,7 @@ def test_settings_gather_in_one_file(
     assert [c.setting.noises for c in found] == [1, 2]
     shown = run("calibration", "inspect", output)
     assert shown.code == 0
-    assert len(shown.out.splitlines()) == 2
+    assert re.findall(r"^ magnitude +1 +(\d) ", shown.out, re.M) == ["1", "2"]
     before = output.read_bytes()
     failed(run(*args, "--fpr", 0.001), 2, "cannot promise", "that takes 1,609")
     assert output.read_bytes() == before
@@ -149,7 +151,10 @@ def test_a_cascade_from_calibrating_to_drift(
     stages = "magnitude at 1 step on 3 noises, after magnitude at 1 step on 1 noise, "
     assert result.out.startswith(f"{stages}which clears 0.8, onnxruntime, bundle ")
     assert "drawn like these 30" in result.out
-    assert run("calibration", "inspect", output).out == result.out.splitlines()[0] + "\n"
+    assert (
+        "magnitude at 1 step on 1 noise, which clears 0.8"
+        in run("calibration", "inspect", output).out
+    )
     args = ("--bundle", bundle_dir, "--calibration", output)
     screened = run("screen", "--file", benign, *args, *first, "-o", results)
     assert screened.code in (0, 1), screened.err

@@ -57,7 +57,7 @@ def test_inspect(run: Run, bundle_dir: Path) -> None:
 
 
 def test_inspect_json(run: Run, bundle_dir: Path) -> None:
-    result = run("inspect", bundle_dir, "--json")
+    result = run("inspect", bundle_dir, "--format", "json")
     assert result.code == 0
     shown = json.loads(result.out)
     assert shown.pop("id") == Bundle.open(bundle_dir).id
@@ -83,7 +83,7 @@ def test_inspect_shows_the_calibration(run: Run, bundle_dir: Path, tmp_path: Pat
     failed(run("inspect", bundle), 4, "made on bundle ffffffffffff")
 
 
-@pytest.mark.parametrize("args", [(), ("--json",)])
+@pytest.mark.parametrize("args", [(), ("--format", "json")])
 def test_inspect_of_a_damaged_bundle(
     run: Run, bundle_dir: Path, tmp_path: Path, args: tuple[str, ...]
 ) -> None:

@@ -201,7 +201,7 @@ def test_a_reader_that_has_seen_enough(bundle_dir: Path, tmp_path: Path) -> None
 
 
 def test_a_reader_that_was_never_there(bundle_dir: Path) -> None:
-    for args in (("inspect", bundle_dir, "--json"), ("inspect", bundle_dir)):
+    for args in (("inspect", bundle_dir, "--format", "json"), ("inspect", bundle_dir)):
         reading, writing = os.pipe()
         os.close(reading)
         try:

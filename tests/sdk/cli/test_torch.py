@@ -27,7 +27,7 @@ def prompts(tmp_path: Path) -> list[str]:
 
 
 def test_parity_with_pytorch(run: Run, prompts: list[str]) -> None:
-    result = run("parity", "--backend", "torch", *prompts, "--json", "--force")
+    result = run("parity", "--backend", "torch", *prompts, "--format", "json", "--force")
     assert result.code == 0, result.err
     assert json.loads(result.out)["largest_error"] < 1e-4
 
