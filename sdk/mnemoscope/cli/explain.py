@@ -199,6 +199,7 @@ def command(
         target=target,
         alternatives=_alternatives(listed, vocabulary, ships=ships) if wanted else None,
         budget=EditOptions.budget if budget is None else budget,
+        signs=True,
     )
     kinds = read_lexicon(embedded.LEXICON) if ships else {}
     kinds |= read_lexicon(lexicon) if lexicon is not None else {}
@@ -234,6 +235,8 @@ def command(
     summary = summarize(found) if file is not None else None
     with opened(output) as stream:
         _write(chosen, stream, found, summary)
+    if output is not None:
+        typer.echo(output)
     if unjudged is not None:
         no_edits = wanted and target is None
         way = " Edits can do with --target." if no_edits else ""
@@ -322,7 +325,7 @@ def _with_edits(
     if several:
         held = {word.word.casefold() for word in explanation.words}
         options = replace(options, keep=tuple(w for w in options.keep if w.casefold() in held))
-        if held == {word.casefold() for word in options.keep}:
+        if held == {word.casefold() for word in options.keep} and not explanation.signs:
             say(f"every word of {_quoted(explanation)} is to be kept, so no edits are looked for.")
             return explanation
     found = find_edits(

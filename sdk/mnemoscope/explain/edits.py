@@ -24,10 +24,10 @@ _WIDEST = 12  # words among which sets are tried exhaustively: those that matter
 
 @dataclass(frozen=True)
 class Change:
-    """A word dropped, or replaced by another.
+    """A word dropped, or replaced by another; or a sign dropped.
 
     Attributes:
-        word: The word.
+        word: The word, or the sign.
         span: Its characters in the prompt.
         to: What takes its place; None if nothing does.
     """
@@ -87,6 +87,7 @@ class EditOptions:
         target: The highest score that will do; the calibration's threshold by default.
         alternatives: What may replace a word; by default words are only dropped.
         budget: The most prompts to score.
+        signs: Whether signs that belong to no word, such as commas, may be dropped too.
         most: The most edits to report.
 
     Raises:
@@ -97,6 +98,7 @@ class EditOptions:
     target: float | None = None
     alternatives: Alternatives | None = None
     budget: int = 256
+    signs: bool = False
     most: int = 5
 
     def __post_init__(self) -> None:
@@ -202,8 +204,9 @@ class _Search:
 
     def run(self) -> tuple[list[_Set], bool]:
         """The sets that do, and whether every smaller one was tried."""
-        several = len(self._reading.words) > 1
-        singles = [(change,) for change in self._changes if several or change.to]
+        words = self._reading.words
+        last = words[0] if len(words) == 1 else None  # which stays, in one way or another
+        singles = [(change,) for change in self._changes if change.to or change.span != last]
         scored = self._score(singles)
         hits = self._hits(scored)
         complete = len(scored) == len(singles)
@@ -279,7 +282,7 @@ class _Search:
     def _edit(self, changes: _Set) -> Edit:
         text = self._text(changes)
         letters = {span: span[1] - span[0] for span in self._reading.words}
-        gone = sum(letters[change.span] for change in changes)
+        gone = sum(letters.get(change.span, 0) for change in changes)
         kept = 1 - gone / sum(letters.values())
         return Edit(text, self._known[text].score, self._known[text].p_value, kept, changes)
 
@@ -292,7 +295,7 @@ def _rank(edit: Edit) -> tuple[bool, float, float]:
 
 
 def _changes(reading: Reading, options: EditOptions) -> list[Change]:
-    """Every change of one word that is allowed."""
+    """Every change of one word or sign that is allowed."""
     words = reading.texts
     kept = {word.casefold() for phrase in options.keep for word in words_of(phrase)}
     missing = kept - {word.casefold() for word in words}
@@ -308,6 +311,9 @@ def _changes(reading: Reading, options: EditOptions) -> list[Change]:
         found.append(Change(word, span))
         others = options.alternatives(words, i) if options.alternatives is not None else ()
         found += [Change(word, span, to) for to in dict.fromkeys(others) if to and to != word]
+    if options.signs:
+        spans = (reading.span(each) for each in reading.loose if reading.text(each).strip())
+        found += [Change(reading.prompt[slice(*span)], span) for span in spans if span is not None]
     if not found:
         raise InputError("Every word of the prompt is to be kept, so there is nothing to change.")
     return found

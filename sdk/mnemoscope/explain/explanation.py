@@ -132,11 +132,20 @@ class Explanation:
         """The words, the one that matters most first."""
         return sorted(self.words, key=lambda word: -word.score)
 
+    @property
+    def signs(self) -> tuple[Other, ...]:
+        """Punctuation that belongs to no word, in the order of the prompt."""
+        return tuple(each for each in self.others if each.kind == "punctuation")
+
+    def share(self, score: float) -> float:
+        """What a score is of the sum of positive scores of words and signs: in 0..1."""
+        scores = [word.score for word in self.words] + [sign.score or 0.0 for sign in self.signs]
+        total = sum(max(each, 0.0) for each in scores)
+        return max(score, 0.0) / total if total else 0.0
+
     def shares(self) -> list[float]:
         """Of the sum of positive scores, what each word has: in 0..1, in the prompt's order."""
-        positive = [max(word.score, 0.0) for word in self.words]
-        total = sum(positive)
-        return [each / total if total else 0.0 for each in positive]
+        return [self.share(word.score) for word in self.words]
 
     def as_json(self) -> dict[str, Any]:
         """As plain data, with the keys that `mnemoscope explain --format json` writes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -17,8 +18,18 @@ from ..templates import render
 from .edits import Edit
 from .explanation import Explanation, Word
 from .trigger_words import Summary
+from .words import Span
 
-__all__ = ["coloured", "heated", "show", "show_flagged", "show_summary", "to_html"]
+__all__ = [
+    "Weighed",
+    "coloured",
+    "heated",
+    "show",
+    "show_flagged",
+    "show_summary",
+    "to_html",
+    "weighed",
+]
 
 _TOP = 20  # words of a summary that are shown, and flagged prompts
 _MATTER = 3  # words of a flagged prompt that are named
@@ -27,23 +38,21 @@ _LONG = 4000  # characters of a prompt that are shown
 
 
 def show(console: Console, explanation: Explanation) -> None:
-    """The prompt with its words as red as they matter, a table of them, and the edits."""
+    """The prompt with what it holds as red as it matters, a table of that, and the edits."""
     console.print(_heat_line(explanation), soft_wrap=True)
     console.print(_verdict(explanation), soft_wrap=True, highlight=False, markup=False)
     table = Table("word", "score", "share", "", "kind", "tokens", box=None, pad_edge=False)
-    shares = dict(zip((word.span for word in explanation.words), explanation.shares(), strict=True))
-    for word in explanation.ranked:
-        share = shares[word.span]
+    for each in weighed(explanation):
         table.add_row(
-            Text(printable(word.word, 40)),
-            f"{word.score:.4f}",
-            f"{share:.0%}",
-            "█" * round(20 * share),
-            word.kind,
-            Text(printable(_tokens(explanation.prompt, word), 40)),
+            Text(printable(each.text, 40)),
+            f"{each.score:.4f}",
+            f"{each.share:.0%}",
+            "█" * round(20 * each.share),
+            each.kind,
+            Text(printable(each.where, 40)),
         )
-    for name, score, kind in _others(explanation):
-        table.add_row(Text(name, style="dim"), score, "", "", kind, "")
+    for name, score in _added(explanation):
+        table.add_row(Text(name, style="dim"), score, "", "", "added", "")
     console.print(table)
     for edit in explanation.edits:
         console.print(Text(_edit_line(edit)), soft_wrap=True)
@@ -72,8 +81,8 @@ def show_flagged(console: Console, explanations: Sequence[Explanation]) -> None:
     """Which prompts are flagged or edited, the highest score first, why, and their first edit."""
     listed = [each for each in explanations if each.memorized or each.edits]
     for each in sorted(listed, key=lambda each: -each.score)[:_TOP]:
-        top = [word for word in each.ranked[:_MATTER] if word.score > 0]
-        words = ", ".join(f"{printable(word.word, 40)} {word.score:.4f}" for word in top)
+        top = [row for row in weighed(each)[:_MATTER] if row.score > 0]
+        words = ", ".join(f"{printable(row.text, 40)} {row.score:.4f}" for row in top)
         console.print()
         console.print(Text(f"{_score(each)}: {printable(each.prompt, _LONG)}"), soft_wrap=True)
         console.print(Text(f"  words: {words or 'none matters by itself'}"), soft_wrap=True)
@@ -95,22 +104,32 @@ def to_html(explanations: Sequence[Explanation], summary: Summary | None = None)
 
 
 def coloured(explanation: Explanation) -> list[tuple[str, str]]:
-    """The prompt in pieces: words that matter with a colour of CSS, the rest with nothing."""
+    """The prompt in pieces: what matters with a colour of CSS, the rest with nothing."""
     red = ",".join(map(str, _RED))
     return [(text, f"rgba({red},{heat:.2f})" if heat else "") for text, heat in heated(explanation)]
 
 
 def _entry(explanation: Explanation) -> dict[str, Any]:
     """What the page shows of a prompt."""
-    words = [(w.word, f"{w.score:.4f}", w.kind) for w in explanation.ranked]
+    words = [
+        (each.text, f"{each.score:.4f}", f"{each.share:.0%}", each.kind, each.where)
+        for each in weighed(explanation)
+    ]
+    added = [(name, score, "", "added", "") for name, score in _added(explanation)]
     return {
         "pieces": coloured(explanation),
         "unread": explanation.unread,
         "verdict": _verdict(explanation),
-        "words": words + _others(explanation),
+        "words": words + added,
         "edits": [
-            (", ".join(map(str, e.changes)), f"{e.score:.4f}", f"{e.kept:.0%}", e.prompt)
-            for e in explanation.edits
+            (
+                ", ".join(map(str, edit.changes)),
+                f"{edit.score:.4f}",
+                "-" if edit.p_value is None else f"{edit.p_value:.4f}",
+                f"{edit.kept:.0%}",
+                edit.prompt,
+            )
+            for edit in explanation.edits
         ],
     }
 
@@ -125,20 +144,63 @@ def _heat_line(explanation: Explanation) -> Text:
     return line
 
 
-def heated(explanation: Explanation) -> Iterable[tuple[str, float | None]]:
-    """The prompt in pieces: words with their heat in 0..1, what is between them without.
+@dataclass(frozen=True)
+class Weighed:
+    """A word, or a sign that belongs to none, as it is shown.
 
-    Heat is relative to the largest score; in a clean prompt to the threshold, if that is larger and
-    in the same units.
+    Attributes:
+        text: As the prompt has it.
+        span: Its characters in the prompt.
+        score: See `Word`.
+        share: Of the sum of positive scores, in 0..1.
+        heat: In 0..1, of the largest score; in a clean prompt of the threshold, if that is larger
+            and in the same units.
+        kind: Of the word; "punctuation" of a sign.
+        where: A word as the model cuts it; of a sign the word that it stands after.
     """
-    largest = max(word.score for word in explanation.words)
+
+    text: str
+    span: Span
+    score: float
+    share: float
+    heat: float
+    kind: str
+    where: str
+
+
+def weighed(explanation: Explanation) -> list[Weighed]:
+    """Words and signs, the one that matters most first."""
+    words = [(w.span, w.score, w.kind, _tokens(explanation.prompt, w)) for w in explanation.words]
+    signs = [
+        (sign.span, sign.score, sign.kind, _after(explanation, sign.span))
+        for sign in explanation.signs
+        if sign.span is not None and sign.score is not None
+    ]
+    rows = [*words, *signs]
+    largest = max(score for _, score, *_ in rows)
     if explanation.memorized is False and explanation.method == "occlusion":
         largest = max(largest, explanation.threshold or 0.0)
+    return [
+        Weighed(
+            text=explanation.prompt[slice(*span)],
+            span=span,
+            score=score,
+            share=explanation.share(score),
+            heat=max(score, 0.0) / largest if largest > 0 else 0.0,
+            kind=kind,
+            where=where,
+        )
+        for span, score, kind, where in sorted(rows, key=lambda row: -row[1])
+    ]
+
+
+def heated(explanation: Explanation) -> Iterable[tuple[str, float | None]]:
+    """The prompt in pieces: words and signs with their heat, what is between them without."""
     last = 0
-    for word in explanation.words:
-        start, end = word.span
+    for each in sorted(weighed(explanation), key=lambda each: each.span):
+        start, end = each.span
         yield explanation.prompt[last:start], None
-        yield explanation.prompt[start:end], max(word.score, 0.0) / largest if largest > 0 else 0.0
+        yield explanation.prompt[start:end], each.heat
         last = end
     if not explanation.unread:
         yield explanation.prompt[last:], None
@@ -176,18 +238,18 @@ def _tokens(prompt: str, word: Word) -> str:
     )
 
 
-def _others(explanation: Explanation) -> list[tuple[str, str, str]]:
-    """What was weighed besides words, its score and its kind; in brackets what shows nothing."""
+def _after(explanation: Explanation, span: Span) -> str:
+    """Which word a sign stands after, as a prompt may hold several such signs."""
+    before = [word.word for word in explanation.words if word.span[1] <= span[0]]
+    return f"after {before[-1]}" if before else ""
+
+
+def _added(explanation: Explanation) -> list[tuple[str, str]]:
+    """What was weighed of that which is added to every prompt, and its score."""
     return [
-        (
-            printable(explanation.prompt[slice(*each.span)], 40)
-            if each.span is not None and each.kind == "punctuation"
-            else f"({each.kind})",
-            f"{each.score:.4f}",
-            "added" if each.span is None else each.kind,
-        )
+        (f"({each.kind})", f"{each.score:.4f}")
         for each in explanation.others
-        if each.score is not None
+        if each.score is not None and each.kind != "punctuation"
     ]
 
 

@@ -168,7 +168,7 @@ class Desk(Closing):
         Raises:
             MnemoscopeError: as `find_edits`.
         """
-        options = EditOptions(keep=tuple(keep), alternatives=self._alternatives)
+        options = EditOptions(keep=tuple(keep), alternatives=self._alternatives, signs=True)
         return find_edits(self.detector(way), prompt, options, steps=way.steps, noises=way.noises)
 
     def close(self) -> None:

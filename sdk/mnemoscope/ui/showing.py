@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..calibration import Calibration
 from ..calibration.moving import Moved
 from ..explain import Edit, Explanation
-from ..explain.pictures import heated
+from ..explain.pictures import heated, weighed
 from ..prompts.printable import counted, percent
 from ..screening.detection import Detection
 from ..templates import render
@@ -66,12 +66,9 @@ def verdict_card(found: Detection, benign: Sequence[float], missing: str | None 
 
 def words_card(explanation: Explanation) -> str:
     """The prompt with its words as hot as they matter, and those that matter most."""
-    parts = list(heated(explanation))
+    parts = heated(explanation)
     pieces = [(text, f"rgba({_HOT},{heat:.2f})" if heat else "") for text, heat in parts]
-    heats = [heat for _, heat in parts if heat is not None]
-    spans = [word.span for word in explanation.words]
-    known = dict(zip(spans, zip(explanation.shares(), heats, strict=True), strict=True))
-    ranked = [(word.word, *known[word.span]) for word in explanation.ranked if word.score > 0]
+    ranked = [(w.text, w.share, w.heat) for w in weighed(explanation) if w.score > 0]
     how = {
         "occlusion": "how far the score falls when the word is left out",
         "gradient": "how strongly the score reacts to the word",

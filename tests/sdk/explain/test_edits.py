@@ -113,6 +113,28 @@ def test_words_that_are_kept_stay(scoring: Callable[[Scores], Detector]) -> None
         find_edits(detector, "tower", EditOptions(target=0.5, keep=("tower",)))
 
 
+def test_a_sign_is_dropped_where_that_is_asked_for(
+    scoring: Callable[[Scores], Detector], words: dict[int, str]
+) -> None:
+    with Detector.load(backend=FakeBackend(), uncalibrated="score") as known:
+        words[int(known.screener.tokenizer(["cat,"])[0, 2])] = ","
+    detector = scoring(lambda held: float("," in held))
+    prompt, target = "tokyo tower, rings cat", 0.5
+    signs = EditOptions(target=target, signs=True)
+    found = find_edits(detector, prompt, signs)
+    assert [str(change) for edit in found.found for change in edit.changes] == ["drop ','"]
+    [edit] = found.found
+    assert (edit.prompt, edit.kept, edit.score) == ("tokyo tower rings cat", 1, 0)
+    assert edit.as_json()["changes"] == [{"word": ",", "span": (11, 12), "to": None}]
+    alone = find_edits(detector, prompt, EditOptions(target=target)).found
+    assert {len(each.changes) for each in alone} == {2}  # a comma goes with what is after it
+    kept = EditOptions(target=target, signs=True, keep=("tokyo tower rings cat",))
+    assert [each.prompt for each in find_edits(detector, prompt, kept).found] == [edit.prompt]
+    assert [each.prompt for each in find_edits(detector, "tower,", signs).found] == ["tower"]
+    always = scoring(lambda _: 1.0)
+    assert find_edits(always, "tower, rings", signs).tried == 3  # a word is always left
+
+
 def test_words_to_keep_are_no_single_text() -> None:
     with pytest.raises(InputError, match=r"come in a sequence.*keep=\('tower',\)"):
         EditOptions(keep="tower")

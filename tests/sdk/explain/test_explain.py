@@ -106,7 +106,10 @@ def test_gradients_of_the_embedded_model(detector: Detector) -> None:
     assert all(token.score is not None for token in gradient.others)
     shown = to_html([gradient])
     for name, kind in ((",", "punctuation"), ("(start)", "added"), ("(padding)", "added")):
-        assert re.search(rf"<td>{re.escape(name)}</td>\s*<td>[\d.]+</td>\s*<td>{kind}</td>", shown)
+        assert re.search(
+            rf"<td>{re.escape(name)}</td>\s*<td>[\d.]+</td>\s*<td>[\d%]*</td>\s*<td>{kind}</td>",
+            shown,
+        )
     # behind the end a causal encoder's padding is told of the prompt, yet tells no token of itself
     plain = gradient.as_json()
     assert json.loads(json.dumps(plain))["words"][0].keys() >= {"word", "span", "score", "tokens"}
