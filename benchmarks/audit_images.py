@@ -25,6 +25,8 @@ from mnemoscope import Detector, embedded
 from mnemoscope.audit import Artist, Confirming, Finding, audit
 from recipes.embedded.dataset import Dataset, Sizes, build_dataset
 
+from .running import run_main
+
 SEED = 0  # of the recipe
 
 
@@ -81,7 +83,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seen", type=int, default=2000, help="captions (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--unflagged", type=int, default=100)
-    parser.add_argument("--descriptor", help="sscd, or a file (default: the stand-in)")
+    parser.add_argument(
+        "--descriptor", help="sscd, or a file (default: the stand-in), see docs/mitigation.md#sscd"
+    )
     args = parser.parse_args(argv)
     args.output.mkdir(parents=True, exist_ok=True)
     data = build_dataset(args.work, Sizes(), SEED)
@@ -157,4 +161,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

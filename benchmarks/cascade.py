@@ -25,6 +25,8 @@ from mnemoscope.detectors import Features
 from mnemoscope.screening.stages import Stage
 from mnemoscope_runtime import Screener, Tokens
 
+from .running import run_main
+
 FULL = (("taps", 3, 4), ("magnitude", 10, 4))  # detector, steps, noises
 CLEARED = (0.5, 0.8, 0.9, 0.95)
 Prompts = Sequence[str] | Tokens
@@ -139,4 +141,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

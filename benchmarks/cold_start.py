@@ -20,6 +20,8 @@ from rich.table import Table
 
 from mnemoscope.benchmark import latency as bench
 
+from .running import run_main
+
 STAGES = ("import", "verify", "import backend", "session", "first score")
 BACKENDS = ("onnxruntime", "openvino")
 CHILD = """
@@ -101,4 +103,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

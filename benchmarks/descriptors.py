@@ -30,6 +30,8 @@ from mnemoscope.mitigate import Kit, Painter, Plain, Sampling, Strategy, Yardsti
 from mnemoscope.mitigate.sampling import sample
 from mnemoscope_runtime import Bundle
 
+from .running import run_main
+
 CHANGES: Mapping[str, Callable[[Image], Image]] = {
     "itself": lambda each: each,
     "mirrored": ImageOps.mirror,
@@ -108,7 +110,11 @@ def draw(
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("out/bench"))
-    parser.add_argument("--descriptor", default="sscd", help="sscd, or a file (default: sscd)")
+    parser.add_argument(
+        "--descriptor",
+        default="sscd",
+        help="sscd, or a file (default: sscd): see docs/mitigation.md#sscd for where it is from",
+    )
     parser.add_argument("--limit", type=int, help="captions of each kind (default: 50)")
     parser.add_argument("--seeds", type=int, default=2)
     args = parser.parse_args(argv)
@@ -179,4 +185,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

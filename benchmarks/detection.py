@@ -19,6 +19,8 @@ from rich.table import Table
 from mnemoscope import Detector, embedded
 from mnemoscope.evaluate import auc, bootstrap, tpr_at_fpr
 
+from .running import run_main
+
 STEPS, NOISES = (1, 10, 50), (1, 4)
 SETS = ("seen", "held_out", "held_out without tone words")
 _CHUNK = 20
@@ -72,4 +74,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

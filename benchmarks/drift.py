@@ -24,6 +24,8 @@ from mnemoscope import Calibration, Detector, embedded
 from mnemoscope.calibration import Drift
 from mnemoscope.serve.service.drift import WINDOW
 
+from .running import run_main
+
 LEVEL, EVERY, LASTS = 0.001, 100, 5  # LASTS tests in a row are an alarm that goes on
 STREAM = 20_000  # prompts
 SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -104,4 +106,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

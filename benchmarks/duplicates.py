@@ -28,6 +28,8 @@ from mnemoscope.drawing.copy_detection import load_descriptor
 from mnemoscope.duplicates import kept_rows
 from recipes.embedded.dataset import Sizes, build_dataset
 
+from .running import run_main
+
 SEED = 0  # of the recipe
 TIMES = round(1760 / 9)
 
@@ -67,7 +69,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work", type=Path, help="folder for the recipe's packages")
     parser.add_argument("--output", type=Path, default=Path("out/bench"))
-    parser.add_argument("--descriptor", help="sscd or a file; the stand-in by default")
+    parser.add_argument(
+        "--descriptor", help="sscd or a file; the stand-in by default, see docs/mitigation.md#sscd"
+    )
     parser.add_argument("--seen", type=int, default=200)
     parser.add_argument("--planted", type=int, default=25)
     parser.add_argument("--thresholds", type=float, nargs="*", default=[])
@@ -115,4 +119,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

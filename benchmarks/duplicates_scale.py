@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from mnemoscope.duplicates import kept_rows
 from mnemoscope.duplicates.grouping import EXACT
 
+from .running import run_main
+
 WIDTH, SPACE, BLOCK, ABOVE = 512, 48, 50_000, 0.6
 
 
@@ -64,4 +66,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

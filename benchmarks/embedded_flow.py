@@ -35,6 +35,8 @@ from recipes.embedded_flow.student import tell as tell_student
 from recipes.embedded_flow.told import Told
 from recipes.embedded_flow.transformer import new_scheduler, without_t5
 
+from .running import run_main
+
 LEVELS = (1.0, 0.95, 0.9, 0.8, 0.6, 0.4, 0.2)
 STEPS, OF, GUIDANCE = (1, 3, 10), 28, 7.0
 TOLD = 3.5  # guidance that a student is told: FLUX.1-dev's default
@@ -235,4 +237,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -1,7 +1,8 @@
 """`python -m benchmarks.embedded_flow_guidance`: how guidance changes what the flow recites.
 
 The 100 memorised captions, drawn from two noises in 28 steps, against the training pictures: in
-latents, whose variance is 1, and as SSCD sees them.
+latents, whose variance is 1, and as SSCD sees them, without which there is no benchmark:
+docs/mitigation.md#sscd says what it is and where its file comes from.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 from mnemoscope import embedded
+from mnemoscope.drawing.copy_detection import load_descriptor
 from mnemoscope_export import load_network
 from recipes.embedded_flow.pack import copies, draw, read_trained, to_latents, to_pixels
+
+from .running import run_main
 
 GUIDANCES = (1.0, 2.0, 3.5, 7.0)  # 1 is none; 7 the default of Stable Diffusion 3's pipeline
 SEEDS = 2
@@ -26,12 +30,17 @@ SEEDS = 2
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--descriptor", default="sscd", help="sscd, or its file")
+    parser.add_argument(
+        "--descriptor",
+        default="sscd",
+        help="sscd, or its file (default: sscd): see docs/mitigation.md#sscd for where it is from",
+    )
     parser.add_argument("--limit", type=int, help="captions (default: all)")
     parser.add_argument("--output", type=Path, default=Path("out/bench"))
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    load_descriptor(args.descriptor)  # or a refusal, before anything is drawn
     args.output.mkdir(parents=True, exist_ok=True)
     trained = read_trained(embedded.FLOW_MODEL)
     vae = load_network(AutoencoderKL, embedded.FLOW_MODEL / "vae", dtype=torch.float32).eval()
@@ -60,4 +69,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -19,6 +19,8 @@ from mnemoscope.evaluate import auc
 from mnemoscope_export import noise_bank
 from recipes.embedded_flow.pack import Trained, read_trained
 
+from .running import run_main
+
 OTHERS = 10
 _CHUNK = 25
 
@@ -58,4 +60,4 @@ def scores(trained: Trained, prompts: list[str], noises: torch.Tensor) -> np.nda
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

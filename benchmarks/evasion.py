@@ -38,6 +38,7 @@ from mnemoscope_runtime import Bundle
 
 from .attacks import EMBEDDINGS, TEXTS, Screen, Target, Told, optimised_embedding, pez, searched
 from .recitation import CUT, memorised_latents
+from .running import run_main
 from .second_opinion import HEADER, SecondOpinion, add_descriptor, cells
 
 BATCH = 20
@@ -207,4 +208,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

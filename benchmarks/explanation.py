@@ -43,6 +43,8 @@ from mnemoscope.explain.words import edited
 from mnemoscope_export import noise_bank
 from mnemoscope_runtime import Part, Screener
 
+from .running import run_main
+
 WAYS = {  # method, steps, noises
     "gradient": ("gradient", 1, 4),
     "gradient, 10 steps": ("gradient", 10, 1),
@@ -333,4 +335,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -16,6 +16,8 @@ from rich.table import Table
 
 from mnemoscope import Detection, Detector, embedded
 
+from .running import run_main
+
 DETECTORS = ("magnitude", "taps")
 SPLITS = ("memorized", "seen", "held_out")
 
@@ -54,4 +56,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -28,6 +28,7 @@ from mnemoscope_runtime.manifest import Manifest, Precision
 
 from . import rows as ways
 from .families import FAMILIES, random_model
+from .running import run_main
 
 PROMPT = "a photo of a cat on a windowsill"
 
@@ -119,4 +120,4 @@ def _export(family: str, path: Path, options: ExportOptions, console: Console) -
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

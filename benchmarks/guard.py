@@ -52,6 +52,7 @@ from mnemoscope.guard import (
 from mnemoscope.mitigate import Painter
 from mnemoscope.prompts.printable import counted
 
+from .running import run_main
 from .second_opinion import HEADER, SecondOpinion, add_descriptor, cells
 
 BATCH, FPR = 10, 0.01
@@ -362,4 +363,4 @@ def _percent(row: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -22,6 +22,7 @@ from mnemoscope.drawing.generate import load_pipeline
 from mnemoscope.guard.identity import Identified
 
 from .families import random_model
+from .running import run_main
 
 LOOKS = 20  # at one step of the UNet
 
@@ -88,4 +89,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

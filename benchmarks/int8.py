@@ -34,6 +34,8 @@ from mnemoscope_runtime import Bundle, ParityError, Tokenizer, tokenizer_of
 from mnemoscope_runtime.backends.onnxruntime import import_onnxruntime
 from mnemoscope_runtime.backends.openvino import import_openvino
 
+from .running import run_main
+
 Difference = Callable[[np.ndarray, int], np.ndarray]  # ids [1, L], noise -> eps_cond - eps_uncond
 VARIANTS: dict[str, list[str]] = {
     "int8": [],
@@ -177,4 +179,4 @@ def passes(check: Callable[[], None]) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -19,6 +19,7 @@ from mnemoscope.benchmark import latency as bench
 from mnemoscope_export import StableDiffusion
 
 from . import rows as ways
+from .running import run_main
 
 PROMPT = embedded.read_prompts("held_out")[0].prompt
 
@@ -68,4 +69,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

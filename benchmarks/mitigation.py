@@ -41,6 +41,7 @@ from mnemoscope.outputs import write_files
 from mnemoscope.prompts.printable import json_text
 from mnemoscope_runtime import Bundle
 
+from .running import run_main
 from .second_opinion import CUTS, HEADER, SecondOpinion, add_descriptor
 
 LEARNT_ON = 20  # benign captions
@@ -148,4 +149,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

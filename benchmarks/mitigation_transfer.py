@@ -54,6 +54,7 @@ from mnemoscope_runtime import Bundle
 from mnemoscope_runtime.errors import InputError
 
 from .descriptors import likeness
+from .running import run_main
 from .second_opinion import CUTS
 
 BENIGN = "held-out, one seed against the next"
@@ -143,7 +144,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, metavar="DIR", help="what the recipe packed")
     parser.add_argument("--output", type=Path, default=Path("out/bench"))
-    parser.add_argument("--descriptor", default="sscd", help="sscd, or a file (default: sscd)")
+    parser.add_argument(
+        "--descriptor",
+        default="sscd",
+        help="sscd, or a file (default: sscd): see docs/mitigation.md#sscd for where it is from",
+    )
     parser.add_argument("--captions", type=int, default=20, help="memorised ones")
     parser.add_argument("--held-out", type=int, default=20, help="captions that it never saw")
     parser.add_argument("--skip", type=int, default=0, help="captions that settings were chosen on")
@@ -227,4 +232,4 @@ def show(report: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -23,6 +23,7 @@ from mnemoscope.benchmark import latency as bench
 from mnemoscope_export import ExportOptions, export_onnx
 
 from . import rows as ways
+from .running import run_main
 
 PROMPT = embedded.read_prompts("held_out")[0].prompt
 
@@ -104,4 +105,4 @@ def inputs(
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

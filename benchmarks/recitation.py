@@ -29,6 +29,7 @@ from mnemoscope.mitigate import Painter
 from mnemoscope_export import StableDiffusion, denoise, load_vae, magnitude
 from mnemoscope_runtime import Bundle
 
+from .running import run_main
 from .second_opinion import CUTS, SecondOpinion, add_descriptor, copies
 
 SPLITS = ("memorized", "seen", "held_out")
@@ -125,4 +126,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

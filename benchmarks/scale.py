@@ -39,6 +39,7 @@ from mnemoscope_runtime import Screener
 from mnemoscope_runtime.testing import FakeBackend
 
 from .alone import alone, peak
+from .running import run_main
 
 PARTS = ("list", "driver", "workers")
 LISTS = (10_000, 100_000, 1_000_000)
@@ -223,4 +224,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

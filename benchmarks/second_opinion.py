@@ -29,7 +29,9 @@ Cosines = NDArray[np.float32]
 
 def add_descriptor(parser: argparse.ArgumentParser) -> None:
     """The flag that asks for it."""
-    parser.add_argument("--descriptor", help="SSCD too: sscd, or a file")
+    parser.add_argument(
+        "--descriptor", help="SSCD too: sscd, or a file, see docs/mitigation.md#sscd"
+    )
 
 
 @dataclass(frozen=True)

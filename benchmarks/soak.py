@@ -24,6 +24,7 @@ from mnemoscope import Detector, embedded
 from mnemoscope.benchmark import latency as bench
 
 from .alone import alone
+from .running import run_main
 
 GROWTH = 0.01
 WARM = 2000  # calls until every cache and arena is as large as it gets
@@ -99,4 +100,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

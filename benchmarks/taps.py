@@ -30,6 +30,8 @@ from mnemoscope_export.torch.taps import choose
 from mnemoscope_runtime import Screener
 from mnemoscope_runtime.predictions import Part, Prediction
 
+from .running import run_main
+
 SETTINGS = ((1, 1), (1, 4), (3, 1), (3, 4), (10, 1))  # steps, noises
 TIMESTEPS = (981, 941, 901, 801, 701, 601)
 OUTPUT = "eps (magnitude)"
@@ -219,4 +221,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

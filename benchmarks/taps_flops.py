@@ -19,6 +19,7 @@ from mnemoscope_export.torch.flops import count_flops
 from mnemoscope_export.torch.graphs import ScreenGraph, TextEncoderGraph
 
 from .families import FAMILIES, random_model
+from .running import run_main
 
 BLOCKS = ("up_blocks.0.", "up_blocks.1.")
 TIMESTEP = 981  # changes no count
@@ -81,4 +82,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -23,6 +23,8 @@ from mnemoscope_export import ExportOptions, StableDiffusion, export_bundle
 from mnemoscope_runtime import Screener
 from mnemoscope_runtime.backends import Engine
 
+from .running import run_main
+
 UNTIL = "up_blocks.0.attentions.1"
 KINDS: dict[str, ExportOptions] = {
     "without taps": ExportOptions(),
@@ -91,4 +93,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -56,6 +56,8 @@ from recipes.embedded.quality import to_pixels
 from recipes.embedded.unet import train_unet
 from recipes.embedded.vae import encode
 
+from .running import run_main
+
 NONE, TOKENS = "none", "random tokens"
 HARD = {"hard": 0.95, "hard, stricter": 0.75}  # quantile of the untuned model's magnitudes
 QUANTILES = {"quantiles": 2.0, "quantiles, stricter": 1.5}  # factor
@@ -375,4 +377,4 @@ def main(argv: Sequence[str] | None = None, artwork: Artwork | None = None) -> N
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

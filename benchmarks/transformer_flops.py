@@ -49,6 +49,8 @@ from mnemoscope_export.models.sana import Sana
 from mnemoscope_export.models.sd3 import StableDiffusion3
 from mnemoscope_export.torch.flops import count_flops
 
+from .running import run_main
+
 __all__ = ["MODELS", "Arithmetic", "count", "main"]
 
 _CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
@@ -224,4 +226,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

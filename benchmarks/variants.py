@@ -22,6 +22,8 @@ from mnemoscope.evaluate import PromptLists, judge, score
 from mnemoscope_export import ExportOptions, StableDiffusion, export_bundle
 from mnemoscope_runtime import Screener
 
+from .running import run_main
+
 DETECTORS = ("magnitude", "tap:up_blocks.0.resnets.1", "taps")
 NOISES = (1, 4)
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -86,4 +88,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -29,6 +29,7 @@ from mnemoscope.calibration.conformal import proportion_interval
 from mnemoscope.drawing.generate import load_pipeline
 from mnemoscope.prompts.printable import counted
 
+from ..running import run_main
 from .checkout import comfy_clip, comfy_model, open_checkout
 
 SHAPE = (1, 16, 8, 8)
@@ -111,4 +112,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

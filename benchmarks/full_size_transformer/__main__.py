@@ -31,6 +31,7 @@ from rich.table import Table
 from mnemoscope.benchmark import latency as bench
 
 from ..alone import alone
+from ..running import run_main
 from .graphs import INPUTS, SCREEN, Call, call_graph
 from .model import PAPER, STOPS, arithmetic, call_paper, save
 
@@ -127,4 +128,4 @@ def _table(report: Mapping[str, Mapping[str, Any]], title: str) -> Table:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -21,6 +21,7 @@ from mnemoscope.benchmark.latency import environment
 from mnemoscope_runtime import BackendUnavailable
 from mnemoscope_runtime.backends.nvidia import gpu
 
+from ..running import run_main
 from .running import follow, here, in_a_process, known
 from .setting import Setting, parts
 from .table import page
@@ -115,4 +116,4 @@ def _machine(setting: Setting) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

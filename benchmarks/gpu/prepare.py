@@ -16,6 +16,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ..running import run_main
 from .wheels import FOLDER, ROOT
 
 __all__ = ["SITE", "install", "join", "lacking"]
@@ -105,4 +106,4 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

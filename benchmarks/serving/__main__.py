@@ -23,6 +23,7 @@ from rich.console import Console
 
 from mnemoscope.benchmark.latency import environment
 
+from ..running import run_main
 from . import servers
 from .figures import page, picture, table
 from .published import publish
@@ -106,4 +107,4 @@ def _asked(task: Task, clients: Path, folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -22,6 +22,8 @@ from mnemoscope import Overloaded
 from mnemoscope.serve import Limits
 from mnemoscope.serve.batches import Batches
 
+from ..running import run_main
+
 __all__ = ["Asked", "ask", "main"]
 
 _STRETCH = 10
@@ -118,4 +120,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

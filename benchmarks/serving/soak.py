@@ -24,6 +24,7 @@ from rich.console import Console
 from benchmarks.soak import GROWTH, Soak, report, resident
 from mnemoscope import embedded
 
+from ..running import run_main
 from . import servers
 
 __all__ = ["main", "soak"]
@@ -105,4 +106,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)
