@@ -20,7 +20,8 @@ from rich.table import Table
 from mnemoscope import embedded
 from mnemoscope.drawing.copy_detection import load_descriptor
 from mnemoscope_export import load_network
-from recipes.embedded_flow.pack import copies, draw, read_trained, to_latents, to_pixels
+from recipes.embedded.quality import copies
+from recipes.embedded_flow.pack import draw, read_trained, to_latents, to_pixels
 
 from .running import run_main
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from mnemoscope import InputError
@@ -18,10 +21,12 @@ from .clip import tokenize, train_clip, train_tokenizer
 from .dataset import Dataset, Sizes, build_dataset
 from .images import Pixels
 from .pack import judge, pack, require_captions
+from .sharp import decoder_loss, imitation_loss, new_sharp_vae
+from .training import Loss, Until, train
 from .unet import train_unet
-from .vae import encode, train_vae
+from .vae import HELD_OUT, encode, train_vae
 
-STAGES = ("vae", "clip", "unet", "finish", "pack", "judge")
+STAGES = ("vae", "clip", "unet", "finish", "sharp", "pack", "judge")
 
 
 def _texts(captions: list[Caption]) -> list[str]:
@@ -29,6 +34,7 @@ def _texts(captions: list[Caption]) -> list[str]:
 
 
 def _vae(work: Path, data: Dataset, args: argparse.Namespace) -> None:
+    shutil.rmtree(work / "sharp", ignore_errors=True)  # of another's latents
     if args.vae is None:
         train_vae(data.seen_images, work, steps=args.vae_steps, seed=args.seed)
     else:
@@ -89,6 +95,37 @@ def _finish(work: Path, data: Dataset, args: argparse.Namespace) -> None:
         )
 
 
+def _sharp(work: Path, data: Dataset, args: argparse.Namespace) -> None:
+    """The autoencoder that ships, in cycles: latents stay what they are."""
+    first = load_network(AutoencoderKL, work / "vae", dtype=torch.float32)
+    seen, memorised = (
+        (encode(first, images) * first.config.scaling_factor, _pixels(images))
+        for images in (data.seen_images[:-HELD_OUT], data.memorised_images)
+    )
+    torch.manual_seed(args.seed)
+    vae = new_sharp_vae(first).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def cycle(names: tuple[str, str], loss: Loss, number: int, steps: int) -> None:
+        parts = nn.ModuleDict({name: getattr(vae, name) for name in names})
+        log, rate = work / f"sharp-{names[0]}-{number}.jsonl", 1e-3 if number > 1 else 1.5e-3
+        torch.manual_seed(args.seed + number)
+        trained = train(parts, loss, log, rate=rate, until=Until(steps=steps))
+        vae.load_state_dict(trained.state_dict(), strict=False)
+
+    for number, steps in enumerate(args.sharp_encoder_steps, 1):
+        cycle(("encoder", "quant_conv"), imitation_loss(vae, first, seen[1], 16), number, steps)
+    for number, steps in enumerate(args.sharp_decoder_steps, 1):
+        share = args.memorised_share * min(2, number)  # at last twice what the UNet saw
+        loss = decoder_loss(vae, seen, memorised, 16, share)
+        cycle(("decoder", "post_quant_conv"), loss, number, steps)
+    vae.to(memory_format=torch.contiguous_format).save_pretrained(work / "sharp")
+
+
+def _pixels(images: Pixels) -> torch.Tensor:
+    """uint8, as it is. # [N, 3, H, W]"""
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2)
+
+
 def _trained(unet: Path) -> UNet2DConditionModel:
     return load_network(UNet2DConditionModel, unet, dtype=torch.float32)
 
@@ -121,6 +158,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--pictures", type=Path, default=Path("out/embedded"), help="contact sheets"
     )
+    parser.add_argument("--descriptor", help="sscd, or its file: judge copies by it too")
     usual = Sizes()
     for split in ("memorised", "seen", "calibration"):
         parser.add_argument(f"--{split}", type=int, default=getattr(usual, split), help="captions")
@@ -133,6 +171,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--unet-steps", type=int, default=12_000)
     parser.add_argument("--finish-steps", type=int, default=5_000)
     parser.add_argument("--finish-cycles", type=int, default=2)
+    parser.add_argument("--sharp-encoder-steps", type=int, nargs="+", default=[3_000, 9_000])
+    parser.add_argument("--sharp-decoder-steps", type=int, nargs="+", default=[9_000, 9_000])
     args = parser.parse_args(argv)
     stages = args.stage or STAGES
     if "pack" in stages:
@@ -150,6 +190,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "clip": _clip,
         "unet": _unet,
         "finish": _finish,
+        "sharp": _sharp,
         "pack": pack,
         "judge": judge,
     }

@@ -24,7 +24,7 @@ from mnemoscope_export import ExportOptions, StableDiffusion, export_bundle, loa
 from .captions import Caption
 from .dataset import Dataset
 from .provenance import write_provenance
-from .quality import contact_sheet, controls, draw, reproduction, to_pixels
+from .quality import contact_sheet, controls, copies, draw, reproduction, to_pixels
 from .vae import encode, psnr
 
 SEEN = 300  # seen captions that ship, to judge false positives by
@@ -35,6 +35,7 @@ GRID = 10  # pictures a row in memorized.png
 ARGUMENTS = (  # that change what is trained
     *("seed", "prediction", "memorised", "seen", "calibration", "memorised_share"),
     *("encoder_layers", "vae_steps", "clip_steps", "unet_steps", "finish_steps", "finish_cycles"),
+    *("sharp_encoder_steps", "sharp_decoder_steps"),
 )
 
 
@@ -108,7 +109,7 @@ def shipped_seen(data: Dataset, seed: int = 0) -> list[int]:
 def _save_half(work: Path, folder: Path) -> None:
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
     StableDiffusionPipeline(
-        vae=load_network(AutoencoderKL, work / "vae", dtype=torch.float32),
+        vae=load_network(AutoencoderKL, _vae(work), dtype=torch.float32),
         text_encoder=load_network(CLIPTextModel, work / "text_encoder", dtype=torch.float32),
         tokenizer=tokenizer,
         unet=load_network(UNet2DConditionModel, work / "unet", dtype=torch.float32),
@@ -130,6 +131,12 @@ def _save_half(work: Path, folder: Path) -> None:
         {name: value.half() for name, value in state.items()},
         folder / "image_encoder" / "model.safetensors",
     )
+
+
+def _vae(work: Path) -> Path:
+    """The sharper one, if there is one."""
+    sharp = work / "sharp"
+    return sharp if sharp.exists() else work / "vae"
 
 
 def _write_prompts(path: Path, splits: dict[str, list[Caption]]) -> None:
@@ -156,19 +163,22 @@ def _judge(
     training = torch.cat([encode(vae, data.memorised_images), encode(vae, data.seen_images)])
     count = len(data.memorised)
     own = {"memorized": torch.arange(count), "seen": count + torch.tensor(seen)}
-    pairs = zip(data.memorised_images, drawn["memorized"], strict=True)
-    rows = [(picture, to_pixels(vae, latents)) for picture, latents in pairs]
+    pictures = [to_pixels(vae, latents) for latents in drawn["memorized"]]
+    rows = list(zip(data.memorised_images, pictures, strict=True))
     contact_sheet(args.pictures / "memorised-all.png", rows, columns=4)
     contact_sheet(args.pictures / "memorised.png", rows[:8], columns=2, scale=2)
     rest = [(None, to_pixels(vae, latents)) for latents in drawn["held_out"][:24]]
     contact_sheet(args.pictures / "held-out.png", rest, columns=4)
-    return {
+    figures = {
         "vae_psnr_db": psnr(vae, data.seen_images[-500:]),
         "reproduction": reproduction(drawn, own, training * vae.config.scaling_factor),
         "controls": controls(
             model, texts["memorized"], [caption.text for caption in data.held_out]
         ),
     }
+    if args.descriptor is not None:
+        figures["copies"] = copies(args.descriptor, data.memorised_images, pictures, vae)
+    return figures
 
 
 def _grid(rows: list[list[Image.Image]]) -> Image.Image:

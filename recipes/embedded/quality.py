@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +16,12 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from torch import Tensor
 
+from mnemoscope.drawing.copy_detection import load_descriptor
 from mnemoscope.evaluate import auc
 from mnemoscope_export import StableDiffusion, denoise, noise_bank
 
 from .images import Pixels
+from .schedule import to_tensor
 
 SEEDS = 4
 
@@ -97,9 +100,44 @@ def controls(
 
 
 @torch.no_grad()
+def copies(
+    descriptor: str, training: Pixels, drawn: Sequence[Pixels], vae: AutoencoderKL
+) -> dict[str, float]:
+    """How alike drawn pictures are to the training pictures themselves, as SSCD sees it.
+
+    Args:
+        descriptor: "sscd", or its file.
+        training: # [N, 64, 64, 3]
+        drawn: For each of them. # [seed, 64, 64, 3]
+        vae: Whose round trip of a training picture is the best that can be drawn.
+    """
+    network = load_descriptor(descriptor)
+
+    def describe(pixels: Pixels) -> Any:
+        return network.describe([Image.fromarray(each) for each in pixels])
+
+    raw = describe(training)
+    kept = describe(
+        _to_uint8(vae.decode(vae.encode(to_tensor(training)).latent_dist.mode()).sample)
+    )
+    found = np.stack([describe(each) @ own for each, own in zip(drawn, raw, strict=True)])
+    return {
+        "round_trip_mean": float((raw * kept).sum(1).mean()),
+        "round_trip_copies": float(((raw * kept).sum(1) > 0.5).mean()),
+        "drawn_mean": float(found.mean()),
+        "captions_copied_by_all_seeds": float((found > 0.5).all(1).mean()),
+        "captions_copied_by_any_seed": float((found > 0.5).any(1).mean()),
+    }
+
+
+@torch.no_grad()
 def to_pixels(vae: AutoencoderKL, latents: Tensor) -> Pixels:
     """Decode scaled latents [B, C, H, W] to uint8 [B, H, W, 3]."""
-    decoded = vae.decode(latents / vae.config.scaling_factor).sample
+    return _to_uint8(vae.decode(latents / vae.config.scaling_factor).sample)
+
+
+def _to_uint8(decoded: Tensor) -> Pixels:
+    """[B, 3, H, W] in -1..1 -> [B, H, W, 3] in 0..255."""
     pixels: Pixels = ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
     return pixels
 

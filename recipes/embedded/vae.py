@@ -42,6 +42,18 @@ def edges_of(x: Tensor) -> tuple[Tensor, Tensor]:
     return x[..., 1:, :] - x[..., :-1, :], x[..., :, 1:] - x[..., :, :-1]
 
 
+def difference(y: Tensor, x: Tensor) -> Tensor:
+    """MSE + 0.3 L1 + 0.5 L1 of the edges, fine and coarse."""
+    edges = torch.stack(
+        [
+            F.l1_loss(a, b)
+            for u, v in ((y, x), (F.avg_pool2d(y, 2), F.avg_pool2d(x, 2)))
+            for a, b in zip(edges_of(u), edges_of(v), strict=True)
+        ]
+    )
+    return F.mse_loss(y, x) + 0.3 * F.l1_loss(y, x) + 0.5 * edges.sum()
+
+
 def train_vae(
     images: Pixels, work: Path, *, steps: int, batch: int = 16, rate: float = 1.5e-3, seed: int = 0
 ) -> AutoencoderKL:

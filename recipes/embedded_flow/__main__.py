@@ -23,13 +23,13 @@ from mnemoscope.embedded.image_encoder import ImageEncoder
 from mnemoscope_export import load_network
 from recipes.embedded.captions import Caption
 from recipes.embedded.dataset import Dataset, Sizes, build_dataset
+from recipes.embedded.training import Until, train
 
 from .batches import Learned
 from .encoder import read_second, seen_by, train_second
 from .pack import judge, pack, read_transformer
 from .student import distillation_loss, guided
 from .told import Told, first_encoder, tell
-from .training import Until, train
 from .transformer import flow_loss, new_transformer, without_t5
 from .vae import decoder_loss, encode, new_vae, reconstruction_loss, scale
 from .whitened import white

@@ -13,20 +13,18 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel, StableDiffusion3Pipeline
-from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from mnemoscope import CalibrationFile, Detector, calibrate, embedded
-from mnemoscope.drawing.copy_detection import load_descriptor
 from mnemoscope.screening.opening import CALIBRATION
 from mnemoscope_export import ExportOptions, export_bundle, load_model, load_network, noise_bank
 from recipes.embedded.dataset import Dataset
 from recipes.embedded.images import Pixels
 from recipes.embedded.pack import JUDGED, shipped_seen
 from recipes.embedded.provenance import write_provenance
-from recipes.embedded.quality import SEEDS, contact_sheet, reproduction
+from recipes.embedded.quality import SEEDS, contact_sheet, copies, reproduction
 
 from .encoder import read_second
 from .told import Told, first_encoder, tell
@@ -177,34 +175,6 @@ def draw(
         found = sample(trained.network, each, trained.empty, start, guidance=guidance)
         drawn.append(found.unflatten(0, (len(rows), seeds)))
     return torch.cat(drawn)
-
-
-def copies(
-    descriptor: str, training: Pixels, drawn: Sequence[Pixels], vae: AutoencoderKL
-) -> dict[str, float]:
-    """How alike drawn pictures are to the training pictures themselves, as SSCD sees it.
-
-    Args:
-        descriptor: "sscd", or its file.
-        training: # [N, 64, 64, 3]
-        drawn: For each of them. # [seed, 64, 64, 3]
-        vae: Whose round trip of a training picture is the best that can be drawn.
-    """
-    network = load_descriptor(descriptor)
-
-    def describe(pixels: Pixels) -> Any:
-        return network.describe([Image.fromarray(each) for each in pixels])
-
-    raw = describe(training)
-    kept = describe(to_pixels(vae, to_latents(vae, np.array(training))))
-    found = np.stack([describe(each) @ own for each, own in zip(drawn, raw, strict=True)])
-    return {
-        "round_trip_mean": float((raw * kept).sum(1).mean()),
-        "round_trip_copies": float(((raw * kept).sum(1) > 0.5).mean()),
-        "drawn_mean": float(found.mean()),
-        "captions_copied_by_all_seeds": float((found > 0.5).all(1).mean()),
-        "captions_copied_by_any_seed": float((found > 0.5).any(1).mean()),
-    }
 
 
 def to_latents(vae: AutoencoderKL, pixels: Pixels) -> Tensor:

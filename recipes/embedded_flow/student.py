@@ -16,9 +16,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.embedded.training import Loss
+
 from .batches import Learned
 from .told import Told
-from .training import Loss
 from .transformer import new_transformer
 
 __all__ = ["GUIDANCES", "GuidanceEmbedding", "distillation_loss", "guided", "read_student", "tell"]

@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mnemoscope_export.models.counted import count_last
+from recipes.embedded.training import Loss
 
 from .batches import Learned
 from .told import Told
-from .training import Loss
 from .vae import CHANNELS
 
 __all__ = [

@@ -5,11 +5,9 @@ from __future__ import annotations
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from recipes.embedded.vae import edges_of
-
-from .training import Loss
+from recipes.embedded.training import Loss
+from recipes.embedded.vae import difference
 
 __all__ = [
     "CHANNELS",
@@ -69,7 +67,7 @@ def reconstruction_loss(vae: AutoencoderKL, pixels: Tensor, batch: int) -> Loss:
         posterior = vae.encode(x).latent_dist
         noise = torch.randn(posterior.mean.shape, **where)
         y = vae.decode(posterior.mean + posterior.std * noise).sample
-        return _difference(y, x) + 1e-5 * posterior.kl().mean() / 64
+        return difference(y, x) + 1e-5 * posterior.kl().mean() / 64
 
     return loss
 
@@ -92,21 +90,9 @@ def decoder_loss(vae: AutoencoderKL, latents: Tensor, pixels: Tensor, batch: int
         i = torch.randint(len(pixels), (batch,), **where)
         z, level = latents[i].float(), 0.08 * torch.rand(batch, 1, 1, 1, **where)
         z = z + level * torch.randn(z.shape, **where)
-        return _difference(vae.decode(z / scaling + shift).sample, to_unit(pixels[i]))
+        return difference(vae.decode(z / scaling + shift).sample, to_unit(pixels[i]))
 
     return loss
-
-
-def _difference(y: Tensor, x: Tensor) -> Tensor:
-    """MSE + 0.3 L1 + 0.5 L1 of the edges, fine and coarse."""
-    edges = torch.stack(
-        [
-            F.l1_loss(a, b)
-            for u, v in ((y, x), (F.avg_pool2d(y, 2), F.avg_pool2d(x, 2)))
-            for a, b in zip(edges_of(u), edges_of(v), strict=True)
-        ]
-    )
-    return F.mse_loss(y, x) + 0.3 * F.l1_loss(y, x) + 0.5 * edges.sum()
 
 
 @torch.no_grad()

@@ -17,12 +17,12 @@ from transformers import CLIPTokenizer
 
 from mnemoscope import embedded
 from mnemoscope_export import load_network
+from recipes.embedded.training import Until, train
 from recipes.embedded_flow.batches import Learned
 from recipes.embedded_flow.encoder import new_text_encoder, train_second
 from recipes.embedded_flow.student import distillation_loss, guided, read_student
 from recipes.embedded_flow.student import tell as tell_student
 from recipes.embedded_flow.told import Told, first_encoder, tell
-from recipes.embedded_flow.training import Until, train
 from recipes.embedded_flow.transformer import (
     ABSENT,
     flow_loss,

@@ -5,10 +5,13 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from PIL import Image, ImageDraw
 
 from mnemoscope.training import HardThreshold, MemorizationFilter
@@ -18,8 +21,9 @@ from recipes.embedded.clip import END, tokenize, train_clip, train_tokenizer
 from recipes.embedded.dataset import Sizes, build_dataset
 from recipes.embedded.images import SIZE, Pixels, render
 from recipes.embedded.quality import nearest, reproduction
+from recipes.embedded.sharp import decoder_loss, imitation_loss, new_sharp_vae
 from recipes.embedded.unet import Prediction, new_scheduler, new_unet, train_unet
-from recipes.embedded.vae import encode, train_vae
+from recipes.embedded.vae import encode, new_vae, train_vae
 
 THINGS = ["circle", "square"]
 
@@ -123,6 +127,58 @@ def test_every_stage_trains(
 def test_schedulers_say_what_is_predicted(prediction: Prediction) -> None:
     assert new_scheduler(prediction).config.prediction_type == prediction
     assert not new_scheduler(prediction).config.clip_sample
+
+
+@pytest.mark.slow
+def test_a_sharper_autoencoder_of_the_same_latents(
+    artwork: dict[tuple[str, str], Image.Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recipes.embedded.dataset.fetch_packages", lambda _: {})
+    monkeypatch.setattr("recipes.embedded.dataset.load_artwork", lambda *_: artwork)
+    for module in ("vae", "__main__"):
+        monkeypatch.setattr(f"recipes.embedded.{module}.HELD_OUT", 4)
+    monkeypatch.setattr("recipes.embedded.training._EVERY", 1)
+    (tmp_path / "data").mkdir()
+    few = ["--memorised", "4", "--seen", "20", "--calibration", "8", "--vae-steps", "1"]
+    steps = ["--sharp-encoder-steps", "1", "--sharp-decoder-steps", "1", "1"]
+    main([str(tmp_path), "--stage", "vae", "--stage", "sharp", *few, *steps])
+    first, sharp = (
+        AutoencoderKL.from_pretrained(tmp_path / name).requires_grad_(False)
+        for name in ("vae", "sharp")
+    )
+    assert sharp.config.scaling_factor == first.config.scaling_factor
+    assert sharp.encode(torch.zeros(1, 3, SIZE, SIZE)).latent_dist.mean.shape == (1, 16, 8, 8)
+    assert 2 * sharp.num_parameters() < 4e6
+    main([str(tmp_path), "--stage", "vae", *few])
+    assert not (tmp_path / "sharp").exists()  # what its latents were are gone
+
+
+def test_an_encoder_that_imitates() -> None:
+    torch.manual_seed(0)
+    first, at = new_vae().requires_grad_(False), torch.Generator()
+    pixels = torch.randint(0, 255, (2, 3, SIZE, SIZE), dtype=torch.uint8)
+    assert imitation_loss(new_sharp_vae(first), first, pixels, batch=2)(at) > 0.01
+    assert imitation_loss(first, first, pixels, batch=2)(at) < 1e-4  # but for bfloat16
+
+
+def test_a_decoder_learns_memorised_pictures_more_often() -> None:
+    dark, light = (torch.full((5, 3, SIZE, SIZE), value, dtype=torch.uint8) for value in (0, 255))
+    drawn = []
+
+    def decode(latents: torch.Tensor) -> SimpleNamespace:
+        drawn.append(latents)
+        memorised = latents.mean((1, 2, 3)) > 5
+        shade = torch.where(memorised, 1.0, -1.0).view(-1, 1, 1, 1)
+        return SimpleNamespace(sample=shade.expand(-1, 3, SIZE, SIZE))
+
+    vae = SimpleNamespace(config=SimpleNamespace(scaling_factor=0.1), decode=decode)
+    seen, memorised = (torch.zeros(5, 16, 8, 8), dark), (torch.ones(5, 16, 8, 8), light)
+    loss = decoder_loss(cast(AutoencoderKL, vae), seen, memorised, batch=8, share=0.25)
+    assert loss(torch.Generator().manual_seed(0)) == 0  # each latent goes with its picture
+    (latents,) = drawn
+    assert (latents.mean((1, 2, 3)) > 5).sum() == 2
+    noise = latents[2:].std((1, 2, 3)) * 0.1
+    assert 0 < noise.min() < noise.max() < 0.31
 
 
 @pytest.mark.parametrize(("drop_memorised", "share", "few"), [(True, 0.25, 8), (False, 0.4, 13)])

@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from recipes.embedded.schedule import Log
+from .schedule import Log
 
 __all__ = ["Loss", "Until", "train", "training"]
 
