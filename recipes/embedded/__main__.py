@@ -172,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--finish-steps", type=int, default=5_000)
     parser.add_argument("--finish-cycles", type=int, default=2)
     parser.add_argument("--sharp-encoder-steps", type=int, nargs="+", default=[3_000, 9_000])
-    parser.add_argument("--sharp-decoder-steps", type=int, nargs="+", default=[9_000, 9_000])
+    parser.add_argument("--sharp-decoder-steps", type=int, nargs="+", default=[9_000, 9_000, 3_000])
     args = parser.parse_args(argv)
     stages = args.stage or STAGES
     if "pack" in stages:
