@@ -10,8 +10,8 @@ import typer
 
 from mnemoscope_runtime import BackendUnavailable, InputError, tokenizer_of
 from mnemoscope_runtime.backends.tensorrt.library import import_library
-from mnemoscope_runtime.manifest import Follows, Precision
-from mnemoscope_runtime.wording import pip_install
+from mnemoscope_runtime.manifest import Follows, Manifest, Precision
+from mnemoscope_runtime.wording import counted, pip_install
 
 from ..quiet import quiet_libraries
 from ..serve.triton import check_place, write_model
@@ -46,8 +46,9 @@ def command(
         ),
     ] = None,
     inference_steps: Annotated[
-        int, typer.Option(help="Steps of a whole image, as many as you draw with.")
-    ] = 50,
+        int | None,
+        typer.Option(help="Steps of a whole image, as many as you draw with.", show_default="50"),
+    ] = None,
     timestep: Annotated[
         int | None,
         typer.Option(
@@ -138,7 +139,9 @@ def command(
             noises=noises,
             seed=seed,
             guidance=guidance,
-            inference_steps=inference_steps,
+            inference_steps=ExportOptions.inference_steps
+            if inference_steps is None
+            else inference_steps,
             timestep=timestep,
             latent_size=None if latent_size is None else sides_of(latent_size),
             precision=precision,
@@ -174,10 +177,27 @@ def command(
     if loading.negative:
         say_if_cut(loading.negative, tokenizer_of(bundle))
     typer.echo(f"{out}  {bundle.id[:12]}")
+    _say_assumed(bundle.manifest, steps=inference_steps is None, guidance=guidance is None)
     if check:
         check_builds(bundle)
     if triton is not None:
         typer.echo(write_model(triton, out, overwrite=overwrite, tell=say))
+
+
+def _say_assumed(manifest: Manifest, *, steps: bool, guidance: bool) -> None:
+    """With what pictures are taken to be drawn, where nobody said it."""
+    told = manifest.model.told_guidance
+    scale = manifest.guidance if told is None else told
+    assumed = {}
+    if steps:
+        assumed["--inference-steps"] = counted(manifest.scheduler.inference_steps, "step")
+    if guidance and scale != 1:  # with 1, as for FLUX.1 schnell, there is none
+        assumed["--guidance"] = f"guidance {scale:g}"
+    if assumed:
+        say(
+            f"drawn with: {', '.join(assumed.values())}; say what you draw with: "
+            f"{', '.join(assumed)}"
+        )
 
 
 def _taps(text: str | None) -> list[str] | Literal["auto"] | None:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,37 @@ def test_export_takes_what_it_is_given(
     row = run("screen", "a cat", "--bundle", out, "--format", "json").rows[0]
     assert row["bundle"] == Bundle.open(out).id
     assert row["score"] > 0
+
+
+@pytest.mark.parametrize(
+    ("given", "told_guidance", "scale", "said"),
+    [
+        ((), None, 7.5, "drawn with: 50 steps, guidance 7.5; say what you draw with: "
+         "--inference-steps, --guidance"),
+        (("--inference-steps", 50), None, 7.5, "drawn with: guidance 7.5; say what you draw with: "
+         "--guidance"),
+        (("--guidance", 7.5), None, 7.5, "drawn with: 50 steps; say what you draw with: "
+         "--inference-steps"),
+        (("--guidance", 7.5, "--inference-steps", 50), None, 7.5, None),
+        ((), 3.5, 1.0, "50 steps, guidance 3.5;"),  # FLUX.1 dev's transformer is told it
+        ((), None, 1.0, "50 steps; say what you draw with: --inference-steps\n"),  # schnell: none
+    ],
+)  # fmt: skip
+def test_what_export_was_not_told_of_drawing_is_said(
+    run: Run, bundle_dir: Path, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    given: tuple[object, ...], told_guidance: float | None, scale: float, said: str | None,
+) -> None:  # fmt: skip
+    bundle = Bundle.open(bundle_dir)
+    model = replace(bundle.manifest.model, told_guidance=told_guidance)
+    manifest = replace(bundle.manifest, model=model, guidance=scale)
+    made = replace(bundle, manifest=manifest)
+    monkeypatch.setattr("mnemoscope_export.export_bundle", lambda *_, **__: made)
+    result = run("export", model_dir, tmp_path / "out", *given)
+    assert result.code == 0, result.err
+    if said is None:
+        assert "drawn with" not in result.err
+    else:
+        assert said in result.err
 
 
 def test_inspect_of_a_timestep_that_is_none_of_sampling(
