@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    load_descriptor(args.descriptor)  # or a refusal, before anything is drawn
+    descriptor = load_descriptor(args.descriptor)  # or a refusal, before anything is drawn
     args.output.mkdir(parents=True, exist_ok=True)
     trained = read_trained(embedded.FLOW_MODEL)
     vae = load_network(AutoencoderKL, embedded.FLOW_MODEL / "vae", dtype=torch.float32).eval()
@@ -53,7 +53,7 @@ def main() -> None:
     report = []
     for guidance in GUIDANCES:
         drawn = draw(trained, captions, seeds=SEEDS, guidance=guidance)
-        seen = copies(args.descriptor, training, [to_pixels(vae, each) for each in drawn], vae)
+        seen = copies(descriptor, training, [to_pixels(vae, each) for each in drawn], vae)
         row = {
             "guidance": guidance,
             "squared_error": float((drawn - latents[:, None]).square().mean()),

@@ -18,6 +18,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from mnemoscope import CalibrationFile, Detector, calibrate
 from mnemoscope.calibration.conformal import allowed_above
+from mnemoscope.drawing.copy_detection import CopyDescriptor, load_descriptor
 from mnemoscope.screening.opening import CALIBRATION
 from mnemoscope_export import ExportOptions, StableDiffusion, export_bundle, load_network, load_vae
 
@@ -96,7 +97,8 @@ def judge(work: Path, data: Dataset, args: argparse.Namespace) -> None:
     out: Path = args.out
     model_dir = out / "model"
     args.pictures.mkdir(parents=True, exist_ok=True)
-    figures = _judge(StableDiffusion.load(model_dir), model_dir, data, args)
+    descriptor = None if args.descriptor is None else load_descriptor(args.descriptor)
+    figures = _judge(StableDiffusion.load(model_dir), model_dir, data, args, descriptor)
     arguments = {name: vars(args)[name] for name in ARGUMENTS}
     write_provenance(model_dir, work, "python -m recipes.embedded", arguments, figures)
 
@@ -149,7 +151,11 @@ def _write_prompts(path: Path, splits: dict[str, list[Caption]]) -> None:
 
 @torch.no_grad()
 def _judge(
-    model: StableDiffusion, folder: Path, data: Dataset, args: argparse.Namespace
+    model: StableDiffusion,
+    folder: Path,
+    data: Dataset,
+    args: argparse.Namespace,
+    descriptor: CopyDescriptor | None,
 ) -> dict[str, Any]:
     vae = load_vae(folder)
     seen = shipped_seen(data, args.seed)[:JUDGED]
@@ -176,8 +182,8 @@ def _judge(
             model, texts["memorized"], [caption.text for caption in data.held_out]
         ),
     }
-    if args.descriptor is not None:
-        figures["copies"] = copies(args.descriptor, data.memorised_images, pictures, vae)
+    if descriptor is not None:
+        figures["copies"] = copies(descriptor, data.memorised_images, pictures, vae)
     return figures
 
 

@@ -16,7 +16,7 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from torch import Tensor
 
-from mnemoscope.drawing.copy_detection import load_descriptor
+from mnemoscope.drawing.copy_detection import CopyDescriptor
 from mnemoscope.evaluate import auc
 from mnemoscope_export import StableDiffusion, denoise, noise_bank
 
@@ -101,20 +101,19 @@ def controls(
 
 @torch.no_grad()
 def copies(
-    descriptor: str, training: Pixels, drawn: Sequence[Pixels], vae: AutoencoderKL
+    descriptor: CopyDescriptor, training: Pixels, drawn: Sequence[Pixels], vae: AutoencoderKL
 ) -> dict[str, float]:
     """How alike drawn pictures are to the training pictures themselves, as SSCD sees it.
 
     Args:
-        descriptor: "sscd", or its file.
+        descriptor: SSCD.
         training: # [N, 64, 64, 3]
         drawn: For each of them. # [seed, 64, 64, 3]
         vae: Whose round trip of a training picture is the best that can be drawn.
     """
-    network = load_descriptor(descriptor)
 
     def describe(pixels: Pixels) -> Any:
-        return network.describe([Image.fromarray(each) for each in pixels])
+        return descriptor.describe([Image.fromarray(each) for each in pixels])
 
     raw = describe(training)
     kept = describe(

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from mnemoscope import CalibrationFile, Detector, calibrate, embedded
+from mnemoscope.drawing.copy_detection import load_descriptor
 from mnemoscope.screening.opening import CALIBRATION
 from mnemoscope_export import ExportOptions, export_bundle, load_model, load_network, noise_bank
 from recipes.embedded.dataset import Dataset
@@ -91,6 +92,7 @@ def judge(
 ) -> None:
     """Draw with the packed model; write figures and provenance.json beside it, and pictures."""
     folder = out / "model"
+    network = None if descriptor is None else load_descriptor(descriptor)
     rows = shipped_seen(data)[:JUDGED]
     captions = {
         "memorized": data.memorised,
@@ -114,8 +116,8 @@ def judge(
         "vae_psnr_db": psnr(vae, torch.from_numpy(np.array(data.seen_images[-500:]))),
         "reproduction": reproduction(drawn, own, training),
     }
-    if descriptor is not None:
-        figures["copies"] = copies(descriptor, data.memorised_images, pictures, vae)
+    if network is not None:
+        figures["copies"] = copies(network, data.memorised_images, pictures, vae)
     write_provenance(folder, work, "python -m recipes.embedded_flow", arguments, figures)
 
 

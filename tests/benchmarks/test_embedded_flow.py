@@ -116,7 +116,7 @@ def test_more_guidance_leads_away_from_the_training_picture(
             grey -= grey.mean(1, keepdims=True)
             return grey / np.linalg.norm(grey, axis=1, keepdims=True)
 
-    monkeypatch.setattr("recipes.embedded.quality.load_descriptor", lambda _: Brightness())
+    monkeypatch.setattr(embedded_flow_guidance, "load_descriptor", lambda _: Brightness())
     monkeypatch.setattr(embedded_flow_guidance, "GUIDANCES", (1.0, 7.0))
     monkeypatch.setattr("sys.argv", ["guidance", "--limit", "1", "--output", str(tmp_path)])
     embedded_flow_guidance.main()
