@@ -68,7 +68,7 @@ embedded-model: $(DEV)/installed ## train the embedded model from registry data 
 	$(DEV)/bin/python -m recipes.embedded out/training \
 		--out sdk/mnemoscope/embedded --pictures docs/images
 
-mutation: $(DEV)/installed ## do tests notice small changes to what decides? (half an hour)
+mutation: $(DEV)/installed ## do tests notice small changes to what decides? (two hours)
 	$(DEV)/bin/python -m tests.mutation
 
 kills: $(DEV)/installed ## is there a half result after a kill at any moment? (an hour)
