@@ -11,7 +11,15 @@ from mnemoscope_runtime import InputError
 from . import embedded
 from .embedded import SHIPPED, Shipped
 
-__all__ = ["bundle_at", "is_shipped", "model_at", "model_of", "name_of", "shipped_as"]
+__all__ = [
+    "bundle_at",
+    "bundle_option",
+    "is_shipped",
+    "model_at",
+    "model_of",
+    "name_of",
+    "shipped_as",
+]
 
 _ALIKE = 0.7  # of difflib's ratio: one letter of a short name, two or three of a long one
 
@@ -54,6 +62,12 @@ def model_of(bundle: Path | None, model: str | None) -> str | None:
     """The model that is given, or that of a bundle that ships; None if neither is known."""
     shipped = None if bundle is None or model is not None else SHIPPED.get(name_of(bundle))
     return model if shipped is None else str(shipped.model)
+
+
+def bundle_option(model: str | None) -> str:
+    """How to name a model's bundle on the command line: by its name if it ships."""
+    names = [f" {name}" for name, each in SHIPPED.items() if str(each.model) == model]
+    return f"--bundle{''.join(names)}"
 
 
 def shipped_as(text: str) -> Shipped | None:

@@ -10,7 +10,7 @@ import typer
 
 from ..calibration.remedies import calibrate_command
 from ..prompts.printable import counted, json_text
-from ..shipped import name_of
+from ..shipped import bundle_option, name_of
 from ._mitigating import AUTO
 from ._options import say
 from ._writers import printable
@@ -86,9 +86,9 @@ def _in_words(terms: Mapping[str, Any], *, compared: bool) -> str:
     return printable(f"{text}; suspicious: p up to {terms['level']:g}" if compared else text)
 
 
-def _unknown(done: Mitigation, bundle: Path | None) -> list[str]:
+def _unknown(done: Mitigation, bundle: Path | None, model: str | None) -> list[str]:
     """What is a dash in the table, and what it takes to know it."""
-    calibrated = "the model's calibrated bundle (--bundle)"
+    calibrated = f"the model's calibrated bundle ({bundle_option(model)})"
     if bundle is not None:
         calibrated = f"a calibration of {name_of(bundle)} (`{calibrate_command(bundle)}`)"
     takes = {
@@ -116,10 +116,10 @@ def _next(done: Mitigation) -> str:
     return f"Try --strategy {' or '.join(others)}"
 
 
-def note(done: Mitigation, rule: Rule, bundle: Path | None) -> None:
+def note(done: Mitigation, rule: Rule, bundle: Path | None, model: str | None) -> None:
     """What a user should not overlook."""
     lost = done.after.lost(done.before)
-    if unknown := _unknown(done, bundle):
+    if unknown := _unknown(done, bundle, model):
         say(f"not known: {'; '.join(unknown)}.")
     if done.verified is False:
         say(f"nothing that was tried passes: {done.why}. Do not use it. {_next(done)}.")

@@ -23,7 +23,7 @@ from ..drawing.sheets import ENDINGS, write_sheet
 from ..plotting import require_plots
 from ..quiet import quiet_libraries
 from ..screening.opening import own_calibration
-from ..shipped import is_shipped, model_of
+from ..shipped import bundle_option, is_shipped, model_of
 from ._backends import say_unused
 from ._comparison import LEARNT_ON, lists_of, write_comparison
 from ._loading import LatentSizeOption, Loading, sides_of, takes_loading
@@ -232,7 +232,7 @@ def command(
     if not compare and AUTO in chosen and path is None:
         raise CalibrationError(
             "`auto` screens first, which takes a calibrated bundle of the model. Give "
-            "--bundle, or name a --strategy."
+            f"{bundle_option(model)}, or name a --strategy."
         )
     known = _calibration(path, calibration, trust)
     if not compare and AUTO in chosen and known is None:
@@ -301,7 +301,7 @@ def command(
     write_sheet(output, [each.image for each in done.pictures])
     terms = terms_of(path, mitigator, rule, own=own and not reference)
     tell(done, terms, output, output_format)
-    note(done, rule, path)
+    note(done, rule, path, model)
     raise typer.Exit(0 if done.passed else 5 if done.verified is None else 1)
 
 

@@ -13,6 +13,7 @@ from mnemoscope_runtime.errors import CalibrationError, InputError
 from mnemoscope_runtime.wording import counted
 
 from ..calibration import Calibration, CalibrationFile
+from ..shipped import name_of
 from .sampling import Sampling
 
 __all__ = ["Yardstick"]
@@ -49,10 +50,10 @@ class Yardstick:
         measured = Sampling.of(bundle.manifest)
         if sampling != measured:
             raise InputError(
-                f"The calibration of {bundle.path} is of {_in_words(measured)}, and says nothing "
-                f"of {_in_words(sampling)}. Leave out steps and guidance. Or export a bundle of "
-                f"these, `mnemoscope export MODEL OUT {_as_options(sampling)}`, and calibrate it, "
-                "`mnemoscope calibrate OUT --benign FILE`."
+                f"The calibration of {name_of(bundle.path)} is of {_in_words(measured)}, and says "
+                f"nothing of {_in_words(sampling)}. Leave out steps and guidance. Or export a "
+                f"bundle of these, `mnemoscope export MODEL OUT {_as_options(sampling)}`, and "
+                "calibrate it, `mnemoscope calibrate OUT --benign FILE`."
             )
         known = [each for each in file.calibrations if each.setting.detector == "magnitude"]
         first = [each for each in known if each.setting.steps == 1]

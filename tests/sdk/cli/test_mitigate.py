@@ -98,7 +98,7 @@ def test_mistakes(
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [
-        (("--model", "embedded-flow"), 4, "auto` screens first"),
+        (("--model", "embedded-flow"), 4, "Give --bundle embedded-flow, or name a --strategy"),
         (("--model", "embedded-flow", "--strategy", "padding"), 2, "is for Stable Diffusion 1.x"),
         (("--model", "embedded-flow", "--strategy", "attention"), 2, "how a UNet attends"),
         (("--model", "embedded-flow", "--strategy", "clamp", "--benign", "no"), 2, "no file no"),

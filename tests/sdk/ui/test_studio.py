@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mnemoscope import CalibrationError, InputError, embedded
+from mnemoscope import BundleError, InputError, embedded
 from mnemoscope.ui import UiOptions
 from mnemoscope.ui.desk import Desk
 from mnemoscope.ui.runs import Run, Stopped
@@ -36,7 +36,7 @@ def test_a_bundle_holds_no_model() -> None:
 
 
 def test_another_model_says_nothing_of_the_bundle(model_dir: Path) -> None:
-    with pytest.raises(CalibrationError, match="was exported from"):
+    with pytest.raises(BundleError, match="was exported from"):
         _drawn(UiOptions(bundle=embedded.BUNDLE, model=str(model_dir)))
 
 
