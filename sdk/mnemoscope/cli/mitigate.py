@@ -178,10 +178,10 @@ def command(
 ) -> None:
     """Draw a prompt so that the training picture does not come out, and check that it did not.
 
-    `auto` screens the prompt first, and looks at the scores of its pictures and whether several
-    seeds draw one; a prompt that is not flagged is drawn as ever. A flagged one is drawn with one
-    strategy after another until the picture is no copy, its score is one that benign prompts have,
-    and it follows the prompt.
+    `auto` screens the prompt first, and looks at the scores of its pictures, whether one is like a
+    --reference, and whether several seeds draw one; a prompt that is not flagged is drawn as ever.
+    A flagged one is drawn with one strategy after another until the picture is no copy, its score
+    is one that benign prompts have, and it follows the prompt.
     Without SSCD nobody can tell whether another model's picture is a copy: it is drawn, and not
     verified.
 
