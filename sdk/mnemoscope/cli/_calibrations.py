@@ -15,7 +15,7 @@ from mnemoscope_runtime import CalibrationError, InputError
 
 from ..calibration import Calibration
 from ..calibration.remedies import calibrate_command
-from ..prompts.printable import json_text, percent, percent_within, printable
+from ..prompts.printable import counted, json_text, percent, percent_within, printable
 from ..screening.opening import own_calibration
 from ..shipped import bundle_at, is_shipped
 
@@ -112,8 +112,9 @@ def _say_origins(found: Sequence[Calibration]) -> None:
         if (carried := each.carried) is not None:
             typer.echo(
                 printable(
-                    f"{each.setting}: carried over from {carried.backend}; on {carried.prompts:,} "
-                    f"prompts the two differ by {carried.error:.1e} at most"
+                    f"{each.setting}: carried over from {carried.backend}; on "
+                    f"{counted(carried.prompts, 'prompt')} the two differ by {carried.error:.1e} "
+                    "at most"
                 )
             )
         if each.among > 1:
