@@ -15,7 +15,7 @@ from PIL import Image
 from pipelines import build_pipeline
 from shared import Shared
 
-from mnemoscope import BackendError, ExportError, InputError
+from mnemoscope import BundleError, ExportError, InputError
 from mnemoscope.drawing.generate import load_pipeline
 from mnemoscope_export import (
     ExportOptions,
@@ -120,7 +120,7 @@ def test_the_vae_is_part_of_what_it_is(
     other.vae.encoder.conv_in.weight.data += 1
     other.save_pretrained(tmp_path / "other")
     backend = TorchBackend(StableDiffusion.load(tmp_path / "other"))
-    with pytest.raises(BackendError, match="whose VAE, which makes the latents"):
+    with pytest.raises(BundleError, match="whose VAE, which makes the latents"):
         Screener(Bundle.open(bundle_path), backend).first_step(PROMPTS)
 
 

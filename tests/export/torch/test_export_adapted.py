@@ -19,7 +19,7 @@ from one_block import one_block
 from pipelines import build_pipeline
 from shared import Shared
 
-from mnemoscope import BackendError, IntegrityError
+from mnemoscope import BundleError, IntegrityError
 from mnemoscope.cli import main
 from mnemoscope_export import Embedding, LoadOptions, Lora, StableDiffusion, TorchBackend
 from mnemoscope_runtime import Bundle, Screener
@@ -136,7 +136,7 @@ def test_pytorch_runs_it_only_with_the_same_model(
     for change, words in changes:
         other = StableDiffusion.load(model_dir, options=replace(options, **change))
         screener = Screener(Bundle.open(bundle_path), TorchBackend(other))
-        with pytest.raises(BackendError, match=words):
+        with pytest.raises(BundleError, match=words):
             screener.first_step(["a cat"])
 
 

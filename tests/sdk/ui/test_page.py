@@ -123,9 +123,12 @@ def test_a_memorised_prompt_is_flagged(shown: Opened) -> None:
     meter = shown.page.get_by_role("meter")
     assert float(meter.get_attribute("aria-valuenow")) == pytest.approx(found.score, rel=1e-3)
     assert f"{found.threshold:.4g}" in said
-    marks = shown.page.locator("#words mark")
-    sync_api.expect(marks).to_have_text([w.word for w in found.words if w.score > 0], timeout=WAIT)
-    assert shown.page.locator("#words li").first.inner_text().startswith(found.ranked[0].word)
+    rows = [(w.span, w.score) for w in found.words] + [(s.span, s.score) for s in found.signs]
+    hot = {span: score for span, score in rows if span and score and score > 0}
+    words = [found.prompt[slice(*span)] for span in sorted(hot)]
+    sync_api.expect(shown.page.locator("#words mark")).to_have_text(words, timeout=WAIT)
+    first = found.prompt[slice(*max(hot, key=lambda span: hot[span]))]
+    assert shown.page.locator("#words li").first.inner_text().startswith(first)
     shown.page.locator("#use-1").wait_for()
 
 

@@ -139,7 +139,7 @@ def test_a_model_without_a_calibration_is_told_where_one_is_named(run: Run, tmp_
     shutil.copytree(embedded.BUNDLE, tmp_path / "none")
     (tmp_path / "none" / "calibration.json").unlink()
     result = run("serve", "--model", f"x={tmp_path / 'none'}", "--port", 0, "--grpc-port", 0)
-    failed(result, 4, "--model NAME=BUNDLE:CALIBRATION")
+    failed(result, 4, f"--model x={tmp_path / 'none'}:OWN.json")
     assert "--calibration" not in result.err
 
 
