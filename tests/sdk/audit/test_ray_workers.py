@@ -80,7 +80,7 @@ def test_nobody_else_may_enter_its_folder(workers: RayWorkers) -> None:
 
 
 def test_every_batch_is_done_once_by_all_workers(workers: RayWorkers, tmp_path: Path) -> None:
-    stage = replace(squares(400, tmp_path), open=ray_support.ids)
+    stage = replace(squares(400, tmp_path), open=partial(ray_support.ids_of_two, tmp_path))
     found = list(workers.map(stage, enumerate(stage.batches())))
     assert sorted(number for number, _ in found) == [*range(50)]
     assert len({pid for _, pids in found for pid in pids}) == 2
