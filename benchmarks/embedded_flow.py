@@ -191,6 +191,14 @@ def chosen_on_half(scores: dict[str, tuple[Scores, Scores]]) -> tuple[float, Cou
     return float(np.mean(found)), chosen
 
 
+def captions(limit: int | None) -> dict[str, list[str]]:
+    """The memorised ones and the others that ship, so many of each at most."""
+    return {
+        split: [row.prompt for row in embedded.read_prompts(split)[:limit]]
+        for split in ("memorized", "seen", "held_out")
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=embedded.FLOW_MODEL)
@@ -202,10 +210,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     args.output.mkdir(parents=True, exist_ok=True)
     trained = read_trained(args.model)
-    texts = {
-        split: [row.prompt for row in embedded.read_prompts(split)[: args.limit]]
-        for split in ("memorized", "seen", "held_out")
-    }
+    texts = captions(args.limit)
     student = args.student and without_t5(read_student(args.student, trained.empty))
     noises = noise_bank(max(NOISES), trained.latent_shape, seed=0)
     found = {split: measured(trained, each, noises, student) for split, each in texts.items()}

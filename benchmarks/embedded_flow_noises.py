@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.embedded_flow import NOISES, first_step
+from benchmarks.embedded_flow import NOISES, captions, first_step
 from mnemoscope import embedded
 from mnemoscope.evaluate import auc
 from mnemoscope_export import noise_bank
@@ -34,10 +34,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     args.output.mkdir(parents=True, exist_ok=True)
     trained = read_trained(embedded.FLOW_MODEL)
-    texts = {
-        split: [row.prompt for row in embedded.read_prompts(split)[: args.limit]]
-        for split in ("memorized", "seen", "held_out")
-    }
+    texts = captions(args.limit)
     held = max(NOISES)  # by the bundle
     noises = noise_bank(held + OTHERS, trained.latent_shape, seed=0)[held:]
     positives = scores(trained, texts["memorized"], noises)

@@ -42,6 +42,7 @@ def export_bundle(
 
     Raises:
         ExportError: the model cannot be exported, or `out` cannot be written.
+        BackendError: PyTorch's exporter failed.
         ParityError: a graph does not agree with PyTorch.
         BackendUnavailable: the backend that runs the graphs for that comparison is not installed.
         InputError: `out` is not a path, a layer cannot be tapped, or the model does not take the

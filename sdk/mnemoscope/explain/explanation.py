@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -137,11 +138,15 @@ class Explanation:
         """Punctuation that belongs to no word, in the order of the prompt."""
         return tuple(each for each in self.others if each.kind == "punctuation")
 
+    @cached_property
+    def _positive(self) -> float:
+        """The sum of positive scores of words and signs."""
+        scores = [word.score for word in self.words] + [sign.score or 0.0 for sign in self.signs]
+        return sum(max(each, 0.0) for each in scores)
+
     def share(self, score: float) -> float:
         """What a score is of the sum of positive scores of words and signs: in 0..1."""
-        scores = [word.score for word in self.words] + [sign.score or 0.0 for sign in self.signs]
-        total = sum(max(each, 0.0) for each in scores)
-        return max(score, 0.0) / total if total else 0.0
+        return max(score, 0.0) / self._positive if self._positive else 0.0
 
     def shares(self) -> list[float]:
         """Of the sum of positive scores, what each word has: in 0..1, in the prompt's order."""

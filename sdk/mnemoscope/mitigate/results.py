@@ -30,8 +30,8 @@ __all__ = [
 ]
 
 NONE = "none"  # the strategy that changes nothing
-SCREENING, DRAWING, AGREEMENT = "screening", "drawing", "agreement"  # what flags a prompt
-REFERENCE = "reference"  # so does that
+# what flags a prompt
+SCREENING, DRAWING, REFERENCE, AGREEMENT = "screening", "drawing", "reference", "agreement"
 
 
 @dataclass(frozen=True)
