@@ -1,4 +1,4 @@
-"""Running a benchmark: what it cannot use is one line and an exit code, as of `mnemoscope`."""
+"""Running benchmarks and recipes: what cannot be used is a line and a code, as of `mnemoscope`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["run_main"]
 
 
 def run_main(main: Callable[[], None]) -> None:
-    """Run a benchmark that was called by name.
+    """Run one that was called by name.
 
     An error of ours says what to do next, and where in our code it was raised helps nobody.
 
     Args:
-        main: The benchmark, which reads its arguments itself.
+        main: The benchmark or recipe, which reads its arguments itself.
     """
     try:
         main()

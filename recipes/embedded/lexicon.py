@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import textwrap
 
+from benchmarks.running import run_main
 from mnemoscope import embedded
 from mnemoscope.explain import Kind, read_lexicon
 from mnemoscope.explain.word_kinds import ENGLISH
@@ -49,4 +50,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -18,6 +18,7 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
+from benchmarks.running import run_main
 from mnemoscope import embedded
 from mnemoscope.embedded.image_encoder import ImageEncoder
 from mnemoscope_export import load_network
@@ -188,4 +189,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -1,4 +1,4 @@
-"""What a benchmark cannot use is one line and an exit code."""
+"""What a benchmark or a recipe cannot use is one line and an exit code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks import embedded_flow_guidance
 from benchmarks.running import run_main
 from mnemoscope import BackendUnavailable
 
-BENCHMARKS = ROOT / "benchmarks"
+CALLED = (ROOT / "benchmarks", ROOT / "recipes")
 STARTED = ["load.py", "part.py"]  # by other benchmarks, which read what they say
 
 
@@ -42,10 +42,11 @@ def test_the_code_is_that_of_the_error_and_a_defect_stays_one(
         run_main(lambda: print(1 // 0))
 
 
-def test_every_benchmark_that_uses_mnemoscope_is_run_so() -> None:
+def test_every_one_that_uses_mnemoscope_is_run_so() -> None:
     called = {
         path: text
-        for path in BENCHMARKS.rglob("*.py")
+        for folder in CALLED
+        for path in folder.rglob("*.py")
         if 'if __name__ == "__main__":\n' in (text := path.read_text("utf-8"))
         and re.search(r"^ *(from|import) mnemoscope", text, re.M)
     }

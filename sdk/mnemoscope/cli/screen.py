@@ -122,9 +122,8 @@ def command(
         source = read_rows(
             file, column=column, quotes=not no_quotes, longest=LONGEST_PROMPT, tell=told.append
         )
-    flagged = False
     broken: Counter[str] = Counter()
-    screened = cleared = passes = truncated = in_chunks = empty = 0
+    flagged = screened = cleared = passes = truncated = in_chunks = empty = 0
     weighted: Detection | None = None
     check_model(model, [backend], [detector])
     runs, told_to = choose_backend(backend, bundle, model, options)
@@ -157,7 +156,7 @@ def command(
                 if isinstance(detection, Broken):
                     broken[detection.reason] += 1
                     continue
-                flagged = flagged or bool(detection.memorized)
+                flagged += bool(detection.memorized)
                 truncated += detection.truncated
                 empty += detection.empty
                 unread = detection.memorized is None and not detection.empty
@@ -174,6 +173,10 @@ def command(
                 )
         reads = screen.screener.tokenizer.cut_at
         manifest = screen.screener.bundle.manifest
+    if output is not None:
+        judged = 0 if unjudged is not None else screened - in_chunks - empty
+        rows = counted(screened + broken.total(), "prompt")
+        say(f"{rows} in {output}: {judged} judged, {flagged} flagged.")
     for note in told:
         say(note)
     for reason, count in broken.items():
@@ -209,7 +212,7 @@ def command(
         _hint_at_quotes(prompts)
     raise typer.Exit(
         verdict_code(
-            flagged=flagged,
+            flagged=flagged > 0,
             judged=unjudged is None and not in_chunks + empty + broken.total(),
         )
     )

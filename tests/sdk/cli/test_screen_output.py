@@ -67,7 +67,9 @@ def test_a_mistake_leaves_older_results_alone(run: Run, bundle_dir: Path, tmp_pa
     failed(run(*args, "a cat", "--noises", 99), 2)
     failed(run(*args, "--file", tmp_path / "missing.txt"), 2)
     assert output.read_text() == "older results"
-    assert run(*args, "a cat").code == 5
+    result = run(*args, "a cat")
+    assert result.code == 5
+    assert f"note: 1 prompt in {output}: 0 judged, 0 flagged.\n" in result.err
     assert json.loads(output.read_text())["prompt"] == "a cat"
 
 
@@ -105,6 +107,7 @@ def test_a_row_that_cannot_be_screened_is_an_error_of_its_own(
     args = ("--bundle", bundle_dir, "--calibration", calibration, "--format", kind)
     result = run("screen", "--file", prompts, *args, "-o", output)
     assert result.code == 5, result  # 68 clean ones do not make the file clean
+    assert f"note: 70 prompts in {output}: 68 judged, 0 flagged.\n" in result.err
     reasons = "longer than 100,000 characters", "neither text nor an object"
     for reason in reasons:
         assert f"note: 1 prompt cannot be screened ({reason}): an `error`" in result.err
