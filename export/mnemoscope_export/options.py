@@ -15,9 +15,8 @@ from mnemoscope_runtime.options import check_options
 
 from .oracle import Tolerance
 
-__all__ = ["GUIDANCE", "ExportOptions"]
+__all__ = ["ExportOptions"]
 
-GUIDANCE = 7.5  # the paper's
 _LARGEST = 1024  # positions of a latent's side
 
 
@@ -29,8 +28,10 @@ class ExportOptions:
         noises: Size of the noise bank.
         seed: Seed of the noise bank.
         guidance: Scale of classifier-free guidance while sampling, or what a model is told that
-            guidance was distilled into; by default the family's, 7.5 for most.
-        inference_steps: Steps of a whole image, as many as are drawn with.
+            guidance was distilled into; by default what diffusers' pipeline of the family draws
+            with, 7.5 for Stable Diffusion.
+        inference_steps: Steps of a whole image, as many as are drawn with; likewise, 50 for Stable
+            Diffusion.
         timestep: What screening tells the network of its pure noise; by default the first of these
             steps.
         latent_size: Size of the latents, both sides or (H, W); by default the model's own.
@@ -53,7 +54,7 @@ class ExportOptions:
     noises: int = 4
     seed: int = 0
     guidance: float | None = None
-    inference_steps: int = 50
+    inference_steps: int | None = None
     timestep: int | None = None
     latent_size: int | tuple[int, int] | None = None
     precision: Precision | None = None
@@ -70,9 +71,10 @@ class ExportOptions:
             "a whole number",
             noises=self.noises,
             seed=self.seed,
-            inference_steps=self.inference_steps,
         )
-        check_options("a whole number or None", timestep=self.timestep)
+        check_options(
+            "a whole number or None", inference_steps=self.inference_steps, timestep=self.timestep
+        )
         check_options("a number", budget=self.budget)
         check_options("a number or None", guidance=self.guidance)
         check_options("True or False", overwrite=self.overwrite, any_length=self.any_length)
@@ -104,7 +106,7 @@ class ExportOptions:
             yield f"A noise bank holds 1 to 64 noises, not {self.noises}."
         if not 0 <= self.seed < 2**63:
             yield f"A seed lies between 0 and 2**63 - 1, {self.seed} does not."
-        if not 1 <= self.inference_steps <= 999:
+        if self.inference_steps is not None and not 1 <= self.inference_steps <= 999:
             yield f"An image takes 1 to 999 steps, not {self.inference_steps}."
         if not 0 < self.budget < 1:
             yield f"A budget is a relative error between 0 and 1, not {self.budget}."

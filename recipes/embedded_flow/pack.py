@@ -72,7 +72,7 @@ def pack(work: Path, data: Dataset, out: Path) -> None:
         file.write_text(json.dumps(told, ensure_ascii=False, separators=(",", ":")), "utf-8")
     shutil.copy(embedded.MODEL / "NOTICE.md", folder)
 
-    options = ExportOptions(taps="auto", overwrite=True)
+    options = ExportOptions(taps="auto", inference_steps=50, guidance=7.5, overwrite=True)
     export_bundle(load_model(folder), out / "bundle", options, progress=print)
     calibrations = CalibrationFile(())
     prompts = [caption.text for caption in data.calibration]

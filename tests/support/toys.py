@@ -36,13 +36,13 @@ class Toy:
         build: Makes it.
         vae: Makes what is saved beside it.
         size: Of its latents, where they are not its own.
-        told: Of a call, besides prompt, steps, seeds and size.
+        told: Of a call, besides prompt, steps, seeds and size; its guidance is the pipeline's own.
     """
 
     build: Callable[[], Any]
     vae: Callable[[], Any]
     size: tuple[int, int] | None = None
-    told: Mapping[str, Any] = field(default_factory=lambda: {"guidance_scale": 7.5})
+    told: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _qwen_vae() -> Any:
@@ -67,7 +67,6 @@ TOYS = {
         lambda: build_flux(t5_tokenizer()),
         lambda: small_vae(shift_factor=0.1),
         (4, 8),
-        {"guidance_scale": 3.5},
     ),
     "schnell": Toy(
         lambda: build_flux(t5_tokenizer(), schnell=True),
@@ -79,19 +78,19 @@ TOYS = {
         lambda: build_pixart(t5_tokenizer()),
         small_vae,
         None,
-        {"guidance_scale": 7.5, "use_resolution_binning": False, "clean_caption": False},
+        {"use_resolution_binning": False, "clean_caption": False},
     ),
     "qwen": Toy(
         lambda: build_qwen_image(qwen_tokenizer()),
         _qwen_vae,
         (4, 8),
-        {"true_cfg_scale": 7.5, "negative_prompt": ""},
+        {"negative_prompt": ""},
     ),
     "sana": Toy(
         lambda: build_sana(gemma_tokenizer()),
         _dc_vae,
         (2, 3),
-        {"guidance_scale": 7.5, "use_resolution_binning": False},
+        {"use_resolution_binning": False},
     ),
 }
 

@@ -12,10 +12,11 @@ import torch
 from diffusers.loaders import TextualInversionLoaderMixin
 from torch import Tensor, nn
 
+from mnemoscope_runtime.families import family_named
 from mnemoscope_runtime.schedulers import Scheduler, level
 from mnemoscope_runtime.units import Unit, unit_per_output
 
-from ..options import GUIDANCE, ExportOptions
+from ..options import ExportOptions
 from .on_bank import FixedNoises, OnBank
 from .parts import Configs, Parts
 
@@ -127,9 +128,14 @@ class Model(Parts):
     # what it predicts
 
     @property
+    def usual_steps(self) -> int:
+        """In how many steps diffusers' pipeline of the family draws unless told otherwise."""
+        return family_named(self.family).steps
+
+    @property
     def usual_guidance(self) -> float | None:
-        """What pictures are drawn with unless another guidance is asked for; None if none is."""
-        return GUIDANCE
+        """With which guidance it does; None if it takes none."""
+        return family_named(self.family).guidance
 
     def guided(self, guidance: float | None) -> tuple[Self, float]:
         """The model as it is sampled, and the scale of classifier-free guidance.
@@ -137,7 +143,7 @@ class Model(Parts):
         Args:
             guidance: What was asked for; None for the family's own.
         """
-        return self, GUIDANCE if guidance is None else guidance
+        return self, family_named(self.family).guidance if guidance is None else guidance
 
     @property
     def keeps_length(self) -> int | None:

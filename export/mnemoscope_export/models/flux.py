@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
 from mnemoscope_runtime.errors import InputError
+from mnemoscope_runtime.families import FAMILIES
 from mnemoscope_runtime.manifest import ModelRecord
 
 from ..configs import refuse
@@ -32,7 +33,6 @@ from .transformer import refuse_triggers
 __all__ = ["LAYOUT", "TRANSFORMER", "Flux"]
 
 _T5_LENGTH = {True: 512, False: 256}  # by whether guidance is an input: dev's, and schnell's
-_GUIDANCE = 3.5  # the pipeline's own
 
 # diffusers' FluxTransformer2DModel
 TRANSFORMER: Mapping[str, Option] = {
@@ -96,7 +96,7 @@ class Flux(PackedFlow):
     text_encoder_2: T5EncoderModel
     transformer: FluxTransformer2DModel
     scheduler: FlowMatchEulerDiscreteScheduler
-    guidance: float = field(default=_GUIDANCE, kw_only=True)
+    guidance: float = field(default=FAMILIES["flux-dev"].guidance, kw_only=True)
 
     called: ClassVar[str] = "FLUX.1"
     embeddings: ClassVar[tuple[str, ...]] = ("prompt_embeds", "pooled_embeds")

@@ -13,12 +13,13 @@ import onnx_ir as ir
 
 from mnemoscope_runtime.backends.onnxruntime import import_onnxruntime
 from mnemoscope_runtime.errors import ExportError, InputError
+from mnemoscope_runtime.families import FAMILIES
 from mnemoscope_runtime.manifest import ModelRecord, Precision
 from mnemoscope_runtime.schedulers import alphas_cumprod, level
 from mnemoscope_runtime.units import unit_per_output
 
 from ..noise import standard_noises
-from ..options import GUIDANCE, ExportOptions
+from ..options import ExportOptions
 from ..oracle import PROMPTS, Coverage
 from ..records import family, prediction_type, scheduler_record, screening_timestep
 from ..writing import Contents, Maker, Progress
@@ -31,6 +32,7 @@ from .source import TEXT_ENCODER, UNET, Component, embedding_rows, prepare_compo
 __all__ = ["prepare"]
 
 _TOOLS = ("mnemoscope", "numpy", "onnx", "onnx-ir")
+_USUAL = FAMILIES["sd1"]  # as of "sd2"; there are no others
 
 
 def prepare(folder: str | Path, work: Path, options: ExportOptions, progress: Progress) -> Contents:
@@ -50,9 +52,10 @@ def prepare(folder: str | Path, work: Path, options: ExportOptions, progress: Pr
     """
     progress(f"loading {folder}")
     pipeline = OnnxPipeline.load(folder, options.latent_sides, options.tokenizer)
-    scheduler = scheduler_record(pipeline.scheduler, pipeline.id, options.inference_steps)
+    steps = options.inference_steps or _USUAL.steps
+    scheduler = scheduler_record(pipeline.scheduler, pipeline.id, steps)
     kind = prediction_type(pipeline.scheduler, pipeline.id)
-    guidance = GUIDANCE if options.guidance is None else options.guidance
+    guidance = _USUAL.guidance if options.guidance is None else options.guidance
     timestep, abar = screening_timestep(scheduler, options.timestep), alphas_cumprod(scheduler)
     bank = standard_noises(options.noises, pipeline.latent_shape, options.seed)
 

@@ -52,7 +52,8 @@ def prepare(
         )
     if options.latent_sides is not None:
         model = model.resized(options.latent_sides)
-    scheduler = model.scheduler_record(options.inference_steps)  # some depend on the size
+    steps = options.inference_steps or model.usual_steps
+    scheduler = model.scheduler_record(steps)  # some depend on the size
     timestep = screening_timestep(scheduler, options.timestep)
     model, guidance = model.guided(options.guidance)
     if options.any_length and not model.takes_any_length:
@@ -71,14 +72,14 @@ def prepare(
     check_against_pipeline(
         model if may_change else replace(model, source=None),
         guidance,
-        options.inference_steps,
+        steps,
     )
     progress("PyTorch's magnitudes")
     reference = measure_reference(
         model,
         bank,
         timestep=timestep,
-        inference_steps=options.inference_steps,
+        inference_steps=steps,
         guidance=guidance,
         taps=taps,
     )

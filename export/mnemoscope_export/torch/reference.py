@@ -67,8 +67,8 @@ def denoise(
     embeds: Embeds,  # of `model.embed`, [B, ...] each
     latents: Tensor,  # [B, C, H, W]
     *,
-    inference_steps: int = 50,
-    guidance: float = 7.5,
+    inference_steps: int | None = None,
+    guidance: float | None = None,
     taps: Sequence[str] = (),
 ) -> Iterator[Step]:
     """Sample with the family's sampler and classifier-free guidance, step by step.
@@ -79,17 +79,18 @@ def denoise(
         model: A model, in any dtype, on any device.
         embeds: Of `model.embed`. # ([B, L, D],)
         latents: Initial noise x_T. # [B, C, H, W]
-        inference_steps: Steps of a whole image.
-        guidance: Scale of classifier-free guidance.
+        inference_steps: Steps of a whole image; None for as many as the family's pipeline takes.
+        guidance: Scale of classifier-free guidance; None for that pipeline's.
         taps: Layers of the network; see `Model.tappable`.
     """
     both = _both(model, embeds)
-    sampler = model.started(inference_steps)
+    sampler = model.started(model.usual_steps if inference_steps is None else inference_steps)
+    scale = model.guided(None)[1] if guidance is None else guidance
     latents = latents.to(model.network.device, model.network.dtype)
     for t in sampler.timesteps:
         uncond, cond, norms = _predict(model, latents, t, both, taps)
         found, without = (model.in_unit(part, latents, t) for part in (cond, uncond))
-        guided = model.guide(uncond, cond, guidance)
+        guided = model.guide(uncond, cond, scale)
         latents = sampler.step(guided, t, latents).prev_sample
         yield Step(t.item(), found, without, latents, norms)
 
@@ -101,8 +102,8 @@ def magnitudes(
     noises: Tensor,  # [n, C, H, W]
     *,
     steps: int = 1,
-    inference_steps: int = 50,
-    guidance: float = 7.5,
+    inference_steps: int | None = None,
+    guidance: float | None = None,
 ) -> Tensor:
     """Magnitudes along the first `steps` steps of sampling; their mean is the prompt's score.
 
@@ -111,8 +112,8 @@ def magnitudes(
         prompts: The prompts.
         noises: Initial noises x_T, shared by the prompts; see `noise_bank`.
         steps: 1 for the first step, `inference_steps` for all of them.
-        inference_steps: Steps of a whole image.
-        guidance: Scale of classifier-free guidance.
+        inference_steps: Steps of a whole image; None for as many as the family's pipeline takes.
+        guidance: Scale of classifier-free guidance; None for that pipeline's.
 
     Returns:
         # [prompt, noise, step], fp32, on the CPU

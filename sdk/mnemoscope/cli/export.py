@@ -42,12 +42,15 @@ def command(
         float | None,
         typer.Option(
             help="Classifier-free guidance of sampling, or what FLUX.1 dev is told.",
-            show_default="the family's, 7.5 for most",
+            show_default="its pipeline's, 7.5 for Stable Diffusion",
         ),
     ] = None,
     inference_steps: Annotated[
         int | None,
-        typer.Option(help="Steps of a whole image, as many as you draw with.", show_default="50"),
+        typer.Option(
+            help="Steps of a whole image, as many as you draw with.",
+            show_default="its pipeline's, 50 for Stable Diffusion",
+        ),
     ] = None,
     timestep: Annotated[
         int | None,
@@ -139,9 +142,7 @@ def command(
             noises=noises,
             seed=seed,
             guidance=guidance,
-            inference_steps=ExportOptions.inference_steps
-            if inference_steps is None
-            else inference_steps,
+            inference_steps=inference_steps,
             timestep=timestep,
             latent_size=None if latent_size is None else sides_of(latent_size),
             precision=precision,

@@ -27,13 +27,17 @@ def command(
     seed: Annotated[int, typer.Option(help="First seed.")] = 0,
     images: Annotated[int, typer.Option(min=1, help="Images, side by side, one per seed.")] = 1,
     steps: Annotated[
-        int, typer.Option(help="Steps of the sampler: DDIM, or Euler's of a flow.")
-    ] = 50,
+        int | None,
+        typer.Option(
+            help="Steps of the sampler: DDIM, or Euler's of a flow.",
+            show_default="its pipeline's, 50 for Stable Diffusion",
+        ),
+    ] = None,
     guidance: Annotated[
         float | None,
         typer.Option(
             help="Classifier-free guidance; of FLUX.1 dev the guidance that it is told.",
-            show_default="7.5; FLUX.1 dev: 3.5",
+            show_default="its pipeline's, 7.5 for Stable Diffusion",
         ),
     ] = None,
     *,

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -51,9 +51,6 @@ from ._options import (
     stages,
     takes_backend_options,
 )
-
-if TYPE_CHECKING:
-    from ..mitigate import Sampling
 
 __all__ = ["EPILOG", "command"]
 
@@ -165,13 +162,14 @@ def command(
         int | None, typer.Option(min=1, help="--compare: so many prompts.", show_default="all")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Steps.", show_default="of the bundle; without one 50")
+        int | None,
+        typer.Option(help="Steps.", show_default="of the bundle; without one its pipeline's"),
     ] = None,
     guidance: Annotated[
         float | None,
         typer.Option(
             help="Classifier-free guidance; of FLUX.1 dev what it is told.",
-            show_default="of the bundle; without one the family's own, mostly 7.5",
+            show_default="of the bundle; without one its pipeline's",
         ),
     ] = None,
     output_format: FormatOption = "table",
@@ -221,7 +219,7 @@ def command(
     if compare:
         require_plots()
     quiet_libraries()
-    from ..mitigate import LADDER, STRATEGIES, Kit, Mitigator, Painter, Rule, Yardstick
+    from ..mitigate import LADDER, STRATEGIES, Kit, Mitigator, Painter, Rule, Sampling, Yardstick
 
     chosen = _names(strategy, list(STRATEGIES), LADDER, compare=compare)
     if target is not None and not TARGETED & set(chosen):
@@ -241,7 +239,8 @@ def command(
             f"`{calibrate_command(path)}`, or name a --strategy."
         )
     opened = None if path is None else Bundle.open(path, trust=trust)
-    sampling = _sampling(opened, steps, guidance)
+    usual = Sampling() if opened is None else Sampling.of(opened.manifest)
+    sampling = usual.but(steps, guidance)
     yardstick = Yardstick() if opened is None else Yardstick.of(known, opened, sampling)
     sides = _sides(opened, latent_size)
     read = partial(prompts_of, column=column, quotes=not no_quotes)
@@ -256,7 +255,8 @@ def command(
         if detector is not None and prompt is not None:
             detector.check(prompt)
         painter = Painter.load(model, options=loading.options(sides))
-        sampling = painter.sampling(sampling.steps, sampling.guidance)
+        if opened is None:
+            sampling = painter.sampling(steps, guidance)
         drawing, _ = painter.model.guided(sampling.guidance)
         if opened is not None and (why := drawing.unlike(opened.manifest.model, opened.path)):
             raise BundleError(why)
@@ -303,16 +303,6 @@ def command(
     tell(done, terms, output, output_format)
     note(done, rule, path, model)
     raise typer.Exit(0 if done.passed else 5 if done.verified is None else 1)
-
-
-def _sampling(bundle: Bundle | None, steps: int | None, guidance: float | None) -> Sampling:
-    """As is asked for, and else as the bundle was measured; guidance None is the family's own."""
-    from ..mitigate import Sampling
-
-    usual = Sampling(guidance=None) if bundle is None else Sampling.of(bundle.manifest)
-    return Sampling(
-        usual.steps if steps is None else steps, usual.guidance if guidance is None else guidance
-    )
 
 
 def _sides(bundle: Bundle | None, latent_size: str | None) -> tuple[int, int] | None:

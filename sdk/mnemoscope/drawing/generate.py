@@ -26,7 +26,7 @@ def generate(
     *,
     model: str | Path | None = None,
     seeds: Sequence[int] = (0,),
-    steps: int = 50,
+    steps: int | None = None,
     guidance: float | None = None,
     options: LoadOptions | None = None,
     progress: Callable[[str], None] = lambda _: None,
@@ -40,9 +40,10 @@ def generate(
         model: Directory in diffusers' layout, single-file checkpoint, or hub id; the embedded
             model by default.
         seeds: One for each image.
-        steps: Steps of the sampler.
-        guidance: Scale of classifier-free guidance, 7.5 by default; of FLUX.1 dev what the
-            transformer is told, 3.5 by default, and schnell takes none.
+        steps: Steps of the sampler; by default as many as diffusers' pipeline of the family takes,
+            50 for Stable Diffusion.
+        guidance: Scale of classifier-free guidance; by default that pipeline's, 7.5 for Stable
+            Diffusion. Of FLUX.1 dev what the transformer is told, and schnell takes none.
         options: How the model is loaded: adapters, negative prompt and the like.
         progress: Told what is done, as it begins.
 
@@ -52,14 +53,15 @@ def generate(
             the model is not told.
         ExportError: there is no such model, or a part of it is missing.
     """
-    check_options("a whole number", steps=steps)
+    check_options("a whole number or None", steps=steps)
     check_options("a number or None", guidance=guidance)
-    if not seeds or not 1 <= steps <= 999:
+    if not seeds or (steps is not None and not 1 <= steps <= 999):
         raise InputError("Give at least one seed, and 1 to 999 steps.")
     if min(seeds) < 0 or max(seeds) >= 2**64:
         raise InputError("A seed lies between 0 and 2**64 - 1. Choose a smaller one.")
     progress(f"loading {model_at(model)}")
     loaded, pipeline = _load(model, options)
+    steps = steps or loaded.usual_steps
     import torch
 
     parts, scale = loaded.guided(guidance)

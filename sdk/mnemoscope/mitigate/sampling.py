@@ -79,6 +79,12 @@ class Sampling:
         guidance = model.told_guidance if distilled else manifest.guidance
         return cls(manifest.scheduler.inference_steps, guidance)
 
+    def but(self, steps: int | None, guidance: float | None) -> Sampling:
+        """With other steps or another guidance, where one is asked for."""
+        return Sampling(
+            self.steps if steps is None else steps, self.guidance if guidance is None else guidance
+        )
+
 
 USUAL = Sampling()
 
@@ -279,9 +285,9 @@ class Painter:
         """How many pixels wide and high its pictures are."""
         return self.model.latent_shape[-1] * pixels_per_position(self.vae)
 
-    def sampling(self, steps: int = 50, guidance: float | None = None) -> Sampling:
-        """Drawing in so many steps, with the family's own guidance unless there is one."""
-        return Sampling(steps, self.model.usual_guidance if guidance is None else guidance)
+    def sampling(self, steps: int | None = None, guidance: float | None = None) -> Sampling:
+        """Drawing as is asked for, and else as diffusers' pipeline of the family does."""
+        return Sampling(self.model.usual_steps, self.model.usual_guidance).but(steps, guidance)
 
     def task(
         self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling = USUAL

@@ -158,6 +158,7 @@ def test_what_makes_no_embeddings(pipe: Any, returned: dict[str, Any], message: 
         calibrate_guard(pipe, BENIGN, embed=lambda _: returned, **OPTIONS)
 
 
+@pytest.mark.filterwarnings("ignore::mnemoscope.guard.MemorizationWarning")
 def test_stable_diffusion_xl() -> None:
     """Two encoders, a pooled embedding, and zeros for no negative prompt."""
     pipe = build_xl()

@@ -33,7 +33,7 @@ from mnemoscope_export import LoadOptions
 
 pytestmark = pytest.mark.slow
 
-FAMILIES = {"pixart": 7.5, "qwen": 7.5, "sana": 7.5, "flux": 3.5, "schnell": None}  # guidance
+FAMILIES = ("pixart", "qwen", "sana", "flux", "schnell")
 REFUSED = ("padding", "attention")  # which are for Stable Diffusion
 WHOLE = ("pixart",)  # drawn with every strategy, the others with what asks most of a family
 ASKING = ("clamp", "leave-out", "random-tokens")
@@ -69,7 +69,6 @@ def test_it_draws_what_diffusers_draws(case: Case) -> None:
         "A red cat", generator=torch.Generator().manual_seed(3), **told, **toy.told
     ).images
     [found] = case.painter.pictures(case.plain.latents)
-    assert case.sampling.guidance == FAMILIES[case.name]
     np.testing.assert_allclose(np.asarray(found, float), np.asarray(wanted, float), atol=2)
     assert case.painter.side == wanted.width
 

@@ -37,8 +37,8 @@ def token_gradients(
     noises: Tensor,
     *,
     steps: int = 1,
-    inference_steps: int = 50,
-    guidance: float = 7.5,
+    inference_steps: int | None = None,
+    guidance: float | None = None,
     place: Place = "input",
 ) -> Tensor:
     """|| d m_t / d e_k ||_2 for the embedding e_k of every token k.
@@ -48,8 +48,8 @@ def token_gradients(
         input_ids: Of one prompt. # [1, L]
         noises: Initial noises x_T. # [n, C, H, W]
         steps: The first `steps` steps of sampling.
-        inference_steps: Steps of a whole image.
-        guidance: Scale of classifier-free guidance.
+        inference_steps: Steps of a whole image; None for as many as the family's pipeline takes.
+        guidance: Scale of classifier-free guidance; None for that pipeline's.
         place: "input": the token embeddings that the text encoders look up, of all encoders
             together. "output": the text encoder's output, as in the paper; of Stable Diffusion XL
             and 3 the hidden states of both, without the pooled state, which belongs to no token.
@@ -80,8 +80,8 @@ def _walk(
     input_ids: Tensor,
     noises: Tensor,
     steps: int,
-    inference_steps: int,
-    guidance: float,
+    inference_steps: int | None,
+    guidance: float | None,
     place: Place,
 ) -> Tensor:
     """# [noise, step, L]"""

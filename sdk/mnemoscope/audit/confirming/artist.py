@@ -57,7 +57,7 @@ class Artist:
         descriptor: str | None = None,
         options: LoadOptions | None = None,
         device: str = "cpu",
-        steps: int = 50,
+        steps: int | None = None,
         guidance: float | None = None,
         tell: Callable[[str], None] = warnings.warn,
     ) -> Self:
@@ -71,8 +71,8 @@ class Artist:
                 then likenesses are told, and nothing is confirmed.
             options: How the model is loaded.
             device: What PyTorch runs on.
-            steps: Steps of a drawing.
-            guidance: See `Sampling`; None for the family's own.
+            steps: Steps of a drawing; None for as many as diffusers' pipeline of the family takes.
+            guidance: See `Sampling`; None likewise.
             tell: Told what the user should know.
 
         Raises:
@@ -83,7 +83,8 @@ class Artist:
         require_torch()
         from ...mitigate import Painter, Sampling
 
-        Sampling(steps, guidance)
+        if steps is not None:
+            Sampling(steps, guidance)  # before anything is loaded
         painter = Painter.load(model, device=device, options=options)
         drawing, _ = painter.model.guided(guidance)
         painter, sampling = replace(painter, model=drawing), painter.sampling(steps, guidance)
