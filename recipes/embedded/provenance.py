@@ -26,6 +26,7 @@ def write_provenance(
         arguments: Those that change what is trained.
         figures: What `judge` found.
     """
+    told = folder / "provenance.json"
     provenance = {
         "command": command,
         "arguments": arguments,
@@ -39,10 +40,10 @@ def write_provenance(
                 path.read_bytes()
             ).hexdigest()
             for path in sorted(folder.rglob("*"))
-            if path.is_file()
+            if path.is_file() and path != told
         },
     }
-    (folder / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n")
+    told.write_text(json.dumps(provenance, indent=1) + "\n")
     print(json.dumps(figures, indent=1))
 
 
