@@ -16,6 +16,7 @@ import torch
 from tokenizers import AddedToken
 from torch import Tensor, nn
 
+from ..training_mode import in_training
 from .networks import PREDICTORS, is_lora, layers, tensors
 
 __all__ = ["Digest", "Strange", "text", "traits"]
@@ -192,17 +193,12 @@ def _attributes(layer: nn.Module, where: str) -> dict[str, str]:
         if name.endswith(_NEUTRAL_SUFFIXES) or value is None or _is_own(layer, name, value):
             continue
         found[name] = text(value, f"{where}.{name}")
-    chance = max(_number(vars(layer).get(name)) for name in ("p", "dropout"))
-    if layer.training and chance > 0:
-        raise Strange(f"{where} drops values at random ({chance:g}) in training mode (`eval()`)")
+    if (what := in_training(layer)) is not None:
+        raise Strange(f"{where} {what} in training mode (`eval()`)")
     processor = getattr(layer, "processor", None)
     if processor is not None and hasattr(layer, "set_processor"):
         found |= _attention(processor, where)
     return found
-
-
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def _attention(processor: Any, where: str) -> dict[str, str]:
@@ -293,9 +289,8 @@ def _adapters(layer: Any, where: str, digest: Digest) -> Iterator[tuple[str, str
         scale = layer.scaling.get(name)
         if not scale:
             continue
-        dropout = getattr(layer.lora_dropout[name], "p", 0.0)
-        if layer.training and dropout:
-            raise Strange(f"{where} drops values at random ({dropout:g}) in training mode")
+        if (what := in_training(layer.lora_dropout[name])) is not None:
+            raise Strange(f"{where}'s adapter {name} {what} in training mode (`eval()`)")
         own = {
             path: digest(value)
             for kind in layer.adapter_layer_names

@@ -7,6 +7,7 @@ text-conditional noise prediction, and skip the sample if it is too large.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,6 +21,8 @@ from mnemoscope_export import magnitude
 from mnemoscope_runtime import InputError, NumericsError
 from mnemoscope_runtime.wording import counted
 
+from .comparable import comparable
+from .dropped import ROUNDING, away, is_dropped
 from .skip_report import SkipReport, Tally
 from .thresholds import HardThreshold, QuantileThreshold, Windows
 
@@ -73,7 +76,8 @@ class MemorizationFilter:
     same everywhere and the main process's checkpoint is complete: every process must then judge
     equally often, as they must compute gradients equally often.
 
-    Samples whose caption was dropped (their embedding is the empty one) are kept and not counted.
+    Samples whose caption was dropped are kept and not counted: their embedding is the empty one, be
+    it in another precision, or zeros.
     """
 
     def __init__(
@@ -86,7 +90,8 @@ class MemorizationFilter:
 
         Args:
             scheduler: The noise scheduler of diffusers that the loop adds noise with.
-            empty: The empty prompt's embedding. # [1, L, D]
+            empty: The embedding of a caption that was dropped, as the loop makes it: of the empty
+                prompt, in the loop's own precision. # [1, L, D]
             threshold: `QuantileThreshold()` if there is none.
 
         Raises:
@@ -105,6 +110,7 @@ class MemorizationFilter:
             )
         self._scheduler = scheduler
         self._empty = empty.detach()
+        self._told = False
         self._tally = Tally()
         self._windows = (
             Windows(self.threshold, scheduler.config.num_train_timesteps)
@@ -127,8 +133,7 @@ class MemorizationFilter:
 
         Args:
             unet: What gave the prediction: called with (noisy, timesteps, empty embeddings), it
-                returns a tensor or an object with one as `sample`. Without dropout, or the two
-                predictions differ by it.
+                returns a tensor or an object with one as `sample`.
             noisy: x_t. # [B, C, H, W]
             timesteps: t of every sample. # [B]
             embeds: What the network was told. # [B, L, D]
@@ -136,7 +141,9 @@ class MemorizationFilter:
             ids: Rows of the data set, for the report. # [B]
 
         Raises:
-            InputError: shapes do not fit, or the scheduler's predictions are of another type.
+            InputError: shapes do not fit, the scheduler's predictions are of another type, or two
+                passes of the network do not compare: dropout, norms over the batch in training
+                mode.
             NumericsError: a magnitude, of this or another process, is NaN or infinite.
         """
         _fit(noisy, timesteps, embeds, prediction)
@@ -145,9 +152,11 @@ class MemorizationFilter:
                 f"Embeddings of shape {list(embeds.shape)} do not fit the empty prompt's, "
                 f"{list(self._empty.shape)}. Embed both with the same padding."
             )
-        empty = self._empty.to(embeds).expand_as(embeds)
-        dropped = (embeds == empty).flatten(1).all(1)
-        output = unet(noisy, timesteps, empty)
+        empty = self._empty.to(embeds)
+        dropped = is_dropped(embeds, empty)
+        self._tell_of_precision(embeds[dropped], empty)
+        with comparable(unet, noisy.device):
+            output = unet(noisy, timesteps, empty.expand_as(embeds))
         uncond = output if isinstance(output, Tensor) else getattr(output, "sample", None)
         if not isinstance(uncond, Tensor) or uncond.shape != prediction.shape:
             raise InputError(
@@ -230,6 +239,23 @@ class MemorizationFilter:
             self._windows.values, self._windows.counts = (
                 state[name].detach().cpu().clone() for name in ("values", "counts")
             )
+
+    def _tell_of_precision(self, dropped: Tensor, empty: Tensor) -> None:
+        """Warn once if dropped captions are the empty prompt in another precision than `empty`."""
+        rows = dropped[dropped.flatten(1).any(1)]  # zeros are no embedding of a text
+        if self._told or not len(rows):
+            return
+        off = float(away(rows, empty).max())
+        if off <= ROUNDING:
+            return
+        self._told = True
+        warnings.warn(
+            f"Dropped captions differ from `empty` by {off:.2%}, as the same text does in another "
+            "precision, or after training steps of the text encoder. They are kept and not counted "
+            "all the same, but magnitudes of the others are relative to `empty`: embed it as the "
+            "loop embeds captions, after the text encoder is cast and under the same autocast.",
+            stacklevel=4,
+        )
 
     def _limits(self, timesteps: Tensor) -> Tensor:
         if isinstance(self.threshold, HardThreshold):

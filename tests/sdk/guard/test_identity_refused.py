@@ -15,6 +15,7 @@ from diffusers.models.attention_processor import (
 )
 from guard_support import BENIGN, STEPS, draw, guarded_at
 from identity_support import PROMPTS, pipe
+from peft import LoraConfig
 
 from mnemoscope import InputError
 from mnemoscope.guard import Guard, calibrate_guard
@@ -76,6 +77,11 @@ def dropping(pipe: Any) -> None:
             layer.p = 0.1
 
 
+def adapted(pipe: Any) -> None:
+    pipe.unet.add_adapter(LoraConfig(r=2, lora_dropout=0.5, target_modules=["to_q"]))
+    pipe.unet.train()
+
+
 STRANGE: list[tuple[Callable[[Any], None], str]] = [
     (hooked, r"mid_block has a hook, .*test_identity_refused\.hooked.*lambda"),
     (patched, "unet.forward was replaced by .*patched"),
@@ -84,6 +90,7 @@ STRANGE: list[tuple[Callable[[Any], None], str]] = [
     (customised, "processor is a CustomDiffusionAttnProcessor"),
     (cached, r"diffusers' FasterCache\w+"),
     (quantised, "conv_in.weight is a .*Int4 .quantised"),
+    (adapted, r"to_q's adapter default drops values at random \(0\.5\) in training mode"),
     (dropping, "drops values at random .0.1"),
     (lambda p: setattr(p, "encode_prompt", lambda *_, **__: None), "encode_prompt was replaced"),
     (lambda p: setattr(p, "unet", torch.nn.DataParallel(p.unet)), "unet is a DataParallel"),

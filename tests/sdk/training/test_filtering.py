@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from diffusers import DDIMScheduler, DDPMScheduler, UNet2DConditionModel
 from one_block import one_block
+from peft import LoraConfig
 from predictions import both_models
 from torch import Tensor
 
@@ -110,13 +112,12 @@ def test_what_is_kept_trains_as_without_the_filter(
     """Also under autocast, whose cache of cast weights must not lose their gradients."""
     gradients = []
     for filtered in (False, True):
-        unet = trainable(model)
+        unet, judged = trainable(model), make(model, HardThreshold(1e6))
         with torch.autocast("cpu", dtype, enabled=dtype is not None):
             prediction = unet(**_named(batch)).sample
             losses = prediction.float().square().mean((1, 2, 3))
             loss = losses.mean()
             if filtered:
-                judged = make(model, HardThreshold(1e6))
                 loss = judged(unet, **batch, prediction=prediction).mean(losses)
         loss.backward()
         gradients.append([p.grad for p in unet.parameters()])
@@ -126,9 +127,10 @@ def test_what_is_kept_trains_as_without_the_filter(
 
 @pytest.mark.numeric
 def test_autocast_judges_nearly_alike(model: StableDiffusion, batch: dict[str, Tensor]) -> None:
-    exact = judge(make(model), model.unet, batch).magnitude
+    judged = make(model)
+    exact = judge(judged, model.unet, batch).magnitude
     with torch.autocast("cpu", torch.bfloat16):
-        verdict = judge(make(model), model.unet, batch)
+        verdict = judge(judged, model.unet, batch)
     assert verdict.magnitude.dtype == torch.float32
     # bfloat16 keeps eight bits of predictions, whose difference is a tenth of them or less
     atol = 0.2 * float(exact[:3].max())
@@ -192,6 +194,87 @@ def test_dropped_captions_are_kept_and_not_counted(
     windows = make(model, QuantileThreshold())
     judge(windows, model.unet, batch)
     assert windows.state_dict()["counts"].sum() == 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("early", [True, False])
+def test_dropped_captions_are_known_in_any_precision(
+    model: StableDiffusion, batch: dict[str, Tensor], dtype: torch.dtype, early: bool
+) -> None:
+    """In a loop like that of diffusers' script, which casts the text encoder later on."""
+    encoder = copy.deepcopy(model.text_encoder)
+    before = encoder(model.tokenize([""]))[0]
+    encoder.to(dtype)
+    empty = before if early else encoder(model.tokenize([""]))[0]
+    embeds = encoder(model.tokenize(["a cat", "", "a red house", ""]))[0]
+    judged = MemorizationFilter(model.scheduler, empty, HardThreshold(1e-9))
+    assert embeds.dtype == dtype
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        told = {**batch, "embeds": embeds}
+        if early and dtype != torch.float32:
+            with pytest.warns(UserWarning, match=r"differ from `empty` by [01]\.\d+%.*is cast"):
+                verdict = judge(judged, model.unet, told)
+        verdict = judge(judged, model.unet, told)  # told of once
+    assert verdict.keep.tolist() == [False, True, False, True]
+
+
+def test_captions_may_be_dropped_by_zeros(model: StableDiffusion, batch: dict[str, Tensor]) -> None:
+    embeds = batch["embeds"].clone()
+    embeds[1] = 0
+    judged = make(model, HardThreshold(1e-9))
+    verdict = judge(judged, model.unet, {**batch, "embeds": embeds})
+    assert verdict.keep.tolist() == [False, True, False, True]
+    assert judged.report().seen == 2
+
+
+def test_a_caption_of_one_letter_is_none_that_was_dropped(
+    model: StableDiffusion, batch: dict[str, Tensor]
+) -> None:
+    (embeds,) = model.embed(["a", ".", "x x", " "])  # the last is read as nothing
+    verdict = judge(make(model, HardThreshold(1e-9)), model.unet, {**batch, "embeds": embeds})
+    assert verdict.keep.tolist() == [False, False, False, True]
+
+
+def test_a_network_that_is_random_in_training_mode_is_refused(batch: dict[str, Tensor]) -> None:
+    """What says so are its own two answers to one and the same."""
+
+    def dropped_out(unet: UNet2DConditionModel, kind: str) -> None:
+        if kind == "a LoRA's":
+            config = LoraConfig(r=2, lora_dropout=0.5, target_modules=["to_q"])
+            config.init_lora_weights = False
+            unet.add_adapter(config)
+        elif kind == "its own":
+            unet.down_blocks[0].resnets[0].dropout.p = 0.5
+        else:
+            unet.conv_norm_out = torch.nn.BatchNorm2d(32)
+
+    empty = batch["embeds"][3:]
+    for kind, what in (
+        ("a LoRA's", r"to_q\.lora_dropout\.default drops values at random \(0\.5\)"),
+        ("its own", r"resnets\.0\.dropout drops values at random"),
+        ("of the batch", "conv_norm_out normalises over the other samples"),
+    ):
+        unet = one_block()
+        dropped_out(unet, kind)
+        judged = MemorizationFilter(DDPMScheduler(), empty, HardThreshold(1e-9))
+        if kind != "of the batch":
+            again = [unet.train()(**_named(batch)).sample for _ in range(2)]
+            assert not torch.equal(*again)
+            with pytest.raises(InputError, match=r"^The network draws random numbers"):
+                judge(judged, lambda *told, unet=unet: unet(*told), batch)
+        with pytest.raises(InputError, match=rf"^The network's .*{what}.* in training mode"):
+            judge(judged, unet.train(), batch)
+        assert judge(judged, unet.eval(), batch).keep.tolist() == [False, False, False, True]
+        assert judged.report().seen == 3
+
+
+def test_adapters_that_compute_nothing_may_drop(batch: dict[str, Tensor]) -> None:
+    unet = one_block()
+    unet.add_adapter(LoraConfig(r=2, lora_dropout=0.5, target_modules=["to_q"]))
+    unet.disable_adapters()
+    judged = MemorizationFilter(DDPMScheduler(), batch["embeds"][3:], HardThreshold(1e-9))
+    assert judge(judged, unet.train(), batch).keep.tolist() == [False, False, False, True]
 
 
 def test_a_checkpoint_goes_on_where_it_was(
