@@ -11,7 +11,9 @@ from mnemoscope_runtime.errors import MnemoscopeError
 
 from .. import embedded
 from ..drawing.copy_detection import CopyDescriptor, LatentDescriptor, load_descriptor
+from ..embedded import SHIPPED
 from ..prompts.printable import counted
+from ..shipped import model_at
 from ._comparison import LEARNT_ON
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ __all__ = [
     "check_family",
     "descriptor_for",
     "is_cut",
+    "memorised_those",
     "on_what_is_usual",
     "references_of",
 ]
@@ -51,7 +54,7 @@ def check_family(kit: Kit, names: Sequence[str]) -> None:
 def descriptor_for(
     given: str | None, painter: Painter, *, own: bool, compare: bool
 ) -> tuple[CopyDescriptor, list[str]]:
-    """What compares pictures: of another model what was given, SSCD, or at worst its own VAE.
+    """What compares pictures: of a model of the user's what was given, SSCD, or at worst its VAE.
 
     Returns:
         It, and what is to be noted of it.
@@ -83,6 +86,14 @@ def on_what_is_usual(kit: Kit, chosen: Sequence[str]) -> list[str]:
     ]
 
 
+def memorised_those(model: str | None) -> bool:
+    """Whether a model is one that ships: its training pictures and a CLIP that knows them are here.
+
+    Both learnt the same pictures, so that the stand-in for SSCD judges both.
+    """
+    return model_at(model) in (str(each.model) for each in SHIPPED.values())
+
+
 def is_cut(model: Model, prompt: str) -> bool:
     """Whether a prompt has more tokens than any text encoder of the model reads."""
     return all(
@@ -93,7 +104,7 @@ def is_cut(model: Model, prompt: str) -> bool:
 
 
 def references_of(files: Sequence[Path], *, own: bool) -> list[Image]:
-    """The pictures of these files; of the embedded model all that it memorised."""
+    """The pictures of these files; of what ships all that it memorised."""
     from PIL import Image, UnidentifiedImageError
 
     found = []

@@ -34,6 +34,7 @@ from ._mitigating import (
     check_family,
     descriptor_for,
     is_cut,
+    memorised_those,
     on_what_is_usual,
     references_of,
 )
@@ -124,14 +125,14 @@ def command(
         str | None,
         typer.Option(
             help="Copy descriptor: sscd, if it is installed, or a file, TorchScript or ONNX.",
-            show_default="the embedded model's stand-in; for another sscd, or none",
+            show_default="for what ships its stand-in; for another sscd, or none",
         ),
     ] = None,
     clip: Annotated[
         str | None,
         typer.Option(
             help="CLIP, a directory or hub id.",
-            show_default="the embedded model's own; for another none",
+            show_default="for what ships its own; for another none",
         ),
     ] = None,
     compare: Annotated[
@@ -202,16 +203,16 @@ def command(
         return found
 
     model = model_of(bundle, model)
-    own = model is None
-    if own and bundle is not None:
+    if model is None and bundle is not None:
         raise InputError(
             f"Pictures are drawn by the model that {bundle} was exported from, which a bundle does "
             "not hold. Give it with --model."
         )
+    own = memorised_those(model)
     if compare and not own and clip is None:
         raise InputError(
             "--compare tells copies against how pictures follow their prompts, and the embedded "
-            "model's CLIP does not know those of another model. Give --clip DIR."
+            "model's CLIP does not know those of a model of yours. Give --clip DIR."
         )
     if output is None:
         raise InputError("Name an image to write, or with --compare a folder: --output.")
@@ -226,7 +227,7 @@ def command(
         raise InputError(f"--target is for {', '.join(sorted(TARGETED))}. Leave it out.")
     rule = Rule(1.0, level)  # checked before anything is loaded
     given = references_of(reference or [], own=own)
-    path = embedded.BUNDLE if own else bundle
+    path = embedded.BUNDLE if model is None else bundle
     if not compare and AUTO in chosen and path is None:
         raise CalibrationError(
             "`auto` screens first, which takes a calibrated bundle of the model. Give "

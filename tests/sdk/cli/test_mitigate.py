@@ -17,6 +17,7 @@ from pipelines import build_pipeline
 
 from mnemoscope import InputError, embedded
 from mnemoscope.cli._mitigated import _next
+from mnemoscope.cli._mitigating import memorised_those, references_of
 from mnemoscope.cli.mitigate import _names
 from mnemoscope.drawing.known_descriptors import KNOWN, find_descriptor
 from mnemoscope.mitigate import LADDER, STRATEGIES, Judged, Mitigation, Painter
@@ -263,6 +264,14 @@ def test_what_ships_says_what_is_usual_for_it(
     common = ("--bundle", "embedded-flow", "--strategy", "embedding")  # and so is its model
     failed(run("mitigate", "a cat", *common, "-o", tmp_path / "a.png"), 2, "enough")
     assert told == [[row.prompt for row in embedded.read_prompts("calibration")[:20]]]
+
+
+def test_what_ships_is_compared_with_what_it_memorised(tmp_path: Path) -> None:
+    flow = embedded.SHIPPED["embedded-flow"].model
+    known = [memorised_those(model) for model in (None, "embedded-flow", str(flow), str(tmp_path))]
+    assert known == [True, True, True, False]
+    assert len(references_of([], own=True)) == len(embedded.read_prompts("memorized"))
+    assert references_of([], own=False) == []
 
 
 def test_a_bundle_of_another_model(run: Run, tmp_path: Path) -> None:
