@@ -30,7 +30,7 @@ _FLAGGED = {  # what a prompt is flagged by, in words
 
 def terms_of(bundle: Path | None, mitigator: Mitigator, rule: Rule, *, own: bool) -> dict[str, Any]:
     """What figures rest on: the bundle, how pictures are drawn and scored, what is suspicious."""
-    sampling = mitigator.sampling
+    sampling = mitigator.sampling or mitigator.painter.sampling()
     return {
         "bundle": None if bundle is None else name_of(bundle),
         "steps": sampling.steps,

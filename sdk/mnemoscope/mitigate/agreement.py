@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..drawing.copy_detection import CopyDescriptor
-from .sampling import USUAL, Painter, Sampling, draw_benign
+from .sampling import Painter, Sampling, draw_benign
 
 __all__ = ["Agreement", "Usual", "agreeing", "most_alike"]
 
@@ -54,7 +54,7 @@ class Usual:
     painter: Painter
     descriptor: CopyDescriptor
     prompts: Sequence[str]
-    sampling: Sampling = USUAL
+    sampling: Sampling | None = None
 
     @cached_property
     def likeness(self) -> NDArray[np.float64]:

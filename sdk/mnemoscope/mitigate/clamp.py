@@ -11,7 +11,7 @@ from torch import Tensor
 from mnemoscope_runtime.errors import InputError
 from mnemoscope_runtime.wording import counted
 
-from .sampling import USUAL, Painter, Plan, Sampling, Task, draw_benign
+from .sampling import Painter, Plan, Sampling, Task, draw_benign
 
 __all__ = ["Clamp"]
 
@@ -38,7 +38,7 @@ class Clamp:
         cls,
         painter: Painter,
         prompts: Sequence[str],
-        sampling: Sampling = USUAL,
+        sampling: Sampling | None = None,
         *,
         width: float = 0.0,
         steps: int | None = None,

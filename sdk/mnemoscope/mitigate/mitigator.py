@@ -29,7 +29,7 @@ from .results import (
     Picture,
     Rule,
 )
-from .sampling import USUAL, Painter, Sampling, sample
+from .sampling import Painter, Sampling, sample
 from .strategies import Plain, Strategy
 from .words import random_prompts
 from .yardstick import Yardstick
@@ -53,7 +53,7 @@ class Mitigator:
         descriptor: Says whether a picture is a copy.
         alignment: Says whether it follows its prompt; None if nobody does.
         yardstick: Benign magnitudes.
-        sampling: How pictures are drawn.
+        sampling: How pictures are drawn; None as diffusers' pipeline of the family does.
         benign: Prompts that the model did not memorise, to see how alike two pictures of one
             are; by default twenty of random words.
     """
@@ -62,7 +62,7 @@ class Mitigator:
     descriptor: CopyDescriptor
     alignment: Alignment | None
     yardstick: Yardstick = field(default_factory=Yardstick)
-    sampling: Sampling = USUAL
+    sampling: Sampling | None = None
     benign: Sequence[str] = ()
 
     @cached_property
@@ -99,7 +99,7 @@ class Mitigator:
         for i in range(0, len(prompts), _BATCH):
             task = self.painter.task(prompts[i : i + _BATCH], seeds[i : i + _BATCH], self.sampling)
             plan = planned(strategy, task)
-            drawn = sample(plan, self.sampling, self.painter.watch)
+            drawn = sample(plan, task.sampling, self.painter.watch)
             maps = drawn.maps.cpu().numpy()
             images = self.painter.pictures(drawn.latents)
             scores = self.yardstick.scores(drawn.magnitudes)

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = [
-    "USUAL",
     "Drawn",
     "Limit",
     "Painter",
@@ -86,9 +85,6 @@ class Sampling:
         )
 
 
-USUAL = Sampling()
-
-
 @dataclass(frozen=True)
 class Task:
     """What is to be drawn: one sample for each prompt and noise.
@@ -105,7 +101,7 @@ class Task:
     prompts: Sequence[str]
     seeds: Sequence[int]
     noises: Tensor
-    sampling: Sampling = USUAL
+    sampling: Sampling
 
     @property
     def scale(self) -> float:
@@ -290,9 +286,14 @@ class Painter:
         return Sampling(self.model.usual_steps, self.model.usual_guidance).but(steps, guidance)
 
     def task(
-        self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling = USUAL
+        self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling | None = None
     ) -> Task:
         """What diffusers' pipeline draws of these prompts with generators of these seeds.
+
+        Args:
+            prompts: # [B]
+            seeds: # [B]
+            sampling: How; None as `sampling()` has it.
 
         Raises:
             InputError: prompts or seeds cannot be used, or the model is told no guidance.
@@ -305,6 +306,7 @@ class Painter:
         noises = torch.stack(
             [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         )
+        sampling = sampling or self.sampling()
         model, _ = self.model.guided(sampling.guidance)
         return Task(model, tuple(prompts), tuple(seeds), noises, sampling)
 
@@ -328,7 +330,9 @@ class Painter:
         return found
 
 
-def draw_benign(painter: Painter, prompts: Sequence[str], sampling: Sampling = USUAL) -> Drawn:
+def draw_benign(
+    painter: Painter, prompts: Sequence[str], sampling: Sampling | None = None
+) -> Drawn:
     """Draw prompts that are not memorised, each from a noise of its own, to see what is usual.
 
     Raises:
@@ -343,7 +347,7 @@ def draw_benign(painter: Painter, prompts: Sequence[str], sampling: Sampling = U
     for i in range(0, len(prompts), _BATCH):
         batch = prompts[i : i + _BATCH]
         task = painter.task(batch, range(i, i + len(batch)), sampling)
-        parts.append(sample(task.plan(), sampling, painter.watch))
+        parts.append(sample(task.plan(), task.sampling, painter.watch))
     return Drawn(
         torch.cat([each.latents for each in parts]),
         torch.cat([each.magnitudes for each in parts]),
@@ -355,7 +359,7 @@ def draw_benign(painter: Painter, prompts: Sequence[str], sampling: Sampling = U
 
 @torch.no_grad()
 def first_magnitudes(
-    painter: Painter, prompts: Sequence[str], sampling: Sampling = USUAL
+    painter: Painter, prompts: Sequence[str], sampling: Sampling | None = None
 ) -> list[float]:
     """The magnitude of each prompt at the first step, on a noise of its own."""
     found: list[float] = []

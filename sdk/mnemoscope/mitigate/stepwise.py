@@ -13,7 +13,7 @@ from mnemoscope_runtime.errors import InputError
 from mnemoscope_runtime.wording import counted
 
 from ..drawing.gradient_descent import Descent, descend, prompted
-from .sampling import USUAL, Painter, Plan, Sampling, Steered, Task, draw_benign
+from .sampling import Painter, Plan, Sampling, Steered, Task, draw_benign
 
 __all__ = ["Stepwise"]
 
@@ -45,7 +45,7 @@ class Stepwise:
         cls,
         painter: Painter,
         prompts: Sequence[str],
-        sampling: Sampling = USUAL,
+        sampling: Sampling | None = None,
         *,
         quantile: float = 0.5,
         until: int = 600,

@@ -20,7 +20,7 @@ from .guidance import Guidance
 from .leave_out import LeaveOut
 from .noise import Noise
 from .padding import Padding
-from .sampling import USUAL, Painter, Plan, Sampling, Task, draw_benign, first_magnitudes
+from .sampling import Painter, Plan, Sampling, Task, draw_benign, first_magnitudes
 from .stepwise import Stepwise
 from .words import RandomWords, random_prompts
 from .yardstick import Yardstick
@@ -65,14 +65,14 @@ class Kit:
         target: ... unless this is one.
         benign: Prompts that the model did not memorise, to learn from what is usual; by default
             twenty of random words.
-        sampling: How pictures are drawn.
+        sampling: How pictures are drawn; None as diffusers' pipeline of the family does.
     """
 
     painter: Painter
     yardstick: Yardstick = field(default_factory=Yardstick)
     target: float | None = None
     benign: Sequence[str] = ()
-    sampling: Sampling = USUAL
+    sampling: Sampling | None = None
 
     def make(self, name: str) -> Strategy:
         """The strategy of that name.

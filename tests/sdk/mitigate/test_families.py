@@ -73,6 +73,12 @@ def test_it_draws_what_diffusers_draws(case: Case) -> None:
     assert case.painter.side == wanted.width
 
 
+def test_unless_told_otherwise_it_draws_as_its_pipeline_does(case: Case) -> None:
+    model = case.painter.model
+    told = case.painter.task(["A red cat"], [3]).sampling
+    assert told == Sampling(model.usual_steps, model.usual_guidance) != Sampling()
+
+
 def test_pictures_are_rendered_through_its_vae(case: Case) -> None:
     """There and back: latents are what the VAE makes of pixels, in the model's scale."""
     pixels = vae_pixels(case.painter.pictures(case.plain.latents), case.painter.side)

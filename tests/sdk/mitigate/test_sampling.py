@@ -47,7 +47,8 @@ def test_it_draws_what_diffusers_draws_of_a_flow(flow_folder: Path) -> None:
     painter = Painter.load(str(flow_folder))
     task = painter.task(["a cat"] * 2, [3, 4], QUICK)
     pictures = painter.pictures(sample(task.plan(), QUICK).latents)
-    theirs = generate("a cat", model=flow_folder, seeds=[3, 4], steps=QUICK.steps)
+    told = {"steps": QUICK.steps, "guidance": QUICK.guidance}
+    theirs = generate("a cat", model=flow_folder, seeds=[3, 4], **told)
     for mine, other in zip(pictures, theirs, strict=True):
         np.testing.assert_allclose(np.asarray(mine, float), np.asarray(other, float), atol=1)
     [once] = painter.rendered(pictures[:1])
