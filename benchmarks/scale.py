@@ -32,7 +32,6 @@ import numpy as np
 from mnemoscope import Calibration, CalibrationFile, Detector, Setting, embedded
 from mnemoscope.audit import RayWorkers, audit
 from mnemoscope.audit.journal import Job, Journal
-from mnemoscope.audit.measuring import Score
 from mnemoscope.audit.stages import Stage, run
 from mnemoscope.benchmark import latency as bench
 from mnemoscope_runtime import Screener
@@ -135,14 +134,14 @@ def driven(count: int, batches: int) -> Driven:
     """Send that many batches to that many workers."""
 
     @contextmanager
-    def nothing() -> Iterator[Callable[[list[str]], list[Score]]]:  # sent to workers by value
-        yield lambda prompts: [Score(len(prompt) / 7, False) for prompt in prompts]
+    def nothing() -> Iterator[Callable[[list[str]], list[float]]]:  # sent to workers by value
+        yield lambda prompts: [len(prompt) / 7 for prompt in prompts]
 
     prompts = list(captions(1000))
     many = SIZE * batches
     stage = Stage(
         "nothing", b"", "prompt", many, SIZE,
-        lambda: (prompts[n % len(prompts)] for n in range(many)), Score, nothing,
+        lambda: (prompts[n % len(prompts)] for n in range(many)), float, nothing,
     )  # fmt: skip
     job = Job("", Setting("", "", "", 1, 1), "", "", None)
     with tempfile.TemporaryDirectory() as place, RayWorkers.start("local", count=count) as workers:
@@ -154,7 +153,7 @@ def driven(count: int, batches: int) -> Driven:
                 pass
             cpu, seconds = time.process_time() - start, time.perf_counter() - begun
         with Journal.open(Path(place) / "again", job) as journal:
-            results = [Score(len(prompt) / 7, False) for prompt in prompts[:SIZE]]
+            results = [len(prompt) / 7 for prompt in prompts[:SIZE]]
             start = time.process_time()
             for number in range(batches):
                 journal.append(stage.key, number, results)

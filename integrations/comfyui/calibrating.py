@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mnemoscope.calibration import Calibration, digest
+from mnemoscope.calibration import Calibration, digest, name_of
 from mnemoscope.calibration.conformal import allowed_above
 from mnemoscope.calibration.making import distinct
 from mnemoscope_runtime.errors import InputError
@@ -63,7 +65,8 @@ def calibrate_sampling(
             cannot tell what the model predicts.
         NumericsError: a magnitude is NaN or infinite.
     """
-    prompts, _ = distinct(benign, (), tell)
+    read = partial(_digests, clip)
+    prompts, _ = distinct(benign, (), read, tell)
     allowed_above(len(prompts), fpr, delta)  # before measuring for an hour
     found: list[Measured] = []
 
@@ -97,5 +100,13 @@ def calibrate_sampling(
             f"all: the model is told {', '.join(map(str, tokens))} embeddings of them. Take those "
             "out that are longer than 75 tokens, or calibrate them by themselves."
         )
-    scores = {digest(p): each.scores[0] for p, each in zip(prompts, found, strict=True)}
-    return Calibration.of(found[-1].request.setting, scores, fpr=fpr, delta=delta)
+    names = map(name_of, read(prompts))
+    scores = {name: each.scores[0] for name, each in zip(names, found, strict=True)}
+    return Calibration.of(
+        found[-1].request.setting, scores, fpr=fpr, delta=delta, named_by="tokens"
+    )
+
+
+def _digests(clip: Any, prompts: Sequence[str]) -> list[bytes]:
+    """sha256 of what ComfyUI's tokenizers make of each prompt: tokens, and what each weighs."""
+    return [hashlib.sha256(repr(clip.tokenize(text)).encode()).digest() for text in prompts]

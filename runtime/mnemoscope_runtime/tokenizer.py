@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ __all__ = ["LONGEST_PROMPT", "MOST_CHUNKS", "Piece", "Reader", "Tokenizer", "Tok
 
 LONGEST_PROMPT = 100_000  # characters; the model reads 75 tokens of them, or a few hundred
 MOST_CHUNKS = 32  # of a prompt: the network's attention holds all their tokens at once
+_BATCH = 1024  # prompts that are told apart at a time, which bounds memory
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,15 @@ class Tokens:
     def rows(self, chosen: Sequence[int]) -> Tokens:
         """Those of some of the prompts."""
         return Tokens(self.ids[list(chosen)], tuple(self.truncated[k] for k in chosen))
+
+    def digests(self) -> tuple[bytes, ...]:
+        """sha256 of what is read of each prompt: those with the same are one prompt to the model.
+
+        So are prompts that differ in what a tokenizer folds (CLIP's case and spaces, which T5's
+        keeps), or behind the last token that is read.
+        """
+        read = np.ascontiguousarray(self.ids, "<i8")  # wherever it is hashed
+        return tuple(hashlib.sha256(row).digest() for row in read)
 
 
 @dataclass(frozen=True)
@@ -245,6 +256,26 @@ class Tokenizer:
         ]
         ids = np.concatenate([tokens.ids for tokens in found], axis=1)
         return Tokens(ids, tuple(map(any, zip(*longest, strict=True))))
+
+    def digests(self, prompts: Sequence[str]) -> list[bytes]:
+        """What tells prompts apart: `Tokens.digests`, of however many prompts.
+
+        Raises:
+            InputError: as `encode`.
+        """
+        parts = (prompts[k : k + _BATCH] for k in range(0, len(prompts), _BATCH))
+        return [each for part in parts for each in self.encode(part).digests()]
+
+    def distinct(self, prompts: Sequence[str]) -> list[str]:
+        """Each prompt once, as it is written where it first stands.
+
+        Raises:
+            InputError: as `encode`.
+        """
+        found: dict[bytes, str] = {}
+        for read, prompt in zip(self.digests(prompts), prompts, strict=True):
+            found.setdefault(read, prompt)
+        return [*found.values()]
 
     def check(self, prompts: Sequence[str]) -> None:
         """Make sure that these are texts.

@@ -23,7 +23,6 @@ import onnx
 
 from mnemoscope import Calibration, CalibrationFile, Detection, Detector, Setting, embedded
 from mnemoscope.audit.journal import Job, Journal
-from mnemoscope.audit.measuring import Score
 from mnemoscope.calibration.written import encode, text_of
 from mnemoscope.cli import inspect
 from mnemoscope.prompts import Broken, read_rows
@@ -293,14 +292,14 @@ def journal(folder: Path) -> Target:
     """What was measured, from its beginning on, as far as it goes."""
     path, job = folder / "journal", Job("1.0", SETTING, "c" * 64, "d" * 64, None)
 
-    def read(content: bytes) -> list[tuple[int, list[Score]]]:
+    def read(content: bytes) -> list[tuple[int, list[float]]]:
         path.write_bytes(content)
         with Journal.open(path, job) as found:
-            return list(found.read("measure", Score))
+            return list(found.read("measure", float))
 
     with Journal.open(path, job) as begun:
         for number in range(5):
-            scores = [Score(1 / (6 * number + k + 1), k == 2) for k in range(6)]
+            scores = [1 / (6 * number + k + 1) for k in range(6)]
             begun.append("measure", number, scores)
     return Target((path.read_bytes(),), read, lambda found, all_: found == all_[: len(found)])
 

@@ -28,8 +28,8 @@ def calibrated(benign: Sequence[str] = BENIGN, **told: Any) -> Calibration:
 def test_scores_are_the_formula_s_and_set_the_threshold() -> None:
     model, done = BaseModel(), []
     found = calibrated(progress=lambda *now: done.append(now))
-    wanted = {digest(text): magnitude_of(model, text) for text in BENIGN}
-    assert dict(zip(found.prompts, found.scores, strict=True)) == pytest.approx(wanted, rel=1e-4)
+    wanted = [magnitude_of(model, text) for text in sorted(BENIGN, key=digest)]
+    assert found.scores == pytest.approx(wanted, rel=1e-4)
     above = sum(score > found.threshold for score in found.scores)
     assert 0 < above < len(BENIGN) * 0.2
     assert done[-1] == (20, 20)

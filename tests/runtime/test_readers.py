@@ -80,6 +80,22 @@ def test_a_prompt_that_just_fits_is_whole(ours: Tokenizer) -> None:
     assert ours.encode(["word " * 100, "word " * 101]).truncated == (False, True)
 
 
+@pytest.mark.parametrize("readers", [1, 3])
+def test_prompts_are_told_apart_as_transformers_tells_them(
+    ours: Tokenizer, theirs: list[Any], readers: int
+) -> None:
+    """CLIP folds case and spaces, T5 does not; what is behind the cut nobody reads."""
+    some, width = Tokenizer(ours.readers[:readers]), sum(LENGTHS[:readers])
+    texts = ["a cat", "A Cat", "a  cat", " a cat", "a cat ", "a cat\n", "a dog", "", " "]
+    texts += [CLIPPED, CUT, CUT + "dog", "word " * 75, "word " * 75 + "dog", LOUD]
+    wanted = [row.tobytes() for row in cut(theirs, texts)[:, :width]]
+    found = some.digests(texts)
+    assert [[a == b for b in found] for a in found] == [[a == b for b in wanted] for a in wanted]
+    assert 1 < len(set(found)) < len(texts)
+    first = [text for k, text in enumerate(texts) if wanted.index(wanted[k]) == k]
+    assert some.distinct(texts) == first
+
+
 def test_ids_are_taken_as_texts_are(ours: Tokenizer) -> None:
     tokens = ours.encode(PROMPTS)
     assert ours(tokens.ids) is tokens.ids

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mnemoscope import Calibration, CalibrationFile, Detector, embedded
-from mnemoscope_runtime import Screener
+from mnemoscope_runtime import Bundle, Screener, tokenizer_of
 from mnemoscope_runtime.testing import FakeBackend
+
+TOKENIZER = tokenizer_of(Bundle.open(embedded.BUNDLE))
 
 
 def known(scores: Mapping[str, float], benign: Sequence[float]) -> tuple[Detector, FakeBackend]:
@@ -49,4 +51,6 @@ def rows(path: Path) -> list[dict[str, Any]]:
 def _value(key: str, value: str) -> object:
     if key == "prompt":
         return value
-    return None if value == "" else value if key == "error" else json.loads(value.lower())
+    return (
+        None if value == "" else value if key in ("notes", "error") else json.loads(value.lower())
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
@@ -67,8 +67,8 @@ def audit(
             be pickled (`partial(Detector.load, "my-bundle")`). It needs a calibration of this
             setting.
         file: Prompts, as `read_prompt_file` takes them, or captioned pictures, as `open_captioned`
-            does. A row that is empty or cannot be read gets an error and no verdict; exact
-            repetitions are measured once.
+            does. A row that is empty or cannot be read gets an error and no verdict; prompts
+            that the bundle's tokenizers make the same of are measured once, and are one.
         output: Results, one row for each prompt in order: `.jsonl`, `.csv` or `.parquet`.
         column: Key or column that holds the prompt.
         quotes: As in `read_prompt_file`.
@@ -131,11 +131,19 @@ def audit(
     if confirming is not None:
         confirming.artist.require(way.model)
 
-    source = Source.scan(file, column, quotes=quotes, captioned=captioned, tell=tell)
+    source = Source.scan(
+        *(file, way.tokenizer, column),
+        quotes=quotes,
+        calibration=calibration,
+        captioned=captioned,
+        tell=tell,
+    )
     for reason, count in source.errors.items():
         tell(
             f"{counted(count, 'prompt')} cannot be screened ({reason}): an `error`, and no verdict."
         )
+    for note in _of_prompts(source):
+        tell(note)
     limited = limitation(source.measured, benign, fdr, dependent)
     if limited:
         tell(limited)
@@ -145,19 +153,19 @@ def audit(
     stage = measuring(source, opens, setting, known)
     with Journal.open(kept, job, restart=restart) as journal:
         found = run(stage, journal, workers, begins=begins, progress=progress, tell=tell)
-        measured = collect(found, source.measured)
+        scores = collect(found, source.measured)
         try:
             source.check()
         except InputError:
             journal.remove()
             raise
-        judged = judge(source, measured, calibration, fdr, dependent, tell)
+        judged = judge(source, scores, calibration, fdr, dependent, tell)
         confirmation = None
         if confirming is not None:
             flagged = judged.flagged
             who = Here() if confirming.opens is None else workers
             confirmation = confirm(
-                *(confirming, source, measured.scores, flagged, journal, who),
+                *(confirming, source, scores, flagged, journal, who),
                 begins=begins,
                 progress=progress,
                 tell=tell,
@@ -170,7 +178,10 @@ def audit(
             flagged=int(judged.flagged.sum()),
             groups=int(judged.groups.max()),
             errors=source.errors,
-            truncated=int(measured.truncated.sum()),
+            repeated=source.repeated,
+            truncated=int(source.of_distinct(source.truncated).sum()),
+            weighted=int(source.of_distinct(source.weighted).sum()),
+            calibrated=int(source.of_distinct(source.calibrated).sum()),
             fdr=fdr,
             dependent=dependent,
             limitation=limited,
@@ -183,11 +194,11 @@ def audit(
         with ExitStack() as both:
             if page is not None:
                 histogram = figures.score_histogram(
-                    measured.scores, judged.flagged, calibration.ordered, setting.detector
+                    scores, judged.flagged, calibration.ordered, setting.detector
                 )
                 compared = limits(source.measured, fdr, dependent)
                 curve = figures.p_value_plot(judged.p_values, compared)
-                entries = entries_of(source, measured, judged)
+                entries = entries_of(source, scores, judged)
                 pictures = None
                 if confirmation is not None:
                     explained = None
@@ -196,7 +207,7 @@ def audit(
                     pictures = gallery(confirmation, source, explained)
                 text = report.page(audited, entries, histogram, curve, pictures)
                 both.enter_context(writing_text(page, table.REMEDY)).write(text)
-            rows, columns = rows_of(source, measured, judged), dict(table.COLUMNS)
+            rows, columns = rows_of(source, scores, judged), dict(table.COLUMNS)
             if captioned is not None:
                 rows = with_places(rows, captioned)
                 columns |= table.PLACE_COLUMNS
@@ -211,6 +222,29 @@ def audit(
             table.write(output, rows, columns)  # takes its place first
         journal.remove()
     return audited
+
+
+def _of_prompts(source: Source) -> Iterator[str]:
+    """What to know of the prompts before they are screened."""
+    if source.repeated:
+        are = "is" if source.repeated == 1 else "are"
+        yield (
+            f"{counted(source.repeated, 'prompt')} {are} to the model the same as an earlier one "
+            "of the list, and counted with it."
+        )
+    if calibrated := int(source.of_distinct(source.calibrated).sum()):
+        of = "is one" if calibrated == 1 else "are among those"
+        yield (
+            f"{counted(calibrated, 'distinct prompt')} {of} that the calibration was made with "
+            "(`notes` in the results). Their p-values are no evidence: calibrate on other prompts, "
+            "or leave these out."
+        )
+    if weighted := int(source.of_distinct(source.weighted).sum()):
+        yield (
+            f"{counted(weighted, 'distinct prompt')} {'holds' if weighted == 1 else 'hold'} signs "
+            "that some pipelines make weights, choices, adapters or parts of. They were read "
+            "literally; `notes` in the results says what each is, and what to screen."
+        )
 
 
 def _check_duplicates(confirming: Confirming) -> None:

@@ -51,7 +51,7 @@ class Job:
     input: str
     column: str | None
     quotes: bool = True
-    kind: str = "mnemoscope-audit-2"
+    kind: str = "mnemoscope-audit-3"
 
 
 class _Batch(msgspec.Struct, forbid_unknown_fields=True):

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from ..calibration import Calibration
 from ..calibration.conformal import rejected
 from .deciding import GROUPED, READ, group
-from .measuring import Measured
 from .source import Source
 
 __all__ = ["Judged", "judge"]
@@ -38,7 +37,7 @@ class Judged:
 
 def judge(
     source: Source,
-    measured: Measured,
+    scores: NDArray[np.float64],
     calibration: Calibration,
     fdr: float,
     dependent: bool,
@@ -48,15 +47,15 @@ def judge(
 
     Args:
         source: The prompts.
-        measured: Their scores.
+        scores: Of the distinct. # [distinct]
         calibration: What makes p-values of scores.
         fdr: See `audit`.
         dependent: See `audit`.
         tell: Told if not all are grouped.
     """
-    p_values = calibration.p_values(measured.scores)
+    p_values = calibration.p_values(scores)
     flagged = rejected(p_values, fdr, dependent=dependent)
-    order = np.argsort(-measured.scores, kind="stable")  # the flagged come first
+    order = np.argsort(-scores, kind="stable")  # the flagged come first
     count = int(flagged.sum())
     if count > GROUPED:
         tell(f"only the {GROUPED:,} highest scores of the {count:,} flagged prompts are grouped.")

@@ -8,12 +8,12 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope_runtime import BundleError
 from mnemoscope_runtime.manifest import ModelRecord
+from mnemoscope_runtime.tokenizer import Tokenizer
 
 from ..calibration import Calibration, CalibrationFile, Setting
 from ..calibration.written import text_of
@@ -21,22 +21,10 @@ from ..detector import Detector
 from .source import Source
 from .stages import Stage, Workers
 
-__all__ = ["Measured", "Opens", "Score", "Way", "ask", "collect", "known_as", "measuring"]
+__all__ = ["Opens", "Way", "ask", "collect", "known_as", "measuring"]
 
 _BATCH = 32
 Opens = Callable[[], AbstractContextManager[Detector]]
-
-
-class Score(msgspec.Struct, array_like=True, frozen=True):
-    """What was measured of a prompt.
-
-    Attributes:
-        score: The detector's.
-        truncated: Whether its end did not fit into what the model reads.
-    """
-
-    score: float
-    truncated: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,24 +35,13 @@ class Way:
         setting: Of the detector.
         calibration: Of that setting.
         model: What the bundle was exported from.
+        tokenizer: What the bundle reads prompts with.
     """
 
     setting: Setting
     calibration: Calibration
     model: ModelRecord
-
-
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """What was measured of each distinct prompt.
-
-    Attributes:
-        scores: # [prompt]
-        truncated: Whether its end did not fit into what the model reads. # [prompt]
-    """
-
-    scores: NDArray[np.float64]
-    truncated: NDArray[np.bool_]
+    tokenizer: Tokenizer
 
 
 def known_as(calibration: Calibration) -> str:
@@ -94,7 +71,7 @@ def ask(opens: Opens, steps: int, noises: int | None, workers: Workers) -> Way:
 
 def measuring(
     source: Source, opens: Opens, setting: Setting, calibration: str
-) -> Stage[str, Score]:
+) -> Stage[str, float]:
     """The stage.
 
     Args:
@@ -110,20 +87,18 @@ def measuring(
         count=source.measured,
         size=_BATCH,
         items=source.prompts,
-        result=Score,
+        result=float,
         open=partial(_open, opens, setting, calibration),
         doing="screening prompts",
     )
 
 
-def collect(batches: Iterator[tuple[int, list[Score]]], count: int) -> Measured:
-    """The results of all batches, in the order of prompts."""
-    measured = Measured(np.full(count, np.nan), np.zeros(count, bool))
+def collect(batches: Iterator[tuple[int, list[float]]], count: int) -> NDArray[np.float64]:
+    """The scores of all batches, in the order of prompts. # [prompt]"""
+    scores = np.full(count, np.nan)
     for number, found in batches:
-        here = slice(number * _BATCH, number * _BATCH + len(found))
-        measured.scores[here] = [each.score for each in found]
-        measured.truncated[here] = [each.truncated for each in found]
-    return measured
+        scores[number * _BATCH : number * _BATCH + len(found)] = found
+    return scores
 
 
 @contextmanager
@@ -138,7 +113,7 @@ def _open_to_ask(
 @contextmanager
 def _open(
     opens: Opens, setting: Setting, calibration: str
-) -> Iterator[Callable[[list[str]], list[Score]]]:
+) -> Iterator[Callable[[list[str]], list[float]]]:
     with opens() as detector:
         here = _way(detector, setting.steps, setting.noises)
         known = known_as(here.calibration)
@@ -155,9 +130,10 @@ def _way(detector: Detector, steps: int, noises: int | None) -> Way:
     known = (detector.calibration or CalibrationFile(())).require(
         setting, detector.screener.bundle.path
     )
-    return Way(setting, known, detector.screener.bundle.manifest.model)
+    screener = detector.screener
+    return Way(setting, known, screener.bundle.manifest.model, screener.tokenizer)
 
 
-def _measure(detector: Detector, setting: Setting, prompts: list[str]) -> list[Score]:
+def _measure(detector: Detector, setting: Setting, prompts: list[str]) -> list[float]:
     found = detector.screen(prompts, steps=setting.steps, noises=setting.noises)
-    return [Score(each.score, each.truncated) for each in found]
+    return [each.score for each in found]

@@ -78,8 +78,14 @@ def _counts(audit: Audit) -> dict[str, str]:
         "distinct prompts screened": f"{audit.distinct:,}",
         "distinct prompts flagged": f"{audit.flagged:,}",
         "groups of near-duplicates among them": f"{audit.groups:,}",
+        "the same to the model as an earlier one, and counted with it": f"{audit.repeated:,}",
         **{f"not screened, {reason}": f"{n:,}" for reason, n in audit.errors.items()},
         "longer than the model reads (their end was not screened)": f"{audit.truncated:,}",
+        "with signs that some pipelines make weights, choices, adapters or parts of (read "
+        "literally)": f"{audit.weighted:,}",
+        "among the prompts of the calibration (their p-values are no evidence)": (
+            f"{audit.calibrated:,}"
+        ),
     }
 
 

@@ -23,7 +23,10 @@ class Audit:
         flagged: How many of those are flagged.
         groups: How many groups of near-duplicates the flagged ones form.
         errors: How many could not be screened, by reason; they are neither flagged nor cleared.
+        repeated: How many rows hold what is to the model the same prompt as an earlier row's.
         truncated: How many of the distinct were longer than what the model reads.
+        weighted: How many hold signs that some pipelines make weights of, or the like.
+        calibrated: How many the calibration was made with: their p-values are no evidence.
         fdr: The false-discovery rate that was asked for.
         dependent: Whether it holds for any dependence between scores.
         limitation: What so few benign prompts cannot tell; None if they can tell of a single one.
@@ -40,7 +43,10 @@ class Audit:
     flagged: int
     groups: int
     errors: dict[str, int]
+    repeated: int
     truncated: int
+    weighted: int
+    calibrated: int
     fdr: float
     dependent: bool
     limitation: str | None

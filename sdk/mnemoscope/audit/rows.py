@@ -6,32 +6,35 @@ import itertools
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..captioned import CaptionedSet
+from ..screening.weighting import read_literally
 from . import report, table
 from .confirming import Confirmation
 from .judging import Judged
-from .measuring import Measured
 from .source import Source
 
 __all__ = ["entries_of", "rows_of", "with_pictures", "with_places"]
 
 _SHOWN, _OF_EACH = 200, 5  # in the report: groups, and of each
+_CALIBRATED = "It is one of the prompts of the calibration: its p-value is no evidence."
 
 
-def rows_of(source: Source, measured: Measured, judged: Judged) -> Iterator[table.Row]:
+def rows_of(source: Source, scores: NDArray[np.float64], judged: Judged) -> Iterator[table.Row]:
     """A row of results for each of the file, in its order."""
     for row, (prompt, place) in enumerate(zip(source.rows(), source.place, strict=True)):
         if place < 0:
-            yield prompt, None, None, None, None, None, source.reasons[source.reason[row]]
+            yield prompt, *[None] * 6, source.reasons[source.reason[row]]
             continue
         yield (
             prompt,
-            float(measured.scores[place]),
+            float(scores[place]),
             float(judged.p_values[place]),
             bool(judged.flagged[place]),
             int(judged.groups[place]) or None,
-            bool(measured.truncated[place]),
+            bool(source.truncated[row]),
+            _notes(source, row, prompt),
             None,
         )
 
@@ -72,7 +75,9 @@ def with_pictures(
         )
 
 
-def entries_of(source: Source, measured: Measured, judged: Judged) -> Iterator[report.Entry]:
+def entries_of(
+    source: Source, scores: NDArray[np.float64], judged: Judged
+) -> Iterator[report.Entry]:
     """The worst groups, and the worst prompts of each."""
     times = np.bincount(source.place[source.place >= 0])
     members: dict[int, list[int]] = {}
@@ -85,8 +90,15 @@ def entries_of(source: Source, measured: Measured, judged: Judged) -> Iterator[r
             yield report.Entry(
                 group=number or None,
                 prompt=judged.shown[place],
-                score=float(measured.scores[place]),
+                score=float(scores[place]),
                 p_value=float(judged.p_values[place]),
                 times=int(times[place]),
                 others=len(places) - len(kept) if last else 0,
             )
+
+
+def _notes(source: Source, row: int, prompt: str) -> str | None:
+    """What else to know of a row, in sentences; None if nothing."""
+    literally = read_literally(prompt) if source.weighted[row] else None
+    calibrated = _CALIBRATED if source.calibrated[row] else None
+    return " ".join(filter(None, (literally, calibrated))) or None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,16 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope_runtime.errors import InputError
-from mnemoscope_runtime.tokenizer import LONGEST_PROMPT
+from mnemoscope_runtime.tokenizer import LONGEST_PROMPT, Tokenizer
 from mnemoscope_runtime.wording import counted
 
+from ..calibration import Calibration, digest, name_of
 from ..captioned import CaptionedSet, fingerprint
 from ..prompts import Broken, read_rows
 from ..prompts.files import no_longer
+from ..screening.weighting import weighting
 
 __all__ = ["Source", "require_file"]
 
 _EMPTY = "empty: there is nothing to compare with the empty prompt"
+_BATCH = 1024  # rows that are tokenized at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +37,11 @@ class Source:
         quotes: As in `read_rows`.
         sha256: Of the file.
         chosen: Whether a row is measured: it can be, and the prompt stands there first. # [row]
-        place: Which of the measured prompts a row holds; -1 if it cannot be screened. # [row]
+        place: Which of the measured prompts a row holds, those that are the same to the model being
+            one; -1 if it cannot be screened. # [row]
+        truncated: Whether the end of a row's prompt does not fit into what the model reads. # [row]
+        weighted: Whether it holds signs that some pipelines make weights of, or the like. # [row]
+        calibrated: Whether the calibration was made with it. # [row]
         reason: Why it cannot be, as an index of `reasons`; 0 if it can. # [row]
         reasons: All that there are.
         captioned: The set that the rows are of, if they have pictures.
@@ -49,6 +56,9 @@ class Source:
     sha256: str
     chosen: NDArray[np.bool_]
     place: NDArray[np.int64]
+    truncated: NDArray[np.bool_]
+    weighted: NDArray[np.bool_]
+    calibrated: NDArray[np.bool_]
     reason: NDArray[np.uint8]
     reasons: tuple[str, ...]
     captioned: CaptionedSet | None
@@ -59,8 +69,10 @@ class Source:
     def scan(
         cls,
         path: str | Path,
+        tokenizer: Tokenizer,
         column: str | None = None,
         *,
+        calibration: Calibration | None = None,
         quotes: bool = True,
         captioned: CaptionedSet | None = None,
         tell: Callable[[str], None] = lambda _: None,
@@ -69,8 +81,10 @@ class Source:
 
         Args:
             path: The file, or the set.
+            tokenizer: Of the bundle: what it makes the same of is one prompt.
             column: As in `read_rows`.
             quotes: As in `read_rows`.
+            calibration: What prompts will be compared with, to find those among them.
             captioned: The set, if rows have pictures.
             tell: Told what was read.
 
@@ -79,15 +93,12 @@ class Source:
         """
         path = Path(path)
         sha256 = _hash(path) if captioned is None else fingerprint(captioned)
-        digests, codes, lacking = bytearray(), bytearray(), bytearray()
-        reasons, lacks = {"": 0}, {"": 0}
+        seen = _Seen(tokenizer, calibration)
+        lacking, lacks = bytearray(), {"": 0}
         for row, without in _rows(path, column, quotes, captioned, tell):
-            # what is broken is no repetition of anything
-            text = row.encode() if isinstance(row, str) else b"\xff%d" % len(codes)
-            digests += hashlib.blake2b(text, digest_size=16).digest()
-            codes.append(reasons.setdefault(_reason(row), len(reasons)))
+            seen.add(row)
             lacking.append(lacks.setdefault(without, len(lacks)))
-        reason, names = np.frombuffer(bytes(codes), np.uint8), tuple(reasons)
+        reason, names = seen.reason, tuple(seen.reasons)
         if not len(reason):
             raise InputError(f"{path} holds no prompts. Give a file with some.")
         if reason.all():
@@ -95,9 +106,10 @@ class Source:
                 f"None of the {counted(len(reason), 'prompt')} of {path} can be screened; the "
                 f"first is {names[reason[0]]}. Give a file with some."
             )
-        first = _first(np.frombuffer(bytes(digests), np.uint64).reshape(-1, 2))
+        first = _first(seen.read)
         chosen = (first == np.arange(len(first))) & (reason == 0)
         place = np.where(reason == 0, (np.cumsum(chosen) - 1)[first], -1)
+        truncated, weighted, calibrated = seen.marks.T
         return cls(
             path=path,
             column=column,
@@ -105,6 +117,9 @@ class Source:
             sha256=sha256,
             chosen=chosen,
             place=place,
+            truncated=truncated,
+            weighted=weighted,
+            calibrated=calibrated,
             reason=reason,
             reasons=names,
             captioned=captioned,
@@ -116,6 +131,17 @@ class Source:
     def measured(self) -> int:
         """How many prompts to measure."""
         return int(self.chosen.sum())
+
+    @property
+    def repeated(self) -> int:
+        """How many rows hold what is to the model an earlier one's prompt."""
+        return int((self.place >= 0).sum()) - self.measured
+
+    def of_distinct(self, rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which of the measured prompts stand in some of these rows. # [row] -> [distinct]"""
+        found = np.zeros(self.measured, np.bool_)
+        found[self.place[rows & (self.place >= 0)]] = True
+        return found
 
     @property
     def errors(self) -> dict[str, int]:
@@ -151,6 +177,60 @@ class Source:
             )
 
 
+class _Seen:
+    """What there is to know of rows, which come one at a time and are tokenized many at a time."""
+
+    def __init__(self, tokenizer: Tokenizer, calibration: Calibration | None) -> None:
+        self.reasons = {"": 0}
+        self._tokenizer = tokenizer
+        self._empty = tokenizer.digests([""])[0]
+        self._by_text = calibration is not None and calibration.named_by == "text"
+        self._known: Collection[str] = frozenset(() if calibration is None else calibration.prompts)
+        self._waiting: list[str | Broken] = []
+        self._count = 0
+        self._digests, self._codes, self._marks = bytearray(), bytearray(), bytearray()
+
+    def add(self, row: str | Broken) -> None:
+        self._waiting.append(row)
+        if len(self._waiting) == _BATCH:
+            self._tell_apart()
+
+    @property
+    def reason(self) -> NDArray[np.uint8]:
+        """Why each cannot be screened, as an index of `reasons`. # [row]"""
+        self._tell_apart()
+        return np.frombuffer(bytes(self._codes), np.uint8)
+
+    @property
+    def read(self) -> NDArray[np.uint64]:
+        """Digests of what is read of each. # [row, 2]"""
+        return np.frombuffer(bytes(self._digests), np.uint64).reshape(-1, 2)
+
+    @property
+    def marks(self) -> NDArray[np.bool_]:
+        """Whether each is truncated, weighted, calibrated. # [row, 3]"""
+        return np.frombuffer(bytes(self._marks), np.bool_).reshape(-1, 3)
+
+    def _tell_apart(self) -> None:
+        texts = [row for row in self._waiting if isinstance(row, str)]
+        tokens = self._tokenizer.encode(texts) if texts else None
+        told = iter(() if tokens is None else zip(tokens.digests(), tokens.truncated, strict=True))
+        for row in self._waiting:
+            if isinstance(row, Broken):  # what is broken is no repetition of anything
+                reason, marks = row.reason, (False, False, False)
+                read = hashlib.sha256(b"%d" % self._count).digest()
+            else:
+                read, cut = next(told)
+                reason = "" if row.strip() and read != self._empty else _EMPTY
+                name = digest(row) if self._by_text else name_of(read)
+                marks = cut, bool(weighting(row)), name in self._known
+            self._digests += read[:16]
+            self._codes.append(self.reasons.setdefault(reason, len(self.reasons)))
+            self._marks += bytes(marks)
+            self._count += 1
+        self._waiting.clear()
+
+
 def _rows(
     path: Path,
     column: str | None,
@@ -171,12 +251,6 @@ def _rows(
 def _counts(codes: NDArray[np.uint8], names: tuple[str, ...]) -> dict[str, int]:
     counts = np.bincount(codes, minlength=len(names)).tolist()
     return {name: n for name, n in zip(names, counts, strict=True) if name and n}
-
-
-def _reason(row: str | Broken) -> str:
-    if isinstance(row, Broken):
-        return row.reason
-    return "" if row.strip() else _EMPTY
 
 
 def _first(digests: NDArray[np.uint64]) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ __all__ = ["COLUMNS", "PICTURE_COLUMNS", "PLACE_COLUMNS", "REMEDY", "Row", "writ
 COLUMNS: Columns = MappingProxyType(
     {
         **{"prompt": str, "score": float, "p_value": float, "flagged": bool, "group": int},
-        **{"truncated": bool, "error": str},
+        **{"truncated": bool, "notes": str, "error": str},
     }
 )
 PLACE_COLUMNS: Columns = MappingProxyType(  # behind those, of captioned pictures

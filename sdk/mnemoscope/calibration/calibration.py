@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,14 @@ from .conformal import MARGIN, lowest_threshold, p_values, proportion_interval, 
 from .drift import Drift
 from .setting import Setting
 
-__all__ = ["AGAIN", "SAFETY", "Calibration", "Carried", "digest"]
+__all__ = ["AGAIN", "SAFETY", "Calibration", "Carried", "Named", "digest", "name_of"]
 
 SAFETY = 10  # times the largest difference of two backends that was measured (see `carrying`)
 _MOST = 2**31  # settings that one may be chosen among
 AGAIN = "Calibrate the bundle again with `mnemoscope calibrate`."
 """What to do where a calibration cannot be used."""
+Named = Literal["text", "tokens"]
+"""What the names of prompts in a calibration are digests of."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Calibration:
         fpr: The most benign prompts to come that may score above the threshold, as a share ...
         delta: ... and the probability, over the draw of these benign prompts, that more do.
         threshold: Above it a prompt counts as memorised.
-        prompts: `digest` of each benign prompt.
+        prompts: The name of each benign prompt: a digest of what `named_by` says.
         scores: Of each of them.
         positives: Scores of prompts known to be memorised, if some were given.
         fit: What the detector learned from prompts other than these; None for one that does not.
@@ -68,6 +70,8 @@ class Calibration:
         among: How many settings this one was chosen among. Each has delta / among, so that the
             promise holds for whichever is chosen.
         carried: Where it was measured, if that was another backend (see `carrying`).
+        named_by: "tokens": `name_of` what the model reads of a prompt, so that two which are the
+            same to it count once. "text": `digest` of its text, as earlier versions wrote.
 
     Raises:
         CalibrationError: the threshold is not the one that scores and promise set, or they cannot
@@ -85,6 +89,7 @@ class Calibration:
     gate: Gate | None = None
     among: int = 1
     carried: Carried | None = None
+    named_by: Named = "text"
 
     def __post_init__(self) -> None:
         problem = next(_problems(self), None)
@@ -104,6 +109,7 @@ class Calibration:
         gate: Gate | None = None,
         among: int = 1,
         carried: Carried | None = None,
+        named_by: Named = "text",
     ) -> Calibration:
         """Set the lowest threshold that keeps the promise.
 
@@ -112,7 +118,7 @@ class Calibration:
 
         Args:
             setting: How the scores were measured.
-            scores: Of each benign prompt's digest.
+            scores: Of each benign prompt's name.
             positives: Scores of memorised prompts.
             fpr: False-positive rate to promise, in 0..1.
             delta: The chance that the promise is broken, in 0..1.
@@ -120,6 +126,7 @@ class Calibration:
             gate: What a cascade learned.
             among: How many settings are candidates.
             carried: Where they were measured, if not on the setting's own backend.
+            named_by: What names are digests of.
 
         Raises:
             InputError: too few benign prompts for the promise, or NaN among the scores.
@@ -140,6 +147,7 @@ class Calibration:
             gate=gate,
             among=among,
             carried=carried,
+            named_by=named_by,
         )
 
     @cached_property
@@ -226,6 +234,12 @@ class Calibration:
                 f"{other.fpr} (delta {other.delta}). Calibrate both with the same --fpr and "
                 "--delta."
             )
+        if self.named_by != other.named_by:
+            raise CalibrationError(
+                f"One calibration of {self.setting} names prompts by their text, as earlier "
+                "versions did, the other by what the model reads of them: which are in both nobody "
+                "can tell, and none may count twice. Calibrate again on the prompts of both."
+            )
         mine = dict(zip(self.prompts, self.scores, strict=True))
         theirs = dict(zip(other.prompts, other.scores, strict=True))
         for prompt in mine.keys() & theirs.keys():
@@ -245,6 +259,7 @@ class Calibration:
             gate=self.gate,
             among=self.among,
             carried=self.carried,
+            named_by=self.named_by,
         )
 
 
@@ -294,5 +309,10 @@ def _lowest(setting: Setting, gate: Gate | None) -> float:
 
 
 def digest(prompt: str) -> str:
-    """A prompt's name in a calibration, which thus does not spell prompts out."""
+    """A text's name, which does not spell it out."""
     return hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def name_of(read: bytes) -> str:
+    """A prompt's name in a calibration, of a digest of what is read of it (`Tokenizer.digests`)."""
+    return read.hex()[:12]

@@ -101,7 +101,8 @@ def carry(
         with open_screener(path, backend, told, (), trust=trust) as screener:
             file.check(screener.bundle.id, path)
             manifest = screener.bundle.manifest
-            texts = list(dict.fromkeys([*(each.prompt for each in manifest.probes), *prompts]))
+            given = [*(each.prompt for each in manifest.probes), *prompts]
+            texts = screener.tokenizer.distinct(given)
             if (error := screener.probe()) > manifest.budget:
                 raise CalibrationError(
                     f"{name} is {error:.1e} (relative) from PyTorch on the bundle's probes, and "

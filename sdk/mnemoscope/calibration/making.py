@@ -18,14 +18,16 @@ from ..detector import Detector
 from ..detectors import Features, Fit, Statistic
 from ..prompts.printable import counted
 from ..screening.stages import Stage, checked_scores
-from .calibration import Calibration, digest
+from ..screening.weighting import weighting
+from .calibration import Calibration, digest, name_of
 from .cascade import Gate, level
 from .conformal import allowed_above
 
-__all__ = ["calibrate", "check_texts", "distinct", "learn"]
+__all__ = ["Digests", "calibrate", "check_texts", "distinct", "learn"]
 
 _BATCH = 32
 Progress = Callable[[int, int], None]
+Digests = Callable[[Sequence[str]], Sequence[bytes]]
 Mask = NDArray[np.bool_]
 
 
@@ -75,8 +77,18 @@ def calibrate(
     lengths = sorted(set(steps))
     statistic, first, before = detector.statistic, detector.first, detector.before
     weighs = statistic.is_fitted or (before is not None and before.statistic.is_fitted)
+    digests = detector.screener.tokenizer.digests
+    kept = distinct(benign, positives, digests, tell)
+    for name, prompts in zip(("benign", "memorised"), kept, strict=True):
+        if many := sum(bool(weighting(prompt)) for prompt in prompts):
+            tell(
+                f"{many:,} of {counted(len(prompts), f'{name} prompt')} "
+                f"{'holds' if many == 1 else 'hold'} signs that some pipelines make weights, "
+                "choices, adapters or parts of. They were read literally: if yours reads them "
+                "otherwise, calibrate on what it draws."
+            )
     lists = _Lists.of(
-        *distinct(benign, positives, tell),
+        *kept,
         teach=weighs or before is not None,
         weigh=weighs and weigh,
     )
@@ -103,7 +115,8 @@ def calibrate(
         sifted.require(above, fpr)
         left = lists.only((sifted.passed & lists.judged) | (lists.taught & statistic.is_fitted))
         meter.total = meter.done + len(groups) * len(left.prompts)
-    names = [digest(prompt) for prompt in lists.only(lists.judged & ~lists.memorized).prompts]
+    judged = lists.only(lists.judged & ~lists.memorized).prompts
+    names = [name_of(read) for read in digests(judged)]
     memorized = lists.memorized[lists.judged]
     found: list[Calibration] = []
     for group in groups:
@@ -127,6 +140,7 @@ def calibrate(
                     fit=fit,
                     gate=gate,
                     among=among,
+                    named_by="tokens",
                 )
             )
     return found
@@ -225,33 +239,55 @@ class _Sifted:
 
 
 def distinct(
-    benign: Sequence[str], positives: Sequence[str], tell: Callable[[str], None]
+    benign: Sequence[str],
+    positives: Sequence[str],
+    digests: Digests,
+    tell: Callable[[str], None],
 ) -> tuple[list[str], list[str]]:
-    """Each prompt once, in the order of their hashes, and none that is in both lists.
+    """Each prompt once, in the order of their texts' hashes, and none that is in both lists.
+
+    Args:
+        benign: Prompts that the model did not memorise.
+        positives: Prompts that it did.
+        digests: What tells prompts apart: of texts, digests of what the model reads of them.
+        tell: Told of prompts that are left out.
 
     Raises:
         InputError: no benign prompt is left, one is empty, or one is no text.
     """
     check_texts(benign)
     check_texts(positives)
-    found = {digest(prompt): prompt for prompt in benign}
-    known = {digest(prompt): prompt for prompt in positives}
-    if digest("") in found:
+    found, known = _by_digest(benign, digests), _by_digest(positives, digests)
+    [empty] = digests([""])
+    if empty in found:
         raise InputError(
-            "A benign prompt is empty. The model is compared with itself there, which says nothing "
-            "of real prompts: take it out."
+            f"A benign prompt ({found[empty]!r:.80}) is empty, or to the model the same as the "
+            "empty one. It is compared with itself there, which says nothing of real prompts: "
+            "take it out."
         )
     if repeated := len(benign) - len(found):
-        tell(f"Each benign prompt counts once: {counted(repeated, 'repetition')} left out.")
+        tell(
+            f"Each benign prompt counts once: {counted(repeated, 'prompt')} left out, to the model "
+            f"the same as {'another' if repeated == 1 else 'others'}."
+        )
     if both := found.keys() & known.keys():
         tell(
             f"Left out of the benign: {counted(len(both), 'prompt')} among the memorised ones, "
-            f"such as {found[min(both)]!r}."
+            f"such as {min((found[key] for key in both), key=digest)!r}."
         )
-    kept = [found[key] for key in sorted(found.keys() - known.keys())]
+    kept = [prompt for key, prompt in found.items() if key not in known]
     if not kept:
         raise InputError("There are no benign prompts to calibrate on. Give some.")
-    return kept, [known[key] for key in sorted(known)]
+    return kept, [*known.values()]
+
+
+def _by_digest(prompts: Sequence[str], digests: Digests) -> dict[bytes, str]:
+    """One text of each prompt, by what is read of it; which one, and their order, hashes say."""
+    texts = sorted(set(prompts), key=digest)
+    found: dict[bytes, str] = {}
+    for key, text in zip(digests(texts), texts, strict=True):
+        found.setdefault(key, text)
+    return found
 
 
 def check_texts(prompts: Sequence[str]) -> None:

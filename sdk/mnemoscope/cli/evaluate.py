@@ -160,7 +160,7 @@ def command(
             output,
         )
     else:
-        scored, subject = _by_bundle(
+        lists, scored, subject = _by_bundle(
             lists,
             open_detectors(
                 _detectors(detector, backend, bundle or embedded.BUNDLE, trust), bundle, model
@@ -193,25 +193,30 @@ def _by_bundle(
     backend: str | Backend,
     options: BackendOptions,
     trust: Path | None,
-) -> tuple[list[Scored], Subject]:
+) -> tuple[PromptLists, list[Scored], Subject]:
     with (
         open_screener(bundle, backend, options, detectors, trust=trust) as screener,
         progress_bar("measuring") as progress,
     ):
         if isinstance(backend, str):
             say_unused(backend, options, screener.backend)
+        lists = lists.told_apart(screener.tokenizer.digests)
         scored = score(
             screener, lists, detectors=detectors, steps=steps, noises=noises, progress=progress
         )
         manifest = screener.bundle.manifest
-        return scored, {
-            "model": manifest.model.id,
-            "weights_sha256": manifest.model.weights_sha256,
-            "bundle": screener.bundle.id,
-            "precision": manifest.precision,
-            "backend": screener.backend.name,
-            "noises": "the bundle's noise bank, the same for every prompt",
-        }
+        return (
+            lists,
+            scored,
+            {
+                "model": manifest.model.id,
+                "weights_sha256": manifest.model.weights_sha256,
+                "bundle": screener.bundle.id,
+                "precision": manifest.precision,
+                "backend": screener.backend.name,
+                "noises": "the bundle's noise bank, the same for every prompt",
+            },
+        )
 
 
 def _by_paper(

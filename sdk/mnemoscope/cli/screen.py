@@ -123,8 +123,8 @@ def command(
             file, column=column, quotes=not no_quotes, longest=LONGEST_PROMPT, tell=told.append
         )
     broken: Counter[str] = Counter()
-    flagged = screened = cleared = passes = truncated = in_chunks = empty = 0
-    weighted: Detection | None = None
+    flagged = screened = cleared = passes = truncated = in_chunks = empty = weighted = 0
+    first_weighted: Detection | None = None
     check_model(model, [backend], [detector])
     runs, told_to = choose_backend(backend, bundle, model, options)
     [statistic] = open_detectors([detector], bundle, model)
@@ -161,8 +161,9 @@ def command(
                 empty += detection.empty
                 unread = detection.memorized is None and not detection.empty
                 in_chunks += unjudged is None and unread
-                if weighted is None and weighting(detection.prompt):
-                    weighted = detection
+                if weighting(detection.prompt):
+                    weighted += 1
+                    first_weighted = first_weighted or detection
                 cleared += detection.cleared
                 passes += detection.passes
                 screened += 1
@@ -206,8 +207,13 @@ def command(
             f"{empty} of the prompts are empty. There is nothing to compare with the empty prompt, "
             "so that there are no verdicts on them."
         )
-    if weighted is not None:
-        say(f"{printable(weighted.prompt, 40)!r}: {printable(weighted.notes[-1])}")
+    if first_weighted is not None:
+        many = (
+            f"{weighted} of the prompts hold signs that were read literally (`notes` in JSON and "
+            "CSV). The first, "
+        )
+        said = f"{printable(first_weighted.prompt, 40)!r}: {printable(first_weighted.notes[-1])}"
+        say(f"{many if weighted > 1 else ''}{said}")
     if prompts:
         _hint_at_quotes(prompts)
     raise typer.Exit(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -106,6 +107,42 @@ class PromptLists:
         for note in found.notes:
             tell(note)
         return found
+
+    def told_apart(self, digests: Callable[[Sequence[str]], Sequence[bytes]]) -> PromptLists:
+        """The same without prompts that are to a model the same as earlier ones.
+
+        Args:
+            digests: What tells prompts apart: of texts, digests of what the model reads of them.
+
+        Raises:
+            InputError: every other prompt is to the model among the memorised ones.
+        """
+        read = digests(self.prompts)
+        first: dict[bytes, int] = {}
+        kept = np.array([first.setdefault(each, k) == k for k, each in enumerate(read)])
+        if kept.all():
+            return self
+        if not kept[~self.memorized].any():
+            raise InputError(
+                "Every other prompt is to the model the same as a memorised one, so there is "
+                "nothing to tell apart. Give prompts that the model did not memorise as "
+                "--negatives."
+            )
+        left_out = int((~kept).sum())
+        positives, negatives = np.split(kept, [len(self.positives)])
+        found = PromptLists(
+            positives=tuple(itertools.compress(self.positives, positives)),
+            negatives=tuple(itertools.compress(self.negatives, negatives)),
+            groups=np.unique(self.groups[kept], return_inverse=True)[1],
+            labels=tuple(itertools.compress(self.labels, positives)),
+        )
+        note = (
+            f"Left out: {counted(left_out, 'prompt')}, to the model the same as "
+            f"{'an earlier one' if left_out == 1 else 'earlier ones'}."
+        )
+        before = set(_advice(self))
+        said = (each for each in self.notes if each not in before)
+        return replace(found, notes=(*said, note, *_advice(found)))
 
     @property
     def prompts(self) -> list[str]:

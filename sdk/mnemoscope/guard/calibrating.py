@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ import torch
 from mnemoscope_runtime.errors import CalibrationError, InputError
 from mnemoscope_runtime.options import check_options
 
-from ..calibration import Calibration, Setting, digest
+from ..calibration import Calibration, Setting, digest, name_of
 from ..calibration.conformal import allowed_above
 from ..calibration.making import Progress, check_texts, distinct
 from ..prompts.printable import counted
@@ -20,6 +21,7 @@ from .access import Access
 from .conditioning import Baseline
 from .identity import Identified
 from .pipelines import accessed
+from .telling_apart import digests
 from .watching import Measured, Watch
 
 __all__ = ["Embed", "calibrate_guard", "measure"]
@@ -53,7 +55,7 @@ def calibrate_guard(
     Only the first `steps` steps are drawn. The calibration holds for requests that agree in what
     scores depend on: weights, adapters and whatever else changes predictions, pipeline, scheduler,
     dtype, size, the timesteps looked at, length of embeddings, negative prompt, and past the first
-    step the guidance.
+    step the guidance. Prompts of which the pipeline's tokenizers make the same are one.
 
     Args:
         pipe: The pipeline, not guarded.
@@ -80,7 +82,8 @@ def calibrate_guard(
             watched, or it takes no such argument.
         NumericsError: a magnitude is NaN or infinite.
     """
-    benign, positives = distinct(benign, positives, tell)
+    read = partial(digests, pipe, accessed(pipe).arguments((), call), whole=embed is not None)
+    benign, positives = distinct(benign, positives, read, tell)
     allowed_above(len(benign), fpr, delta)  # before measuring for an hour
     measured, setting = measure(
         pipe,
@@ -97,10 +100,11 @@ def calibrate_guard(
     scores = [score for each in measured for score in each.scores]
     return Calibration.of(
         setting,
-        dict(zip(map(digest, benign), scores[: len(benign)], strict=True)),
+        dict(zip(map(name_of, read(benign)), scores[: len(benign)], strict=True)),
         positives=scores[len(benign) :],
         fpr=fpr,
         delta=delta,
+        named_by="tokens",
     )
 
 

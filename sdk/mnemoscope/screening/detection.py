@@ -11,11 +11,10 @@ from mnemoscope_runtime import Embeddings, Screener, Tokens
 
 from ..calibration import Calibration, Setting
 from .stages import Look
-from .weighting import weighting
+from .weighting import read_literally
 
 __all__ = ["Detection", "detections"]
 
-_SHOWN = 3  # pieces of weighting syntax
 _EMPTY = "It is empty: there is nothing to compare with the empty prompt, and so no verdict."
 
 
@@ -176,10 +175,6 @@ def _notes(
             f"Only its first {cut} tokens were screened; a pipeline that reads long prompts in "
             "chunks draws the rest too."
         )
-    if literal and (pieces := weighting(prompt)):
-        shown = ", ".join(pieces[:_SHOWN]) + (", ..." if len(pieces) > _SHOWN else "")
-        notes.append(
-            f"{shown} was read literally. If your pipeline makes weights of it, screen its "
-            "embeddings (Detector.screen_embeddings)."
-        )
+    if literal and (note := read_literally(prompt)) is not None:
+        notes.append(note)
     return tuple(notes)

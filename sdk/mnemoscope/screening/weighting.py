@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["weighting"]
+__all__ = ["read_literally", "weighting"]
+
+_SHOWN = 3  # pieces of a kind
 
 _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 _FORMS = re.compile(
@@ -28,6 +30,22 @@ _SIGNS = re.compile(r"\\.|[()\[\]{}:|]", re.DOTALL)  # what is escaped is none o
 _WEIGHT = re.compile(rf"\s*{_NUMBER}(?![\w:])\s*")
 _BEHIND = re.compile(rf"(?:[-+]+|{_NUMBER})(?!\w)")
 _OPENS = {")": "(", "]": "[", "}": "{"}
+_OTHERWISE = {  # by kinds of pieces: what others make of them, and what to do then
+    "weight": "If your pipeline makes weights of it, screen its embeddings "
+    "(Detector.screen_embeddings).",
+    "schedule": "If your pipeline changes the prompt by it while it draws, screen each prompt that "
+    "it becomes.",
+    "choice": "If your tool puts one of several texts in its place, screen the texts that it "
+    "makes.",
+    "adapter": "If your tool loads an adapter for it, take it out of the prompt, and screen with a "
+    "bundle of the model with that adapter (`mnemoscope export --lora`).",
+    "word": "If your tool puts a learned word in its place, screen with a bundle that knows it "
+    "(`mnemoscope export --embedding`).",
+    "parts": "If your pipeline reads what stands before and behind it apart, screen its embeddings "
+    "(Detector.screen_embeddings).",
+    "bracket": "If your pipeline takes the backslash for no part of the text, screen the text "
+    "without it.",
+}
 
 
 def weighting(prompt: str) -> tuple[str, ...]:
@@ -51,6 +69,34 @@ def weighting(prompt: str) -> tuple[str, ...]:
             pieces.append(prompt[slice(*span)])
             end = span[1]
     return tuple(pieces)
+
+
+def read_literally(prompt: str) -> str | None:
+    """A note on such pieces: what each may be to others, and what to screen then; None of prose."""
+    kinds: dict[str, list[str]] = {}
+    for piece in weighting(prompt):
+        kinds.setdefault(_kind(piece), []).append(piece)
+    notes = []
+    for kind, pieces in kinds.items():
+        shown = ", ".join(pieces[:_SHOWN]) + (", ..." if len(pieces) > _SHOWN else "")
+        notes.append(f"{shown} was read literally. {_OTHERWISE[kind]}")
+    return " ".join(notes) or None
+
+
+def _kind(piece: str) -> str:
+    if piece.startswith("<"):
+        return "adapter"
+    if piece.startswith("embedding:"):
+        return "word"
+    if piece.startswith("\\"):
+        return "bracket"
+    if piece in ("AND", "BREAK"):
+        return "parts"
+    if piece.startswith("__") or (piece.startswith("{") and "|" in piece):
+        return "choice"
+    if piece.startswith("[") and (":" in piece or "|" in piece):
+        return "schedule"
+    return "weight"
 
 
 @dataclass

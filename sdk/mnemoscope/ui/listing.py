@@ -37,6 +37,7 @@ class Row(msgspec.Struct, frozen=True):
     flagged: bool | None
     group: int | None
     truncated: bool | None
+    notes: str | None
     error: str | None
 
 

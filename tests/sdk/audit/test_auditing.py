@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from audit_support import known, rows, text
+from audit_support import TOKENIZER, known, rows, text
 
 from mnemoscope import (
     BackendUnavailable,
+    Calibration,
     CalibrationError,
     CalibrationFile,
     Detector,
@@ -19,6 +20,8 @@ from mnemoscope import (
 )
 from mnemoscope.audit import Audit, audit, judging
 from mnemoscope.audit import auditing as module
+from mnemoscope.calibration import digest, name_of
+from mnemoscope.calibration.calibration import Named
 
 BENIGN = np.linspace(0, 1, 99)  # so that p is a multiple of 1 / 100
 PROMPTS = ["a red rocket", "rain", "A red rocket!", "", "rain", "an old ship", "tea"]
@@ -60,6 +63,7 @@ def test_an_audit_by_hand(files: tuple[Path, Path]) -> None:
         f"{files[0]}: 7 prompts; 1 of them empty or white space.",
         "1 prompt cannot be screened (empty: there is nothing to compare with the empty prompt): "
         "an `error`, and no verdict.",
+        "1 prompt is to the model the same as an earlier one of the list, and counted with it.",
     ]
 
 
@@ -67,7 +71,7 @@ def test_any_dependence_flags_less(files: tuple[Path, Path]) -> None:
     detector, _ = known(SCORES, BENIGN)
     found, told = run(detector, files, dependent=True)  # against .0044 .0088 .0131 .0175 .0219
     assert found.flagged == 0
-    assert "3 or more at a time" in told[2]
+    assert "3 or more at a time" in told[3]
 
 
 def test_repetitions_count_once(tmp_path: Path) -> None:
@@ -79,6 +83,50 @@ def test_repetitions_count_once(tmp_path: Path) -> None:
     assert backend.calls == 1
     table = rows(tmp_path / "r.jsonl")
     assert [row["flagged"] for row in table] == [True] * 1000 + [False, False]
+
+
+def test_what_is_the_same_to_the_model_is_one_finding(tmp_path: Path) -> None:
+    """A caption in 118 spellings buys no finding for one that is nearly as high."""
+    long = "a " * 75
+    spelt = [f"{' ' * k}{text}" for text in ("hot", "HOT", "Hot\n") for k in range(1, 40)]
+    detector, backend = known({"hot": 5.0, "warm": 0.975, long: 0.5}, BENIGN)
+    given = ["warm", "hot", *spelt, long, f"{long} dog", f"{long} cat", "cold"]
+    path = text(tmp_path / "p.jsonl", given)
+    found, told = run(detector, (path, tmp_path / "r.jsonl"))
+    assert (found.prompts, found.distinct, found.flagged, found.repeated) == (123, 4, 1, 119)
+    assert (found.truncated, backend.calls) == (1, 1)
+    table = rows(tmp_path / "r.jsonl")
+    assert [row["prompt"] for row in table] == given
+    assert [row["flagged"] for row in table] == [False] + [True] * 118 + [False] * 4
+    assert [row["truncated"] for row in table[-4:]] == [False, True, True, False]
+    assert told == [
+        f"{path}: 123 prompts.",
+        "119 prompts are to the model the same as an earlier one of the list, and counted with it.",
+    ]
+
+
+@pytest.mark.parametrize("named_by", ["text", "tokens"])
+def test_what_is_read_literally_and_what_was_calibrated_on_is_said(
+    tmp_path: Path, named_by: Named
+) -> None:
+    detector, _ = known({}, BENIGN)
+    path = text(tmp_path / "p.jsonl", ["(a cat:1.2)", "rain", "a {red|blue} dog", "sun"])
+    name = digest("rain") if named_by == "text" else name_of(TOKENIZER.digests(["Rain "])[0])
+    numbered = {name: 0.5} | {str(n): score for n, score in enumerate(BENIGN)}
+    made = Calibration.of(detector.setting(), numbered, fpr=0.5, delta=0.5, named_by=named_by)
+    detector.calibration = CalibrationFile((made,))
+    found, told = run(detector, (path, tmp_path / "r.csv"), report_to=tmp_path / "r.html")
+    assert (found.weighted, found.calibrated) == (2, 1)
+    weight, calibrated, choice, nothing = (row["notes"] for row in rows(tmp_path / "r.csv"))
+    assert "makes weights of it" in weight
+    assert "puts one of several texts in its place" in choice
+    assert "its p-value is no evidence" in calibrated
+    assert nothing is None
+    assert told[1].startswith("1 distinct prompt is one that the calibration was made with")
+    assert told[2].startswith("2 distinct prompts hold signs")
+    page = (tmp_path / "r.html").read_text()
+    assert "among the prompts of the calibration" in page
+    assert "with signs that some pipelines make weights" in page
 
 
 def test_truncated_prompts_are_counted(tmp_path: Path) -> None:
@@ -157,7 +205,7 @@ def test_only_so_many_flagged_prompts_are_grouped(
     found, told = run(detector, files)
     assert (found.flagged, found.groups) == (3, 1)
     assert [row["group"] for row in rows(files[1])].count(1) == 1
-    assert told[2] == "only the 1 highest scores of the 3 flagged prompts are grouped."
+    assert told[3] == "only the 1 highest scores of the 3 flagged prompts are grouped."
 
 
 # what is measured is kept

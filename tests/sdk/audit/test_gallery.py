@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from audit_support import known, rows
+from audit_support import TOKENIZER, known, rows
 from captioned_support import picture, write_table
 from confirming_support import FakeArtist, put
 from PIL import Image
@@ -78,7 +78,7 @@ def confirmed(done: tuple[Audit, Path, str]) -> tuple[Confirmation, Source]:
     found, folder, _ = done
     assert found.confirmation is not None
     captioned = open_captioned(folder / "set")
-    return found.confirmation, Source.scan(folder / "set", captioned=captioned)
+    return found.confirmation, Source.scan(folder / "set", TOKENIZER, captioned=captioned)
 
 
 def test_the_page_shows_pairs(done: tuple[Audit, Path, str]) -> None:
@@ -155,7 +155,7 @@ def test_words_are_asked_for_a_few_only(done: tuple[Audit, Path, str]) -> None:
 def test_a_picture_that_is_gone(tmp_path: Path, done: tuple[Audit, Path, str]) -> None:
     confirmation, _ = confirmed(done)
     folder = put(tmp_path / "set", **SET)
-    source = Source.scan(folder, captioned=open_captioned(folder))
+    source = Source.scan(folder, TOKENIZER, captioned=open_captioned(folder))
     (folder / "a.png").write_bytes(b"none")
     pairs = gallery(confirmation, source).pairs
     assert [pair.training for pair in pairs if pair.row == 1] == [None]

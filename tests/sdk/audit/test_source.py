@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from audit_support import text
+from audit_support import TOKENIZER, text
 
 from mnemoscope import InputError
 from mnemoscope.audit.source import Source
@@ -13,7 +13,7 @@ from mnemoscope_runtime.tokenizer import LONGEST_PROMPT
 
 
 def test_each_prompt_is_chosen_where_it_stands_first(tmp_path: Path) -> None:
-    source = Source.scan(text(tmp_path / "p.jsonl", ["b", "a", "b", "c", "a", "b"]))
+    source = Source.scan(text(tmp_path / "p.jsonl", ["b", "a", "b", "c", "a", "b"]), TOKENIZER)
     assert source.chosen.tolist() == [True, True, False, True, False, False]
     assert source.place.tolist() == [0, 1, 0, 2, 1, 0]
     assert list(source.prompts()) == ["b", "a", "c"]
@@ -23,7 +23,7 @@ def test_each_prompt_is_chosen_where_it_stands_first(tmp_path: Path) -> None:
 
 def test_many_prompts_are_told_apart(tmp_path: Path) -> None:
     prompts = [str(n * n % 1009) for n in range(3000)]
-    source = Source.scan(text(tmp_path / "p.jsonl", prompts))
+    source = Source.scan(text(tmp_path / "p.jsonl", prompts), TOKENIZER)
     distinct = list(dict.fromkeys(prompts))
     assert list(source.prompts()) == distinct
     assert [distinct[place] for place in source.place] == prompts
@@ -32,7 +32,7 @@ def test_many_prompts_are_told_apart(tmp_path: Path) -> None:
 def test_what_cannot_be_screened_has_a_reason_and_no_place(tmp_path: Path) -> None:
     longest = "x" * LONGEST_PROMPT
     prompts = ["a", "", " \t ", longest + "x", longest, ""]
-    source = Source.scan(text(tmp_path / "p.jsonl", prompts))
+    source = Source.scan(text(tmp_path / "p.jsonl", prompts), TOKENIZER)
     assert [source.reasons[code].partition(":")[0] for code in source.reason] == [
         *("", "empty", "empty", "longer than 100,000 characters", "", "empty")
     ]
@@ -45,7 +45,7 @@ def broken(tmp_path: Path, name: str, content: bytes) -> list[str]:
     """Why rows of a file have no place; those that have are numbered."""
     path = tmp_path / name
     path.write_bytes(content)
-    source = Source.scan(path)
+    source = Source.scan(path, TOKENIZER)
     assert len(list(source.rows())) == len(source.place)
     return [
         source.reasons[code] or str(place)
@@ -109,25 +109,25 @@ def test_a_useless_file(tmp_path: Path, content: str, words: str) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text(content)
     with pytest.raises(InputError, match=words):
-        Source.scan(path)
+        Source.scan(path, TOKENIZER)
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read: No such file"):
-        Source.scan(tmp_path / "none.txt")
+        Source.scan(tmp_path / "none.txt", TOKENIZER)
     os.mkfifo(tmp_path / "pipe.txt")
     with pytest.raises(InputError, match="reads one several times"):
-        Source.scan(tmp_path / "pipe.txt")
+        Source.scan(tmp_path / "pipe.txt", TOKENIZER)
 
 
 def test_the_column_is_the_one_that_was_named(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text(json.dumps({"prompt": "a", "negative": "b"}) + "\n")
-    assert list(Source.scan(path, "negative").prompts()) == ["b"]
+    assert list(Source.scan(path, TOKENIZER, "negative").prompts()) == ["b"]
 
 
 def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
-    source = Source.scan(text(tmp_path / "p.jsonl", ["a"]))
+    source = Source.scan(text(tmp_path / "p.jsonl", ["a"]), TOKENIZER)
     source.check()
     text(tmp_path / "p.jsonl", ["b"])
     with pytest.raises(InputError, match="was changed while it was audited"):

@@ -15,9 +15,9 @@ from mnemoscope.tables import check_table
 ENDINGS = [".jsonl", ".csv", ".parquet"]
 HOSTILE = ["<script>", "a\r\nb", 'q"u,o;t\te', "\x1b[31m", "\x01\x7f", "=1+1", "\u2028\ufeff", "𝒳é"]
 ROWS: list[table.Row] = [
-    *((prompt, 1 / 3, 0.01, True, 1, False, None) for prompt in HOSTILE),
-    ("b", 1e-17, 1.0, False, None, True, None),
-    ("", None, None, None, None, None, "empty"),
+    *((prompt, 1 / 3, 0.01, True, 1, False, None, None) for prompt in HOSTILE),
+    ("b", 1e-17, 1.0, False, None, True, "It is long.", None),
+    ("", None, None, None, None, None, None, "empty"),
 ]
 
 

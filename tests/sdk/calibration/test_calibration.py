@@ -105,6 +105,7 @@ def test_merging_pools_prompts_and_counts_shared_ones_once() -> None:
         ({"fpr": 0.02}, "same --fpr"),
         ({"delta": 0.1}, "same --fpr"),
         ({"carried": Carried("openvino", 10, 0.0)}, "was carried over from another backend"),
+        ({"named_by": "tokens"}, "by their text, as earlier versions did"),
         ({"among": 3}, r"chosen among 1 setting, the other among 3"),
         ({"scores": (5.0, *made(count=500).scores[1:])}, "not measured in the same way"),
     ],

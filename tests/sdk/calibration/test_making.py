@@ -1,18 +1,27 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mnemoscope import CalibrationFile, Detector, First, InputError, NumericsError, calibrate
-from mnemoscope.calibration import digest
+from mnemoscope.calibration import digest, name_of
 from mnemoscope.calibration.making import distinct
 from mnemoscope_runtime import Screener
 from mnemoscope_runtime.testing import FakeBackend
 
 PROMPTS = [f"a cat, number {i}" for i in range(40)]
 PROMISE = {"fpr": 0.1, "delta": 0.2}
+
+
+def as_text(prompts: Sequence[str]) -> list[bytes]:
+    return [each.encode() for each in prompts]
+
+
+def names(detector: Detector, prompts: Sequence[str]) -> list[str]:
+    return [name_of(read) for read in detector.screener.tokenizer.digests(prompts)]
 
 
 def test_thresholds_and_p_values_are_those_of_screening(bundle_dir: Path) -> None:
@@ -26,7 +35,8 @@ def test_thresholds_and_p_values_are_those_of_screening(bundle_dir: Path) -> Non
             detections = calibrated.screen(PROMPTS, steps=setting.steps, noises=setting.noises)
             scores = dict(zip(calibration.prompts, calibration.scores, strict=True))
             for detection in detections:
-                expected = scores[digest(detection.prompt)]
+                [name] = names(detector, [detection.prompt])
+                expected = scores[name]
                 assert detection.score == pytest.approx(expected, rel=1e-4)
             assert sum(bool(d.memorized) for d in detections) <= 0.1 * len(PROMPTS)
 
@@ -63,7 +73,7 @@ def test_a_detector_that_learns_is_calibrated_on_what_it_did_not_learn_from(
         [found] = calibrate(detector, PROMPTS, noises=(2,), **PROMISE)
         [known] = calibrate(detector, PROMPTS, positives=positives, noises=(2,), **PROMISE)
         ordered = sorted(PROMPTS, key=digest)
-        assert list(found.prompts) == [digest(prompt) for prompt in ordered[::2]]
+        assert list(found.prompts) == names(detector, ordered[::2])
         learned = detector.measure(ordered[1::2], noises=2)
         assert found.fit is not None
         assert known.fit is not None
@@ -90,34 +100,71 @@ def test_no_prompt_is_spelt_out(tmp_path: Path) -> None:
     path = tmp_path / "calibration.json"
     with Detector.load(backend=FakeBackend()) as detector:
         found = calibrate(detector, benign, positives=["my own xylophone"], noises=(1,), **PROMISE)
+        known = names(detector, benign)
     CalibrationFile(tuple(found)).write(path)
     written = path.read_text()
-    assert all(digest(prompt) in written for prompt in benign)
+    assert all(name in written for name in known)
     assert not any(word in written for word in ("zzyzx", "quix", "xylo", "own"))
 
 
 def test_repetitions_count_once_and_memorised_prompts_are_not_benign() -> None:
     told: list[str] = []
-    kept, known = distinct(["a", "b", "a", "c"], ["c", "d", "d"], told.append)
+    kept, known = distinct(["a", "b", "a", "c"], ["c", "d", "d"], as_text, told.append)
     assert (sorted(kept), sorted(known)) == (["a", "b"], ["c", "d"])
-    assert told[0] == "Each benign prompt counts once: 1 repetition left out."
+    assert told[0] == (
+        "Each benign prompt counts once: 1 prompt left out, to the model the same as another."
+    )
     assert told[1].startswith(
         "Left out of the benign: 1 prompt among the memorised ones, such as 'c'"
     )
     told.clear()
-    distinct(["a"], ["b"], told.append)
+    distinct(["a"], ["b"], as_text, told.append)
     assert told == []
+
+
+def test_what_is_the_same_to_the_model_counts_once() -> None:
+    """CLIP's tokenizer folds case and spaces, and reads 75 tokens: so do promises."""
+    told: list[str] = []
+    with Detector.load(backend=FakeBackend()) as detector:
+        spaced = [prompt + " " * k for prompt in PROMPTS for k in range(9)]
+        with pytest.raises(InputError, match=r"^40 benign prompts cannot promise"):
+            calibrate(detector, spaced, fpr=0.01, tell=told.append)
+        long = "a " * 75
+        benign = [*PROMPTS, "A  CAT,\nnumber 3", f"{long} dog", f"{long} house"]
+        [found] = calibrate(
+            detector, benign, positives=[PROMPTS[7].title() + " "], tell=told.append, **PROMISE
+        )
+        assert set(found.prompts) == set(names(detector, [*PROMPTS[:7], *PROMPTS[8:], long]))
+        with pytest.raises(InputError, match=r"A benign prompt \(' .n'\) is empty"):
+            calibrate(detector, [*PROMPTS, " \n"], **PROMISE)
+    assert found.named_by == "tokens"
+    assert told == [
+        "Each benign prompt counts once: 320 prompts left out, to the model the same as others.",
+        "Each benign prompt counts once: 2 prompts left out, to the model the same as others.",
+        f"Left out of the benign: 1 prompt among the memorised ones, such as {PROMPTS[7]!r}.",
+    ]
+
+
+def test_signs_that_are_read_literally_are_counted() -> None:
+    told: list[str] = []
+    with Detector.load(backend=FakeBackend()) as detector:
+        benign = [*PROMPTS, "(a dog:1.2)", "a dog <lora:x:1>"]
+        calibrate(detector, benign, positives=["{rain|snow}"], tell=told.append, **PROMISE)
+    assert [note.partition(" signs ")[0] for note in told] == [
+        "2 of 42 benign prompts hold",
+        "1 of 1 memorised prompt holds",
+    ]
 
 
 @pytest.mark.parametrize(
     ("benign", "positives", "words"),
-    [([], [], "no benign prompts"), (["a"], ["a"], "no benign"), (["a", ""], [], "is empty")],
+    [([], [], "no benign prompts"), (["a"], ["a"], "no benign"), (["a", ""], [], "is empty, or")],
 )
 def test_prompts_that_calibrate_nothing(
     benign: list[str], positives: list[str], words: str
 ) -> None:
     with pytest.raises(InputError, match=words):
-        distinct(benign, positives, lambda _: None)
+        distinct(benign, positives, as_text, lambda _: None)
 
 
 def test_too_few_prompts_are_refused_before_anything_is_measured(bundle_dir: Path) -> None:
@@ -178,7 +225,7 @@ def test_a_cascade_screens_as_it_was_calibrated(
         )
         assert [c.setting.noises for c in found] == [1, 2]
         for calibration in found:
-            assert list(calibration.prompts) == [digest(prompt) for prompt in ordered[::2]]
+            assert list(calibration.prompts) == names(cascade, ordered[::2])
             assert len(calibration.positives) == (2 if halved else 4)
             assert (calibration.fit is not None) == (detector == "latent-update")
             gate, setting = calibration.gate, calibration.setting

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -75,6 +76,24 @@ def test_few_prompts_are_remarked_on() -> None:
 def test_lists_that_say_nothing(positives: list[str], negatives: list[str], message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
         PromptLists.of(positives, negatives, tell=silent)
+
+
+def test_prompts_that_are_the_same_to_a_model_are_left_out() -> None:
+    """The first is kept, with its label and group; here the model does not read case."""
+
+    def read(prompts: Sequence[str]) -> list[bytes]:
+        return [prompt.lower().encode() for prompt in prompts]
+
+    positives, negatives = ["a fox", "A Fox", "rain"], ["RAIN", "snow", "a red hat", "Snow"]
+    lists = PromptLists.of(positives, negatives, labels=["x", "y", "z"], tell=silent)
+    found = lists.told_apart(read)
+    assert (found.positives, found.labels) == (("a fox", "rain"), ("x", "z"))
+    assert found.negatives == ("snow", "a red hat")
+    assert found.groups.tolist() == [0, 1, 2, 3]
+    assert "Left out: 3 prompts, to the model the same as earlier ones." in found.notes
+    assert found.told_apart(read) is found
+    with pytest.raises(InputError, match="to the model the same as a memorised one"):
+        PromptLists.of(["a"], ["A"], tell=silent).told_apart(read)
 
 
 def test_labels_that_are_no_breakdown() -> None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from guard_support import BENIGN, STEPS, counted, pipe
 from pipelines import build_xl
+from t5_tokenizers import t5_tokenizer
 
 from mnemoscope import Calibration, CalibrationError, InputError
-from mnemoscope.calibration import digest
+from mnemoscope.calibration import digest, name_of
 from mnemoscope.guard import Guard, StepwiseOptimization, calibrate_guard
+from mnemoscope.guard.telling_apart import digests
 
 pytestmark = pytest.mark.slow
 
 __all__ = ["pipe"]
+LONG = "cats " * 75
 OPTIONS: dict[str, Any] = {"fpr": 0.3, "num_inference_steps": STEPS}
 
 
@@ -27,6 +31,11 @@ def requested(pipe: Any, prompt: str, calibration: Calibration, **call: Any) -> 
         pipe(prompt, generator=generator, **options)
     assert g.decisions[0].p_value is not None
     return g.decisions[0].score
+
+
+def name(pipe: Any, prompt: str) -> str:
+    [read] = digests(pipe, {}, [prompt], whole=False)
+    return name_of(read)
 
 
 def _guard(call: dict[str, Any]) -> dict[str, Any]:
@@ -52,8 +61,36 @@ def test_scores_are_those_of_requests(pipe: Any, call: dict[str, Any]) -> None:
     told = {name: value for name, value in call.items() if name != "steps"}
     for prompt in (BENIGN[0], BENIGN[7]):
         assert requested(pipe, prompt, found, **told) == pytest.approx(
-            named[digest(prompt)], rel=1e-3
+            named[name(pipe, prompt)], rel=1e-3
         )
+
+
+def test_what_is_the_same_to_the_pipeline_counts_once(pipe: Any) -> None:
+    told: list[str] = []
+    spelt = [BENIGN[0].upper() + " ", f"{LONG} dog", f"{LONG} house"]
+    found = calibrate_guard(
+        pipe, [*BENIGN, *spelt], positives=[f" {BENIGN[1]}"], tell=told.append, **OPTIONS
+    )
+    assert len(found.scores) == len(BENIGN)  # one more, and one that is memorised less
+    assert found.named_by == "tokens"
+    assert "2 prompts left out, to the model the same as others" in told[0]
+    assert "1 prompt among the memorised ones" in told[1]
+
+
+def test_tokenizers_tell_prompts_apart(pipe: Any) -> None:
+    """CLIP's folds case; where embeddings are made elsewhere, what is behind the cut counts too."""
+    texts = ["a cat", "A  cat", "a dog", f"{LONG} dog", f"{LONG} house"]
+    cut, whole = (digests(pipe, {}, texts, whole=each) for each in (False, True))
+    assert [cut.index(each) for each in cut] == [0, 0, 2, 3, 3]
+    assert [whole.index(each) for each in whole] == [0, 0, 2, 3, 4]
+
+
+def test_t5_reads_as_much_as_a_call_asks_for() -> None:
+    pipe = SimpleNamespace(tokenizer=t5_tokenizer())
+    texts = ["a cat", "A cat", "word " * 5 + "a cat", "word " * 5 + "the house"]
+    for read, expected in ((5, [0, 1, 2, 2]), (40, [0, 1, 2, 3])):
+        found = digests(pipe, {"max_sequence_length": read}, texts, whole=False)
+        assert [found.index(each) for each in found] == expected
 
 
 def test_only_the_steps_that_are_looked_at_are_drawn(pipe: Any) -> None:
@@ -84,7 +121,7 @@ def test_clip_skip() -> None:
     assert last.scores != skipped.scores
     named = dict(zip(skipped.prompts, skipped.scores, strict=True))
     found = requested(pipe, BENIGN[0], skipped, clip_skip=1, **size)
-    assert found == pytest.approx(named[digest(BENIGN[0])], rel=1e-3)
+    assert found == pytest.approx(named[name(pipe, BENIGN[0])], rel=1e-3)
     for calibration, other, has, wanted in (
         (skipped, {}, "clip_skip=1", "crops"),
         (skipped, {"clip_skip": 0}, "clip_skip=1", "clip_skip=0"),

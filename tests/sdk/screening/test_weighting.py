@@ -5,7 +5,7 @@ import pytest
 from mnemoscope import embedded
 from mnemoscope.cli._loading import Loading, say_if_cut
 from mnemoscope.prompts import read_prompt_file
-from mnemoscope.screening.weighting import weighting
+from mnemoscope.screening.weighting import read_literally, weighting
 from mnemoscope_runtime import Bundle, tokenizer_of
 
 
@@ -53,6 +53,37 @@ def test_what_pipelines_make_weights_of(piece: str) -> None:
 def test_all_pieces_in_order() -> None:
     prompt = "(a:1.2), x BREAK (b)++ and <lora:c:1>"
     assert weighting(prompt) == ("(a:1.2)", "BREAK", "(b)++", "<lora:c:1>")
+
+
+@pytest.mark.parametrize(
+    ("piece", "words"),
+    [
+        ("(a:1.2)", "makes weights"),
+        ("{{a}}", "makes weights"),
+        ("[a:b:0.5]", "while it draws"),
+        ("[a|b]", "while it draws"),
+        ("{a|b}", "one of several texts"),
+        ("__animal__", "one of several texts"),
+        ("<lora:x:1>", "export --lora"),
+        ("embedding:x", "export --embedding"),
+        ("BREAK", "apart"),
+        ("\\(", "backslash"),
+    ],
+)
+def test_each_note_says_what_it_is(piece: str, words: str) -> None:
+    note = read_literally(f"a photo, {piece} on a beach")
+    assert note is not None
+    assert note.startswith(f"{piece} was read literally. If")
+    assert words in note
+    assert note.count("read literally") == 1
+
+
+def test_a_note_on_several_kinds() -> None:
+    note = read_literally("(a:1.2), (b:1), (c:1), (d:1) <lora:e:1>")
+    assert note is not None
+    assert note.startswith("(a:1.2), (b:1), (c:1), ... was read literally. If your pipeline makes")
+    assert " <lora:e:1> was read literally. If your tool loads" in note
+    assert read_literally("prose") is None
 
 
 def test_a_bracket_that_is_never_closed() -> None:

@@ -63,8 +63,8 @@ def _cards(text: str) -> Iterator[str]:
     yield edit_card(1, Edit(text, 0.1, None, 0.5, (Change(text, (0, 1)),)))
     yield note_card(text, title=text, wrong=True)
     yield progress_card(Progress(text, 1, 2))
-    yield rows_card([Row(text, 1.0, 0.1, True, None, False, None)], text)
-    yield rows_card([Row(text, None, None, None, None, None, text)], text)
+    yield rows_card([Row(text, 1.0, 0.1, True, None, False, text, None)], text)
+    yield rows_card([Row(text, None, None, None, None, None, None, text)], text)
 
 
 def test_whatever_text_says_it_is_text(desk: Desk) -> None:

@@ -127,7 +127,7 @@ def test_without_a_threshold_nothing_is_confirmed(tmp_path: Path) -> None:
     with (tmp_path / "r.csv").open() as file:
         header, first, *_ = file.read().splitlines()
     named = dict(zip(header.split(","), first.split(","), strict=True))
-    assert list(named)[7:] == [
+    assert list(named)[8:] == [
         *("row", "file", "name"),
         *("finding", "similarity", "copies", "nearest", "nearest_similarity"),
         *("image_times", "caption_times", "image_error"),

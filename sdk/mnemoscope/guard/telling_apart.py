@@ -1,0 +1,37 @@
+"""Which prompts are one to a pipeline: those of which its tokenizers make the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from .conditioning import Arguments
+from .networks import tokenizers
+
+__all__ = ["digests"]
+
+
+def digests(pipe: Any, told: Arguments, prompts: Sequence[str], *, whole: bool) -> list[bytes]:
+    """sha256 of what a pipeline's tokenizers make of each prompt.
+
+    Args:
+        pipe: The pipeline.
+        told: Arguments of a call of it.
+        prompts: Texts.
+        whole: Whether the end of long ones counts too, since the pipeline is not what reads them.
+    """
+    texts = list(prompts)
+    if not texts:
+        return []
+    if (cleaned := getattr(pipe, "_text_preprocessing", None)) is not None:  # PixArt's and Sana's
+        texts = cleaned(texts, clean_caption=told.get("clean_caption", False))
+    read = []
+    for tokenizer in tokenizers(pipe).values():
+        longest = tokenizer.model_max_length
+        if "CLIP" not in type(tokenizer).__name__:  # CLIP reads 77, whatever a call asks for
+            longest = told.get("max_sequence_length") or longest
+        options = {"truncation": not whole, **({} if whole else {"max_length": longest})}
+        read.append(tokenizer(texts, return_attention_mask=False, **options)["input_ids"])
+    return [hashlib.sha256(json.dumps(row).encode()).digest() for row in zip(*read, strict=True)]
