@@ -11,6 +11,7 @@ from typing import Any
 from mnemoscope_runtime.errors import InputError
 
 from ..calibration import digest
+from .callbacks import overseen
 from .conditioning import Arguments, Baseline
 from .families import Family
 from .identity import Identity
@@ -47,6 +48,15 @@ class Access(ABC):
         told = {**self._defaults, **dict(zip(self._names, args, strict=False)), **kwargs}
         self.refuse(told)
         return told
+
+    def overseen(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any], bool]:
+        """The same call, what its callbacks do looked at (`overseen`), and whether it has some."""
+        named = {**dict(zip(self._names, args, strict=False)), **kwargs}
+        if not (found := overseen(self.pipe, named)):
+            return args, kwargs, False
+        return (), named | found, True
 
     def refuse(self, told: Arguments) -> None:
         """Refuse a request that gives what the family's are refused with.

@@ -161,6 +161,7 @@ def measure(
         if negative_prompt is not None and "negative_prompt_embeds" not in request:
             request["negative_prompt"] = [negative_prompt] * len(some)
         told = access.arguments((), request)
+        _, request, _ = access.overseen((), request)
         watch = Watch(access, baseline, steps, extra_pass, enough, told=told)
         try:
             with watch.watching():

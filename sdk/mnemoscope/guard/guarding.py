@@ -251,7 +251,7 @@ class Guard:
         """One call of the pipeline, under watch."""
         baseline = self._relative_to(told)
         random = RandomState.of(told.get("generator"))
-        called = any(told.get(name) for name in ("callback_on_step_end", "callback"))
+        args, kwargs, called = self._access.overseen(args, kwargs)
         silenced: set[int] = set()
         embeds: dict[int, Tensor] = {}
         while True:

@@ -89,7 +89,9 @@ class Scheduled:
             self._expected = _texts(kind.from_config(config), passing)
         except _FAILURES as error:
             raise Strange(f"a trial of it failed: {error}") from None
-        self._name = f"{kind.__name__} {digest(made + values)}"
+        own = kind.__module__.startswith("diffusers.")  # another one may be called the same
+        name = kind.__name__ if own else f"{kind.__module__}.{kind.__qualname__}"
+        self._name = f"{name} {digest(made + values)}"
         self._kind, self._config, self._passing = kind, config, frozenset(passing)
 
 

@@ -128,3 +128,10 @@ def test_what_cannot_be_told() -> None:
     scheduler.init_noise_sigma = lambda: 3
     with pytest.raises(InputError, match=r"init_noise_sigma is .*lambda"):
         Scheduled().name(scheduler)
+
+
+def test_another_class_of_the_same_name_is_another_scheduler(pipe: Any) -> None:
+    theirs = DDIMScheduler.from_config(pipe.scheduler.config)
+    other = type("DDIMScheduler", (DDIMScheduler,), {"__module__": "mine"})
+    assert Scheduled().name(theirs).startswith("DDIMScheduler ")
+    assert Scheduled().name(other.from_config(theirs.config)).startswith("mine.DDIMScheduler ")
