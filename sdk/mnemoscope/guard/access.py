@@ -15,6 +15,7 @@ from .callbacks import overseen
 from .conditioning import Arguments, Baseline
 from .families import Family
 from .identity import Identity
+from .other_model import written
 from .schedulers import Scheduled
 from .setting import GuardSetting, options
 from .watching import Measured, Watch
@@ -91,6 +92,7 @@ class Access(ABC):
             tokens=measured.tokens,
             negative="none" if negative is None else digest(negative),
             options=options(told, steps, self.family.tells_scale(self.pipe)),
+            made_of=written(now.weights, now.dtypes),
         )
 
     def free(self) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from mnemoscope_runtime.errors import InputError
 
+from .dtypes import dtypes
 from .networks import is_lora, layers, networks, tensors, tokenizers
+from .other_model import differing, read, written
 from .snapshot import READS, TELLS, Snapshot, sample, version
 from .tokenizing import read_traits, vocabulary
 from .traits import Strange, traits
@@ -44,11 +46,15 @@ class Identity:
         traits: What is not as the configurations build it (adapters and their scales, FreeU,
             attributes that were set), in words.
         strange: What a guard cannot tell the effect of; None where there is nothing.
+        pipeline: Name of its class.
+        dtypes: Of networks, by their names; a part of their weights, and said by itself.
     """
 
     weights: Mapping[str, str]
     traits: Mapping[str, str]
     strange: str | None = None
+    pipeline: str = ""
+    dtypes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def model(self) -> str:
@@ -75,13 +81,17 @@ class Identity:
 
     def changes(self, now: Identity) -> str:
         """What another one has that this one has not, in words."""
-        weights = [name for name, value in now.weights.items() if self.weights.get(name) != value]
-        weights += [name for name in self.weights if name not in now.weights]
-        found = [f"{name} changed" for name in sorted(weights)]
+        before, after = (read(written(each.weights, each.dtypes)) for each in (self, now))
+        found = [
+            f"{name} is {after.get(name)}, was {before.get(name)}"
+            if name.endswith("dtype")
+            else f"{name} changed"
+            for name in differing(before, after)
+        ]
         for name in sorted({*self.traits, *now.traits}):
-            before, after = self.traits.get(name, "none"), now.traits.get(name, "none")
-            if before != after:
-                found.append(f"{name} is {after}, was {before}")
+            was, is_now = self.traits.get(name, "none"), now.traits.get(name, "none")
+            if was != is_now:
+                found.append(f"{name} is {is_now}, was {was}")
         more = f" and {len(found) - 6} more" if len(found) > 6 else ""
         return "; ".join(found[:6]) + more
 
@@ -138,7 +148,9 @@ class Identified:
             except Strange as error:
                 strange = strange or f"{name}: {error}"
             found |= {f"{name}.{k}": value for k, value in read_traits(tokenizer).items()}
-        return Identity(weights, found, strange)
+        parts = dtypes(self._pipe)
+        told = {name: parts[name] for name in networks(self._pipe) if name in parts}
+        return Identity(weights, found, strange, type(self._pipe).__name__, told)
 
     def _weights(self, network: nn.Module) -> str:
         """A hash over names, types and values; adapters are among the traits."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from mnemoscope_runtime.errors import CalibrationError, InputError
 from ..calibration import AGAIN, Calibration, CalibrationFile, Setting, digest
 from ..prompts.printable import counted
 from .identity import Identity
+from .other_model import why, written
 
 __all__ = [
     "GuardSetting",
@@ -24,6 +25,7 @@ __all__ = [
 ]
 
 DETECTOR = "guard"
+_MADE_OF = "made of"
 # arguments of a call that change what is predicted at the first step already ...
 _ALWAYS = (
     "clip_skip",
@@ -65,6 +67,7 @@ class GuardSetting:
             its own number.
         negative: Digest of the negative prompt that magnitudes are relative to; "none" for none.
         options: Other arguments that scores depend on.
+        made_of: What `model` is a hash of, so that a refusal can say what is another one.
     """
 
     model: str
@@ -77,10 +80,11 @@ class GuardSetting:
     tokens: int | None
     negative: str
     options: str
+    made_of: str = field(default="", compare=False)
 
     @property
     def parts(self) -> dict[str, str]:
-        """All but the model, in words."""
+        """In words; of the model what it is made of, in short hashes."""
         return {
             "state": self.state,
             "pipeline": self.pipeline,
@@ -91,6 +95,7 @@ class GuardSetting:
             "tokens": "any" if self.tokens is None else str(self.tokens),
             "negative prompt": self.negative,
             "options": self.options,
+            _MADE_OF: self.made_of,
         }
 
     @property
@@ -202,24 +207,28 @@ def known(file: CalibrationFile, now: Identity, steps: int | None) -> list[Calib
 
 def fits(calibration: Calibration, now: Identity) -> bool:
     """Whether a calibration is of a pipeline as it is now."""
-    alike = calibration.setting.bundle == now.model
-    return alike and _parts(calibration).get("state") == now.state
+    parts = _parts(calibration)
+    alike = calibration.setting.bundle == now.model and parts.get("pipeline") == now.pipeline
+    return alike and parts.get("state") == now.state
 
 
 def _other(origin: str, calibrations: Sequence[Calibration], now: Identity) -> str:
     """Why none of these is of a pipeline as it is now."""
-    alike = [each for each in calibrations if each.setting.bundle == now.model]
+    calibrated = [_parts(each) for each in calibrations]
+    whole = zip(calibrations, calibrated, strict=True)
+    alike = [has for each, has in whole if each.setting.bundle == now.model]
+    alike = [has for has in alike if has.get("pipeline") == now.pipeline]
     if alike:
-        states = sorted({_parts(each)["state"] for each in alike})
-        calibrated = " or ".join(map(repr, states))
+        states = sorted({has["state"] for has in alike})
+        were = " or ".join(map(repr, states))
         return (
-            f"The pipeline's state is {now.state!r}, calibrated was {calibrated}: its thresholds "
+            f"The pipeline's state is {now.state!r}, calibrated was {were}: its thresholds "
             "mean nothing here. Put it into the state that was calibrated, or calibrate this one "
             "with `calibrate_guard`."
         )
+    reason = why(now.pipeline, written(now.weights, now.dtypes), calibrated)
     return (
-        f"{origin} was made on weights {calibrations[0].setting.bundle[:12]}, the pipeline "
-        f"has {now.model[:12]} (another model, dtype, tokenizer, or LoRA that is fused): its "
+        f"{origin} is not of this pipeline: {reason}. Its "
         "thresholds mean nothing here. Calibrate this pipeline with `calibrate_guard`."
     )
 
@@ -243,12 +252,11 @@ def find(calibrations: list[Calibration], wanted: GuardSetting) -> Calibration:
     Raises:
         CalibrationError: there is none; the message says in what the nearest one differs.
     """
-    setting = wanted.setting
-    for each in calibrations:
-        if each.setting == setting:
-            return each
     mine = [each for each in calibrations if each.setting.bundle == wanted.model]
-    nearest = min((_differences(each, wanted) for each in mine), key=len)
+    found = [(_differences(each, wanted), each) for each in mine]
+    nearest, calibration = min(found, key=lambda each: len(each[0]))
+    if not nearest:
+        return calibration
     raise CalibrationError(
         f"The guard is not calibrated for this request: {'; '.join(nearest)}. {_AGAIN}"
     )
@@ -259,5 +267,5 @@ def _differences(calibration: Calibration, wanted: GuardSetting) -> list[str]:
     return [
         f"{name} is {value}, calibrated was {has.get(name)}"
         for name, value in wanted.parts.items()
-        if has.get(name) != value
+        if name != _MADE_OF and has.get(name) != value
     ]

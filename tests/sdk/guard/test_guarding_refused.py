@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import copy
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers import StableDiffusion3Img2ImgPipeline, StableDiffusion3Pipeline
+from diffusers import (
+    StableDiffusion3Img2ImgPipeline,
+    StableDiffusion3Pipeline,
+    StableDiffusionImg2ImgPipeline,
+)
 from guard_support import PROMPTS, draw, everything, guarded_at, pipe, plain, same
 from pipelines import build_pipeline, build_sd3
 
@@ -77,9 +83,41 @@ def test_construction_errors(pipe: Any, everything: Any, tmp_path: Path) -> None
     parameter = next(pipe.unet.parameters())
     before = parameter.detach().clone()
     parameter.data.add_(1)
-    with pytest.raises(CalibrationError, match=rf"^{file} was made on weights"):
+    with pytest.raises(CalibrationError, match=rf"^{file} is not .*: unet weights are others \("):
         Guard(pipe, calibration=file)
     parameter.data.copy_(before)
+
+
+def test_what_is_another_one_is_said(pipe: Any, everything: Any) -> None:
+    """The class of the pipeline, a dtype, a tokenizer: where the calibration says what it is of."""
+    pictures = StableDiffusionImg2ImgPipeline(**pipe.components)
+    cast, cut, trained = (build_pipeline("epsilon") for _ in range(3))
+    cast.to(torch.float16)
+    cut.tokenizer.add_tokens(["<emoji>"])
+    trained.text_encoder = build_pipeline("epsilon", seed=1).text_encoder
+    for other, message in (
+        (pictures, "it is a StableDiffusionImg2ImgPipeline, calibrated was a StableDiffusionPipe"),
+        (
+            cast,
+            "text_encoder dtype is float16, calibrated was float32; unet dtype is float16, "
+            "calibrated was float32",
+        ),
+        (cut, "tokenizer is another one"),
+        (
+            trained,
+            r"text_encoder weights are others \(another model, fewer bits, .*\)",
+        ),
+    ):
+        with pytest.raises(CalibrationError, match=rf"is not of this pipeline: {message}\w*\. Its"):
+            Guard(other, calibration=everything)
+    parts = {name: each for name, each in everything.setting.parts.items() if name != "made of"}
+    old = replace(everything, setting=replace(everything.setting, backend=json.dumps(parts)))
+    with Guard(pipe, calibration=old), pytest.warns(MemorizationWarning):
+        draw(pipe, PROMPTS)  # holds as before
+    with pytest.raises(CalibrationError, match=r"its hash is another one .*does not say which"):
+        Guard(trained, calibration=old)
+    with pytest.raises(CalibrationError, match="it is a StableDiffusionImg2ImgPipeline, calib"):
+        Guard(pictures, calibration=old)
 
 
 def test_a_calibration_that_the_trusted_key_signed(

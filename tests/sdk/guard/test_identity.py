@@ -112,7 +112,7 @@ CHANGES: list[tuple[Callable[[Any], None], str]] = [
     (through_data, "unet weights changed"),
     (trained, "unet weights changed"),
     (another_state, "unet weights changed"),
-    (lambda p: p.to(torch.bfloat16), "unet weights changed"),
+    (lambda p: p.to(torch.bfloat16), "unet dtype is bfloat16, was float32"),
     (another_encoder, "text_encoder weights changed"),
     (inverted, "text_encoder weights changed; tokenizer changed"),
     (inverted_anew, "text_encoder weights changed"),
@@ -189,7 +189,7 @@ def test_a_configuration_that_was_written_into(pipe: Any, calibration: Calibrati
 
 def test_weights_in_fewer_bits_are_another_state(pipe: Any, calibration: Calibration) -> None:
     apply_layerwise_casting(pipe.unet, torch.float8_e4m3fn, torch.float32)
-    with pytest.raises(CalibrationError, match="made on weights"):
+    with pytest.raises(CalibrationError, match="unet weights are others"):
         Guard(pipe, calibration=calibration)
     cast = guarded_at(pipe, 1e6)
     with Guard(pipe, calibration=cast):
