@@ -6,19 +6,24 @@ PROMPTS is a .txt, .jsonl, .csv or .parquet file. Without one, a hundred of the 
 captions are audited, of which it memorised forty.
 """
 
+import argparse
 import csv
-import sys
 import tempfile
 from pathlib import Path
 
 from mnemoscope import Detector, embedded
 from mnemoscope.audit import audit
 
-arguments = [Path(each) for each in sys.argv[1:]]
+parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+)
+parser.add_argument("prompts", type=Path, nargs="?")
+parser.add_argument("results", type=Path, nargs="?")
+told = parser.parse_args()
 with tempfile.TemporaryDirectory() as temporary:
-    prompts = arguments[0] if arguments else Path(temporary, "prompts.txt")
-    results = arguments[1] if len(arguments) > 1 else Path(temporary, "results.csv")
-    if not arguments:
+    prompts = told.prompts or Path(temporary, "prompts.txt")
+    results = told.results or Path(temporary, "results.csv")
+    if told.prompts is None:
         rows = embedded.read_prompts("memorized")[:40] + embedded.read_prompts("held_out")[:60]
         prompts.write_text("".join(f"{row.prompt}\n" for row in rows), "utf-8")
 

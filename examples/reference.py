@@ -1,11 +1,13 @@
 """The paper's metric on any diffusers Stable Diffusion, in PyTorch, step by step."""
 
-import sys
+import argparse
 
 from mnemoscope import embedded
 from mnemoscope_export import StableDiffusion, denoise, magnitude, noise_bank
 
-model = StableDiffusion.load(sys.argv[1] if len(sys.argv) > 1 else embedded.MODEL)
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("model", nargs="?", default=embedded.MODEL, help="directory; else the embedded")
+model = StableDiffusion.load(parser.parse_args().model)
 prompt = embedded.read_prompts("memorized")[0].prompt
 noises = noise_bank(2, model.latent_shape, seed=0)
 

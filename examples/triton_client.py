@@ -4,12 +4,19 @@ pip install 'tritonclient[http]'
 python triton_client.py localhost:8000 "a cat" "another prompt"
 """
 
+import argparse
 import sys
 
 import numpy as np
 import tritonclient.http as triton
 
-address, *prompts = sys.argv[1:]
+parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+)
+parser.add_argument("address", help="host:port")
+parser.add_argument("prompts", nargs="+")
+told = parser.parse_args()
+address, prompts = told.address, told.prompts
 asked = triton.InferInput("prompt", [len(prompts), 1], "BYTES")
 asked.set_data_from_numpy(np.array(prompts, object).reshape(-1, 1))  # [n, 1]: Triton needs both
 with triton.InferenceServerClient(address) as client:

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..calibration import Setting
 from ..prompts.printable import counted
 from .confirming.confirmation import Confirmation
+from .deciding import least
 
 __all__ = ["Audit"]
 
@@ -64,4 +65,11 @@ class Audit:
             f"{counted(self.groups, 'group')}, at a false-discovery rate of {self.fdr:.3g}"
         )
         unscreened = sum(self.errors.values())
-        return f"{text}; {counted(unscreened, 'row')} not screened" if unscreened else text
+        text += f"; {counted(unscreened, 'row')} not screened" if unscreened else ""
+        if self.flagged or self.limitation is None:
+            return text
+        fewest = least(self.distinct, self.benign, self.fdr, self.dependent)
+        return (
+            f"{text}. That clears none: with {counted(self.benign, 'benign prompt')} fewer than "
+            f"{fewest:,} memorised ones cannot be flagged among so many"
+        )

@@ -7,7 +7,9 @@ from mnemoscope_runtime.wording import counted
 from ..prompts.printable import percent, percent_within, printable
 from .calibration import Calibration
 
-__all__ = ["describe"]
+__all__ = ["describe", "doubt"]
+
+_HARDLY = 2  # times the promised rate
 
 
 def describe(calibration: Calibration) -> str:
@@ -36,3 +38,19 @@ def describe(calibration: Calibration) -> str:
             "with that confidence."
         )
     return printable(text)  # names come from a file
+
+
+def doubt(calibration: Calibration) -> str | None:
+    """What to look at where memorised prompts are hardly flagged more than benign ones; or None."""
+    found = calibration.tpr()
+    if found is None or found[0] > _HARDLY * calibration.fpr:
+        return None
+    many = counted(len(calibration.positives), "memorised prompt")
+    return printable(
+        f"{calibration.setting} flags {percent(found[0])} of {many}, and may flag "
+        f"{percent(calibration.fpr)} of benign ones: a prompt that it does not flag is not cleared "
+        "by that. Draw some of the memorised ones from several seeds (`mnemoscope generate "
+        "--images 4`) and see whether one picture comes back; check that they are written as in "
+        "training, and that no memorised prompts are among the benign; then try more --steps and "
+        "--noises, or another --detector."
+    )

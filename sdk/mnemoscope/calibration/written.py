@@ -24,6 +24,7 @@ __all__ = ["decode", "encode", "text_of"]
 
 _KIND, _SCHEMA = "mnemoscope-calibration", 4
 _OLDER = (2, 3)  # without digests; 2 knew no cascades
+_WROTE = "Name a file that `mnemoscope calibrate` or `calibrate_guard` wrote."
 
 
 class _Entry(msgspec.Struct, forbid_unknown_fields=True):
@@ -45,7 +46,10 @@ class _Older(msgspec.Struct, forbid_unknown_fields=True):
 
 def text_of(calibration: Calibration) -> bytes:
     """The bytes that say a calibration, however it was made or read."""
-    return msgspec.json.encode(asdict(calibration))
+    said = asdict(calibration)
+    if calibration.named_by == "text":
+        del said["named_by"]  # as earlier versions wrote it, and signed
+    return msgspec.json.encode(said)
 
 
 def encode(calibrations: tuple[Calibration, ...]) -> bytes:
@@ -67,6 +71,8 @@ def decode(text: bytes, origin: str, *, older: bool) -> tuple[Calibration, ...]:
         CalibrationError: it is no calibration, of another version, or not what was written.
     """
     try:
+        if _KIND.encode() not in text:  # prompts, or whatever else
+            raise CalibrationError(f"{origin} is no calibration, or the rest of one. {_WROTE}")
         head = strict_json.parse(text)
         schema = head.get("schema") if head.get("kind") == _KIND else None
         if schema == _SCHEMA:

@@ -82,8 +82,9 @@ def open_captioned(
         )
     if images is None:
         raise InputError(
-            f"{path} is a table. Say where its pictures are: --images COLUMN, or --images FOLDER "
-            'that the paths in its column "file_name" start from.'
+            f"{path} {'holds tables' if path.is_dir() else 'is a table'}. Say where the pictures "
+            'are: --images COLUMN, or --images FOLDER that the paths in the column "file_name" '
+            "start from. Captions alone are audited from one file: join those of several."
         )
     return _table(path, files, images, column, quotes)
 

@@ -13,6 +13,7 @@ from mnemoscope_runtime import InputError, Tokenizer
 
 from ..screening.weighting import weighting
 from ._options import gathers, say
+from ._texts import refuse_files
 
 if TYPE_CHECKING:
     from mnemoscope_export import LoadOptions
@@ -63,6 +64,11 @@ class Loading:
         """
         from mnemoscope_export import Embedding, LoadOptions, Lora
 
+        refuse_files(
+            [self.negative] if self.negative else (),
+            "Give the negative prompt in words (--negative).",
+            "put a space behind it",
+        )
         if self.negative and (pieces := weighting(self.negative)):
             say(f"{pieces[0]} in the negative prompt is read literally, as diffusers does.")
         return LoadOptions(

@@ -72,6 +72,7 @@ mnemoscope audit train.parquet --images image --model DIR --bundle my-bundle --o
 mnemoscope audit captions.parquet --bundle /shared/my-bundle --output results.parquet --ray auto
 {EXIT_CODES}"""
 _SEEDS = 4
+_SEVERAL = "of tar files, 'shards/{000..009}.tar' stands for several."
 
 
 @dataclass(frozen=True)
@@ -156,11 +157,12 @@ def _absolute(name: str | None) -> str | None:
 @takes_loading
 @takes_ray
 def command(
-    file: Annotated[
-        str,
+    files: Annotated[
+        list[str],
         typer.Argument(
+            metavar="FILE",
             help=".txt, .jsonl, .csv, .tsv or .parquet of prompts; or captioned pictures: a "
-            "folder, or tar files of WebDataset ({000..009}.tar)."
+            "folder, or tar files of WebDataset ({000..009}.tar).",
         ),
     ],
     output: Annotated[
@@ -238,11 +240,18 @@ def command(
 
     Needs the extra `calibrate`, for --report `plot`, for pictures `images` and `torch`.
     """
+    file = files[0]
+    if len(files) > 1:
+        raise InputError(
+            f"An audit judges one list, and {counted(len(files), 'file')} were given. Join them "
+            f"into one; {_SEVERAL}"
+        )
     if file == "-":
         raise InputError("An audit reads its prompts several times: save them to a file.")
     pictured = images is not None or has_pictures(file)
     if not has_pictures(file) and not Path(file).exists():
-        raise InputError(f"There is no file or folder {file}. Give one that there is.")
+        many = f" An audit reads one file: join several; {_SEVERAL}" if set("*?[") & {*file} else ""
+        raise InputError(f"There is no file or folder {file}. Give one that there is.{many}")
     if not pictured and (seeds or descriptor is not None):
         raise InputError(
             f"{file} has no pictures to confirm anything by. Say where they are (--images), or "

@@ -18,7 +18,7 @@ from ..calibration import CalibrationFile
 from ..calibration.cascade import First
 from ..calibration.choosing import Choice, choose
 from ..calibration.making import calibrate
-from ..calibration.wording import describe
+from ..calibration.wording import describe, doubt
 from ..detector import Detector
 from ..detectors import CHOICES
 from ..evaluate.summary import plot
@@ -184,6 +184,8 @@ def command(
     CalibrationFile.extend(target, found, trust=trust)
     for each in found:
         typer.echo(describe(each))
+        if (note := doubt(each)) is not None:
+            say(note)
     say_written(target)
     if target_tpr is not None:
         own = "" if bundle is None else f" --bundle {name_of(bundle)}"

@@ -61,6 +61,7 @@ from ._options import (
     takes_backend_options,
     verdict_code,
 )
+from ._texts import refuse_files
 from ._writers import opened
 
 __all__ = ["EPILOG", "command"]
@@ -162,6 +163,11 @@ def command(
     """
     if (prompt is None) == (file is None):
         raise InputError("Give one prompt to explain, or --file FILE (- for stdin).")
+    refuse_files(
+        [prompt] if prompt is not None else (),
+        "Give it with --file.",
+        "give it through a pipe: `echo TEXT | mnemoscope explain --file -`",
+    )
     check_columns(column, no_quotes, "--file", given=file is not None)
     chosen = output_format or _by_ending(output)
     if output is not None:

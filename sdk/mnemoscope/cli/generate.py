@@ -12,6 +12,7 @@ from ..drawing.sheets import ENDINGS, write_sheet
 from ..quiet import quiet_libraries
 from ._loading import LatentSizeOption, Loading, sides_of, takes_loading
 from ._options import require_place, stages
+from ._texts import refuse_files
 
 __all__ = ["command"]
 
@@ -49,6 +50,7 @@ def command(
 
     Needs the extra `torch`.
     """
+    refuse_files([prompt], "Give one prompt of it.", "put a space behind it")
     quiet_libraries()
     require_place(output, "--output", *ENDINGS)
     seeds = range(seed, seed + images)

@@ -52,6 +52,7 @@ from ._options import (
     stages,
     takes_backend_options,
 )
+from ._texts import refuse_files
 
 __all__ = ["EPILOG", "command"]
 
@@ -190,6 +191,11 @@ def command(
         raise InputError("Give a PROMPT to draw, or --compare; one of them.")
     if prompt is not None and not prompt.strip():
         raise InputError("The prompt is empty, so there is nothing to mitigate. Give one.")
+    refuse_files(
+        [prompt] if prompt is not None else (),
+        "Give one prompt of it, or --compare with --file.",
+        "put a space behind it",
+    )
     if not compare and (file is not None or limit is not None):
         raise InputError("--file and --limit belong to --compare. Leave them out, or add it.")
 

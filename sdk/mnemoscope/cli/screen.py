@@ -49,6 +49,7 @@ from ._options import (
     verdict_code,
 )
 from ._rows import screen_rows
+from ._texts import refuse_files
 from ._writers import Format, opened, printable, writer
 
 __all__ = ["EPILOG", "command"]
@@ -111,6 +112,11 @@ def command(
         raise InputError("Give either prompts or --file, not both.")
     if file is not None and output is not None:
         _check_different(Path(file), output)
+    refuse_files(
+        prompts or (),
+        "Give it with --file.",
+        "give it through a pipe: `echo TEXT | mnemoscope screen --file -`",
+    )
     check_columns(column, no_quotes, "--file", given=file is not None)
     if output is not None and output_format is None:
         _by_ending(output)

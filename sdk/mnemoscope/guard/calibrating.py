@@ -16,6 +16,7 @@ from mnemoscope_runtime.options import check_options
 from ..calibration import Calibration, Setting, digest, name_of
 from ..calibration.conformal import allowed_above
 from ..calibration.making import Progress, check_texts, distinct
+from ..calibration.wording import doubt
 from ..prompts.printable import counted
 from .access import Access
 from .conditioning import Baseline
@@ -98,7 +99,7 @@ def calibrate_guard(
         **call,
     )
     scores = [score for each in measured for score in each.scores]
-    return Calibration.of(
+    found = Calibration.of(
         setting,
         dict(zip(map(name_of, read(benign)), scores[: len(benign)], strict=True)),
         positives=scores[len(benign) :],
@@ -106,6 +107,9 @@ def calibrate_guard(
         delta=delta,
         named_by="tokens",
     )
+    if (note := doubt(found)) is not None:
+        tell(note)
+    return found
 
 
 def measure(

@@ -137,3 +137,14 @@ def test_plots_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(BackendUnavailable, match=r"'\.\[plot\]"):
         figures.blank()
+
+
+def test_what_could_not_be_flagged_is_not_cleared() -> None:
+    """9 prompts and 99 benign ones at 5 %: 9 / (.05 * 100) = 1.8, so flags come two at a time."""
+    clean = replace(FOUND, flagged=0, groups=0, errors={})
+    assert clean.verdict.endswith(
+        "rate of 0.05. That clears none: with 99 benign prompts fewer than 2 memorised ones cannot "
+        "be flagged among so many"
+    )
+    assert replace(clean, limitation=None).verdict.endswith("rate of 0.05")
+    assert "clears none" not in FOUND.verdict

@@ -182,8 +182,28 @@ def test_reading_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"\xff\xfe{}", b"\0", b'{"kind": ' + b"[" * 100_000],
-    ids=["empty", "cut", "list", "utf16", "nul", "nested"],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff\xfe{}",
+        b"\0",
+        b"prompt\na cat\n",
+        b'{"prompt": "a"}\n{"prompt": "b"}',
+    ],
+    ids=["empty", "cut", "list", "utf16", "nul", "csv", "jsonl"],
+)
+def test_a_file_of_something_else(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "p.csv"
+    path.write_bytes(content)
+    with pytest.raises(CalibrationError, match=r"is no calibration, .* Name a file that"):
+        CalibrationFile.read(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b'"mnemoscope-calibration"', b'{"kind": "mnemoscope-calibration", "x": ' + b"[" * 100_000],
+    ids=["text", "nested"],
 )
 def test_a_damaged_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "calibration.json"
@@ -195,8 +215,8 @@ def test_a_damaged_file(tmp_path: Path, content: bytes) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "something-else"}, "no calibration of this version"),
-        ({"kind": None}, "no calibration of this version"),
+        ({"kind": "something-else"}, "no calibration, or the rest of one"),
+        ({"kind": None}, "no calibration, or the rest of one"),
         ({"schema": 1}, "no calibration of this version"),
         ({"schema": "4"}, "no calibration of this version"),
         ({"schema": 4.0}, "damaged"),

@@ -54,7 +54,9 @@ def test_images_of_a_table(tmp_path: Path, folder: Path, monkeypatch: pytest.Mon
     assert open_captioned(path, images="pictures") == PathTable(
         path, (path,), "file_name", Path("pictures")
     )
-    with pytest.raises(InputError, match=r"is a table\. Say where its pictures are"):
+    with pytest.raises(
+        InputError, match=r"is a table\. Say where the pictures are: .* Captions alone are"
+    ):
         open_captioned(path)
     with pytest.raises(InputError, match=r"neither a folder nor a column .*'image'"):
         open_captioned(path, images="img")

@@ -175,6 +175,12 @@ def test_errors(run: Run, place: Place, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_one_file_is_audited(run: Run, tmp_path: Path) -> None:
+    out = ("--output", tmp_path / "r.csv")
+    failed(run("audit", "a.csv", "b.csv", *out), 2, "2 files were given. Join them", "{000..009}")
+    failed(run("audit", tmp_path / "*.csv", *out), 2, "no file or folder", "join several")
+
+
 def test_a_folder_that_is_not_there(run: Run, place: Place, tmp_path: Path) -> None:
     args = ["--calibration", place.calibration, "--noises", 1, "-o", tmp_path / "no" / "r.csv"]
     result = run("audit", place.prompts, *args)

@@ -95,7 +95,7 @@ def test_what_is_left_out_is_said(run: Run, bundle_dir: Path, benign: Path, tmp_
     args = ("--positives", positives, "-o", tmp_path / "c.json", *PROMISE)
     result = run("calibrate", bundle_dir, "--benign", benign, *args)
     assert result.code == 0
-    assert "note: Each benign prompt counts once: 1 repetition left out" in result.err
+    assert "note: Each benign prompt counts once: 1 prompt left out, to the" in result.err
     assert "note: Left out of the benign: 1 prompt among the memorised ones" in result.err
     assert "drawn like these 59" in result.out
 

@@ -267,3 +267,6 @@ def test_weights_that_are_read_literally_are_announced(run: Run) -> None:
     assert first["notes"][0].startswith("(tokyo tower:1.3) was read literally.")
     assert second["notes"] == []
     assert "note: 'a (tokyo tower:1.3) at night': (tokyo tower:1.3) was read literally." in done.err
+    done = run("screen", "a (tokyo tower:1.3) at night", "a {red|blue} cat", "a cat")
+    assert "note: 2 of the prompts hold signs that were read literally" in done.err
+    assert "The first, 'a (tokyo tower:1.3) at night': (tokyo tower:1.3) was read" in done.err

@@ -148,6 +148,8 @@ class Confirmation:
         if drawn < hits and self.share is not None:
             found.append(f"Of all flagged, {_percent(self.share)} would be confirmed.")
         (others,) = self.others
+        if not others.size:
+            return found
         counts = self.counts(flagged=False)
         text = (
             f"{others.drawn:,} of {counted(others.size, 'caption')} that "

@@ -68,4 +68,7 @@ def test_nothing_found_or_drawn() -> None:
     assert f"No miss was seen; there are at most {high} (95 %)." in unseen.sentences()[1]
     empty = confirmation("", "", "", (0, 0))
     assert empty.share is None
-    assert len(empty.sentences()) == 2
+    assert len(empty.sentences()) == 1
+    all_flagged = confirmation("c", "", "", (0, 0)).sentences()
+    assert len(all_flagged) == 1
+    assert "1 confirmed" in all_flagged[0]
