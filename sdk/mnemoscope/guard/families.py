@@ -15,7 +15,7 @@ from mnemoscope_runtime.units import Unit
 from .baselines import Encode, of_flux, of_masked, of_qwen, of_sd3, of_stable_diffusion
 from .conditioning import EMBEDS, MASK, POOLED, QWEN_MASK, XL_POOLED, Arguments, Told
 
-__all__ = ["FAMILIES", "MODULAR", "Family", "family_of"]
+__all__ = ["FAMILIES", "MODULAR", "Family", "family_of", "is_known"]
 
 
 @dataclass(frozen=True)
@@ -186,6 +186,11 @@ FAMILIES: Mapping[str, Family] = {
 """By the name of a pipeline's class."""
 
 
+def is_known(kind: type) -> bool:
+    """Whether a class of pipelines is in the table: diffusers' own, not another one of its name."""
+    return kind.__name__ in FAMILIES and kind.__module__.startswith("diffusers.")
+
+
 def family_of(pipe: Any) -> Family | None:
     """The family of a pipeline; None of one that a guard does not know."""
-    return FAMILIES.get(type(pipe).__name__)
+    return FAMILIES[type(pipe).__name__] if is_known(type(pipe)) else None

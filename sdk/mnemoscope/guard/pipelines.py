@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from mnemoscope_runtime.errors import InputError
 
 from .access import Access
-from .families import FAMILIES, MODULAR, family_of
+from .families import FAMILIES, MODULAR, family_of, is_known
 from .interposing import Interposed
 from .modular import Modular
 from .standard import Apart, Together
@@ -25,6 +26,28 @@ class Guarded(Interposed):
     """
 
     guarded: Callable[[], Any]
+
+    def __copy__(self) -> Any:
+        found = object.__new__(type(self))
+        vars(found).update(vars(self))
+        return found
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        memo[id(self)] = found = object.__new__(type(self))
+        vars(found).update(copy.deepcopy(vars(self), memo))
+        return found
+
+    def __reduce_ex__(self, _: object) -> Any:
+        """What pickles a pipeline.
+
+        Raises:
+            InputError: always; and what to do.
+        """
+        raise InputError(
+            "A guarded pipeline cannot be pickled: its guard is of this process. Pickle it before "
+            "it is guarded or after `detach`, and guard it where it is read; for another thread "
+            "make one with `mnemoscope.guard.replicate(pipe)`."
+        )
 
 
 def guarded(
@@ -60,10 +83,19 @@ def _copied(pipe: Any) -> InputError:
     )
 
 
-def _unknown(name: str) -> InputError:
-    """What to say of a pipeline that a guard does not know, by the name of its class."""
-    alike = [each for each in FAMILIES if name.startswith(each.removesuffix("Pipeline"))]
+def _unknown(kind: type) -> InputError:
+    """What to say of a pipeline that a guard does not know, by its class."""
+    name = kind.__name__
+    bases = [each.__name__ for each in kind.__mro__ if is_known(each)]
+    if bases and (base := bases[0]) != MODULAR:
+        return InputError(
+            f"A guard cannot watch {kind.__module__}.{name}: it is a {base} with something of its "
+            f"own, of which a guard does not know what it does. `diffusers.{base}"
+            "(**pipe.components)` draws with the same parts, and can be guarded. Or screen prompts "
+            "before they are drawn, with `Detector`."
+        )
     advice = "Screen prompts before they are drawn, with `Detector`"
+    alike = [each for each in FAMILIES if name.startswith(each.removesuffix("Pipeline"))]
     if alike and "Modular" not in name:
         nearest = max(alike, key=len)  # StableDiffusion3Pipeline, not StableDiffusionPipeline
         advice += (
@@ -86,7 +118,7 @@ def accessed(pipe: Any) -> Access:
     name = type(pipe).__name__
     family = family_of(pipe)
     if family is None:
-        raise _unknown(name)
+        raise _unknown(type(pipe))
     if family.of(pipe) is None:
         raise InputError(f"This pipeline has no {family.network} yet. Load its components first.")
     if all(getattr(pipe, part, None) is None for part in ("text_encoder", "text_encoder_2")):

@@ -14,6 +14,7 @@ from diffusers import (
     StableDiffusion3Img2ImgPipeline,
     StableDiffusion3Pipeline,
     StableDiffusionImg2ImgPipeline,
+    StableDiffusionPipeline,
 )
 from guard_support import PROMPTS, draw, everything, guarded_at, pipe, plain, same
 from pipelines import build_pipeline, build_sd3
@@ -61,6 +62,17 @@ def test_what_is_advised_of_a_pipeline_of_pictures_can_be_guarded() -> None:
         Guard(pictures)
     assert "StableDiffusion3Pipeline draws of the same parts (`from_pipe`)" in str(refused.value)
     Guard(StableDiffusion3Pipeline.from_pipe(pictures)).detach()
+
+
+def test_a_class_of_ones_own_is_told_which_of_diffusers_to_take(pipe: Any) -> None:
+    """Also one of the same name, which may draw otherwise."""
+    for name in ("Mine", "StableDiffusionPipeline"):
+        kind = type(name, (StableDiffusionPipeline,), {"__module__": "elsewhere"})
+        with pytest.raises(
+            InputError, match=rf"cannot watch elsewhere\.{name}: it is a"
+        ) as refused:
+            Guard(kind(**pipe.components, requires_safety_checker=False))
+        assert "`diffusers.StableDiffusionPipeline(**pipe.components)`" in str(refused.value)
 
 
 def test_construction_errors(pipe: Any, everything: Any, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import pickle
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -162,6 +163,9 @@ def test_the_class_of_a_guarded_pipeline_guards_no_other(pipe: Any) -> None:
                 draw(other, PROMPTS)
             with pytest.raises(InputError, match="copy of a guarded one"):
                 Guard(other)
+        for each in (pipe, others[1]):
+            with pytest.raises(InputError, match=r"cannot be pickled: .* after `detach`"):
+                pickle.dumps(each)
         made = StableDiffusionImg2ImgPipeline.from_pipe(pipe)
         assert type(made) is StableDiffusionImg2ImgPipeline
 
