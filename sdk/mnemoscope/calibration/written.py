@@ -20,11 +20,11 @@ from mnemoscope_runtime.errors import CalibrationError
 
 from .calibration import AGAIN, Calibration
 
-__all__ = ["decode", "encode", "text_of"]
+__all__ = ["WROTE", "decode", "encode", "text_of"]
 
 _KIND, _SCHEMA = "mnemoscope-calibration", 4
 _OLDER = (2, 3)  # without digests; 2 knew no cascades
-_WROTE = "Name a file that `mnemoscope calibrate` or `calibrate_guard` wrote."
+WROTE = "Name a file that `mnemoscope calibrate` or `calibrate_guard` wrote."
 
 
 class _Entry(msgspec.Struct, forbid_unknown_fields=True):
@@ -72,7 +72,7 @@ def decode(text: bytes, origin: str, *, older: bool) -> tuple[Calibration, ...]:
     """
     try:
         if _KIND.encode() not in text:  # prompts, or whatever else
-            raise CalibrationError(f"{origin} is no calibration, or the rest of one. {_WROTE}")
+            raise CalibrationError(f"{origin} is no calibration, or the rest of one. {WROTE}")
         head = strict_json.parse(text)
         schema = head.get("schema") if head.get("kind") == _KIND else None
         if schema == _SCHEMA:

@@ -11,6 +11,7 @@ from typing import Any
 from mnemoscope_runtime.errors import CalibrationError, InputError
 
 from ..calibration import AGAIN, Calibration, CalibrationFile, Setting, digest
+from ..calibration.written import WROTE
 from ..prompts.printable import counted
 from .identity import Identity
 from .other_model import why, written
@@ -160,7 +161,7 @@ def _read(path: Path, trust: str | Path | None) -> CalibrationFile:
     try:
         return CalibrationFile.read(path, trust=trust)
     except CalibrationError as error:
-        reason = str(error).removesuffix(AGAIN).rstrip()
+        reason = str(error).removesuffix(AGAIN).removesuffix(WROTE).rstrip()
         raise CalibrationError(f"{reason} {_MAKES}") from None
 
 

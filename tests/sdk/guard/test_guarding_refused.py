@@ -189,7 +189,7 @@ def test_calibrations_that_cannot_be_read(pipe: Any, tmp_path: Path) -> None:
     missing = tmp_path / "none.json"
     for path, message in (
         (missing, "none.json does not exist"),
-        (damaged, "is damaged"),
+        (damaged, "is no calibration, or the rest of one"),
         (tmp_path, "is no file"),
     ):
         with pytest.raises(CalibrationError, match=f"{message}.*calibrate_guard") as caught:
