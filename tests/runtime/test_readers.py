@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,7 @@ def test_prompts_are_told_apart_as_transformers_tells_them(
     assert 1 < len(set(found)) < len(texts)
     first = [text for k, text in enumerate(texts) if wanted.index(wanted[k]) == k]
     assert some.distinct(texts) == first
+    assert pickle.loads(pickle.dumps(some)).digests(texts) == found  # as a cluster's driver has it
 
 
 def test_ids_are_taken_as_texts_are(ours: Tokenizer) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from ..screening.weighting import weighting
 __all__ = ["Source", "require_file"]
 
 _EMPTY = "empty: there is nothing to compare with the empty prompt"
+_REFUSED = "refused by the tokenizer: `screen` says why"
 _BATCH = 1024  # rows that are tokenized at a time
 
 
@@ -212,23 +213,37 @@ class _Seen:
         return np.frombuffer(bytes(self._marks), np.bool_).reshape(-1, 3)
 
     def _tell_apart(self) -> None:
-        texts = [row for row in self._waiting if isinstance(row, str)]
-        tokens = self._tokenizer.encode(texts) if texts else None
-        told = iter(() if tokens is None else zip(tokens.digests(), tokens.truncated, strict=True))
+        told = iter(self._told([row for row in self._waiting if isinstance(row, str)]))
         for row in self._waiting:
-            if isinstance(row, Broken):  # what is broken is no repetition of anything
-                reason, marks = row.reason, (False, False, False)
-                read = hashlib.sha256(b"%d" % self._count).digest()
-            else:
-                read, cut = next(told)
-                reason = "" if row.strip() and read != self._empty else _EMPTY
-                name = digest(row) if self._by_text else name_of(read)
-                marks = cut, bool(weighting(row)), name in self._known
+            reason, marks = row.reason if isinstance(row, Broken) else "", (False, False, False)
+            read = hashlib.sha256(b"%d" % self._count).digest()  # of what is broken: no repetition
+            if isinstance(row, str):
+                found = next(told)
+                if found is None:
+                    reason = _REFUSED
+                elif not row.strip() or found[0] == self._empty:
+                    reason = _EMPTY
+                else:
+                    read, cut = found
+                    name = digest(row) if self._by_text else name_of(read)
+                    marks = cut, bool(weighting(row)), name in self._known
             self._digests += read[:16]
             self._codes.append(self.reasons.setdefault(reason, len(self.reasons)))
             self._marks += bytes(marks)
             self._count += 1
         self._waiting.clear()
+
+    def _told(self, texts: Sequence[str]) -> list[tuple[bytes, bool] | None]:
+        """What tells each apart, and whether it is cut; None of what the tokenizer refuses."""
+        if not texts:
+            return []
+        try:
+            tokens = self._tokenizer.encode(texts)
+        except InputError:
+            return (
+                [None] if len(texts) == 1 else [found for t in texts for found in self._told([t])]
+            )
+        return [*zip(tokens.digests(), tokens.truncated, strict=True)]
 
 
 def _rows(

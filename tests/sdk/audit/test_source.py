@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 from audit_support import TOKENIZER, text
+from qwen_tokenizers import qwen_tokenizer
 
 from mnemoscope import InputError
 from mnemoscope.audit.source import Source
-from mnemoscope_runtime.tokenizer import LONGEST_PROMPT
+from mnemoscope_runtime.qwen_tokenizer import QwenTokenizer
+from mnemoscope_runtime.tokenizer import LONGEST_PROMPT, Tokenizer
 
 
 def test_each_prompt_is_chosen_where_it_stands_first(tmp_path: Path) -> None:
@@ -39,6 +41,20 @@ def test_what_cannot_be_screened_has_a_reason_and_no_place(tmp_path: Path) -> No
     assert source.place.tolist() == [0, -1, -1, -1, 1, -1]
     assert list(source.prompts()) == ["a", longest]
     assert list(source.errors.values()) == [3, 1]
+
+
+def test_what_the_tokenizer_refuses_stops_nothing(tmp_path: Path) -> None:
+    """Prompts that end in what stands for no token, in a template: Qwen's cannot be told apart."""
+    definition, pad = qwen_tokenizer().backend_tokenizer.to_str().encode(), "<|endoftext|>"
+    reader = QwenTokenizer(
+        definition, length=24, pad_token=pad, template="user {}\n", dropped=1, origin="it"
+    )
+    texts = ["a cat", pad * 40, "a dog", "a cat "]
+    with pytest.raises(InputError, match="Prompt 1 ends"):
+        reader.encode(texts)
+    source = Source.scan(text(tmp_path / "p.jsonl", texts), Tokenizer([reader]))
+    assert source.place.tolist() == [0, -1, 1, 2]  # which keeps spaces
+    assert list(source.errors) == ["refused by the tokenizer: `screen` says why"]
 
 
 def broken(tmp_path: Path, name: str, content: bytes) -> list[str]:
