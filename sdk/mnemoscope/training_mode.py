@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
@@ -55,12 +56,11 @@ def _used(layer: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
             yield from _used(child, where)
 
 
-def _active(layer: nn.Module) -> set[str] | None:
+def _active(layer: Any) -> set[str] | None:
     """Adapters of a layer of peft that it computes; None of other layers."""
-    if not hasattr(layer, "active_adapters"):
+    if not (type(layer).__module__.startswith("peft.tuners.") and hasattr(layer, "base_layer")):
         return None
-    idle = layer.disable_adapters or layer.merged
-    return set() if idle else set(layer.active_adapters)  # type: ignore[arg-type]
+    return set() if layer.disable_adapters or layer.merged else set(layer.active_adapters)
 
 
 def _number(value: object) -> float:
