@@ -150,4 +150,5 @@ def _told(each: Calibration) -> dict[str, Any]:
         "tpr": None if tpr is None else dict(zip(("value", "low", "high"), tpr, strict=True)),
         "carried_from": None if each.carried is None else each.carried.backend,
         "among": each.among,
+        "named_by": each.named_by,
     }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnemoscope_runtime import InputError
+from mnemoscope_runtime import Bundle, InputError, tokenizer_of
 from mnemoscope_runtime.errors import MnemoscopeError
 
 from .. import embedded
@@ -15,6 +15,7 @@ from ..embedded import SHIPPED
 from ..prompts.printable import counted
 from ..shipped import model_at
 from ._comparison import LEARNT_ON
+from ._options import say
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,6 +33,7 @@ __all__ = [
     "memorised_those",
     "on_what_is_usual",
     "references_of",
+    "told_apart",
 ]
 
 AUTO = "auto"
@@ -49,6 +51,19 @@ def check_family(kit: Kit, names: Sequence[str]) -> None:
     for name in names:
         if name in _OF_FAMILIES:
             kit.make(name).plan(kit.painter.task(["a cat"], [0], kit.sampling))
+
+
+def told_apart(prompts: list[str], bundle: Bundle | None) -> list[str]:
+    """Each prompt once, as a bundle's tokenizers tell them apart; without one, as they are."""
+    if bundle is None:
+        return prompts
+    kept = tokenizer_of(bundle).distinct(prompts)
+    if left_out := len(prompts) - len(kept):
+        say(
+            f"{counted(left_out, 'prompt')} left out, to the model the same as "
+            f"{'another' if left_out == 1 else 'others'}."
+        )
+    return kept
 
 
 def descriptor_for(

@@ -37,6 +37,7 @@ from ._mitigating import (
     memorised_those,
     on_what_is_usual,
     references_of,
+    told_apart,
 )
 from ._options import (
     BackendOption,
@@ -251,8 +252,8 @@ def command(
     yardstick = Yardstick() if opened is None else Yardstick.of(known, opened, sampling)
     sides = _sides(opened, latent_size)
     read = partial(prompts_of, column=column, quotes=not no_quotes)
-    others = read(benign) if benign is not None else []
-    memorized = read(file) if file is not None else None
+    others = told_apart(read(benign), opened) if benign is not None else []
+    memorized = told_apart(read(file), opened) if file is not None else None
     if path is not None and is_shipped(path) and benign is None:
         others = [row.prompt for row in embedded.read_prompts("calibration")[:LEARNT_ON]]
     with ExitStack() as stack:

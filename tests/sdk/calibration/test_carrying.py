@@ -108,8 +108,12 @@ def test_prompts_tell_what_probes_do_not() -> None:
     options: dict[str, Any] = {"source": "onnxruntime", "options": ONE, "tell": lambda _: None}
     magnitude = CalibrationFile(MEASURED.calibrations[:1])
     assert find_statistic(magnitude.calibrations[0].setting.detector).name == "magnitude"
-    probes = [max(p.magnitudes) for p in Bundle.open(embedded.BUNDLE).manifest.probes]
-    backend = Off(1e-3, above=max(probes))
+    probes = Bundle.open(embedded.BUNDLE).manifest.probes
+    spelt = [f" {probe.prompt.upper()}" for probe in probes]  # to CLIP the same
+    [found] = carry(magnitude, embedded.BUNDLE, target=Off(0.0), prompts=spelt, **options)
+    assert found.carried is not None
+    assert found.carried.prompts == len(probes)
+    backend = Off(1e-3, above=max(max(probe.magnitudes) for probe in probes))
     assert carry(magnitude, embedded.BUNDLE, target=backend, **options)
     with pytest.raises(CalibrationError, match="can be carried"):
         carry(magnitude, embedded.BUNDLE, target=backend, prompts=PROMPTS, **options)
