@@ -26,7 +26,7 @@ SET = {
     "c": ("own way", "blue"),
     "d": ("quiet", "yellow"),
     "e": ("missed", "cyan"),
-    "f": ("recited", "white"),  # the same caption with another picture
+    "f": ("Recited", "white"),  # to the model the same caption, with another picture
 }
 PAINTS = {
     "recited": ["grey", "red"],
