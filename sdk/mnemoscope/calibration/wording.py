@@ -51,6 +51,6 @@ def doubt(calibration: Calibration) -> str | None:
         f"{percent(calibration.fpr)} of benign ones: a prompt that it does not flag is not cleared "
         "by that. Draw some of the memorised ones from several seeds (`mnemoscope generate "
         "--images 4`) and see whether one picture comes back; check that they are written as in "
-        "training, and that no memorised prompts are among the benign; then try more --steps and "
-        "--noises, or another --detector."
+        "training, and that no memorised prompts are among the benign; then try more steps or "
+        "noises, or another detector."
     )

@@ -12,6 +12,8 @@ from .networks import tokenizers
 
 __all__ = ["digests"]
 
+_LONGEST = 10**6  # ids
+
 
 def digests(pipe: Any, told: Arguments, prompts: Sequence[str], *, whole: bool) -> list[bytes]:
     """sha256 of what a pipeline's tokenizers make of each prompt.
@@ -27,11 +29,12 @@ def digests(pipe: Any, told: Arguments, prompts: Sequence[str], *, whole: bool) 
         return []
     if (cleaned := getattr(pipe, "_text_preprocessing", None)) is not None:  # PixArt's and Sana's
         texts = cleaned(texts, clean_caption=told.get("clean_caption", False))
-    read = []
+    read: list[list[Any]] = []
     for tokenizer in tokenizers(pipe).values():
-        longest = tokenizer.model_max_length
+        longest = tokenizer.model_max_length  # 10^30 where it has no limit
         if "CLIP" not in type(tokenizer).__name__:  # CLIP reads 77, whatever a call asks for
             longest = told.get("max_sequence_length") or longest
-        options = {"truncation": not whole, **({} if whole else {"max_length": longest})}
-        read.append(tokenizer(texts, return_attention_mask=False, **options)["input_ids"])
-    return [hashlib.sha256(json.dumps(row).encode()).digest() for row in zip(*read, strict=True)]
+        cut = {} if whole or longest > _LONGEST else {"truncation": True, "max_length": longest}
+        read.append(tokenizer(texts, return_attention_mask=False, **cut)["input_ids"])
+    rows = zip(*(read or [texts]), strict=True)  # one without tokenizers is given embeddings
+    return [hashlib.sha256(json.dumps(row).encode()).digest() for row in rows]

@@ -93,6 +93,15 @@ def test_t5_reads_as_much_as_a_call_asks_for() -> None:
         assert [found.index(each) for each in found] == expected
 
 
+def test_a_pipeline_without_tokenizers_or_without_a_limit() -> None:
+    texts = ["a cat", "A cat", "a cat", "word " * 600]
+    endless = t5_tokenizer()
+    endless.model_max_length = int(1e30)
+    for each in (SimpleNamespace(), SimpleNamespace(tokenizer=endless)):
+        found = digests(each, {}, texts, whole=False)
+        assert [found.index(read) for read in found] == [0, 1, 0, 3]
+
+
 def test_only_the_steps_that_are_looked_at_are_drawn(pipe: Any) -> None:
     with counted() as calls:
         found = calibrate_guard(pipe, BENIGN, positives=["a dog"], batch=7, steps=2, **OPTIONS)
