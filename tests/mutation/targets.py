@@ -174,6 +174,20 @@ TARGETS = {
             "there are as many of both",
         ),
     ),
+    "mnemoscope.training_mode": Target(
+        ("sdk/test_training_mode.py", "sdk/training/test_filtering.py")
+    ),
+    "mnemoscope.training.dropped": Target(
+        ("sdk/training/test_dropped.py", "sdk/training/test_filtering.py"),
+        {
+            "module: 0.0001 => 0.0002": "where rounding ends and another precision begins",
+            "is_dropped: away(embeds, empty) <= _ALIKE => away(embeds, empty) < _ALIKE": "a tie",
+        },
+    ),
+    "mnemoscope.guard.callbacks": Target(("sdk/guard/test_callbacks.py",)),
+    "mnemoscope.guard.other_model": Target(
+        ("sdk/guard/test_other_model.py", "sdk/guard/test_guarding_refused.py")
+    ),
     "mnemoscope.guard.units": Target(
         ("sdk/guard/test_units.py",),
         dict.fromkeys(

@@ -90,7 +90,7 @@ def _same(name: str, was: Tensor, now: Any) -> bool:
     """Whether a tensor is the same; but for latents also those rows of it that are the prompts'."""
     if not isinstance(now, Tensor) or (now.dtype, now.device) != (was.dtype, was.device):
         return False
-    if name != _LATENTS and now.ndim and 0 < len(now) < len(was):  # guidance was dropped
+    if name != _LATENTS and now.ndim and len(now) < len(was):  # guidance was dropped
         was = was[-len(now) :]
     return now.shape == was.shape and torch.allclose(now, was, rtol=0, atol=0, equal_nan=True)
 

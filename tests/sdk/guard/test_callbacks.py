@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +16,8 @@ from PIL import Image
 
 from mnemoscope import InputError
 from mnemoscope.guard import Guard, calibrate_guard
+from mnemoscope.guard.callbacks import overseen
+from mnemoscope.guard.refusing import outside
 
 pytestmark = pytest.mark.slow
 
@@ -146,3 +150,35 @@ def test_a_masked_picture_is_blended_by_the_pipeline_alone(pipe: Any) -> None:
         for callback, told in ((uncover, asking), (unasked, {})):
             with pytest.raises(InputError, match="changed its mask after step 0"):
                 paint(callback_on_step_end=callback, **told)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "refused"),
+    [
+        ("add_time_ids", lambda ids: ids[-1:], False),  # guidance was dropped
+        ("add_time_ids", lambda ids: ids[:1], True),
+        ("add_time_ids", lambda ids: ids[:0], True),
+        ("add_time_ids", lambda ids: ids[0, 0], True),
+        ("add_time_ids", lambda _: None, True),
+        ("latents", lambda latents: latents[-1:], True),  # a picture would be missing
+        ("latents", lambda latents: latents.clone(), False),
+        ("prompt_embeds", lambda embeds: embeds * 2, False),  # compared where the network is told
+        ("mask", lambda _: torch.zeros(1), False),  # there was none
+    ],
+)
+def test_what_the_pipeline_goes_on_with(
+    name: str, change: Callable[[torch.Tensor], object], refused: bool
+) -> None:
+    pipe = SimpleNamespace(scheduler=SimpleNamespace(), _callback_tensor_inputs=[])
+    has = {
+        "add_time_ids": torch.tensor([[1.0, 2.0], [3.0, torch.nan]]),
+        "latents": torch.ones(2, 4, 8, 8),
+        "prompt_embeds": torch.ones(2, 3, 4),
+        "mask": None,
+    }
+    told = {
+        "callback_on_step_end": lambda *_: {name: change(has[name])},
+        "callback_on_step_end_tensor_inputs": [name],
+    }
+    with pytest.raises(InputError, match=name) if refused else nullcontext(), outside():
+        overseen(pipe, told)["callback_on_step_end"](pipe, 0, 0, has)
