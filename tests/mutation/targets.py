@@ -184,7 +184,14 @@ TARGETS = {
             "is_dropped: away(embeds, empty) <= _ALIKE => away(embeds, empty) < _ALIKE": "a tie",
         },
     ),
-    "mnemoscope.guard.callbacks": Target(("sdk/guard/test_callbacks.py",)),
+    "mnemoscope.guard.callbacks": Target(
+        ("sdk/guard/test_callbacks.py",),
+        {
+            "_same: return False => return None": "neither is true",
+            "_same: len(now) < len(was) => len(now) <= len(was)": "the last rows of all are all",
+            "_methods: 0 => 1": "neither can be called",
+        },
+    ),
     "mnemoscope.guard.other_model": Target(
         ("sdk/guard/test_other_model.py", "sdk/guard/test_guarding_refused.py")
     ),

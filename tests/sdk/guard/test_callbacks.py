@@ -171,7 +171,7 @@ def test_what_the_pipeline_goes_on_with(
 ) -> None:
     pipe = SimpleNamespace(scheduler=SimpleNamespace(), _callback_tensor_inputs=[])
     has = {
-        "add_time_ids": torch.tensor([[1.0, 2.0], [3.0, torch.nan]]),
+        "add_time_ids": torch.tensor([[1.0, 2.0]] * 3 + [[3.0, torch.nan]]),
         "latents": torch.ones(2, 4, 8, 8),
         "prompt_embeds": torch.ones(2, 3, 4),
         "mask": None,
