@@ -24,8 +24,14 @@ _REMEDY = (
 
 
 @contextmanager
-def comparable(network: Callable[..., Any], device: torch.device) -> Iterator[None]:
+def comparable(network: Callable[..., Any], device: torch.device, *, draws: bool) -> Iterator[None]:
     """Around a pass of a network: it has to compute what it computed with the caption.
+
+    Args:
+        network: What computes.
+        device: Where.
+        draws: Whether to look for random numbers that it draws: not in every pass, since other
+            threads of a loop may draw some meanwhile.
 
     Raises:
         InputError: a layer computes otherwise in training mode, or, which is seen also of what is
@@ -34,9 +40,11 @@ def comparable(network: Callable[..., Any], device: torch.device) -> Iterator[No
     if isinstance(network, nn.Module):
         for path, what in differing(network):
             raise InputError(f"The network's {path} {what} in training mode, so that {_REMEDY}")
-    before = _generators(device)
+    before = _generators(device) if draws else []
     yield
-    if any(not torch.equal(a, b) for a, b in zip(before, _generators(device), strict=True)):
+    if draws and any(
+        not torch.equal(a, b) for a, b in zip(before, _generators(device), strict=True)
+    ):
         raise InputError(f"The network draws random numbers, as dropout does, so that {_REMEDY}")
 
 

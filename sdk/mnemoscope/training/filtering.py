@@ -110,7 +110,7 @@ class MemorizationFilter:
             )
         self._scheduler = scheduler
         self._empty = empty.detach()
-        self._told = False
+        self._told = self._draws_none = False
         self._tally = Tally()
         self._windows = (
             Windows(self.threshold, scheduler.config.num_train_timesteps)
@@ -155,8 +155,9 @@ class MemorizationFilter:
         empty = self._empty.to(embeds)
         dropped = is_dropped(embeds, empty)
         self._tell_of_precision(embeds[dropped], empty)
-        with comparable(unet, noisy.device):
+        with comparable(unet, noisy.device, draws=not self._draws_none):
             output = unet(noisy, timesteps, empty.expand_as(embeds))
+        self._draws_none = True
         uncond = output if isinstance(output, Tensor) else getattr(output, "sample", None)
         if not isinstance(uncond, Tensor) or uncond.shape != prediction.shape:
             raise InputError(

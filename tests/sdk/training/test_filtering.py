@@ -269,6 +269,23 @@ def test_a_network_that_is_random_in_training_mode_is_refused(batch: dict[str, T
         assert judged.report().seen == 3
 
 
+def test_other_threads_of_a_loop_may_draw(
+    batch: dict[str, Tensor],
+) -> None:
+    """Only the first pass is looked at, so that no loop ends hours later by a coincidence."""
+    unet = one_block().eval()
+
+    def beside(*told: Any) -> Any:
+        torch.rand(1)
+        return unet(*told)
+
+    judged = MemorizationFilter(DDPMScheduler(), batch["embeds"][3:], HardThreshold(1e-9))
+    with pytest.raises(InputError, match=r"^The network draws random numbers"):
+        judge(judged, beside, batch)
+    kept = judge(judged, unet, batch).keep.tolist()
+    assert judge(judged, beside, batch).keep.tolist() == kept
+
+
 def test_adapters_that_compute_nothing_may_drop(batch: dict[str, Tensor]) -> None:
     dropping = LoraConfig(r=2, lora_dropout=0.5, target_modules=["to_q"])
     wrapped = get_peft_model(one_block(), dropping)  # as a loop without diffusers' methods has it
