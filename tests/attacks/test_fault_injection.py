@@ -61,7 +61,7 @@ def calibrate(folder: Path, version: int) -> None:
 
 def audit(ending: str) -> Writer:
     def write(folder: Path, version: int) -> None:
-        row = ("p" * 500, 1.0 / (version + 1), 0.5, True, 1, False, None)
+        row = ("p" * 500, 1.0 / (version + 1), 0.5, True, 1, False, None, None)
         table.write(folder / f"out{ending}", [row] * 50)
 
     return Writer(write, (f"out{ending}",))

@@ -126,7 +126,7 @@ def test_the_calibration_of_another_bundle(run: Run, bundle_dir: Path, tmp_path:
     args = ("screen", "a cat", "--bundle", bundle_dir, "--calibration", path)
     failed(run(*args), 4, "made on bundle ffffffffffff")
     path.write_text("{}")
-    failed(run(*args), 4, "no calibration of this version")
+    failed(run(*args), 4, "is no calibration")
     path.write_text("{")
     failed(run(*args), 4, "damaged")
     path.unlink()
