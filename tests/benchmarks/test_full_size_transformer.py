@@ -37,6 +37,7 @@ def _behind_the_first(blocks: int) -> float:
     return float((found[0] - found[1]).norm())
 
 
+@pytest.mark.slow
 def test_arithmetic_grows_with_blocks() -> None:
     two, three, four = (arithmetic(["screen", _FIRST], n, **_TOY) for n in (2, 3, 4))
     for name in (PAPER, "screen"):

@@ -78,6 +78,7 @@ def test_draws_its_training_pictures() -> None:
     assert distance.argmin() == 0
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_what_judges_draws_as_the_pipeline_does() -> None:
     trained = read_trained(embedded.FLOW_MODEL)

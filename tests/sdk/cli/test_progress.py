@@ -39,6 +39,7 @@ def test_a_line_that_is_still_and_one_for_logs(
     assert ("reading" in err) is terminal
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "told"),
     [

@@ -50,6 +50,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]
     return calls
 
 
+@pytest.mark.slow
 def test_the_same_bytes(
     run: Run, started: list[tuple[str, dict[str, Any]]], tmp_path: Path
 ) -> None:
