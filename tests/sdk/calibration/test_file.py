@@ -180,35 +180,29 @@ def test_reading_a_file_that_is_not_there(tmp_path: Path) -> None:
             CalibrationFile.read(path)
 
 
+SOMETHING_ELSE = r"is no calibration, .* Name a file that"
+DAMAGED = r"damaged.*Calibrate the bundle again"
+
+
 @pytest.mark.parametrize(
-    "content",
+    ("content", "words"),
     [
-        b"",
-        b"{",
-        b"[]",
-        b"\xff\xfe{}",
-        b"\0",
-        b"prompt\na cat\n",
-        b'{"prompt": "a"}\n{"prompt": "b"}',
+        (b"", SOMETHING_ELSE),
+        (b"{", SOMETHING_ELSE),
+        (b"[]", SOMETHING_ELSE),
+        (b"\xff\xfe{}", SOMETHING_ELSE),
+        (b"\0", SOMETHING_ELSE),
+        (b"prompt\na cat\n", SOMETHING_ELSE),
+        (b'{"prompt": "a"}\n{"prompt": "b"}', SOMETHING_ELSE),
+        (b'"mnemoscope-calibration"', DAMAGED),
+        (b'{"kind": "mnemoscope-calibration", "x": ' + b"[" * 100_000, DAMAGED),
     ],
-    ids=["empty", "cut", "list", "utf16", "nul", "csv", "jsonl"],
+    ids=["empty", "cut", "list", "utf16", "nul", "csv", "jsonl", "text", "nested"],
 )
-def test_a_file_of_something_else(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "p.csv"
-    path.write_bytes(content)
-    with pytest.raises(CalibrationError, match=r"is no calibration, .* Name a file that"):
-        CalibrationFile.read(path)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b'"mnemoscope-calibration"', b'{"kind": "mnemoscope-calibration", "x": ' + b"[" * 100_000],
-    ids=["text", "nested"],
-)
-def test_a_damaged_file(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_cannot_be_used(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "calibration.json"
     path.write_bytes(content)
-    with pytest.raises(CalibrationError, match=r"damaged.*Calibrate the bundle again"):
+    with pytest.raises(CalibrationError, match=words):
         CalibrationFile.read(path)
 
 

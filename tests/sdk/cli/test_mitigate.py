@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_support import Run, calibrate, copied, failed, in_steps, shell
+from cli_support import Run, calibrate, copied, failed, in_steps
 from descriptor_support import as_it_comes
 from mitigate_support import Red
 from PIL import Image
@@ -300,21 +300,6 @@ def test_it_is_drawn_at_the_bundles_size(
     assert "asked for None" in run(*common, *alone).err
 
 
-def test_places_that_cannot_be_written_are_refused_at_once(run: Run, tmp_path: Path) -> None:
-    here = tmp_path / "a.png"
-    here.write_text("mine")
-    for args, words in (
-        (("a cat", "-o", tmp_path / "a.unknown"), [".png", "not a.unknown"]),
-        (("a cat", "-o", tmp_path / "no" / "a.png"), ["there is no folder"]),
-        (("a cat", "-o", tmp_path), ["is a folder"]),
-        (("--compare", "-o", here), ["is a file", "writes a folder"]),
-    ):
-        failed(
-            run("mitigate", "--model", "none", "--clip", "c", "--descriptor", "d", *args), 2, *words
-        )
-    assert here.read_text() == "mine"
-
-
 def test_compare(run: Run, tmp_path: Path) -> None:
     result = run("mitigate", "--compare", "--limit", "1", "--strategy", "guidance",
                  "--output", tmp_path / "out")  # fmt: skip
@@ -387,22 +372,3 @@ def test_compare_on_prompts_of_ones_own(
     assert "benign" not in read
     plain = read["memorized"]["rows"][0]
     assert plain["similarity"]["value"] == pytest.approx(1)  # it is its own reference
-
-
-def test_without_torch(tmp_path: Path) -> None:
-    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
-    result = shell("mitigate", "a cat", "-o", tmp_path / "a.png", PYTHONPATH=_first(tmp_path))
-    failed(result, 3, "pip install -c constraints.txt '.[torch]'")
-
-
-def _first(folder: Path) -> str:
-    import os
-    import sys
-
-    return os.pathsep.join([str(folder), *filter(None, sys.path)])
-
-
-def test_no_other_format(run: Run) -> None:
-    result = run("mitigate", "a cat", "-o", "x.png", "--format", "csv")
-    assert result.code == 2
-    assert "'csv' is not one of" in result.err

@@ -269,9 +269,7 @@ def test_a_network_that_is_random_in_training_mode_is_refused(batch: dict[str, T
         assert judged.report().seen == 3
 
 
-def test_other_threads_of_a_loop_may_draw(
-    batch: dict[str, Tensor],
-) -> None:
+def test_other_threads_of_a_loop_may_draw(batch: dict[str, Tensor]) -> None:
     """Only the first pass is looked at, so that no loop ends hours later by a coincidence."""
     unet = one_block().eval()
 
