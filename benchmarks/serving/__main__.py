@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
         found = _asked(task, args.clients, folder)
     machine = environment(None)
     report = {
-        "machine": f"{machine['processor']}, {machine['cores']} cores",
+        "machine": f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}",
         "environment": machine,
         **{"rounds": args.rounds, "seconds": args.seconds, **limits},
         **found,

@@ -22,6 +22,7 @@ from typing import Generic, Literal, TypeVar
 from mnemoscope_runtime.closing import Closing
 from mnemoscope_runtime.errors import InputError, MnemoscopeError, Overloaded, ServiceClosed
 
+from .last_first import LastFirst
 from .pacing import Pace
 
 __all__ = ["Batch", "Batches", "Limits"]
@@ -118,7 +119,7 @@ class Batches(Closing, Generic[Key, Item, Result]):
         self._waiting: deque[_Request[Key, Item, Result]] = deque()
         self._calls: deque[tuple[Callable[[], object], Future[object]]] = deque()
         self._lock = threading.Lock()
-        self._there = threading.Condition(self._lock)  # something to do, for lanes
+        self._there = LastFirst(self._lock)  # something to do, for lanes
         self._done = threading.Condition(self._lock)  # something done, for who drains
         self._pace = Pace(limits.lanes)
         self._busy: set[int] = set()  # lanes with a batch

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -357,3 +358,20 @@ def test_closing_refuses_what_waits() -> None:
 def test_limits(limits: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         Limits(**limits)
+
+
+def test_who_asks_alone_has_the_lane_that_worked_last() -> None:
+    """Its core and caches are warm. Lanes that took turns would change at every request."""
+    lanes: list[str] = []
+
+    def work(_: str, items: Sequence[str]) -> list[str | NumericsError]:
+        lanes.append(threading.current_thread().name)
+        return list(items)
+
+    with Batches[str, str, str](work, Limits(lanes=2)) as batches:
+        for _ in range(20):
+            batches.submit("k", ["x"])[0].result(10)
+            time.sleep(0.01)  # so that it sleeps again
+    changes = sum(one != other for one, other in pairwise(lanes))
+    assert len(lanes) == 20
+    assert changes < 10
