@@ -129,10 +129,15 @@ _VAES: Mapping[str, Mapping[str, Option]] = {
     "AutoencoderKLQwenImage": {},  # its pipeline takes off the mean, and divides by the deviation
 }
 
+_UNSHIFTED = Option(
+    lambda value: value is None,
+    "null, as the family's pipeline adds nothing to latents, and draws such a VAE's pictures wrong",
+)
+
 
 def vae_problems(config: Mapping[str, Any], kind: str, *, shifts: bool) -> list[str]:
     """What in a `vae/config.json` is not covered where pictures are drawn or masked."""
-    shift = number(None) if shifts else only(None)
+    shift = number(None) if shifts else _UNSHIFTED
     looked = {"_class_name": only(kind), **_VAES[kind], "shift_factor": shift}
     return problems(looked, {name: config[name] for name in looked if name in config})
 
