@@ -10,7 +10,8 @@ UI = .venv/ui
 LOWEST = .venv/lowest
 LOWEST_TESTS = tests/export/models/test_checkpoint.py tests/export/models/test_models.py \
 	tests/export/torch/test_witness.py::test_the_embedded_model tests/runtime/test_agreement.py \
-	tests/runtime/test_screener.py tests/sdk/drawing/test_pictures.py
+	tests/runtime/test_screener.py tests/sdk/drawing/test_pictures.py tests/sdk/serve/service/test_app.py \
+	tests/sdk/serve/service/test_metrics.py tests/sdk/serve/service/test_tracing.py tests/sdk/serve/service/v2
 # the variables before it bound PyTorch's own loops, and its convolutions; other files take long to read
 NUMERIC = $(DEV)/bin/python -m pytest -q -m numeric $(shell grep -rl --include='test_*.py' mark.numeric tests)
 export HF_HUB_OFFLINE = 1
@@ -124,7 +125,8 @@ $(UI)/installed: pyproject.toml constraints-ui.txt ## Gradio, which needs anothe
 $(LOWEST)/installed: pyproject.toml constraints-lowest.txt ## the lowest versions that the metadata allows
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python $(PIP) install -c constraints-lowest.txt \
-		-e '.[bench,calibrate,export,from-onnx,images,openvino,parquet,sign]' filelock hypothesis pytest pytest-timeout
+		-e '.[bench,calibrate,export,from-onnx,images,openvino,parquet,serve,sign]' filelock hypothesis httpx \
+		opentelemetry-sdk pytest pytest-timeout
 	touch $@
 
 clean:

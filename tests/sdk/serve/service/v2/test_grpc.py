@@ -257,7 +257,7 @@ def test_overload_and_deadlines() -> None:
         while sum(not each.future.cancelled() for each in batches._waiting) < 3:
             await asyncio.sleep(0.001)
         error = await refused(call("ModelInfer", infer(["h"])), Code.RESOURCE_EXHAUSTED, "waiting")
-        assert int(dict(error.trailing_metadata())["retry-after"]) >= 1
+        assert int(dict(tuple(error.trailing_metadata()))["retry-after"]) >= 1
         seen = gate.seen
         gate.go.set()
         for each in (first, *others):
