@@ -61,6 +61,8 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1, help="only every N-th of them")
     parser.add_argument("--workers", type=int, default=2)
     chosen = parser.parse_args()
+    if others := [name for name in chosen.modules if name not in TARGETS]:
+        parser.error(f"{', '.join(others)}: no module that is mutated. Add it to targets.py.")
     settings.register_profile(
         "mutation", database=None, derandomize=True, phases=[Phase.explicit, Phase.generate]
     )

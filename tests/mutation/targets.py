@@ -214,6 +214,18 @@ TARGETS = {
             "check_same: True => False": "there are as many of both",
         },
     ),
+    "mnemoscope.serve.last_first": Target(("sdk/serve/test_last_first.py",)),
+    "mnemoscope.serve.pacing": Target(
+        ("sdk/serve/test_pacing.py",),
+        {
+            "Pace.left: work <= lanes * (other - first) => work < lanes * (other - first)": (
+                "where both are equal the next lanes are free at the same time"
+            ),
+            "Pace.left: raise AssertionError => pass": "the last lane is never full",
+        },
+    ),
+    "mnemoscope.serve.settling": Target(("sdk/serve/test_settling.py",)),
+    "mnemoscope.serve.batches": Target(("sdk/serve/test_batches.py",)),
     "mnemoscope.guard.guarding": Target(
         tuple(
             f"sdk/guard/test_{name}.py"

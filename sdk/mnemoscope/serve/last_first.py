@@ -33,7 +33,7 @@ class LastFirst:
         if mine in self._asleep:  # nobody woke it
             self._asleep.remove(mine)
 
-    def notify(self, count: int = 1) -> None:
+    def notify(self, count: int) -> None:
         """Wake so many, if there are."""
         for _ in range(min(count, len(self._asleep))):
             self._asleep.pop().notify()

@@ -53,3 +53,30 @@ def test_the_pace_follows_what_is_done(clock: Clock) -> None:
         clock.now += 6
         pace.end(0)
     assert pace.left(1) == pytest.approx(3.0, rel=0.01)
+
+
+def test_a_pace_that_is_no_second(clock: Clock) -> None:
+    pace = Pace(1, clock)
+    pace.expect(0.5)
+    pace.begin(0, 4)
+    assert pace.left(0) == pytest.approx(2)
+    assert pace.left(3) == pytest.approx(2 + 1.5)
+
+
+def test_one_batch_does_not_change_it_much(clock: Clock) -> None:
+    pace = Pace(1, clock)
+    pace.expect(1.0)
+    pace.begin(0, 1)
+    clock.now += 11
+    pace.end(0)
+    assert pace.left(1) == pytest.approx(1 + 10 / 5)
+
+
+def test_how_many_are_begun(clock: Clock) -> None:
+    pace = Pace(2, clock)
+    assert pace.begun == 0
+    pace.begin(0, 4)
+    pace.begin(1, 2)
+    assert pace.begun == 6
+    pace.end(0)
+    assert pace.begun == 2
