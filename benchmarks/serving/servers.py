@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
@@ -116,10 +117,18 @@ def tritonserver(models: Path, folder: Path, python: Path, *options: str) -> Ite
     command = [home / "bin" / "tritonserver", *(f"--{k}={v}" for k, v in told.items()), *options]
     with (
         (folder / "log").open("wb") as log,
-        started(command, stdout=log, stderr=log) as process,
+        started(command, stdout=log, stderr=log, env=_with_library(python)) as process,
     ):
         wait_for(f"http://127.0.0.1:{http}/v2/health/live", process)
         yield Server(process.pid, f"127.0.0.1:{http}", f"127.0.0.1:{grpc}")
+
+
+def _with_library(python: Path) -> dict[str, str]:
+    """This environment, in which Triton's stub finds libpython, wherever Python was installed."""
+    code = "import sysconfig; print(sysconfig.get_config_var('LIBDIR'))"
+    told = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    folders = [told.stdout.strip(), os.environ.get("LD_LIBRARY_PATH", "")]
+    return {**os.environ, "LD_LIBRARY_PATH": ":".join(filter(None, folders))}
 
 
 def triton_home(python: Path) -> Path | None:
