@@ -165,6 +165,35 @@ def test_a_batch_may_wait_for_company() -> None:
         assert lone.result(0) == "C"
 
 
+def test_a_batch_that_nobody_joins_waits_as_long_as_it_may() -> None:
+    """Counted from its own time: those before it were done just now, however long they took."""
+    begun: list[float] = []
+
+    def work(_: str, items: Sequence[str]) -> list[str | NumericsError]:
+        begun.append(time.perf_counter())
+        time.sleep(0.6 if len(items) == 2 else 0)
+        return list(items)
+
+    with Batches[str, str, str](work, Limits(batch=2, wait=0.1)) as batches:
+        assert [each.result(10) for each in batches.submit("k", "xy")] == ["x", "y"]
+        start = time.perf_counter()
+        assert batches.submit("k", "c")[0].result(10) == "c"
+    assert begun[-1] - start >= 0.09
+
+
+def test_a_call_does_not_wait_for_company() -> None:
+    work = Work()
+    work.go.set()
+    with Batches(work, Limits(batch=2, wait=30)) as batches:
+        assert [each.result(10) for each in batches.submit("k", "xy")] == ["X", "Y"]
+        [lone] = submitted(batches, "c")
+        time.sleep(0.05)  # until it waits
+        assert batches.call(lambda: len(work.seen)).result(10) == 1
+        assert not lone.done()
+        assert batches.drain(10)
+        assert lone.result(0) == "C"
+
+
 def test_who_comes_alone_waits_for_nobody() -> None:
     work = Work()
     work.go.set()
@@ -358,6 +387,11 @@ def test_closing_refuses_what_waits() -> None:
 def test_limits(limits: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         Limits(**limits)
+
+
+def test_limits_unless_told() -> None:
+    assert Limits() == Limits(batch=8, queue=256, wait=0.0, lanes=1, patience=None)
+    assert Limits(wait=60).wait == 60  # the longest
 
 
 def test_who_asks_alone_has_the_lane_that_worked_last() -> None:
