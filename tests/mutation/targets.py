@@ -226,7 +226,7 @@ TARGETS = {
     ),
     "mnemoscope.serve.settling": Target(("sdk/serve/test_settling.py",)),
     "mnemoscope.serve.batches": Target(
-        ("sdk/serve/test_batches.py",),
+        ("sdk/serve/test_limits.py", "sdk/serve/test_batches.py"),
         {
             "module: 10 => 11": "any number of waits that is more than a few does",
             "Batches._expected: time.perf_counter() - self._ended > _LATE * self.limits.wait => "
